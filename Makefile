@@ -1,0 +1,62 @@
+# cinelora: `make sweep` runs the main job, `make test` passes the tests; both set up all they need.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+TORCH_FLAGS ?=            # extra pip flags for torch, e.g. an index of CPU builds
+CACHE ?= .cache
+STUDY ?= studies/quick
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup fetch sweep plan figures dashboard check fmt test test-fast bench clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: .venv/.runtime ## make .venv and install what is pinned in constraints.txt
+
+.venv/.runtime: pyproject.toml constraints.txt
+	@echo "setting up .venv"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check $(TORCH_FLAGS) -c constraints.txt torch
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/.dev: .venv/.runtime
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+fetch: .venv/.runtime ## sample clips and metric weights into the cache (checked by SHA-256)
+	@$(BIN)/python -m launch.fetch --cache $(CACHE)
+
+sweep: fetch ## the main job: study `quick` from clips to rank table and figures
+	@$(BIN)/python -m launch.sweep +study=quick cache_dir=$(CACHE); code=$$?; \
+	test $$code -eq 2 || $(BIN)/python -m analysis.report studies/quick || code=$$?; exit $$code
+
+plan: fetch ## what `make sweep` would run and what is done already
+	@$(BIN)/python -m launch.sweep +study=quick cache_dir=$(CACHE) plan_only=true
+
+figures: .venv/.runtime ## tables and figures again from STUDY=studies/quick (no torch, GPU or network)
+	@$(BIN)/python -m analysis.report $(STUDY)
+
+dashboard: .venv/.runtime ## W&B's terminal viewer on the runs of STUDY=studies/quick (no account)
+	@$(BIN)/wandb leet $(STUDY)/wandb
+
+check: .venv/.dev ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+fmt: .venv/.dev ## format the code
+	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format .
+
+test: .venv/.dev fetch ## all tests (under 10 minutes on 2 cores)
+	@CINELORA_CACHE=$(abspath $(CACHE)) $(BIN)/python -m pytest
+
+test-fast: .venv/.dev fetch ## the tests without real sweeps
+	@CINELORA_CACHE=$(abspath $(CACHE)) $(BIN)/python -m pytest -m "not slow"
+
+bench: .venv/.runtime ## overhead per trial on a warm gang, printed
+	@$(BIN)/python -m benchmarks.overhead
+
+clean: ## remove studies and caches, keep .venv
+	rm -rf studies $(CACHE)

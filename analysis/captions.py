@@ -1,0 +1,103 @@
+"""The words under the rank table: protocol, alpha rule, what is not available, what was not compared.
+
+In: `Study`, `Estimates`. Out: plain sentences. Pure: no files. Every number stated comes from the plan
+or from what was read, none is assumed; a setting that differs between trials is given as a/b.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from analysis.estimates import Estimates
+from analysis.load import Study
+from analysis.scores import SET_SCORES, TrialScores
+from cinelora.config import LoraConfig, Method, Resize, Scaling
+
+BANNER = "untrained base: plumbing only"
+NETS = {"tnv2": "TransNetV2", "mnv2": "MobileNetV2 (mean over frames)"}
+RESIZE = {Resize.crop: "shorter side to size, then centre crop", Resize.squash: "both sides to size"}
+
+
+def caption(study: Study, estimates: Estimates) -> str:
+    """The protocol in a few sentences."""
+    return " ".join(
+        (
+            _clips(study, estimates.scores),
+            _set_scores(study, estimates.scores),
+            "Scores are means over clips, then over seeds; behind a mean, the smallest and the largest seed."
+            " Motion is to be compared with the real clips, more is not better.",
+            _scaling(study),
+        )
+    ).strip()
+
+
+def notes(study: Study, scores: TrialScores, motion_floor: float | None) -> tuple[str, ...]:
+    """Reasons for every n/a, gaps between trials, the guard on consistency where cells are marked."""
+    reasons = [f"{score}: n/a ({reason})." for score, reason in scores.unavailable.items()]
+    guard = []
+    if motion_floor is not None:
+        share = f"{motion_floor:.0%}"
+        guard = [f"Bold: best of its column; moving less than {share} of real wins no consistency."]
+    restarted = {trial.result.trial_id for trial in study.trials if trial.result.restarts}
+    resumed = [f"Restarted after a fault and resumed: trial {trial_id}." for trial_id in sorted(restarted)]
+    return (*reasons, *scores.gaps, *guard, *resumed)
+
+
+def protocol_lines(study: Study) -> tuple[str, ...]:
+    """What the trials recorded of each score's protocol, one line per score."""
+    recorded: dict[str, str] = {}
+    for trial in study.trials:
+        for score, protocol in trial.result.protocol.items():
+            recorded[score] = ", ".join(f"{key} {value}" for key, value in sorted(protocol.items()))
+    return tuple(f"{score}: {text}" for score, text in sorted(recorded.items()))
+
+
+def _clips(study: Study, scores: TrialScores) -> str:
+    data = [spec.config.data for spec in study.specs]
+    frames = _either(str(each.frames) for each in data)
+    fps = _either(f"{each.fps:g}" for each in data)
+    size = _either(f"{each.width}x{each.height}" for each in data)
+    resize = _either(RESIZE[each.resize] for each in data)
+    kept = {spec.config.score.keep_first_frame for spec in study.specs}
+    first = {
+        frozenset({True}): "the first frame is scored too, though the model was given it",
+        frozenset({False}): "the first frame, given to the model, is not scored",
+    }.get(frozenset(kept), "the first frame is scored in some trials only")
+    return (
+        f"{len(scores.clips)} held-out clips of {frames} frames at {fps} fps, {size} pixels "
+        f"(resize: {resize}); {first}."
+    )
+
+
+def _set_scores(study: Study, scores: TrialScores) -> str:
+    if all(score in scores.unavailable for score in SET_SCORES):
+        return ""
+    net = "tnv2"
+    dimensions = study.reference.features[net].values.shape[1]
+    return (
+        f"kvd[{net}]: unbiased polynomial MMD of degree 3, may be negative; fvd[{net}]: Frechet distance, "
+        f"covariances divided by N-1; both on {dimensions} {NETS[net]} features standardised by the "
+        f"{scores.reference_clips} real clips of the reference."
+    )
+
+
+def _scaling(study: Study) -> str:
+    adapted = [spec.config for spec in study.specs if spec.config.method is not Method.base]
+    if not adapted:
+        return ""
+    rules = _either(_rule(each.lora) for each in adapted)
+    targets = _either(each.lora.targets.value for each in adapted)
+    rates = _either(f"{each.train.learning_rate:g}" for each in adapted)
+    steps = _either(str(each.train.steps) for each in adapted)
+    return f"Adapters: {rules}; targets {targets}; learning rate {rates}; {steps} optimiser steps."
+
+
+def _rule(lora: LoraConfig) -> str:
+    if lora.scaling is Scaling.alpha_equals_rank:
+        return "alpha = rank, update scale 1"
+    below = "r" if lora.scaling is Scaling.constant else "sqrt(r)"
+    return f"alpha = {lora.alpha:g}, update scale alpha/{below}"
+
+
+def _either(texts: Iterable[str]) -> str:
+    return "/".join(dict.fromkeys(texts))

@@ -1,0 +1,184 @@
+"""Trial scores -> one row per rank: mean over seeds, smallest and largest seed, how many of how many.
+
+In: a `Study` and its `TrialScores`. Out: `Estimates`, rows sorted with the base first. Pure: no files.
+A row is everything that was planned alike but for the seed. Settings that differ between rows beyond
+rank, alpha rule, targets and learning rate (say train.steps) make rows of their own, named in `other`:
+trials that are not alike are never averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from analysis.load import Study, Trial
+from analysis.scores import TrialScores, name_of
+from cinelora.config import Method, Scaling
+from cinelora.records import to_dict
+from cinelora.records import TrialSpec
+
+OWN_COLUMNS = {"method", "seed", "train.learning_rate"}
+OWN_COLUMNS |= {"lora.rank", "lora.scaling", "lora.alpha", "lora.targets"}
+ADAPTER_ONLY = ("lora.", "train.", "zero.")  # parts of the configuration the base does not read
+MEGA = 1e6  # bytes in a megabyte (decimal)
+
+
+class RowKey(NamedTuple):
+    """What a row's trials share. The base is rank 0 with the adapter settings blank."""
+
+    rank: int
+    scaling: str
+    alpha: float
+    targets: str
+    learning_rate: float
+    other: tuple[tuple[str, str], ...]  # dotted setting -> value, only settings that vary in the study
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One score of one row over its seeds, sorted by seed."""
+
+    seeds: tuple[int, ...]
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.values))
+
+    @property
+    def low(self) -> float:
+        return float(np.min(self.values))
+
+    @property
+    def high(self) -> float:
+        return float(np.max(self.values))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the rank table. `estimates` lacks a score that no trial of the row has."""
+
+    key: RowKey
+    series: str  # names what varies beside the rank; "" if nothing does
+    scale: float
+    planned: int  # trials
+    trial_ids: tuple[str, ...]  # the finished ones, by seed
+    parameters: int | None  # None until a trial has finished
+    adapter_megabytes: float | None
+    seconds_per_step: float | None  # mean over seeds; None for the base
+    estimates: Mapping[str, Estimate]
+
+    @property
+    def done(self) -> int:
+        return len(self.trial_ids)
+
+    @property
+    def is_base(self) -> bool:
+        return self.key.rank == 0
+
+    @property
+    def name(self) -> str:
+        return name_of(self.key.rank)
+
+
+@dataclass(frozen=True)
+class Estimates:
+    rows: tuple[Row, ...]
+    scores: TrialScores
+
+
+def estimate(study: Study, scores: TrialScores) -> Estimates:
+    """Group the plan into rows and average what has finished."""
+    varying = _varying(study.specs)
+    groups: dict[RowKey, list[TrialSpec]] = {}
+    for spec in study.specs:
+        groups.setdefault(row_key(spec, varying), []).append(spec)
+    names = _series([key for key in groups if key.rank])
+    done = {trial.spec.trial_id: trial for trial in study.trials}
+    rows = []
+    for key in sorted(groups):
+        trials = [done[spec.trial_id] for spec in groups[key] if spec.trial_id in done]
+        rows.append(_row(key, names.get(key, ""), groups[key], trials, scores))
+    return Estimates(tuple(rows), scores)
+
+
+def row_key(spec: TrialSpec, varying: Iterable[str]) -> RowKey:
+    settings = _settings(spec)
+    other = tuple((name, settings[name]) for name in varying if name in settings)
+    if spec.config.method is Method.base:
+        return RowKey(0, "", 0.0, "", 0.0, other)
+    lora = spec.config.lora
+    rate = spec.config.train.learning_rate
+    return RowKey(lora.rank, lora.scaling.value, lora.effective_alpha, lora.targets.value, rate, other)
+
+
+def series_of(rows: Iterable[Row]) -> tuple[str, ...]:
+    """The names of the adapter series in order of appearance; ("",) where only the rank varies."""
+    return tuple(dict.fromkeys(row.series for row in rows if not row.is_base))
+
+
+def _row(key: RowKey, series: str, specs: list[TrialSpec], trials: list[Trial], scores: TrialScores) -> Row:
+    first = trials[0].result if trials else None
+    times = [trial.result.seconds_per_step for trial in trials]
+    known = [seconds for seconds in times if seconds is not None]
+    return Row(
+        key=key,
+        series=series,
+        scale=specs[0].config.lora.scale if key.rank else 0.0,
+        planned=len(specs),
+        trial_ids=tuple(trial.spec.trial_id for trial in trials),
+        parameters=first.trainable_parameters if first else None,
+        adapter_megabytes=first.adapter_bytes / MEGA if first else None,
+        seconds_per_step=float(np.mean(known)) if known else None,
+        estimates=_estimates(trials, scores),
+    )
+
+
+def _estimates(trials: list[Trial], scores: TrialScores) -> dict[str, Estimate]:
+    found: dict[str, list[tuple[int, float]]] = {}
+    for trial in trials:
+        for score, value in scores.values[trial.spec.trial_id].items():
+            found.setdefault(score, []).append((trial.spec.config.seed, value))
+    return {score: Estimate(*zip(*sorted(pairs), strict=True)) for score, pairs in sorted(found.items())}
+
+
+def _settings(spec: TrialSpec) -> dict[str, str]:
+    """Dotted settings and fingerprints that no column of its own shows, as text."""
+    flat = _flatten(to_dict(spec.config, identity_only=True))
+    flat |= {f"{name} content": digest[:8] for name, digest in spec.fingerprints.items()}
+    skip = ADAPTER_ONLY if spec.config.method is Method.base else ()
+    return {
+        name: text for name, text in flat.items() if name not in OWN_COLUMNS and not name.startswith(skip)
+    }
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    out: dict[str, str] = {}
+    for name, value in tree.items():
+        out |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: str(value)}
+    return out
+
+
+def _varying(specs: Iterable[TrialSpec]) -> tuple[str, ...]:
+    seen: dict[str, set[str]] = {}
+    for spec in specs:
+        for name, text in _settings(spec).items():
+            seen.setdefault(name, set()).add(text)
+    return tuple(sorted(name for name, texts in seen.items() if len(texts) > 1))
+
+
+def _series(keys: list[RowKey]) -> dict[RowKey, str]:
+    """A short name per row of what varies among adapters beside the rank (and the alpha it implies)."""
+    parts = {key: _parts(key) for key in keys}
+    shared = set.intersection(*(set(each) for each in parts.values())) if parts else set()
+    return {key: ", ".join(part for part in each if part not in shared) for key, each in parts.items()}
+
+
+def _parts(key: RowKey) -> list[str]:
+    implied = key.scaling == Scaling.alpha_equals_rank.value
+    alpha = [] if implied else [f"alpha {key.alpha:g}"]
+    rest = [f"{name} {text}" for name, text in key.other]
+    return [key.scaling.replace("_", " "), *alpha, key.targets, f"learning rate {key.learning_rate:g}", *rest]

@@ -1,0 +1,268 @@
+"""Every setting of a trial and of a study, each defined once. Standard library only.
+
+In: nothing. Out: plain dataclasses that Hydra fills (`launch/sweep.py`) and every stage reads.
+A field marked `EXECUTION` says where or how a trial runs and never what it computes: it is left out
+of the trial's identity (`sweeps/identity.py`). A path is execution; the content behind it is hashed.
+A "step" is an optimiser step; sizes are pixels; durations are seconds unless the name says otherwise.
+Range checks live in `__post_init__` and raise `ValueError` naming the field, the value, the remedy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+EXECUTION = {"identity": False}
+SPATIAL_MULTIPLE = 16  # VAE downsamples 8x, the transformer patches 2x2
+TEMPORAL_FACTOR = 4  # the VAE folds 4 frames into one latent frame after the first
+
+
+class Method(Enum):
+    base = "base"  # the frozen model without adapter: the row "rank 0"
+    lora = "lora"
+
+
+class Dtype(Enum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Scaling(Enum):
+    alpha_equals_rank = "alpha_equals_rank"  # update scale 1 at every rank
+    constant = "constant"  # update scale alpha / r
+    rslora = "rslora"  # update scale alpha / sqrt(r)  (Kalajdzievski 2023, arXiv 2312.03732)
+
+
+class TargetSet(Enum):
+    cross = "cross"  # cross-attention with its image branch
+    cross_text = "cross_text"  # cross-attention, text path only
+    self = "self"  # self-attention
+    attn = "attn"  # cross + self
+    ffn = "ffn"  # feed-forward
+    block = "block"  # every linear layer of the transformer blocks
+
+
+class Resize(Enum):
+    crop = "crop"  # shorter side to size, centre crop
+    squash = "squash"  # both sides to size, aspect ratio changes
+
+
+class TimestepLaw(Enum):
+    logit_normal = "logit_normal"
+    uniform = "uniform"
+
+
+class Schedule(Enum):
+    constant = "constant"
+    linear = "linear"
+    cosine = "cosine"
+
+
+class Scheduler(Enum):
+    unipc = "unipc"
+    euler = "euler"
+
+
+class Wandb(Enum):
+    offline = "offline"
+    online = "online"
+    off = "off"
+
+
+def _require(ok: bool, field_name: str, value: object, remedy: str) -> None:
+    if not ok:
+        raise ValueError(f"{field_name}={value}: {remedy}")
+
+
+def _positive(owner: object, group: str, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        _require(value > 0, f"{group}.{name}", value, "must be greater than 0")
+
+
+@dataclass
+class ModelConfig:
+    """The frozen base. `path` is a folder in diffusers layout, or `builtin:tiny`."""
+
+    name: str = "tiny"
+    path: str = field(default="builtin:tiny", metadata=EXECUTION)
+    revision: str = ""  # pinned revision of a published checkpoint
+    dtype: Dtype = Dtype.float32  # training and sampling precision of the transformer
+    trained: bool = False  # False puts the banner "untrained base: plumbing only" on every table
+
+
+@dataclass
+class DataConfig:
+    """Clips and how they are cut. `frames` at `fps` per window, `height` x `width` pixels."""
+
+    path: str = field(default="", metadata=EXECUTION)
+    fps: float = 16.0
+    frames: int = 17  # 4n+1
+    height: int = 64
+    width: int = 64
+    resize: Resize = Resize.crop
+    stride: int = 17  # frames between the starts of neighbouring windows of a shot
+    heldout_shots: int = 2  # source shots kept out of training
+    split_seed: int = 0  # which shots those are
+    max_train_windows: int = 0  # 0: all
+    max_heldout_windows: int = 0  # 0: all
+
+    def __post_init__(self) -> None:
+        _positive(self, "data", "fps", "frames", "height", "width", "stride", "heldout_shots")
+        near = max(1, TEMPORAL_FACTOR * round((self.frames - 1) / TEMPORAL_FACTOR) + 1)
+        _require(self.frames % TEMPORAL_FACTOR == 1, "data.frames", self.frames, f"must be 4n+1; nearest is {near}")
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            near = max(SPATIAL_MULTIPLE, SPATIAL_MULTIPLE * round(value / SPATIAL_MULTIPLE))
+            _require(
+                value % SPATIAL_MULTIPLE == 0, f"data.{name}", value, f"must be a multiple of 16; nearest is {near}"
+            )
+        for name in ("max_train_windows", "max_heldout_windows"):
+            _require(getattr(self, name) >= 0, f"data.{name}", getattr(self, name), "must be 0 (all) or more")
+
+
+@dataclass
+class LoraConfig:
+    """The adapter. `alpha` is read by `constant` and `rslora` only."""
+
+    rank: int = 8
+    scaling: Scaling = Scaling.alpha_equals_rank
+    alpha: float = 16.0
+    targets: TargetSet = TargetSet.cross
+
+    def __post_init__(self) -> None:
+        _require(
+            self.rank > 0, "lora.rank", self.rank, "must be 1 or more; the base (rank 0) is always added by itself"
+        )
+        _positive(self, "lora", "alpha")
+
+    @property
+    def effective_alpha(self) -> float:
+        """The alpha PEFT is given."""
+        return float(self.rank) if self.scaling is Scaling.alpha_equals_rank else self.alpha
+
+    @property
+    def scale(self) -> float:
+        """What multiplies B A: alpha / r, or alpha / sqrt(r) for rsLoRA."""
+        divisor = self.rank**0.5 if self.scaling is Scaling.rslora else self.rank
+        return self.effective_alpha / divisor
+
+
+@dataclass
+class TrainConfig:
+    """Flow-matching training with AdamW. `batch_size` counts windows per optimiser step, all workers together."""
+
+    steps: int = 100
+    batch_size: int = 8
+    micro_batch: int = field(default=8, metadata=EXECUTION)  # windows per worker in memory at once, at most
+    learning_rate: float = 1e-4
+    schedule: Schedule = Schedule.constant
+    warmup_steps: int = 0
+    weight_decay: float = 0.01
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    eps: float = 1e-8
+    clip_norm: float = 1.0  # of the whole step's gradient
+    timestep: TimestepLaw = TimestepLaw.logit_normal
+    logit_mean: float = 0.0
+    logit_std: float = 1.0
+    shift: float = 3.0  # s(u) = shift u / (1 + (shift - 1) u)
+    heldout_every: int = 20  # steps between held-out losses; also at the first and the last step
+    heldout_windows: int = 16  # held-out windows in that loss, at most
+    checkpoint_every: int = field(default=20, metadata=EXECUTION)
+    gradient_checkpointing: bool = field(default=False, metadata=EXECUTION)
+
+    def __post_init__(self) -> None:
+        _positive(self, "train", "steps", "batch_size", "micro_batch", "learning_rate", "clip_norm", "shift")
+        _positive(self, "train", "logit_std", "heldout_every", "heldout_windows", "checkpoint_every", "eps")
+        _require(
+            0 <= self.warmup_steps <= self.steps, "train.warmup_steps", self.warmup_steps, "must lie in 0..train.steps"
+        )
+        _require(len(self.betas) == 2, "train.betas", self.betas, "give two numbers, e.g. [0.9,0.999]")
+
+
+@dataclass
+class ZeroConfig:
+    """DeepSpeed ZeRO. The four stages agree bit for bit in float32 and not in bfloat16, so it counts."""
+
+    stage: int = 0
+    persistence_threshold: int = field(default=100_000, metadata=EXECUTION)  # stage 3 keeps smaller tensors whole
+
+    def __post_init__(self) -> None:
+        _require(self.stage in (0, 1, 2, 3), "zero.stage", self.stage, "must be 0, 1, 2 or 3")
+
+
+@dataclass
+class SampleConfig:
+    """Generation of the held-out clips. The same `seed` gives every rank the same starting noise."""
+
+    steps: int = 8
+    guidance: float = 1.0  # classifier-free guidance; 1 means one pass without it
+    scheduler: Scheduler = Scheduler.unipc
+    shift: float = 3.0
+    seed: int = 0
+    batch_size: int = 4  # part of the result: batching moves latents by about 3e-6
+    negative_prompt: str = ""
+
+    def __post_init__(self) -> None:
+        _positive(self, "sample", "steps", "shift", "batch_size")
+        _require(self.guidance >= 1, "sample.guidance", self.guidance, "must be 1 (off) or more")
+
+
+@dataclass
+class ScoreConfig:
+    """Which scores, on which frames. Weight paths are execution; their SHA-256 is in the protocol."""
+
+    keep_first_frame: bool = False  # frame 0 is given to the model, so scoring it flatters everybody
+    tnv2: str = field(default="", metadata=EXECUTION)  # weight files; empty: the score is n/a
+    mnv2: str = field(default="", metadata=EXECUTION)
+
+
+@dataclass
+class ClusterConfig:
+    """Where trials run. One trial takes `workers_per_trial` processes of the given resources."""
+
+    address: str = ""  # empty: a Ray of our own on this machine
+    workers_per_trial: int = 1
+    cpus_per_worker: int = 1
+    gpus_per_worker: int = 0
+    max_restarts: int = 3  # of one trial after a lost process or node
+
+    def __post_init__(self) -> None:
+        _positive(self, "cluster", "workers_per_trial", "cpus_per_worker")
+        for name in ("gpus_per_worker", "max_restarts"):
+            _require(getattr(self, name) >= 0, f"cluster.{name}", getattr(self, name), "must be 0 or more")
+
+
+@dataclass
+class TrackingConfig:
+    """Weights & Biases as a mirror of the ledger."""
+
+    wandb: Wandb = Wandb.offline
+    project: str = "cinelora"
+
+
+@dataclass
+class TrialConfig:
+    """All that one trial computes."""
+
+    method: Method = Method.lora
+    seed: int = 0  # of adapter initialisation, data order, training noise and timesteps
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    zero: ZeroConfig = field(default_factory=ZeroConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+
+
+@dataclass
+class StudyConfig(TrialConfig):
+    """What Hydra composes: one trial, and where and how its study runs."""
+
+    name: str = "study"
+    study_dir: str = "studies/${name}"
+    cache_dir: str = ".cache"
+    plan_only: bool = False
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)

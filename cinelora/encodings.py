@@ -1,0 +1,32 @@
+"""Names inside the encoding cache. Standard library only, so planning loads no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cinelora.records import content_hash
+from cinelora.windows import Window, WindowPlan
+
+ENCODER_VERSION = 1  # raise when the meaning of a cached tensor changes
+WINDOWS_FILE = "windows.json"  # the WindowPlan, beside the encodings it names
+
+
+def encoding_folder(cache_dir: Path, data_fingerprint: str, model_fingerprint: str) -> Path:
+    """The one folder of this data set under this model."""
+    key = {"data": data_fingerprint, "model": model_fingerprint, "version": ENCODER_VERSION}
+    return cache_dir / "encodings" / content_hash(key, 16)
+
+
+def window_file(folder: Path, window_id: str) -> Path:
+    return folder / f"{window_id}.safetensors"
+
+
+def text_file(folder: Path, prompt: str) -> Path:
+    return folder / f"text-{content_hash(prompt, 16)}.safetensors"
+
+
+def missing(folder: Path, plan: WindowPlan, negative_prompt: str) -> tuple[list[Window], list[str]]:
+    """Windows and prompts that are not in the cache yet."""
+    windows = [w for w in (*plan.train, *plan.heldout) if not window_file(folder, w.window_id).exists()]
+    prompts = sorted({w.caption for w in (*plan.train, *plan.heldout)} | {negative_prompt})
+    return windows, [p for p in prompts if not text_file(folder, p).exists()]

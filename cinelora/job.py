@@ -1,0 +1,32 @@
+"""The order to run one trial: what, and where its study and cache lie. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cinelora.config import TrackingConfig
+from cinelora.encodings import WINDOWS_FILE, encoding_folder
+from cinelora.layout import StudyFolder
+from cinelora.records import TrialSpec, read_json
+from cinelora.windows import WindowPlan
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial and where its study lives on this machine."""
+
+    spec: TrialSpec
+    study: StudyFolder
+    study_name: str
+    cache_dir: Path
+    tracking: TrackingConfig
+    restarts: int = 0
+
+    @property
+    def encodings(self) -> Path:
+        marks = self.spec.fingerprints
+        return encoding_folder(self.cache_dir, marks["data"], marks["model"])
+
+    def windows(self) -> WindowPlan:
+        return WindowPlan.from_json(read_json(self.encodings / WINDOWS_FILE))

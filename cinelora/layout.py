@@ -1,0 +1,95 @@
+"""Where everything of a study lies on disk. Standard library only; a study folder can be copied whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class SampleFolder:
+    """Clips, features and per-clip scores: of one trial, or of the true held-out clips."""
+
+    root: Path
+
+    def sample(self, clip_id: str) -> Path:
+        return self.root / "samples" / f"{clip_id}.mp4"
+
+    def features(self, net: str) -> Path:
+        return self.root / "features" / f"{net}.npz"
+
+    @property
+    def clip_scores(self) -> Path:
+        return self.root / "clip_scores.csv"
+
+
+@dataclass(frozen=True)
+class TrialFolder(SampleFolder):
+    """One trial. `result` is written last; if it exists the trial is whole."""
+
+    @property
+    def spec(self) -> Path:
+        return self.root / "spec.json"
+
+    @property
+    def train_csv(self) -> Path:
+        return self.root / "train.csv"
+
+    @property
+    def adapter(self) -> Path:
+        return self.root / "adapter"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def progress(self) -> Path:
+        return self.root / "progress.json"
+
+    @property
+    def result(self) -> Path:
+        return self.root / "result.json"
+
+    @property
+    def failed(self) -> Path:
+        return self.root / "failed.json"
+
+    def log(self, worker: int) -> Path:
+        return self.root / "logs" / f"worker-{worker}.log"
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    root: Path
+
+    @property
+    def study(self) -> Path:
+        return self.root / "study.json"
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan.json"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
+
+    @property
+    def wandb(self) -> Path:
+        return self.root / "wandb"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
+
+    @property
+    def reference(self) -> SampleFolder:
+        return SampleFolder(self.root / "reference")
+
+    def trial(self, trial_id: str) -> TrialFolder:
+        return TrialFolder(self.root / "trials" / trial_id)

@@ -1,0 +1,181 @@
+"""The frozen records that travel, and how they reach the disk. Standard library only.
+
+In: facts of one trial. Out: JSON files that are whole or absent, readable without this program.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from cinelora.config import (
+    DataConfig,
+    Dtype,
+    LoraConfig,
+    Method,
+    ModelConfig,
+    Resize,
+    SampleConfig,
+    Scaling,
+    Schedule,
+    Scheduler,
+    ScoreConfig,
+    TargetSet,
+    TimestepLaw,
+    TrainConfig,
+    TrialConfig,
+    ZeroConfig,
+)
+
+SCHEMA = 1  # of a study folder; raised when old folders can no longer be read
+
+
+def to_dict(config: Any, identity_only: bool = False) -> dict[str, Any]:
+    """Nested plain dict of a config dataclass (enums by value); `identity_only` drops EXECUTION fields."""
+    out: dict[str, Any] = {}
+    for item in fields(config):
+        if identity_only and item.metadata.get("identity") is False:
+            continue
+        value = getattr(config, item.name)
+        if is_dataclass(value):
+            value = to_dict(value, identity_only)
+        elif isinstance(value, Enum):
+            value = value.value
+        elif isinstance(value, list):
+            value = list(value)
+        out[item.name] = value
+    return out
+
+
+_PARTS: dict[str, Any] = {
+    "model": ModelConfig,
+    "data": DataConfig,
+    "lora": LoraConfig,
+    "train": TrainConfig,
+    "zero": ZeroConfig,
+    "sample": SampleConfig,
+    "score": ScoreConfig,
+}
+_ENUMS: dict[tuple[str, str], type[Enum]] = {
+    ("model", "dtype"): Dtype,
+    ("data", "resize"): Resize,
+    ("lora", "scaling"): Scaling,
+    ("lora", "targets"): TargetSet,
+    ("train", "schedule"): Schedule,
+    ("train", "timestep"): TimestepLaw,
+    ("sample", "scheduler"): Scheduler,
+}
+
+
+def trial_from_dict(data: dict[str, Any]) -> TrialConfig:
+    """The inverse of `to_dict` for a TrialConfig. Unknown keys raise TypeError."""
+    parts: dict[str, Any] = {}
+    for name, part in _PARTS.items():
+        values = {k: _ENUMS[name, k](v) if (name, k) in _ENUMS else v for k, v in data[name].items()}
+        parts[name] = part(**values)
+    return TrialConfig(method=Method(data["method"]), seed=data["seed"], **parts)
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """One trial to run. `trial_id` is the hash of `config` without EXECUTION fields and of `fingerprints`."""
+
+    trial_id: str
+    config: TrialConfig
+    fingerprints: dict[str, str]  # content hashes: "model", "data", and one per weight file in use
+
+    def to_json(self) -> dict[str, Any]:
+        return {"trial_id": self.trial_id, "config": to_dict(self.config), "fingerprints": self.fingerprints}
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> TrialSpec:
+        return TrialSpec(data["trial_id"], trial_from_dict(data["config"]), dict(data["fingerprints"]))
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What one finished trial says of itself. Written last, so its presence means the trial is whole."""
+
+    trial_id: str
+    method: str  # "base" or "lora"
+    rank: int  # 0 for the base
+    alpha: float  # 0 for the base
+    scale: float  # what multiplied B A; 0 for the base
+    scaling: str
+    targets: str
+    learning_rate: float
+    seed: int
+    steps: int  # optimiser steps done; 0 for the base
+    trainable_parameters: int
+    adapter_bytes: int
+    adapter_sha256: str  # of the adapter tensors; "" for the base
+    train_loss: float | None  # mean over the last tenth of the steps
+    heldout_loss: float | None  # after the last step, fixed timesteps and noise
+    clips: int  # generated and scored
+    seconds: dict[str, float]  # train, generate, score, overhead
+    seconds_per_step: float | None
+    peak_memory_gib: float
+    world_size: int
+    restarts: int
+    protocol: dict[str, dict[str, Any]]  # score name -> features, frames, fps, size, resize, first frame, hashes
+    unavailable: dict[str, str]  # score name -> reason, e.g. "needs CLIP weights"
+    versions: dict[str, str] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> TrialResult:
+        return TrialResult(**data)
+
+
+def content_hash(value: Any, digits: int = 64) -> str:
+    """SHA-256 of the canonical JSON of `value` (sorted keys, no spaces, no NaN), first `digits` hex digits."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a whole file."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it into place on success, remove it on failure.
+
+    Two writers of the same content-addressed file are safe: each has its own temporary name, the
+    last rename wins, and both wrote the same bytes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())

@@ -1,0 +1,137 @@
+"""The frozen Wan2.1 I2V parts and what they encode, equal to what the stock diffusers pipeline prepares.
+
+Legend: N clips, F=4n+1 frames, H, W pixels; T=n+1 latent frames, h=H/8, w=W/8; S image tokens.
+Frames are uint8 (N, F, H, W, 3). Latents are float32 (N, 16, T, h, w), normalised per channel.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import (
+    AutoencoderKLWan,
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+    WanTransformer3DModel,
+)
+from diffusers.pipelines.wan.pipeline_wan_i2v import prompt_clean
+from PIL import Image
+
+from cinelora.config import TEMPORAL_FACTOR, Dtype, Scheduler
+
+TEXT_TOKENS = 512  # hard-coded in the attention processor: another length silently mixes text and image tokens
+TORCH_DTYPE = {Dtype.float32: torch.float32, Dtype.bfloat16: torch.bfloat16}
+
+
+def load_transformer(folder: Path, dtype: Dtype, device: str = "cpu") -> Any:
+    """The denoiser (WanTransformer3DModel), frozen, in evaluation mode."""
+    model = WanTransformer3DModel.from_pretrained(
+        folder, subfolder="transformer", torch_dtype=TORCH_DTYPE[dtype], local_files_only=True
+    )
+    return model.requires_grad_(False).eval().to(device)
+
+
+def load_vae(folder: Path, device: str = "cpu") -> Any:
+    """The video autoencoder (AutoencoderKLWan) in float32, frozen."""
+    vae = AutoencoderKLWan.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32, local_files_only=True)
+    return vae.requires_grad_(False).eval().to(device)
+
+
+def load_text_encoder(folder: Path) -> tuple[Any, Any]:
+    """(tokenizer, UMT5 encoder), frozen, float32."""
+    from transformers import AutoTokenizer, UMT5EncoderModel
+
+    encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder", local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    return tokenizer, encoder.requires_grad_(False).eval()
+
+
+def load_image_encoder(folder: Path) -> tuple[Any, Any]:
+    """(image processor, CLIP vision tower), frozen, float32."""
+    from transformers import CLIPImageProcessorPil, CLIPVisionModel
+
+    encoder = CLIPVisionModel.from_pretrained(folder / "image_encoder", local_files_only=True)
+    processor = CLIPImageProcessorPil.from_pretrained(folder / "image_processor", local_files_only=True)
+    return processor, encoder.requires_grad_(False).eval()
+
+
+def load_scheduler(folder: Path, kind: Scheduler, shift: float) -> Any:
+    """A fresh scheduler of the given kind and flow shift."""
+    if kind is Scheduler.euler:
+        return FlowMatchEulerDiscreteScheduler(shift=shift)
+    return UniPCMultistepScheduler.from_pretrained(
+        folder, subfolder="scheduler", flow_shift=shift, local_files_only=True
+    )
+
+
+def pixels(frames: np.ndarray) -> torch.Tensor:
+    """uint8 (N, F, H, W, 3) -> float32 (N, 3, F, H, W) in [-1, 1]."""
+    return torch.from_numpy(frames).permute(0, 4, 1, 2, 3).float().div(255).mul(2).sub(1)
+
+
+def to_uint8(video: torch.Tensor) -> np.ndarray:
+    """float (N, 3, F, H, W) in [-1, 1] -> uint8 (N, F, H, W, 3), rounded."""
+    levels = video.float().div(2).add(0.5).clamp(0, 1).mul(255).round()
+    return levels.to(torch.uint8).permute(0, 2, 3, 4, 1).cpu().numpy()
+
+
+def _latent_statistics(vae: Any, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1)
+    std = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
+    return mean.to(like), std.to(like)
+
+
+@torch.no_grad()
+def encode_video(vae: Any, video: torch.Tensor) -> torch.Tensor:
+    """Normalised posterior mode of float (N, 3, F, H, W) in [-1, 1]: (N, 16, T, h, w)."""
+    latents = vae.encode(video.to(vae.device, vae.dtype)).latent_dist.mode().float()
+    mean, std = _latent_statistics(vae, latents)
+    return (latents - mean) * (1.0 / std)
+
+
+@torch.no_grad()
+def decode_video(vae: Any, latents: torch.Tensor) -> np.ndarray:
+    """Normalised latents (N, 16, T, h, w) -> uint8 frames (N, F, H, W, 3)."""
+    latents = latents.to(vae.device, vae.dtype)
+    mean, std = _latent_statistics(vae, latents)
+    return to_uint8(vae.decode(latents / (1.0 / std) + mean, return_dict=False)[0])
+
+
+def condition_latents(vae: Any, first: torch.Tensor, frames: int) -> torch.Tensor:
+    """Mask and condition (N, 20, T, h, w) from first frames float (N, 3, H, W) in [-1, 1].
+
+    Channels 0-3: the mask, 1 at latent frame 0 and 0 elsewhere. Channels 4-19: the encoding of the first
+    frame followed by mid-grey frames (zero pixels), which is not the first latent followed by zeros.
+    """
+    n, channels, height, width = first.shape
+    video = torch.cat([first.unsqueeze(2), first.new_zeros(n, channels, frames - 1, height, width)], dim=2)
+    latents = encode_video(vae, video)
+    mask = torch.zeros_like(latents[:, :TEMPORAL_FACTOR])
+    mask[:, :, 0] = 1
+    return torch.cat([mask, latents], dim=1)
+
+
+@torch.no_grad()
+def encode_image(processor: Any, encoder: Any, image: np.ndarray) -> torch.Tensor:
+    """Penultimate CLIP hidden state (1, S, D) of one uint8 image (H, W, 3)."""
+    inputs = processor(images=Image.fromarray(image), return_tensors="pt").to(encoder.device)
+    return encoder(**inputs, output_hidden_states=True).hidden_states[-2].float()
+
+
+@torch.no_grad()
+def encode_text(tokenizer: Any, encoder: Any, prompt: str) -> torch.Tensor:
+    """UMT5 states (1, 512, D) of one prompt, zero past its end."""
+    inputs = tokenizer(
+        [prompt_clean(prompt)],
+        padding="max_length",
+        max_length=TEXT_TOKENS,
+        truncation=True,
+        add_special_tokens=True,
+        return_attention_mask=True,
+        return_tensors="pt",
+    ).to(encoder.device)
+    states = encoder(inputs.input_ids, inputs.attention_mask).last_hidden_state.float()
+    return states * inputs.attention_mask.unsqueeze(-1)

@@ -1,0 +1,179 @@
+"""DeepSpeed ZeRO around the adapter: its configuration, its engine, and taking it down again.
+
+In: a transformer with an attached adapter. Out: an engine whose `step` counts whole optimiser steps, the
+full (gathered) adapter and optimiser state, and after `release` a base as it was before.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import torch
+
+from cinelora import dist
+from cinelora.config import Dtype, TrainConfig, ZeroConfig
+from cinelora.lora import NamedParameters
+
+State = dict[str, torch.Tensor]
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def micro_batch(train: TrainConfig, world_size: int) -> int:
+    """Windows per worker at a time: the largest divisor of its share that `train.micro_batch` allows."""
+    share, rest = divmod(train.batch_size, world_size)
+    if rest:
+        raise ValueError(f"train.batch_size={train.batch_size} must be a multiple of the {world_size} workers")
+    return max(m for m in range(1, min(share, train.micro_batch) + 1) if share % m == 0)
+
+
+def deepspeed_config(train: TrainConfig, zero: ZeroConfig, dtype: Dtype, world_size: int) -> dict[str, Any]:
+    """DeepSpeed's dictionary. Clipping and accumulation live here, so both act on whole optimiser steps."""
+    micro = micro_batch(train, world_size)
+    stage: dict[str, Any] = {"stage": zero.stage}
+    if zero.stage == 3:
+        stage["stage3_param_persistence_threshold"] = zero.persistence_threshold
+    return {
+        "train_micro_batch_size_per_gpu": micro,
+        "gradient_accumulation_steps": train.batch_size // (world_size * micro),
+        "gradient_clipping": train.clip_norm,
+        "bf16": {"enabled": dtype is Dtype.bfloat16},
+        "zero_optimization": stage,
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 2**31 - 1,
+    }
+
+
+def build_engine(
+    transformer: Any, parameters: NamedParameters, train: TrainConfig, zero: ZeroConfig, dtype: Dtype
+) -> Any:
+    """An engine over the whole transformer that trains only `parameters`, with torch's AdamW."""
+    deepspeed = dist.quiet_deepspeed()
+    trainable = [parameter for _, parameter in parameters]
+    optimizer = torch.optim.AdamW(
+        trainable,
+        lr=train.learning_rate,
+        betas=(train.betas[0], train.betas[1]),
+        eps=train.eps,
+        weight_decay=train.weight_decay,
+    )
+    engine, *_ = deepspeed.initialize(
+        model=transformer,
+        model_parameters=trainable,
+        optimizer=optimizer,
+        config=deepspeed_config(train, zero, dtype, dist.world_size()),
+    )
+    _undo_first_step(engine, parameters)
+    return engine
+
+
+def _undo_first_step(engine: Any, parameters: NamedParameters) -> None:
+    """Stage 0 in bfloat16 begins with a step on zero gradients: decayed weights, a step counted. Take it back."""
+    if hasattr(engine.optimizer, "fp32_groups"):
+        engine.optimizer.optimizer.state.clear()
+        for master, (_, parameter) in zip(_whole_masters(engine, parameters) or [], parameters, strict=True):
+            master.data.copy_(parameter.detach())
+
+
+def _whole_masters(engine: Any, parameters: NamedParameters) -> list[torch.Tensor] | None:
+    """The tensors AdamW steps, in the order of `parameters`, where each worker holds them whole (stage 0).
+
+    float32: the parameters themselves; bfloat16: DeepSpeed's float32 copies. None where they are sharded.
+    """
+    if not hasattr(engine.optimizer, "optimizer"):
+        return [parameter for _, parameter in parameters]
+    groups = getattr(engine.optimizer, "fp32_groups", None)
+    return None if groups is None else [master for group in groups for master in group]
+
+
+def full_parameters(parameters: NamedParameters) -> State:
+    """The adapter as the model computes with it, gathered where stage 3 shards it; every worker calls this."""
+    import deepspeed
+
+    tensors = [parameter for _, parameter in parameters]
+    sharded = bool(tensors) and hasattr(tensors[0], "ds_id")
+    with deepspeed.zero.GatheredParameters(tensors, enabled=sharded):
+        return {name: parameter.detach().float().cpu().clone() for name, parameter in parameters}
+
+
+def gather_state(engine: Any, parameters: NamedParameters) -> State:
+    """Float32 master weights and AdamW moments, whole, as `param/..`, `exp_avg/..`, `exp_avg_sq/..`.
+
+    The same file therefore resumes under any ZeRO stage and any world size. Every worker calls this.
+    """
+    from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+    masters = _whole_masters(engine, parameters)
+    inner = getattr(engine.optimizer, "optimizer", engine.optimizer)
+    state: State = {}
+    for index, (name, parameter) in enumerate(parameters):
+        if masters is not None:
+            full = {"param": masters[index], **{key: inner.state[masters[index]][key] for key in MOMENTS}}
+        else:
+            full = {"param": safe_get_full_fp32_param(parameter)}
+            full |= {key: safe_get_full_optimizer_state(parameter, key) for key in MOMENTS}
+        state |= {f"{key}/{name}": tensor.detach().float().cpu().clone() for key, tensor in full.items()}
+    return state
+
+
+def load_parameters(parameters: NamedParameters, state: State) -> None:
+    """Put checkpointed weights into the adapter before its engine is built."""
+    for name, parameter in parameters:
+        parameter.data.copy_(state[f"param/{name}"])
+
+
+def restore_state(engine: Any, parameters: NamedParameters, state: State, steps: int) -> None:
+    """Give a fresh engine the master weights and moments that `gather_state` saw after `steps` steps."""
+    from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+
+    _materialise_moments(engine, steps)
+    masters = _whole_masters(engine, parameters)
+    inner = getattr(engine.optimizer, "optimizer", engine.optimizer)
+    for index, (name, parameter) in enumerate(parameters):
+        if masters is not None:
+            masters[index].data.copy_(state[f"param/{name}"])
+            for key in MOMENTS:
+                inner.state[masters[index]][key].copy_(state[f"{key}/{name}"])
+            continue
+        safe_set_full_fp32_param(parameter, state[f"param/{name}"].to(parameter.device))
+        for key in MOMENTS:
+            safe_set_full_optimizer_state(parameter, state[f"{key}/{name}"].to(parameter.device), key)
+
+
+def _materialise_moments(engine: Any, steps: int) -> None:
+    """Zero moments for each (flat) tensor the inner AdamW steps, as torch would create at its first step."""
+    outer = engine.optimizer
+    inner = getattr(outer, "optimizer", outer)
+    flats = getattr(outer, "fp32_partitioned_groups_flat", None)  # stage 3 swaps them in group by group
+    if flats is None:
+        flats = [p for group in inner.param_groups for p in group["params"]]
+    for flat in flats:
+        inner.state[flat] = {"step": torch.tensor(float(steps)), **{key: torch.zeros_like(flat) for key in MOMENTS}}
+    if hasattr(outer, "_lazy_init_hp_params_optimizer_state"):
+        outer._lazy_init_hp_params_optimizer_state()
+
+
+def local_gradient_norm(parameters: NamedParameters) -> float | None:
+    """Norm of the whole step's gradient before clipping, where it lies on the parameters (stage 0)."""
+    norms = [p.grad.detach().float().norm() for _, p in parameters if p.grad is not None]
+    return float(torch.stack(norms).norm()) if norms else None
+
+
+def release(engine: Any, parameters: NamedParameters) -> None:
+    """Take the engine down so that nothing of it stays on the base.
+
+    DeepSpeed's own `destroy` leaves two hooks on the module; each would keep a dead engine and its optimiser
+    alive. In stage 3 closures outlive both, so their tensors are dropped by hand.
+    """
+    optimizer = engine.optimizer
+    engine.destroy()
+    for hook in (engine.module_forward_pre_hook, engine.module_forward_post_hook):
+        hook.remove()
+    if any(hasattr(parameter, "ds_tensor") for _, parameter in parameters):
+        for _, parameter in parameters:
+            parameter.ds_tensor.data = torch.empty(0)  # type: ignore[attr-defined]
+        optimizer.__dict__.clear()
+    for _, parameter in parameters:
+        parameter.grad = None
+    engine.__dict__.clear()
+    gc.collect()

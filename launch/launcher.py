@@ -1,0 +1,154 @@
+"""From Hydra's override lists to a finished study: compose all, check all, run what is missing, report.
+
+In: Hydra's context and one list of overrides per job. Out: one JobReturn per job, read from the ledger.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from cinelora.config import StudyConfig
+from cinelora.errors import UserError
+from cinelora.job import Job
+from cinelora.layout import StudyFolder
+from cinelora.records import TrialSpec
+from launch.display import Display, axes, print_plan
+from launch.preflight import Fingerprints, make_plan, trial_config
+from sweeps.identity import trial_spec
+from sweeps.ledger import Ledger
+from sweeps.plan import Plan
+
+
+@dataclass(frozen=True)
+class ComposedJob:
+    overrides: list[str]
+    tree: DictConfig
+    config: StudyConfig
+
+
+def compose(context: HydraContext, config: DictConfig, overrides: Sequence[str], index: int) -> ComposedJob:
+    """One job's config as a dataclass, every range checked. Raises UserError."""
+    tree = context.config_loader.load_sweep_config(config, list(overrides))
+    with open_dict(tree):
+        tree.hydra.job.id = tree.hydra.job.num = index
+        hydra_part = tree.pop("hydra")
+    try:
+        study = OmegaConf.to_object(tree)
+    except ValueError as error:
+        raise UserError(str(error).splitlines()[0]) from error
+    assert isinstance(study, StudyConfig)
+    with open_dict(tree):
+        tree.hydra = hydra_part
+    return ComposedJob(list(overrides), tree, study)
+
+
+def one_study(jobs: list[ComposedJob]) -> StudyConfig:
+    """The study that all jobs belong to. Raises UserError if the sweep varies where or how it runs."""
+    first = jobs[0].config
+    for name in ("name", "study_dir", "cache_dir", "plan_only", "cluster", "tracking"):
+        values = {str(getattr(job.config, name)) for job in jobs}
+        if len(values) > 1:
+            raise UserError(f"{name}: a sweep cannot vary it (found {len(values)} values); run one sweep for each")
+    return first
+
+
+def launch_jobs(
+    context: HydraContext, config: DictConfig, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+) -> Sequence[JobReturn]:
+    """Run one batch of Hydra jobs as trials. Siblings of a failed trial run to their end."""
+    jobs = [compose(context, config, item, initial_job_idx + i) for i, item in enumerate(job_overrides)]
+    study = one_study(jobs)
+    ledger = Ledger(StudyFolder(Path(study.study_dir)))
+    marks = Fingerprints(Path(study.cache_dir))
+    plan = make_plan([job.config for job in jobs], marks)
+    if study.plan_only:
+        _announce(plan, ledger)
+        return [_returned(job, JobStatus.COMPLETED, None) for job in jobs]
+    with ledger.locked():
+        ledger.open(study.name)
+        if initial_job_idx > 0:  # a sweeper that works in batches: one study all the same
+            plan = ledger.plan().merged(plan)
+        ledger.write_plan(plan)
+        ledger.event("sweep", overrides=[job.overrides for job in jobs])
+        errors = run_missing(study, ledger, plan)
+    report(plan, ledger, errors)
+    return [_outcome(job, marks, ledger, errors) for job in jobs]
+
+
+def _announce(plan: Plan, ledger: Ledger) -> None:
+    if ledger.folder.study.exists():
+        from sweeps.ledger import check_schema
+
+        check_schema(ledger.folder)
+    print_plan(plan, ledger)
+
+
+def run_missing(study: StudyConfig, ledger: Ledger, plan: Plan) -> dict[str, str]:
+    """Start Ray only if something is missing; returns {trial_id: reason} of failed trials."""
+    pending = ledger.pending(plan)
+    if not pending:
+        return {}
+    import ray
+
+    from launch.gangs import Shape, bundles, connect
+    from launch.schedule import Schedule, encode_all, run_all
+
+    print(f"study {study.name}: {len(plan.trials) - len(pending)} trials done, {len(pending)} to run", flush=True)
+    jobs = [job_for(study, ledger, spec) for spec in pending]
+    connect(study.cluster.address)
+    schedule = Schedule(ledger, Shape.of(study.cluster), study.cluster.max_restarts, deque(jobs))
+    try:
+        bundles(schedule.shape, schedule.nodes)  # refuse what can never fit before anything is started
+        schedule.open_gangs(len(jobs))
+        encode_all(schedule, jobs, lambda text: print(text, flush=True))
+        with Display(ledger, len(plan.trials), len(plan.trials) - len(pending)) as display:
+            return run_all(schedule, display.tick)
+    finally:
+        schedule.close()
+        ray.shutdown()
+
+
+def job_for(study: StudyConfig, ledger: Ledger, spec: TrialSpec) -> Job:
+    folder = StudyFolder(ledger.folder.root.resolve())
+    ledger.folder.trial(spec.trial_id).failed.unlink(missing_ok=True)
+    ledger.folder.trial(spec.trial_id).progress.unlink(missing_ok=True)
+    return Job(spec, folder, study.name, Path(study.cache_dir).resolve(), study.tracking)
+
+
+def report(plan: Plan, ledger: Ledger, errors: dict[str, str]) -> None:
+    """Say how the sweep ended and what to type next."""
+    done = sum(ledger.is_done(spec.trial_id) for spec in plan.trials)
+    if not errors:
+        print(f"nothing left to do: {done} of {len(plan.trials)} trials done")
+    for spec in plan.trials:
+        if spec.trial_id in errors:
+            print(f"FAILED {spec.trial_id} {axes(spec)}: {errors[spec.trial_id]}")
+            print(f"       trace: {ledger.folder.trial(spec.trial_id).log(0)}")
+    print(f"tables and figures: make figures STUDY={ledger.folder.root}")
+
+
+def _returned(job: ComposedJob, status: JobStatus, value: Any) -> JobReturn:
+    result = JobReturn()
+    result.overrides, result.cfg, result.status = job.overrides, job.tree, status
+    result.return_value = value
+    return result
+
+
+def _outcome(job: ComposedJob, marks: Fingerprints, ledger: Ledger, errors: dict[str, str]) -> JobReturn:
+    """What Hydra's sweeper sees of a job: its held-out loss, or the error that it will raise."""
+    config = trial_config(job.config)
+    trial_id = trial_spec(config, marks.of(config)).trial_id
+    result = ledger.result(trial_id)
+    if result is not None:
+        return _returned(job, JobStatus.COMPLETED, result.heldout_loss)
+    from launch.sweep import TrialsFailed
+
+    return _returned(job, JobStatus.FAILED, TrialsFailed(f"{trial_id}: {errors.get(trial_id, 'no result')}"))

@@ -1,0 +1,62 @@
+"""The door: run a sweep, or only say what it would run.
+
+    python -m launch.sweep +study=quick                                  laptop, minutes
+    python -m launch.sweep --multirun lora.rank=4,8,16 seed=0,1          your grid
+    python -m launch.sweep +study=quick plan_only=true                   nothing is started
+    python -m launch.sweep +study=quick cluster.address=auto cluster.workers_per_trial=4 cluster.gpus_per_worker=1
+
+In: Hydra overrides. Out: the study folder. Exit status 0 all done, 1 a trial failed, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from cinelora.config import StudyConfig
+from cinelora.errors import UserError
+from launch.messages import one_line
+
+CONF = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "conf")
+ConfigStore.instance().store(name="study_schema", node=StudyConfig)
+
+
+class TrialsFailed(Exception):
+    """Some trials ended without a result; the others are done."""
+
+
+@hydra.main(version_base="1.3", config_path=CONF, config_name="config")
+def _hydra_main(config: DictConfig) -> None:
+    """Never called: every run is a multirun, and our launcher starts the trials itself."""
+    raise UserError("hydra.mode=RUN: use --multirun (the default), so that the trials go through the launcher")
+
+
+def main() -> None:
+    """Run Hydra and turn what the user can mend into one line on stderr."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors reach us instead of Hydra's own printing
+    try:
+        _hydra_main()
+    except TrialsFailed:
+        sys.exit(1)  # the reasons were printed, one line each
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"cinelora: {error}; free some space and run the same command again", file=sys.stderr)
+        sys.exit(2)
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        print(f"cinelora: {one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("cinelora: stopped; the same command continues from the last checkpoints", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

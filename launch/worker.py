@@ -1,0 +1,106 @@
+"""One process of a gang. It stays alive from trial to trial and keeps the frozen base in memory.
+
+In: jobs. Out: files in study and cache, and small records. Torch is imported here and not in the driver.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cinelora.job import Job
+    from cinelora.trial import Base
+    from cinelora.windows import Window
+
+PROGRESS_SECONDS = 0.5  # between writes of progress.json
+
+
+class Worker:
+    """Ray starts this as an actor (`launch/gangs.py`); it is an ordinary class for tests."""
+
+    def __init__(self, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        import cinelora.trial  # noqa: F401  (pay for the imports while the driver still plans)
+        from cinelora import dist
+
+        dist.quiet_deepspeed()
+        self.base: Base | None = None
+
+    def address(self) -> tuple[str, int]:
+        """This node's address and a free port for the gang's process group."""
+        import ray
+
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+
+    def join(self, rank: int, world_size: int, address: str, port: int) -> int:
+        """Enter the gang's process group; returns this process's id."""
+        from cinelora import dist
+
+        dist.start(rank, world_size, address, port)
+        return os.getpid()
+
+    def encode(self, job: Job, windows: list[Window], prompts: list[str]) -> int:
+        """Fill the encoding cache with these windows and prompts; returns how many windows."""
+        from cinelora import dist, encode
+        from cinelora.models import model_folder
+
+        config, device = job.spec.config, dist.device_name()
+        model = model_folder(config.model, job.cache_dir)
+        encode.encode_texts(model, job.encodings, prompts, device)
+        encode.encode_windows(model, job.encodings, Path(config.data.path), config.data, windows, device)
+        return len(windows)
+
+    def reference(self, job: Job) -> None:
+        """Write the true held-out clips and their features into the study."""
+        from cinelora.trial import write_reference
+
+        write_reference(job, self._base_for(job))
+
+    def run(self, job: Job) -> dict[str, Any]:
+        """Run one trial and return its result as plain data. Raises what stopped it; the log has the trace."""
+        from cinelora import dist
+        from cinelora.trial import run_trial
+
+        folder = job.study.trial(job.spec.trial_id)
+        try:
+            return run_trial(job, self._base_for(job), Progress(folder.progress, dist.rank() == 0)).to_json()
+        except Exception:
+            log = folder.log(dist.rank())
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with open(log, "a") as stream:
+                stream.write(f"{time.strftime('%F %T')} pid {os.getpid()}\n{traceback.format_exc()}\n")
+            raise
+
+    def _base_for(self, job: Job) -> Base:
+        """The resident base, loaded anew only when this trial needs another."""
+        from cinelora.trial import base_key, load_base
+
+        if self.base is None or self.base.key != base_key(job.spec):
+            self.base = None
+            self.base = load_base(job)
+        return self.base
+
+
+class Progress:
+    """Writes progress.json at most twice a second: stage, done, total, loss."""
+
+    def __init__(self, path: Path, active: bool) -> None:
+        self.path, self.active, self.last = path, active, 0.0
+
+    def __call__(self, stage: str, done: int, total: int, loss: float | None) -> None:
+        now = time.monotonic()
+        if not self.active or (now - self.last < PROGRESS_SECONDS and done < total):
+            return
+        from cinelora.records import write_json
+
+        self.last = now
+        write_json(self.path, {"stage": stage, "done": done, "total": total, "loss": loss})

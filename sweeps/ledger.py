@@ -1,0 +1,104 @@
+"""What is done, read from and written to the study folder alone. Standard library only.
+
+    study.json  plan.json  events.jsonl  trials/<id>/{spec,progress,failed,result}.json
+
+A result file that exists is whole, and is the only proof that a trial is done.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cinelora.errors import UserError
+from cinelora.layout import StudyFolder
+from cinelora.records import SCHEMA, TrialResult, TrialSpec, read_json, write_json
+from sweeps.plan import Plan
+
+
+@dataclass(frozen=True)
+class Ledger:
+    folder: StudyFolder
+
+    def open(self, name: str) -> None:
+        """Create the study or check that this program can continue it.
+
+        Raises UserError for a folder of another schema, or one that holds something else.
+        """
+        if self.folder.study.exists():
+            check_schema(self.folder)
+            return
+        if self.folder.root.exists() and any(self.folder.root.glob("trials/*")):
+            raise UserError(f"study_dir={self.folder.root}: has trials but no study.json; choose another study_dir")
+        write_json(self.folder.study, {"schema": SCHEMA, "name": name})
+
+    def write_plan(self, plan: Plan) -> None:
+        """Write the plan and each trial's spec."""
+        write_json(self.folder.plan, plan.to_json())
+        for spec in plan.trials:
+            path = self.folder.trial(spec.trial_id).spec
+            if not path.exists():
+                write_json(path, spec.to_json())
+
+    def plan(self) -> Plan:
+        return Plan.from_json(read_json(self.folder.plan))
+
+    def is_done(self, trial_id: str) -> bool:
+        return self.folder.trial(trial_id).result.exists()
+
+    def pending(self, plan: Plan) -> list[TrialSpec]:
+        return [spec for spec in plan.trials if not self.is_done(spec.trial_id)]
+
+    def result(self, trial_id: str) -> TrialResult | None:
+        path = self.folder.trial(trial_id).result
+        return TrialResult.from_json(read_json(path)) if path.exists() else None
+
+    def progress(self, trial_id: str) -> dict[str, Any] | None:
+        """The last line a running trial wrote about itself: stage, done, total, loss, time."""
+        path = self.folder.trial(trial_id).progress
+        return read_json(path) if path.exists() else None
+
+    def fail(self, trial_id: str, kind: str, error: str) -> None:
+        """Record why a trial ended without a result."""
+        record = {"trial_id": trial_id, "kind": kind, "error": error}
+        write_json(self.folder.trial(trial_id).failed, record)
+        self.event("failed", **record)
+
+    def event(self, name: str, **facts: Any) -> None:
+        """Append one line to events.jsonl."""
+        with open(self.folder.events, "a") as stream:
+            stream.write(json.dumps({"time": round(time.time(), 3), "event": name, **facts}) + "\n")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the study for one driver. Raises UserError if another one has it."""
+        self.folder.root.mkdir(parents=True, exist_ok=True)
+        with open(self.folder.lock, "w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserError(f"study_dir={self.folder.root}: another sweep is running here; wait for it") from error
+            yield
+
+
+def check_schema(folder: StudyFolder) -> dict[str, Any]:
+    """study.json of a study that this program reads. Raises UserError otherwise."""
+    if not folder.study.exists():
+        raise UserError(f"{folder.root}: not a study folder (no study.json)")
+    study = read_json(folder.study)
+    if study.get("schema") != SCHEMA:
+        raise UserError(
+            f"{folder.study}: schema {study.get('schema')}, this program reads {SCHEMA}; use the version that made "
+            "it, or another study_dir"
+        )
+    return dict(study)
+
+
+def study_folder(path: str | Path) -> StudyFolder:
+    return StudyFolder(Path(path))

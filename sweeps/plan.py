@@ -1,0 +1,45 @@
+"""Which trials a study consists of. Standard library only.
+
+In: the configs that the sweep asked for. Out: trials without duplicates, each base model first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cinelora.config import LoraConfig, Method, TrialConfig
+from cinelora.records import TrialSpec
+from sweeps.identity import trial_spec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Trials in the order in which they are wanted."""
+
+    trials: tuple[TrialSpec, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"trials": [spec.to_json() for spec in self.trials]}
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Plan:
+        return Plan(tuple(TrialSpec.from_json(item) for item in data["trials"]))
+
+    def merged(self, other: Plan) -> Plan:
+        """This plan followed by what `other` adds."""
+        return Plan(tuple({spec.trial_id: spec for spec in (*self.trials, *other.trials)}.values()))
+
+
+def base_of(config: TrialConfig) -> TrialConfig:
+    """The same question put to the model without adapter: the row "rank 0"."""
+    return replace(config, method=Method.base, seed=0, lora=LoraConfig())
+
+
+def build_plan(configs: Iterable[tuple[TrialConfig, dict[str, str]]]) -> Plan:
+    """Plan from (config, fingerprints): every base once and first, then each distinct trial in order."""
+    wanted = list(configs)
+    bases = [trial_spec(base_of(config), marks) for config, marks in wanted]
+    trials = [trial_spec(config, marks) for config, marks in wanted]
+    return Plan(tuple({spec.trial_id: spec for spec in (*bases, *trials)}.values()))

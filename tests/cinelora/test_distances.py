@@ -1,0 +1,133 @@
+"""Distances whose answers fit on paper: known Gaussians, two-point sets, and invariances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from cinelora import distances
+from cinelora.distances import STD_FLOOR, frechet_distance, polynomial_mmd, standardise
+
+
+def _gaussian(mean: list[float], std: list[float]) -> np.ndarray:
+    """2 D points with exactly this mean and this diagonal covariance (divisor N - 1)."""
+    dims = len(std)
+    step = np.sqrt((2 * dims - 1) / 2)
+    corners = np.vstack([np.eye(dims), -np.eye(dims)]) * step
+    return np.asarray(corners * np.array(std) + np.array(mean))
+
+
+def test_frechet_in_one_dimension() -> None:
+    # means 0 and 3, standard deviations sqrt(2) and 2 sqrt(2): 9 + (sqrt 2)^2
+    assert frechet_distance([[-1.0], [1.0]], [[1.0], [5.0]]) == pytest.approx(11.0, abs=1e-12)
+
+
+def test_frechet_between_diagonal_gaussians() -> None:
+    x = _gaussian([0, 0, 0], [1, 2, 3])
+    y = _gaussian([1, 2, 2], [2, 2, 1])
+    assert frechet_distance(x, y) == pytest.approx(9 + (1 + 0 + 4), abs=1e-10)
+
+
+def test_frechet_divides_by_n_minus_one() -> None:
+    # the same two points twice over: variance 2 with one divisor, 4/3 with the other
+    expected = (np.sqrt(2) - np.sqrt(4 / 3)) ** 2
+    assert frechet_distance([[-1.0], [1.0]], [[-1.0], [1.0], [-1.0], [1.0]]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("rows", [(5, 9), (30, 7), (40, 60)])
+def test_low_rank_equals_eigh(rows: tuple[int, int]) -> None:
+    rng = np.random.default_rng(1)
+    a, b = (distances._scaled_deviations(rng.normal(size=(n, 12))) for n in rows)
+    assert distances._cross_low_rank(a, b) == pytest.approx(distances._cross_eigh(a, b), rel=1e-6)
+
+
+def test_the_path_switches_at_the_dimension(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distances, "_cross_low_rank", lambda a, b: -1.0)
+    monkeypatch.setattr(distances, "_cross_eigh", lambda a, b: -2.0)
+    assert frechet_distance(np.zeros((3, 4)), np.zeros((9, 4))) == 2.0
+    assert frechet_distance(np.zeros((4, 4)), np.zeros((9, 4))) == 4.0
+
+
+@pytest.mark.parametrize("rows", [8, 50])
+def test_frechet_of_a_set_with_itself_is_zero(rows: int) -> None:
+    x = np.random.default_rng(2).normal(size=(rows, 20))
+    assert 0.0 <= frechet_distance(x, x) < 1e-8
+
+
+def test_frechet_is_symmetric_and_ignores_order() -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(7, 10)), rng.normal(1, 2, size=(9, 10))
+    forward = frechet_distance(x, y)
+    assert frechet_distance(y, x) == pytest.approx(forward, rel=1e-9)
+    assert frechet_distance(x[::-1], rng.permutation(y)) == pytest.approx(forward, rel=1e-9)
+
+
+def test_frechet_takes_float32_in_float64() -> None:
+    x = np.array([[1e4], [1e4 + 1]], dtype=np.float32)
+    assert frechet_distance(x, x + np.float32(1)) == pytest.approx(1.0, abs=1e-9)
+
+
+def test_mmd_by_hand() -> None:
+    # D 1, so k(a, b) = (a b + 1)^3. x = {0, 1}: k = [[1, 1], [1, 8]]; y = {1, 2}: [[8, 27], [27, 125]];
+    # between: [[1, 1], [8, 27]].
+    x, y = [[0.0], [1.0]], [[1.0], [2.0]]
+    between = (1 + 1 + 8 + 27) / 4
+    assert polynomial_mmd(x, y) == pytest.approx(1 + 27 - 2 * between)
+    assert polynomial_mmd(x, y, unbiased=False) == pytest.approx(11 / 4 + 187 / 4 - 2 * between)
+    assert polynomial_mmd(x, y, degree=1, gamma=2.0, coef0=0.0) == pytest.approx(0 + 4 - 2 * 1.5)
+
+
+def test_mmd_gamma_defaults_to_one_over_dimension() -> None:
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=(5, 8)), rng.normal(size=(6, 8))
+    assert polynomial_mmd(x, y) == polynomial_mmd(x, y, gamma=1 / 8)
+
+
+def test_biased_mmd_of_a_set_with_itself_is_zero_and_unbiased_is_negative() -> None:
+    x = np.random.default_rng(5).normal(size=(6, 3))
+    assert polynomial_mmd(x, x, unbiased=False) == pytest.approx(0.0, abs=1e-12)
+    assert polynomial_mmd(x, x) < 0
+
+
+def test_unbiased_mmd_of_equal_laws_averages_to_zero() -> None:
+    rng = np.random.default_rng(6)
+    draws = [polynomial_mmd(*rng.normal(size=(2, 40, 4))) for _ in range(200)]
+    assert min(draws) < 0 < max(draws)
+    assert abs(np.mean(draws)) < 3 * np.std(draws, ddof=1) / np.sqrt(len(draws))
+
+
+def test_standardise_uses_the_reference_alone() -> None:
+    reference = np.array([[0.0, 10.0], [2.0, 30.0]])
+    scaled, other = standardise(reference, [[1.0, 20.0], [1.0, 40.0]])
+    half = 1 / np.sqrt(2)
+    np.testing.assert_allclose(scaled, [[-half, -half], [half, half]])
+    np.testing.assert_allclose(other, [[0.0, 0.0], [0.0, 2 * half]], atol=1e-15)
+
+
+def test_standardise_floors_a_constant_dimension() -> None:
+    reference = np.array([[0.0, 5.0], [2.0, 5.0]])  # deviations sqrt 2 and 0, root mean square 1
+    scaled, other = standardise(reference, reference + 1)
+    np.testing.assert_allclose(scaled[:, 1], 0.0)
+    np.testing.assert_allclose(other[:, 1], 1 / STD_FLOOR)
+
+
+def test_standardise_of_a_constant_reference_only_centres() -> None:
+    reference, other = standardise(np.full((3, 2), 7.0), np.full((2, 2), 9.0))
+    assert (reference == 0).all() and (other == 2).all()
+
+
+@pytest.mark.parametrize("distance", [frechet_distance, polynomial_mmd, standardise])
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros((1, 3)), "at least 2"),
+        (np.zeros(3), "give \\(clips, dimensions\\)"),
+        (np.zeros((4, 2)), "cannot be compared"),
+        (np.full((4, 3), np.nan), "NaN or infinity"),
+    ],
+)
+def test_bad_input_is_refused(distance: Callable[..., object], x: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        distance(x, np.zeros((4, 3)))

@@ -1,0 +1,38 @@
+"""Files that are whole or absent; hashes of content."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from cinelora import records
+
+
+def test_hash_is_of_content() -> None:
+    assert records.content_hash({"b": 1, "a": [1.5]}) == records.content_hash({"a": [1.5], "b": 1})
+    assert records.content_hash({"a": 1}) != records.content_hash({"a": 2})
+    with pytest.raises(ValueError, match="JSON"):
+        records.content_hash(float("nan"))
+
+
+def test_a_crash_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    records.write_json(path, {"value": 1})
+    with pytest.raises(KeyboardInterrupt), records.whole_file(path) as temporary:
+        temporary.write_text('{"value": 2')
+        raise KeyboardInterrupt
+    assert records.read_json(path) == {"value": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
+    """/dev/full stands for the disk: every write to it fails as on a full one."""
+    path = tmp_path / "result.json"
+    with pytest.raises(OSError, match="No space left") as full, records.whole_file(path) as temporary:
+        temporary.unlink()
+        temporary.symlink_to("/dev/full")
+        temporary.write_text("x" * 100_000)
+    assert full.value.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,188 @@
+"""Real sweeps through the command line: Hydra, Ray, DeepSpeed, the ledger. Small, on this machine alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cinelora.records import read_json
+from tests import tiny_study
+
+SMALL = [
+    "data.frames=9", "data.height=32", "data.width=32", "data.stride=9", "data.heldout_shots=1", "data.split_seed=0",
+    "train.steps=6", "train.batch_size=4", "train.heldout_every=3", "train.heldout_windows=2", "sample.steps=2",
+    "score.tnv2=", "score.mnv2=", "tracking.wandb=off",
+]  # fmt: skip
+
+
+def command(root: Path, *overrides: str) -> list[str]:
+    places = [f"cache_dir={root}/cache", f"study_dir={root}/sweep", f"data.path={root}/clips"]
+    return [sys.executable, "-m", "launch.sweep", "--multirun", *places, *SMALL, *overrides]
+
+
+def sweep(root: Path, *overrides: str, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command(root, *overrides), capture_output=True, text=True, timeout=timeout, env=environment)
+
+
+def results(root: Path) -> dict[tuple[int, int], dict[str, Any]]:
+    found = [read_json(path) for path in (root / "sweep" / "trials").glob("*/result.json")]
+    return {(r["rank"], r["seed"]): r for r in found}
+
+
+def events(root: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (root / "sweep" / "events.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_sweep_resumes_and_equals_fresh_processes(tmp_path: Path) -> None:
+    tiny_study.write_clips(tmp_path / "clips")
+    first = sweep(tmp_path, "lora.rank=2,4", "seed=0", "cluster.cpus_per_worker=2")  # one gang: the last trial is warm
+    assert first.returncode == 0, first.stderr[-3000:]
+    assert set(results(tmp_path)) == {(0, 0), (2, 0), (4, 0)}
+    pids = {tuple(e["pids"]) for e in events(tmp_path) if e["event"] == "started"}
+    assert len(pids) == 1, "all three trials ran on one warm gang"
+
+    warm = results(tmp_path)[4, 0]
+    fresh = tmp_path / "fresh" / "trials" / warm["trial_id"]
+    fresh.mkdir(parents=True)
+    (fresh / "spec.json").write_bytes((tmp_path / "sweep" / "trials" / warm["trial_id"] / "spec.json").read_bytes())
+    alone = subprocess.run(
+        [sys.executable, "-m", "cinelora.trial", str(fresh), "--cache", str(tmp_path / "cache")],
+        capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert alone.returncode == 0, alone.stderr[-3000:]
+    other = read_json(fresh / "result.json")
+    assert other["adapter_sha256"] == warm["adapter_sha256"] and other["heldout_loss"] == warm["heldout_loss"]
+    for clip in (fresh / "samples").iterdir():
+        twin = tmp_path / "sweep/trials" / warm["trial_id"] / "samples" / clip.name
+        assert clip.read_bytes() == twin.read_bytes()
+
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "sweep/trials").glob("*/result.json")}
+    again = sweep(tmp_path, "lora.rank=2,4", "seed=0,1", "cluster.cpus_per_worker=2")
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "3 trials done, 2 to run" in again.stdout
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items()), "a finished trial was run again"
+    assert results(tmp_path)[2, 0]["adapter_sha256"] != results(tmp_path)[2, 1]["adapter_sha256"]
+    nothing = sweep(tmp_path, "lora.rank=2,4", "seed=0,1")
+    assert "nothing left to do: 5 of 5" in nothing.stdout and "encoding" not in nothing.stdout
+
+
+@pytest.mark.slow
+def test_killed_worker_costs_only_the_steps_since_its_checkpoint(tmp_path: Path) -> None:
+    tiny_study.write_clips(tmp_path / "clips")
+    settings = ["lora.rank=4", "train.steps=300", "train.checkpoint_every=10", "train.heldout_every=300"]
+    with subprocess.Popen(
+        command(tmp_path, *settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:  # fmt: skip
+        step, started = wait_for_step(tmp_path, 40)
+        os.kill(started["pids"][0], signal.SIGKILL)
+        saved = checkpoint_step(tmp_path, started["trial_id"])
+        output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output[-3000:]
+    assert saved >= step - 10
+    assert [e["event"] for e in events(tmp_path) if e.get("trial_id") == started["trial_id"]] == [
+        "started", "lost", "started", "done",
+    ]  # fmt: skip
+    killed = results(tmp_path)[4, 0]
+    assert killed["restarts"] == 1 and killed["steps"] == 300
+
+    rows = (tmp_path / "sweep/trials" / started["trial_id"] / "train.csv").read_text().splitlines()[1:]
+    assert [int(row.split(",")[0]) for row in rows] == list(range(301)), "each step once, none missing"
+    undisturbed = sweep(tmp_path, *settings, f"study_dir={tmp_path}/quiet")
+    assert undisturbed.returncode == 0, undisturbed.stderr[-3000:]
+    quiet = read_json(tmp_path / "quiet/trials" / killed["trial_id"] / "result.json")
+    assert quiet["adapter_sha256"] == killed["adapter_sha256"], "the resumed adapter differs"
+
+
+def wait_for_step(root: Path, wanted: int) -> tuple[int, dict[str, Any]]:
+    """(step, start event) of the adapter's trial once it has trained `wanted` steps."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        time.sleep(0.05)
+        if not (root / "sweep" / "events.jsonl").exists():
+            continue
+        for event in events(root):
+            path = root / "sweep" / "trials" / str(event.get("trial_id")) / "progress.json"
+            if event["event"] == "started" and path.exists():
+                note = read_json(path)
+                if note["stage"] == "train" and note["done"] >= wanted:
+                    return note["done"], event
+    raise AssertionError("the trial did not start training")
+
+
+def checkpoint_step(root: Path, trial_id: str) -> int:
+    (path,) = (root / "sweep" / "trials" / trial_id / "checkpoints").glob("step-*.safetensors")
+    return int(path.stem.removeprefix("step-"))
+
+
+BAD = {
+    "lora.rank=0": "lora.rank=0: must be 1 or more",
+    "lora.rank=-4": "lora.rank=-4: must be 1 or more",
+    "lora.targets=everything": "everything",
+    "lora.rnk=4": "lora.rnk: unknown setting; did you mean lora.rank?",
+    "data.height=40": "data.height=40: must be a multiple of 16; nearest is 32",
+    "data.frames=10": "data.frames=10: must be 4n+1; nearest is 9",
+    "data.heldout_shots=4": "data.heldout_shots=4",
+    "data.frames=401": "data.frames",
+    "data.path=/nowhere": "/nowhere",
+    "cluster.workers_per_trial=3": "train.batch_size=4: must be a multiple of cluster.workers_per_trial=3",
+    "model.path=/nowhere": "model.path=/nowhere",
+    "score.tnv2=/nowhere": "score.tnv2=/nowhere: no such file",
+}
+
+
+@pytest.mark.parametrize("override", list(BAD))
+def test_bad_input_is_one_line_and_starts_nothing(
+    study_root: Path, override: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused(study_root, override, BAD[override], capsys, monkeypatch)
+
+
+def refused(root: Path, override: str, message: str, capsys: Any, monkeypatch: Any) -> None:
+    from hydra.core.global_hydra import GlobalHydra
+
+    from launch import sweep as door
+
+    GlobalHydra.instance().clear()
+    arguments = [item for item in command(root) if not item.startswith(override.split("=")[0] + "=")]
+    monkeypatch.setattr(sys, "argv", ["sweep", *arguments[3:], override])
+    monkeypatch.setattr("launch.gangs.connect", lambda address: pytest.fail("Ray was started"))
+    with pytest.raises(SystemExit) as stop:
+        door.main()
+    error = capsys.readouterr().err.strip()
+    assert stop.value.code == 2
+    assert error.startswith("cinelora: ") and len(error.splitlines()) == 1, error
+    assert message in error, error
+    assert not (root / "sweep").exists()
+
+
+def test_wrong_weight_file(study_root: Path, capsys: Any, monkeypatch: Any) -> None:
+    wrong = study_root / "wrong.safetensors"
+    wrong.write_bytes(b"not these")
+    refused(study_root, f"score.mnv2={wrong}", "SHA-256", capsys, monkeypatch)
+
+
+def test_study_of_another_schema(study_root: Path, capsys: Any, monkeypatch: Any) -> None:
+    from hydra.core.global_hydra import GlobalHydra
+
+    from launch import sweep as door
+
+    folder = study_root / "older"
+    folder.mkdir()
+    (folder / "study.json").write_text('{"schema": 0, "name": "older"}')
+    GlobalHydra.instance().clear()
+    monkeypatch.setattr(sys, "argv", ["sweep", *command(study_root)[3:], f"study_dir={folder}"])
+    with pytest.raises(SystemExit):
+        door.main()
+    error = capsys.readouterr().err.strip()
+    assert "schema 0" in error and len(error.splitlines()) == 1

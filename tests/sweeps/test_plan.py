@@ -1,0 +1,103 @@
+"""Identity, plan and ledger without torch or Ray."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cinelora.config import (
+    DataConfig,
+    Dtype,
+    LoraConfig,
+    Method,
+    ModelConfig,
+    Scaling,
+    ScoreConfig,
+    TrainConfig,
+    TrialConfig,
+    ZeroConfig,
+)
+from cinelora.errors import UserError
+from cinelora.layout import StudyFolder
+from cinelora.records import TrialSpec, write_json
+from sweeps.identity import trial_spec
+from sweeps.ledger import Ledger
+from sweeps.plan import Plan, build_plan
+
+MARKS = {"model": "m" * 64, "data": "d" * 64}
+
+
+def trial_id(config: TrialConfig, marks: dict[str, str] = MARKS) -> str:
+    return trial_spec(config, marks).trial_id
+
+
+def test_where_and_how_a_trial_runs_is_not_its_identity() -> None:
+    same = [
+        TrialConfig(),
+        TrialConfig(data=DataConfig(path="/elsewhere")),
+        TrialConfig(model=ModelConfig(path="/elsewhere")),
+        TrialConfig(train=TrainConfig(micro_batch=1, checkpoint_every=3, gradient_checkpointing=True)),
+        TrialConfig(score=ScoreConfig(tnv2="/elsewhere")),
+        TrialConfig(zero=ZeroConfig(persistence_threshold=0)),
+        TrialConfig(lora=LoraConfig(alpha=99)),  # alpha_equals_rank never reads it
+    ]
+    assert len({trial_id(config) for config in same}) == 1
+
+
+def test_everything_that_changes_the_result_is() -> None:
+    other = [
+        TrialConfig(),
+        TrialConfig(seed=1),
+        TrialConfig(lora=LoraConfig(rank=9)),
+        TrialConfig(lora=LoraConfig(scaling=Scaling.constant)),
+        TrialConfig(lora=LoraConfig(scaling=Scaling.constant, alpha=9)),
+        TrialConfig(train=TrainConfig(learning_rate=2e-4)),
+        TrialConfig(train=TrainConfig(shift=5)),
+        TrialConfig(model=ModelConfig(dtype=Dtype.bfloat16)),
+        TrialConfig(zero=ZeroConfig(stage=2)),
+        TrialConfig(score=ScoreConfig(keep_first_frame=True)),
+        TrialConfig(data=DataConfig(frames=21)),
+    ]
+    ids = [trial_id(config) for config in other] + [trial_id(TrialConfig(), {**MARKS, "data": "e" * 64})]
+    assert len(set(ids)) == len(ids)
+
+
+def test_the_base_is_planned_once_and_first() -> None:
+    configs = [TrialConfig(lora=LoraConfig(rank=r), seed=s) for r in (4, 8) for s in (0, 1)]
+    plan = build_plan([(config, MARKS) for config in [*configs, configs[0]]])
+    assert [spec.config.method for spec in plan.trials] == [Method.base] + [Method.lora] * 4
+    zero = build_plan([(replace(config, zero=ZeroConfig(stage=2)), MARKS) for config in configs])
+    assert zero.trials[0].trial_id == plan.trials[0].trial_id, "the base does not train, so ZeRO is not part of it"
+    assert Plan.from_json(plan.to_json()) == plan
+    assert TrialSpec.from_json(plan.trials[1].to_json()) == plan.trials[1]
+
+
+def test_ledger_reads_done_from_disk_alone(tmp_path: Path) -> None:
+    ledger = Ledger(StudyFolder(tmp_path / "study"))
+    plan = build_plan([(TrialConfig(lora=LoraConfig(rank=r)), MARKS) for r in (4, 8)])
+    ledger.open("test")
+    ledger.write_plan(plan)
+    assert [s.trial_id for s in ledger.pending(plan)] == [s.trial_id for s in plan.trials]
+    write_json(ledger.folder.trial(plan.trials[1].trial_id).result, {})
+    assert [s.trial_id for s in Ledger(ledger.folder).pending(ledger.plan())] == [
+        plan.trials[0].trial_id, plan.trials[2].trial_id,
+    ]  # fmt: skip
+
+
+def test_two_drivers_on_one_study(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path / "study")
+    with (
+        Ledger(folder).locked(),
+        pytest.raises(UserError, match="another sweep is running"),
+        Ledger(folder).locked(),
+    ):
+        pass
+
+
+def test_folder_of_another_schema(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path)
+    write_json(folder.study, {"schema": 99, "name": "x"})
+    with pytest.raises(UserError, match="schema 99, this program reads 1"):
+        Ledger(folder).open("x")
