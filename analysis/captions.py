@@ -61,7 +61,7 @@ def _clips(study: Study, scores: TrialScores) -> str:
     kept = {spec.config.score.keep_first_frame for spec in study.specs}
     first = {
         frozenset({True}): "the first frame is scored too, though the model was given it",
-        frozenset({False}): "the first frame, given to the model, is not scored",
+        frozenset({False}): "the first frame, given to the model, is not scored (consistency and motion start from it)",
     }.get(frozenset(kept), "the first frame is scored in some trials only")
     return (
         f"{len(scores.clips)} held-out clips of {frames} frames at {fps} fps, {size} pixels "
@@ -75,14 +75,15 @@ def _set_scores(study: Study, scores: TrialScores) -> str:
     net = "tnv2"
     dimensions = study.reference.features[net].values.shape[1]
     return (
-        f"kvd[{net}]: unbiased polynomial MMD of degree 3, may be negative; fvd[{net}]: Frechet distance, "
-        f"covariances divided by N-1; both on {dimensions} {NETS[net]} features standardised by the "
-        f"{scores.reference_clips} real clips of the reference."
+        f"kvd[{net}]: unbiased polynomial MMD of degree 3, a clip never paired with its own truth, may be negative; "
+        f"fvd[{net}]: Frechet distance, covariances divided by N-1; both on {dimensions} {NETS[net]} features "
+        f"standardised by the {scores.reference_clips} real clips of the reference."
     )
 
 
 def _scaling(study: Study) -> str:
-    adapted = [spec.config for spec in study.specs if spec.config.method is not Method.base]
+    grid = [spec.config for spec in study.specs if not spec.config.arm]
+    adapted = [config for config in grid if config.method is Method.lora]
     if not adapted:
         return ""
     rules = _either(_rule(each.lora) for each in adapted)

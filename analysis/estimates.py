@@ -14,21 +14,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analysis.load import Study, Trial
+from analysis.load import Study, Trial, order
 from analysis.scores import TrialScores, name_of
 from cinelora.config import Method, Scaling
-from cinelora.records import to_dict
 from cinelora.records import TrialSpec
+from sweeps.identity import identity
 
 OWN_COLUMNS = {"method", "seed", "train.learning_rate"}
 OWN_COLUMNS |= {"lora.rank", "lora.scaling", "lora.alpha", "lora.targets"}
-ADAPTER_ONLY = ("lora.", "train.", "zero.")  # parts of the configuration the base does not read
 MEGA = 1e6  # bytes in a megabyte (decimal)
 
 
-class RowKey(NamedTuple):
-    """What a row's trials share. The base is rank 0 with the adapter settings blank."""
+BASE, GRID, BESIDE = range(3)  # the base, the adapters of the sweep, controls and the full fine-tune
 
+
+class RowKey(NamedTuple):
+    """What a row's trials share. `rank` is 0 without adapter, whose settings are then blank."""
+
+    kind: int  # BASE, GRID or BESIDE; rows are sorted by it first
+    label: str  # of a row BESIDE the grid: its arm, or "full"
     rank: int
     scaling: str
     alpha: float
@@ -77,11 +81,17 @@ class Row:
 
     @property
     def is_base(self) -> bool:
-        return self.key.rank == 0
+        return self.key.kind == BASE
+
+    @property
+    def in_grid(self) -> bool:
+        return self.key.kind == GRID
 
     @property
     def name(self) -> str:
-        return name_of(self.key.rank)
+        """base, rank 8, full, or an arm such as source clips, rank 8."""
+        adapter = name_of(self.key.rank) if self.key.rank or self.is_base else ""
+        return ", ".join(part for part in (self.key.label, adapter) if part)
 
 
 @dataclass(frozen=True)
@@ -92,11 +102,12 @@ class Estimates:
 
 def estimate(study: Study, scores: TrialScores) -> Estimates:
     """Group the plan into rows and average what has finished."""
-    varying = _varying(study.specs)
     groups: dict[RowKey, list[TrialSpec]] = {}
-    for spec in study.specs:
-        groups.setdefault(row_key(spec, varying), []).append(spec)
-    names = _series([key for key in groups if key.rank])
+    for family in _families(study.specs):
+        varying = _varying(family)
+        for spec in family:
+            groups.setdefault(row_key(spec, varying), []).append(spec)
+    names = _series([key for key in groups if key.kind == GRID])
     done = {trial.spec.trial_id: trial for trial in study.trials}
     rows = []
     for key in sorted(groups):
@@ -108,16 +119,16 @@ def estimate(study: Study, scores: TrialScores) -> Estimates:
 def row_key(spec: TrialSpec, varying: Iterable[str]) -> RowKey:
     settings = _settings(spec)
     other = tuple((name, settings[name]) for name in varying if name in settings)
-    if spec.config.method is Method.base:
-        return RowKey(0, "", 0.0, "", 0.0, other)
-    lora = spec.config.lora
-    rate = spec.config.train.learning_rate
-    return RowKey(lora.rank, lora.scaling.value, lora.effective_alpha, lora.targets.value, rate, other)
+    config, place = spec.config, order(spec)
+    kind = (BASE, GRID, BESIDE)[place.beside]
+    label = (config.arm or config.method.value) if kind == BESIDE else ""
+    adapter = (place.rank, place.scaling, place.alpha, place.targets, place.learning_rate)
+    return RowKey(kind, label, *adapter, other)
 
 
 def series_of(rows: Iterable[Row]) -> tuple[str, ...]:
     """The names of the adapter series in order of appearance; ("",) where only the rank varies."""
-    return tuple(dict.fromkeys(row.series for row in rows if not row.is_base))
+    return tuple(dict.fromkeys(row.series for row in rows if row.in_grid))
 
 
 def _row(key: RowKey, series: str, specs: list[TrialSpec], trials: list[Trial], scores: TrialScores) -> Row:
@@ -146,13 +157,19 @@ def _estimates(trials: list[Trial], scores: TrialScores) -> dict[str, Estimate]:
 
 
 def _settings(spec: TrialSpec) -> dict[str, str]:
-    """Dotted settings and fingerprints that no column of its own shows, as text."""
-    flat = _flatten(to_dict(spec.config, identity_only=True))
+    """Dotted settings and fingerprints that count for this trial and that no column of its own shows, as text."""
+    flat = _flatten(identity(spec.config, spec.fingerprints)["config"])
     flat |= {f"{name} content": digest[:8] for name, digest in spec.fingerprints.items()}
-    skip = ADAPTER_ONLY if spec.config.method is Method.base else ()
-    return {
-        name: text for name, text in flat.items() if name not in OWN_COLUMNS and not name.startswith(skip)
-    }
+    return {name: text for name, text in flat.items() if name not in OWN_COLUMNS}
+
+
+def _families(specs: Iterable[TrialSpec]) -> list[list[TrialSpec]]:
+    """The sweep with its base; the full fine-tunes; each control arm: what differs is told within each."""
+    families: dict[tuple[str, bool], list[TrialSpec]] = {}
+    for spec in specs:
+        full = spec.config.method is Method.full
+        families.setdefault((spec.config.arm, full), []).append(spec)
+    return list(families.values())
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -8,6 +8,7 @@ the text width of a two-column page, with type of 6 to 8 points.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -49,6 +50,7 @@ REAL: Mapping[str, Any] = {"color": "0.25", "linestyle": (0, (1, 1.5)), "linewid
 LINE_STYLES: tuple[LineStyleType, ...] = ("-", "--", "-.", ":")
 Colour = tuple[float, float, float, float]
 SMOOTHING = 20  # a training loss is averaged over this fraction of the steps: steps / SMOOTHING
+LABEL_LETTERS = 13  # of a row label of the contact sheet: 0.75 inches of 7-point type
 GAP, CLIP_GAP = 2, 10  # pixels between frames and between clips of the contact sheet
 
 
@@ -65,10 +67,10 @@ def quality_vs_rank(panels: Sequence[Axes], estimates: Estimates) -> list[Line2D
 
 def quality_panel(axes: Axes, score: str, estimates: Estimates) -> None:
     """One dot per seed, a line through the means, dashed base, dotted real clips; x is log2 of the rank."""
-    adapted = [row for row in estimates.rows if not row.is_base]
+    adapted = [row for row in estimates.rows if row.in_grid]
     for row in estimates.rows:
-        if row.is_base and score in row.estimates:
-            axes.axhline(row.estimates[score].mean, **BASE)
+        if not row.in_grid and score in row.estimates:
+            axes.axhline(row.estimates[score].mean, **line_style(row, estimates))
     if score in estimates.scores.real:
         axes.axhline(estimates.scores.real[score], **REAL)
     for index, series in enumerate(series_of(estimates.rows)):
@@ -77,22 +79,29 @@ def quality_panel(axes: Axes, score: str, estimates: Estimates) -> None:
         axes.plot([row.key.rank for row in rows], [row.estimates[score].mean for row in rows], **style)
         for row in rows:
             values = row.estimates[score].values
-            axes.plot(
-                [row.key.rank] * len(values), values, _marker(index), ms=4, mew=0.8, mfc="white", **style
-            )
+            axes.plot([row.key.rank] * len(values), values, _marker(index), ms=4, mew=0.8, mfc="white", **style)
     _rank_axis(axes, sorted({row.key.rank for row in adapted}))
+
+
+def line_style(row: Row, estimates: Estimates) -> dict[str, Any]:
+    """Of a row without a place on the rank axis: the base dashed, controls and the full fine-tune in colour."""
+    if row.is_base:
+        return dict(BASE)
+    beside = [other.name for other in estimates.rows if not other.in_grid and not other.is_base]
+    colour = COLOURS[-1 - beside.index(row.name) % len(COLOURS)]
+    return {"color": colour, "linestyle": "-.", "linewidth": 1.0}
 
 
 def learning_curves(panels: Sequence[Axes], study: Study, estimates: Estimates) -> list[Line2D]:
     """Left the smoothed training loss, right the held-out loss; colour is the rank, all seeds alike."""
     left, right = panels
-    colours = rank_colours(row.key.rank for row in estimates.rows if not row.is_base)
+    colours = rank_colours(row.key.rank for row in estimates.rows if row.in_grid)
     styles = {name: LINE_STYLES[i % len(LINE_STYLES)] for i, name in enumerate(series_of(estimates.rows))}
     trials = {trial.spec.trial_id: trial for trial in study.trials}
     for row in estimates.rows:
         if row.is_base and "heldout_loss" in row.estimates:
             right.axhline(row.estimates["heldout_loss"].mean, **BASE)
-        for trial_id in () if row.is_base else row.trial_ids:
+        for trial_id in row.trial_ids if row.in_grid else ():
             style = {"color": colours[row.key.rank], "linestyle": styles[row.series]}
             _curve(left, right, trials[trial_id], style)
     window = max((smoothing_window(len(trial.curve)) for trial in study.trials), default=1)
@@ -110,7 +119,8 @@ def contact_sheet(axes: Axes, sheet: Sheet) -> None:
     axes.imshow(picture, interpolation="antialiased", aspect="equal")
     axes.set_axis_off()
     for name, top in zip(sheet.rows, tops, strict=True):
-        axes.text(-4, top + height / 2, name, ha="right", va="center", fontsize=7)
+        lines = "\n".join(textwrap.wrap(name, LABEL_LETTERS))
+        axes.text(-4, top + height / 2, lines, ha="right", va="center", fontsize=7)
     for clip, starts in zip(sheet.clips, lefts, strict=True):
         # captions above the top row: the clip over its frames, then each frame's number
         middle = (starts[0] + starts[-1] + width) / 2
@@ -125,9 +135,7 @@ def contact_sheet(axes: Axes, sheet: Sheet) -> None:
         )
         for number, start in zip(sheet.frame_numbers, starts, strict=True):
             place = (start + width / 2, 0)
-            axes.annotate(
-                f"{number}", place, (0, 2), textcoords="offset points", ha="center", fontsize=6, color="0.35"
-            )
+            axes.annotate(f"{number}", place, (0, 2), textcoords="offset points", ha="center", fontsize=6, color="0.35")
 
 
 def mosaic(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], list[int], list[list[int]]]:
@@ -136,8 +144,7 @@ def mosaic(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], list[int], lis
     clip_width = count * width + (count - 1) * GAP
     tops = [row * (height + GAP) for row in range(rows)]
     lefts = [
-        [clip * (clip_width + CLIP_GAP) + frame * (width + GAP) for frame in range(count)]
-        for clip in range(clips)
+        [clip * (clip_width + CLIP_GAP) + frame * (width + GAP) for frame in range(count)] for clip in range(clips)
     ]
     picture = np.full((tops[-1] + height, lefts[-1][-1] + width, 3), 255, dtype=np.uint8)
     for row, clip, frame in np.ndindex(rows, clips, count):
@@ -164,10 +171,7 @@ def rank_colours(ranks: Iterable[int]) -> dict[int, Colour]:
     """Dark for the smallest rank to light for the largest, never as pale as paper."""
     distinct = sorted(set(ranks))
     colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, max(len(distinct), 2)))
-    return {
-        rank: (float(r), float(g), float(b), 1.0)
-        for rank, (r, g, b, _) in zip(distinct, colours, strict=False)
-    }
+    return {rank: (float(r), float(g), float(b), 1.0) for rank, (r, g, b, _) in zip(distinct, colours, strict=False)}
 
 
 def say_above(figure: Figure, text: str) -> None:
@@ -197,9 +201,8 @@ def _rank_axis(axes: Axes, ranks: list[int]) -> None:
 
 
 def _not_available(axes: Axes, reason: str) -> None:
-    axes.text(
-        0.5, 0.5, f"n/a\n{reason}", ha="center", va="center", transform=axes.transAxes, wrap=True, fontsize=7
-    )
+    text = "\n".join(["n/a", *textwrap.wrap(reason, 28)])
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, fontsize=7)
     axes.set_xticks([])
     axes.set_yticks([])
 
@@ -215,6 +218,9 @@ def _quality_legend(estimates: Estimates) -> list[Line2D]:
         handles.append(Line2D([], [], color=colour, marker=_marker(index), ms=4, mfc="white", label=name))
     if any(row.is_base and row.done for row in estimates.rows):
         handles.append(Line2D([], [], **BASE, label="base, no adapter"))
+    for row in estimates.rows:
+        if not row.in_grid and not row.is_base and row.done:
+            handles.append(Line2D([], [], **line_style(row, estimates), label=row.name))
     if any(score in estimates.scores.real for score in PANELS):
         handles.append(Line2D([], [], **REAL, label="real clips"))
     return handles
@@ -225,9 +231,7 @@ def _curve_legend(
 ) -> list[Line2D]:
     handles = [Line2D([], [], color=colour, label=f"rank {rank}") for rank, colour in colours.items()]
     if len(styles) > 1:
-        handles += [
-            Line2D([], [], color="0.4", linestyle=style, label=name) for name, style in styles.items()
-        ]
+        handles += [Line2D([], [], color="0.4", linestyle=style, label=name) for name, style in styles.items()]
     if any(_has_heldout(row) for row in estimates.rows):
         handles.append(Line2D([], [], **BASE, label="base, no adapter"))
     return handles

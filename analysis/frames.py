@@ -40,9 +40,7 @@ def contact_sheet(study: Study, estimates: Estimates) -> Sheet | None:
     """Truth, base, then each rank with its first finished seed; None where the true clips are not there."""
     clips = spread(estimates.scores.clips, CLIPS)
     folders = [("truth", study.folder.reference), *_rows(study, estimates.rows)]
-    shown = [
-        (name, [read_clip(folder.sample(clip)) for clip in clips]) for name, folder in folders[:MAX_ROWS]
-    ]
+    shown = [(name, [read_clip(folder.sample(clip)) for clip in clips]) for name, folder in folders[:MAX_ROWS]]
     first = next((frames for frames in shown[0][1] if frames is not None), None)
     if first is None:
         return None
@@ -85,7 +83,7 @@ def _rows(study: Study, rows: tuple[Row, ...]) -> list[tuple[str, SampleFolder]]
     out: list[tuple[str, SampleFolder]] = []
     for row in rows:
         if row.trial_ids:
-            name = f"{row.name}\n{row.series}" if row.series else row.name
+            name = f"{row.name}, {row.series}" if row.series else row.name
             out.append((name, study.folder.trial(row.trial_ids[0])))
     return out
 

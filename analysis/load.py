@@ -23,11 +23,14 @@ from numpy.typing import NDArray
 from cinelora.config import Method
 from cinelora.errors import UserError
 from cinelora.layout import SampleFolder, StudyFolder, TrialFolder
-from cinelora.records import SCHEMA, TrialResult, TrialSpec, read_json
+from cinelora.records import TrialResult, TrialSpec, read_json
+from sweeps.ledger import check_schema
+from sweeps.plan import Plan
 
 COLUMNS = (
     "trial_id",
     "method",
+    "arm",
     "rank",
     "alpha",
     "scaling",
@@ -68,10 +71,10 @@ class Trial:
     curve: pd.DataFrame
 
     @property
-    def head(self) -> tuple[str, str, int, float, str, str, float, int]:
+    def head(self) -> tuple[str, str, str, int, float, str, str, float, int]:
         """The columns of the ScoreTable that all rows of this trial share."""
         r = self.result
-        return (r.trial_id, r.method, r.rank, r.alpha, r.scaling, r.targets, r.learning_rate, r.seed)
+        return (r.trial_id, r.method, r.arm, r.rank, r.alpha, r.scaling, r.targets, r.learning_rate, r.seed)
 
 
 @dataclass(frozen=True)
@@ -108,10 +111,11 @@ class Study:
 
 
 class Order(NamedTuple):
-    """How trials are sorted everywhere: the base, then by rank, then by what else varies."""
+    """How trials are sorted everywhere: the base, the ranks of the sweep, what stands beside it; then what varies."""
 
-    adapted: bool
-    rank: int
+    beside: int  # 0 base, 1 adapter, 2 full fine-tune or control arm
+    arm: str
+    rank: int  # 0 without adapter; then the next three are blank
     scaling: str
     alpha: float
     targets: str
@@ -122,13 +126,12 @@ class Order(NamedTuple):
 
 def order(spec: TrialSpec) -> Order:
     config, lora = spec.config, spec.config.lora
-    adapted = config.method is not Method.base
-    if not adapted:
-        return Order(False, 0, "", 0.0, "", 0.0, config.seed, spec.trial_id)
-    rate = config.train.learning_rate
-    return Order(
-        True, lora.rank, lora.scaling.value, lora.alpha, lora.targets.value, rate, config.seed, spec.trial_id
-    )
+    adapter = (0, "", 0.0, "")
+    if config.method is Method.lora:
+        adapter = (lora.rank, lora.scaling.value, lora.effective_alpha, lora.targets.value)
+    beside = 2 if config.arm or config.method is Method.full else int(config.method is Method.lora)
+    rate = 0.0 if config.method is Method.base else config.train.learning_rate
+    return Order(beside, config.arm, *adapter, rate, config.seed, spec.trial_id)
 
 
 def load_study(root: Path) -> Study:
@@ -174,19 +177,14 @@ def check_protocols(results: list[TrialResult]) -> None:
 def _study_name(folder: StudyFolder) -> str:
     if not folder.root.is_dir():
         raise UserError(f"{folder.root}: no such folder")
-    if not folder.study.exists():
-        raise UserError(f"{folder.root}: not a study folder (it has no {folder.study.name})")
-    data = _json(folder.study)
-    if data.get("schema") != SCHEMA:
-        raise UserError(f"{folder.study}: schema is {data.get('schema')}, this program reads {SCHEMA}")
-    return str(data.get("name", folder.root.name))
+    return str(check_schema(folder).get("name", folder.root.name))
 
 
 def _planned(path: Path) -> tuple[TrialSpec, ...]:
     if not path.exists():
         raise UserError(f"{path}: missing; plan the study first")
     try:
-        specs = [TrialSpec.from_json(entry) for entry in _json(path)["trials"]]
+        specs = Plan.from_json(_json(path)).trials
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a plan this program reads ({type(error).__name__}: {error})") from error
     if not specs:
@@ -221,9 +219,7 @@ def _npz(path: Path) -> Features:
         ids = [str(clip) for clip in arrays["ids"]]
         values = np.asarray(arrays["features"], dtype=np.float64)
     if values.ndim != 2 or len(values) != len(ids) or len(set(ids)) != len(ids):
-        raise UserError(
-            f"{path}: {len(ids)} ids ({len(set(ids))} different) for features of shape {values.shape}"
-        )
+        raise UserError(f"{path}: {len(ids)} ids ({len(set(ids))} different) for features of shape {values.shape}")
     ranking = sorted(range(len(ids)), key=ids.__getitem__)
     return Features(tuple(ids[index] for index in ranking), values[ranking])
 

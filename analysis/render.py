@@ -74,9 +74,7 @@ def terminal(table: Table, width: int = 100) -> str:
     rule = "-" * len(max(lines, key=len))
     rows = [_aligned([_plain(column.cells[i]) for column in columns], widths) for i in range(table.rows + 1)]
     body = [*lines, rule, *rows[:-1], rule, rows[-1]]
-    remarks = (
-        ["* best of its column"] if any(cell.best for column in columns for cell in column.cells) else []
-    )
+    remarks = ["* best of its column"] if any(cell.best for column in columns for cell in column.cells) else []
     if dropped:
         remarks.append(f"left out for width: {', '.join(dropped)}")
     folded = [line for remark in remarks for line in textwrap.wrap(remark, width)]
@@ -163,9 +161,7 @@ def _aligned(texts: list[str], widths: list[int]) -> str:
 
 
 def _column_width(column: Column) -> int:
-    return (
-        max(*(len(part) for part in _header_parts(column)), *(len(_plain(cell)) for cell in column.cells)) + 2
-    )
+    return max(*(len(part) for part in _header_parts(column)), *(len(_plain(cell)) for cell in column.cells)) + 2
 
 
 def _fitting(columns: tuple[Column, ...], width: int) -> tuple[list[Column], list[str]]:

@@ -40,16 +40,14 @@ DOTS_PER_INCH = 200
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis.report", description="Rank table and figures of a study."
-    )
+    parser = argparse.ArgumentParser(prog="python -m analysis.report", description="Rank table and figures of a study.")
     parser.add_argument("study", type=Path, help="the study folder")
     parser.add_argument("--out", type=Path, default=None, help="default: STUDY/report")
     options = parser.parse_args(arguments)
     try:
         report(options.study, options.out)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"cinelora: {error}", file=sys.stderr)
         return 2
     return 0
 
@@ -105,7 +103,8 @@ def summary(study: Study, table: Table, drawn: Sequence[str]) -> str:
     parts.append(f"{len(study.trials)} of {len(study.specs)} planned trials have finished.")
     if table.missing:
         parts.append("Missing:\n\n" + "\n".join(f"- {line}" for line in table.missing))
-    parts.append(markdown(table).partition("\n\n")[2].strip())
+    body = markdown(table).partition("\n\n")[2].strip()
+    parts.append(body.removeprefix(f"**{table.banner}**").strip() if table.banner else body)
     parts += [f"![{name}]({name}.png)" for name in drawn]
     lines = protocol_lines(study)
     if lines:
@@ -171,7 +170,7 @@ def _sheet(study: Study, estimates: Estimates) -> Figure | None:
     if sheet is None:
         return None
     height, width = figures.mosaic(sheet.frames)[0].shape[:2]
-    margins = {"left": 0.75, "right": 0.05, "top": 0.5, "bottom": 0.05}
+    margins = {"left": 0.8, "right": 0.05, "top": 0.5 if _above(study) else 0.32, "bottom": 0.05}
     inner = figures.WIDTH - margins["left"] - margins["right"]
     tall = inner * height / width + margins["top"] + margins["bottom"]
     figure = Figure(figsize=(figures.WIDTH, tall))

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from analysis.captions import BANNER, caption, notes
 from analysis.estimates import Estimate, Estimates, Row, RowKey
-from analysis.load import Study, order
-from analysis.scores import DIRECTIONS, HIGHER, MOTION, NONE, TABLE_SCORES, TrialScores, name_of
+from analysis.load import Study
+from analysis.scores import DIRECTIONS, HIGHER, MOTION, NONE, OTHER_LOSS, TABLE_SCORES, TrialScores, spec_name
 
 NOT_AVAILABLE, NOTHING = "n/a", "-"
 REAL = "real clips"
@@ -69,15 +69,18 @@ def rank_table(study: Study, estimates: Estimates) -> Table:
 
 def table_scores(scores: TrialScores) -> tuple[str, ...]:
     """The fixed columns, then those that no trial could compute and that say so."""
+    if any(OTHER_LOSS in found for found in scores.values.values()):
+        fixed = (TABLE_SCORES[0], OTHER_LOSS, *TABLE_SCORES[1:])
+    else:
+        fixed = TABLE_SCORES
     more = [score for score in scores.unavailable if score not in TABLE_SCORES and score not in DIRECTIONS]
-    return (*TABLE_SCORES, *more)
+    return (*fixed, *more)
 
 
 def missing_lines(study: Study) -> tuple[str, ...]:
     """One line per planned trial without result, in table order."""
     return tuple(
-        f"{name_of(order(each.spec).rank)}, seed {each.spec.config.seed} "
-        f"(trial {each.spec.trial_id}): {each.reason}"
+        f"{spec_name(each.spec.config)}, seed {each.spec.config.seed} (trial {each.spec.trial_id}): {each.reason}"
         for each in study.missing
     )
 
@@ -124,16 +127,16 @@ def decimals(values: list[float]) -> int:
 def _setting_columns(rows: tuple[Row, ...]) -> list[Column]:
     series = any(row.series for row in rows)
     base_differs = any(row.key.other for row in rows)
-    columns = [_column("rank", rows, lambda row: str(row.key.rank) if row.key.rank else "base", REAL)]
+    columns = [_column("rank", rows, _rank_text, REAL)]
     if series or base_differs:
         columns.append(_column("varies", rows, _series_name))
-    columns.append(
-        _column("alpha", rows, lambda row: f"{row.key.alpha:g}" if row.key.rank else NOTHING, rank=3)
-    )
-    columns.append(
-        _column("scale", rows, lambda row: f"{row.scale:.3g}" if row.key.rank else NOTHING, rank=5)
-    )
+    columns.append(_column("alpha", rows, lambda row: f"{row.key.alpha:g}" if row.key.rank else NOTHING, rank=3))
+    columns.append(_column("scale", rows, lambda row: f"{row.scale:.3g}" if row.key.rank else NOTHING, rank=5))
     return columns
+
+
+def _rank_text(row: Row) -> str:
+    return str(row.key.rank) if row.in_grid else row.name
 
 
 def _series_name(row: Row) -> str:
@@ -159,9 +162,7 @@ def _cost_columns(rows: tuple[Row, ...], clips: int) -> list[Column]:
     ]
 
 
-def _column(
-    name: str, rows: tuple[Row, ...], text: Callable[[Row], str], real: str = NOTHING, rank: int = 0
-) -> Column:
+def _column(name: str, rows: tuple[Row, ...], text: Callable[[Row], str], real: str = NOTHING, rank: int = 0) -> Column:
     return Column(name, (*(Cell(text(row)) for row in rows), Cell(real)), rank=rank)
 
 
@@ -181,7 +182,7 @@ def _score_column(score: str, study: Study, estimates: Estimates) -> Column:
 
 
 def column_name(score: str) -> str:
-    return "held-out loss" if score == "heldout_loss" else score
+    return {"heldout_loss": "held-out loss", OTHER_LOSS: "other-domain loss"}.get(score, score)
 
 
 def _fixed(value: float, digits: int) -> str:
@@ -199,7 +200,8 @@ def _score_cell(row: Row, found: Estimate | None, digits: int, best: bool) -> Ce
 
 def _best(score: str, rows: tuple[Row, ...], real: Mapping[str, float], digits: int) -> frozenset[RowKey]:
     """The rows that print the best number; none if alone. Who hardly moves cannot win on consistency."""
-    means = {row.key: row.estimates[score].mean for row in rows if score in row.estimates}
+    ranked = [row for row in rows if row.is_base or row.in_grid]  # a control is there to compare with
+    means = {row.key: row.estimates[score].mean for row in ranked if score in row.estimates}
     able = {key: mean for key, mean in means.items() if math.isfinite(mean)}
     if DIRECTIONS[score] == NONE or len(able) < 2:
         return frozenset()
@@ -220,12 +222,19 @@ def near_frozen(row: Row, real: Mapping[str, float]) -> bool:
 def _csv_settings(row: Row, clips: int) -> list[object]:
     key = row.key
     other = "; ".join(f"{name}={text}" for name, text in key.other)
-    adapter: list[object] = ["", "", "", "", ""]
+    adapter: list[object] = ["", "", "", "", "" if row.is_base else plain(key.learning_rate)]
     if key.rank:
         adapter = [plain(key.alpha), plain(row.scale), key.scaling, key.targets, plain(key.learning_rate)]
     cost: list[object] = ["" if row.parameters is None else row.parameters]
     cost += [plain(row.adapter_megabytes), plain(row.seconds_per_step), row.done, row.planned]
-    return ["lora" if key.rank else "base", key.rank, *adapter, other, *cost, clips if row.done else 0]
+    return [
+        row.key.label or ("base" if row.is_base else "lora"),
+        key.rank,
+        *adapter,
+        other,
+        *cost,
+        clips if row.done else 0,
+    ]
 
 
 def _csv_cells(row: Row, score: str) -> list[object]:

@@ -25,16 +25,22 @@ from cinelora.records import content_hash, file_sha256
 VIDEO_KEYS = ("video", "file_name", "file_path", "video_path")  # the first one present is read
 CAPTION_KEYS = ("prompt", "caption", "text")
 SHOT_KEY = "shot"
+SPLIT_KEY = "split"
+SPLITS = ("train", "heldout", "other")
 VIDEO_SUFFIXES = frozenset((".mp4", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m4v"))
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One video file: POSIX path under the dataset folder, caption, source shot (None: not named)."""
+    """One video file: POSIX path under the dataset folder, caption, source shot and split (None: not named).
+
+    Split "other" is neither trained on nor generated: a second domain whose loss shows what was forgotten.
+    """
 
     video: str
     caption: str
     shot: str | None
+    split: str | None = None
 
 
 def read_clips(root: Path) -> tuple[Clip, ...]:
@@ -58,7 +64,22 @@ def read_clips(root: Path) -> tuple[Clip, ...]:
         clips[resolved] = clip
     if not clips:
         raise UserError(f"data.path={root}: no clips listed; add rows to the metadata file")
+    _require_all_or_none(root, clips.values())
     return tuple(sorted(clips.values(), key=lambda clip: clip.video))
+
+
+def _require_all_or_none(root: Path, clips: Iterable[Clip]) -> None:
+    """A split is given for every clip or for none, and a shot lies in one split."""
+    by_shot: dict[str, str | None] = {}
+    splits = set()
+    for clip in clips:
+        splits.add(clip.split)
+        if clip.shot is not None and by_shot.setdefault(clip.shot, clip.split) != clip.split:
+            raise UserError(f"{clip.video}: shot={clip.shot} is in two splits; give one shot one split")
+    if None in splits and len(splits) > 1:
+        raise UserError(f"data.path={root}: some clips have a split and some have none; give all or none")
+    if splits != {None} and not {"train", "heldout"} <= splits:
+        raise UserError(f"data.path={root}: the split column must name some clips train and some heldout")
 
 
 def hash_videos(root: Path, clips: Iterable[Clip]) -> dict[str, str]:
@@ -67,13 +88,13 @@ def hash_videos(root: Path, clips: Iterable[Clip]) -> dict[str, str]:
 
 
 def dataset_fingerprint(root: Path, clips: Iterable[Clip], hashes: Mapping[str, str] | None = None) -> str:
-    """SHA-256 over (path, file SHA-256, caption, shot) of every clip, in any order; 64 hex digits.
+    """SHA-256 over (path, file SHA-256, caption, shot, split) of every clip, in any order; 64 hex digits.
 
     `hashes` are those of `hash_videos`, for a caller that has them already.
     """
     clips = tuple(clips)
     known = hash_videos(root, clips) if hashes is None else hashes
-    return content_hash(sorted([c.video, known[c.video], c.caption, c.shot or ""] for c in clips))
+    return content_hash(sorted([c.video, known[c.video], c.caption, c.shot or "", c.split or ""] for c in clips))
 
 
 def _layout(root: Path) -> Iterator[tuple[str, Clip]]:
@@ -134,7 +155,12 @@ def _clip_of_row(root: Path, where: str, row: dict[str, Any]) -> Clip:
         raise UserError(f"{where}: video={video!r} is not a path; name a file under the dataset folder")
     if shot is not None and not isinstance(shot, str):
         raise UserError(f"{where}: shot={shot!r} is not text; write the name of the shot in quotes")
-    return Clip(_inside(root, video.strip(), where), _caption(caption, where), (shot or "").strip() or None)
+    split = row.get(SPLIT_KEY) or None
+    if split is not None and split not in SPLITS:
+        raise UserError(
+            f"{where}: split={split!r} is unknown; write one of {', '.join(SPLITS)}, or leave the column out"
+        )
+    return Clip(_inside(root, video.strip(), where), _caption(caption, where), (shot or "").strip() or None, split)
 
 
 def _key_of(present: Iterable[str], wanted: tuple[str, ...], where: str, what: str) -> str:

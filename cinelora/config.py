@@ -20,6 +20,7 @@ TEMPORAL_FACTOR = 4  # the VAE folds 4 frames into one latent frame after the fi
 class Method(Enum):
     base = "base"  # the frozen model without adapter: the row "rank 0"
     lora = "lora"
+    full = "full"  # every weight of the denoiser trains: the floor that no adapter is expected to pass
 
 
 class Dtype(Enum):
@@ -246,6 +247,7 @@ class TrialConfig:
     """All that one trial computes."""
 
     method: Method = Method.lora
+    arm: str = field(default="", metadata=EXECUTION)  # name of a control in the tables; empty: the sweep itself
     seed: int = 0  # of adapter initialisation, data order, training noise and timesteps
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -264,5 +266,7 @@ class StudyConfig(TrialConfig):
     study_dir: str = "studies/${name}"
     cache_dir: str = ".cache"
     plan_only: bool = False
+    learning_rate_by_rank: dict[int, float] = field(default_factory=dict)  # wins over train.learning_rate
+    extra: list[str] = field(default_factory=list)  # trials beside the grid, e.g. "method=full seed=0,1"
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

@@ -27,6 +27,6 @@ def text_file(folder: Path, prompt: str) -> Path:
 
 def missing(folder: Path, plan: WindowPlan, negative_prompt: str) -> tuple[list[Window], list[str]]:
     """Windows and prompts that are not in the cache yet."""
-    windows = [w for w in (*plan.train, *plan.heldout) if not window_file(folder, w.window_id).exists()]
-    prompts = sorted({w.caption for w in (*plan.train, *plan.heldout)} | {negative_prompt})
+    windows = [w for w in plan.all if not window_file(folder, w.window_id).exists()]
+    prompts = sorted({w.caption for w in plan.all} | {negative_prompt})
     return windows, [p for p in prompts if not text_file(folder, p).exists()]

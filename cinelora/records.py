@@ -81,7 +81,7 @@ def trial_from_dict(data: dict[str, Any]) -> TrialConfig:
     for name, part in _PARTS.items():
         values = {k: _ENUMS[name, k](v) if (name, k) in _ENUMS else v for k, v in data[name].items()}
         parts[name] = part(**values)
-    return TrialConfig(method=Method(data["method"]), seed=data["seed"], **parts)
+    return TrialConfig(method=Method(data["method"]), arm=data["arm"], seed=data["seed"], **parts)
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,9 @@ class TrialResult:
     """What one finished trial says of itself. Written last, so its presence means the trial is whole."""
 
     trial_id: str
-    method: str  # "base" or "lora"
-    rank: int  # 0 for the base
+    method: str  # "base", "lora" or "full"
+    arm: str  # name of a control; "" for the sweep itself
+    rank: int  # 0 without adapter
     alpha: float  # 0 for the base
     scale: float  # what multiplied B A; 0 for the base
     scaling: str
@@ -119,6 +120,7 @@ class TrialResult:
     adapter_sha256: str  # of the adapter tensors; "" for the base
     train_loss: float | None  # mean over the last tenth of the steps
     heldout_loss: float | None  # after the last step, fixed timesteps and noise
+    other_loss: float | None  # the same on the dataset's split "other": what was forgotten
     clips: int  # generated and scored
     seconds: dict[str, float]  # train, generate, score, overhead
     seconds_per_step: float | None

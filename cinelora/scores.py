@@ -174,6 +174,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "fvd[tnv2]": {"covariance": "N-1", **_SCALED},
     "kvd[tnv2]": {
         "kernel": {"form": "polynomial", "degree": 3, "gamma": "1/D", "coef0": 1.0, "unbiased": True},
+        "matched_pairs": "left out",
         **_SCALED,
     },
     "psnr": {"data_range": 255, "cap_db": PSNR_CAP_DB, "mean": "over frames, in dB"},

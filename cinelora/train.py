@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from cinelora import checkpoint, dist, flow, lora, zero
-from cinelora.config import Schedule, TrainConfig, TrialConfig
+from cinelora.config import Method, Schedule, TrainConfig, TrialConfig
 from cinelora.encode import Encodings
 from cinelora.layout import TrialFolder
 from cinelora.records import TrialSpec
@@ -43,6 +43,7 @@ class Trained:
     steps: int
     train_loss: float | None
     heldout_loss: float | None
+    other_loss: float | None
     seconds: float  # wall time of the loop in this run: steps, held-out losses, checkpoints
     seconds_per_step: float | None
 
@@ -111,14 +112,16 @@ def predict(model: Any, batch: Batch) -> torch.Tensor:
 
 
 @torch.no_grad()
-def heldout_loss(model: Any, config: TrialConfig, encodings: Encodings, plan: WindowPlan) -> float:
-    """Mean flow loss on held-out windows at five fixed times with noise fixed for all trials of a study.
+def heldout_loss(model: Any, config: TrialConfig, encodings: Encodings, windows: Sequence[Window]) -> float:
+    """Mean flow loss on the first `train.heldout_windows` of `windows`, at five fixed times.
+
+    The noise is keyed by window and time: the same for all trials of a study.
 
     Batches are dealt to workers round robin; a worker without one repeats the first and does not count it,
     because ZeRO-3 needs every worker in every forward.
     """
-    windows = list(plan.heldout[: config.train.heldout_windows])
-    chunks = [windows[i : i + HELDOUT_BATCH] for i in range(0, len(windows), HELDOUT_BATCH)]
+    windows = windows[: config.train.heldout_windows]
+    chunks = [list(windows[i : i + HELDOUT_BATCH]) for i in range(0, len(windows), HELDOUT_BATCH)]
     jobs = [(chunk, t) for chunk in chunks for t in flow.HELDOUT_TIMES]
     total = torch.zeros(2, dtype=torch.float64)
     for turn in range(math.ceil(len(jobs) / dist.world_size())):
@@ -134,10 +137,27 @@ def heldout_loss(model: Any, config: TrialConfig, encodings: Encodings, plan: Wi
     return float(total[0] / total[1])
 
 
+def heldout_and_other_loss(
+    model: Any, config: TrialConfig, encodings: Encodings, plan: WindowPlan
+) -> tuple[float, float | None]:
+    """(loss on held-out windows, loss on the split "other" or None where the dataset has none)."""
+    other = heldout_loss(model, config, encodings, plan.other) if plan.other else None
+    return heldout_loss(model, config, encodings, plan.heldout), other
+
+
+def unfreeze(transformer: Any) -> lora.NamedParameters:
+    """Every weight of the denoiser, to be trained without an adapter."""
+    transformer.requires_grad_(True)
+    return sorted(transformer.named_parameters())
+
+
 def prepare(transformer: Any, spec: TrialSpec, folder: TrialFolder) -> tuple[Any, lora.NamedParameters, int]:
     """Attach the adapter and build its engine, from the last checkpoint if there is one: (.., steps done)."""
     config = spec.config
-    parameters = lora.attach(transformer, config.lora, config.seed)
+    if config.method is Method.full:
+        parameters = unfreeze(transformer)
+    else:
+        parameters = lora.attach(transformer, config.lora, config.seed)
     path = dist.gather_objects(checkpoint.latest(folder.checkpoints))[0]  # one worker's view for all
     state, done = checkpoint.load(path, spec.trial_id) if path else ({}, 0)
     if state:
@@ -185,7 +205,7 @@ def train(
     log = TrainLog(folder.train_csv, done, write=dist.rank() == 0, mirror=mirror)
     heldout = log.last_heldout
     if done == 0:
-        heldout = heldout_loss(engine, config, encodings, plan)
+        heldout = heldout_loss(engine, config, encodings, plan.heldout)
         log.write(0, None, heldout, None, learning_rate(settings, 0), 0.0)
     for step in range(done, settings.steps):
         started = time.perf_counter()
@@ -201,7 +221,7 @@ def train(
         # once in a while: held-out loss (all workers)
         now = None
         if finished % settings.heldout_every == 0 or finished == settings.steps:
-            now = heldout = heldout_loss(engine, config, encodings, plan)
+            now = heldout = heldout_loss(engine, config, encodings, plan.heldout)
         log.write(finished, loss, now, norm, learning_rate(settings, step), elapsed)
         report("train", finished, settings.steps, loss)
 
@@ -210,6 +230,7 @@ def train(
             state = zero.gather_state(engine, parameters)
             if dist.rank() == 0:
                 checkpoint.save(folder.checkpoints, state, finished, spec.trial_id)
+    other = heldout_loss(engine, config, encodings, plan.other) if plan.other else None
     last = log.mean_last_tenth(settings.steps)
     seconds = time.perf_counter() - begun
-    return Trained(engine, parameters, settings.steps, last, heldout, seconds, log.median_seconds)
+    return Trained(engine, parameters, settings.steps, last, heldout, other, seconds, log.median_seconds)

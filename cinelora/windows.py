@@ -17,7 +17,7 @@ from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
-from cinelora.clips import Clip, dataset_fingerprint, hash_videos, read_clips
+from cinelora.clips import SPLITS, Clip, dataset_fingerprint, hash_videos, read_clips
 from cinelora.config import TEMPORAL_FACTOR, DataConfig
 from cinelora.errors import UserError
 from cinelora.records import content_hash, read_json, to_dict, write_json
@@ -37,24 +37,32 @@ class Window:
     caption: str
     shot_id: str  # e.g. bikes.mp4#02, or the dataset's own name
     start_seconds: float  # after the first frame of the video
-    split: str  # "train" or "heldout"
+    split: str  # "train", "heldout" or "other"
 
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """Both splits, each sorted by video and start. `fingerprint` is the SHA-256 of all that decided them."""
+    """The splits, each sorted by video and start. `fingerprint` is the SHA-256 of all that decided them.
+
+    `other` is empty unless the dataset names a second domain to watch for forgetting.
+    """
 
     train: tuple[Window, ...]
     heldout: tuple[Window, ...]
     fingerprint: str
+    other: tuple[Window, ...] = ()
+
+    @property
+    def all(self) -> tuple[Window, ...]:
+        return (*self.train, *self.heldout, *self.other)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> WindowPlan:
-        train, heldout = (tuple(Window(**row) for row in data[split]) for split in ("train", "heldout"))
-        return WindowPlan(train, heldout, data["fingerprint"])
+        train, heldout, other = (tuple(Window(**row) for row in data[split]) for split in SPLITS)
+        return WindowPlan(train, heldout, data["fingerprint"], other)
 
 
 @dataclass(frozen=True)
@@ -89,21 +97,32 @@ def plan_windows(root: Path, data: DataConfig, cache_dir: Path) -> WindowPlan:
     caches = {video: cache_dir / "shots" / f"{digest}.json" for video, digest in hashes.items()}
     shots = [shot for clip in clips for shot in _shots(root, clip, caches[clip.video])]
     usable = _by_shot_id(shot for shot in shots if shot.starts(data))
-    _require_enough(shots, usable, data)
-    order = sorted(usable, key=lambda shot_id: _rank(data.split_seed, shot_id))
+    _require_enough(shots, usable, data, named=clips[0].split is not None)
     names = _slugs(clips)
-    heldout = [_windows(usable[i], names, data, "heldout") for i in order[: data.heldout_shots]]
-    train = [_windows(usable[i], names, data, "train") for i in order[data.heldout_shots :]]
+    parts = {
+        split: [_windows(usable[i], names, data, split) for i in shot_ids]
+        for split, shot_ids in _split(usable, data).items()
+    }
     identity = {
         "dataset": dataset_fingerprint(root, clips, hashes),
         "data": to_dict(data, identity_only=True),
         "shots": [[shot.shot_id, shot.first_seconds, shot.last_seconds] for shot in shots],
     }
     return WindowPlan(
-        _capped(train, data.max_train_windows),
-        _capped(heldout, data.max_heldout_windows),
+        _capped(parts["train"], data.max_train_windows),
+        _capped(parts["heldout"], data.max_heldout_windows),
         content_hash(identity),
+        _capped(parts["other"], data.max_heldout_windows),
     )
+
+
+def _split(usable: Mapping[str, Sequence[_Shot]], data: DataConfig) -> dict[str, list[str]]:
+    """Shot ids of each split: as the dataset names them, else by the order that `data.split_seed` gives."""
+    order = sorted(usable, key=lambda shot_id: _rank(data.split_seed, shot_id))
+    named = {shot_id: usable[shot_id][0].clip.split for shot_id in order}
+    if any(named.values()):
+        return {split: [i for i in order if named[i] == split] for split in SPLITS}
+    return {"heldout": order[: data.heldout_shots], "train": order[data.heldout_shots :], "other": []}
 
 
 def _shots(root: Path, clip: Clip, cache: Path) -> list[_Shot]:
@@ -163,7 +182,7 @@ def _by_shot_id(shots: Iterable[_Shot]) -> dict[str, list[_Shot]]:
     return out
 
 
-def _require_enough(shots: Sequence[_Shot], usable: Mapping[str, object], data: DataConfig) -> None:
+def _require_enough(shots: Sequence[_Shot], usable: Mapping[str, object], data: DataConfig, named: bool) -> None:
     if not usable:
         longest = max(shots, key=lambda shot: shot.fits(data))
         there = longest.fits(data)
@@ -172,7 +191,7 @@ def _require_enough(shots: Sequence[_Shot], usable: Mapping[str, object], data: 
             f"{longest.shot_id}: the longest shot has fewer frames than one window: {data.frames} needed, "
             f"{there} there at {data.fps} fps; set data.frames={nearest} or give longer clips"
         )
-    if len(usable) <= data.heldout_shots:
+    if len(usable) <= data.heldout_shots and not named:
         remedy = f"set data.heldout_shots={len(usable) - 1}" if len(usable) > 1 else "lower data.frames"
         raise UserError(
             f"data.heldout_shots={data.heldout_shots}: leaves none for training, {len(usable)} "

@@ -30,7 +30,8 @@ def label(spec: TrialSpec) -> str:
     config = spec.config
     if config.method is Method.base:
         return "base"
-    return f"rank {config.lora.rank} seed {config.seed}"
+    what = "full" if config.method is Method.full else f"rank {config.lora.rank}"
+    return f"{what} seed {config.seed} {config.arm}".rstrip()
 
 
 def axes(spec: TrialSpec) -> str:
@@ -38,11 +39,13 @@ def axes(spec: TrialSpec) -> str:
     config = spec.config
     if config.method is Method.base:
         return "base model, no adapter"
+    if config.method is Method.full:
+        return f"full fine-tune, lr {config.train.learning_rate:g}, seed {config.seed} {config.arm}".rstrip()
     lora = config.lora
     return (
         f"rank {lora.rank:<4} alpha {lora.effective_alpha:<6g} {lora.scaling.value:<18} {lora.targets.value:<10} "
-        f"lr {config.train.learning_rate:<8g} seed {config.seed}"
-    )
+        f"lr {config.train.learning_rate:<8g} seed {config.seed} {config.arm}"
+    ).rstrip()
 
 
 def print_plan(plan: Plan, ledger: Ledger) -> None:

@@ -162,9 +162,6 @@ def fetch(cache: Path, items: Sequence[Item] = ITEMS) -> dict[str, str]:
     path = cache / RECORD
     record: dict[str, dict[str, str]] = read_json(path) if path.is_file() else {}
     missing = [item for item in items if not _is_whole(cache, item, record)]
-    for item in items:
-        if item not in missing:
-            print(f"kept    {item.target}", flush=True)
     for package in dict.fromkeys(item.package for item in missing):
         wanted = [item for item in missing if item.package == package]
         for item, digest in _fetch_package(cache, package, wanted):
@@ -229,13 +226,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Exit status 0, or 2 after one line on stderr."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="folder to fill (default: .cache)")
+    cache = parser.parse_args(arguments).cache
     try:
-        digests = fetch(parser.parse_args(arguments).cache)
+        digests = fetch(cache)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"cinelora: {error}", file=sys.stderr)
         return 2
-    for target, digest in digests.items():
-        print(f"{digest}  {target}")
+    print(f"{len(digests)} clips and weight files in {cache}, hashes checked")
     return 0
 
 

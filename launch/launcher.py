@@ -5,12 +5,15 @@ In: Hydra's context and one list of overrides per job. Out: one JobReturn per jo
 
 from __future__ import annotations
 
+import shlex
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -21,6 +24,7 @@ from cinelora.job import Job
 from cinelora.layout import StudyFolder
 from cinelora.records import TrialSpec
 from launch.display import Display, axes, print_plan
+from launch.messages import TrialsFailed
 from launch.preflight import Fingerprints, make_plan, trial_config
 from sweeps.identity import trial_spec
 from sweeps.ledger import Ledger
@@ -66,12 +70,15 @@ def launch_jobs(
     """Run one batch of Hydra jobs as trials. Siblings of a failed trial run to their end."""
     jobs = [compose(context, config, item, initial_job_idx + i) for i, item in enumerate(job_overrides)]
     study = one_study(jobs)
+    grid = len(jobs)
+    if initial_job_idx == 0:
+        jobs += [compose(context, config, item, 0) for item in extra_overrides(study.extra, job_overrides)]
     ledger = Ledger(StudyFolder(Path(study.study_dir)))
     marks = Fingerprints(Path(study.cache_dir))
     plan = make_plan([job.config for job in jobs], marks)
     if study.plan_only:
         _announce(plan, ledger)
-        return [_returned(job, JobStatus.COMPLETED, None) for job in jobs]
+        return [_returned(job, JobStatus.COMPLETED, None) for job in jobs[:grid]]
     with ledger.locked():
         ledger.open(study.name)
         if initial_job_idx > 0:  # a sweeper that works in batches: one study all the same
@@ -80,7 +87,23 @@ def launch_jobs(
         ledger.event("sweep", overrides=[job.overrides for job in jobs])
         errors = run_missing(study, ledger, plan)
     report(plan, ledger, errors)
-    return [_outcome(job, marks, ledger, errors) for job in jobs]
+    outcomes = [_outcome(job, marks, ledger, errors) for job in jobs[:grid]]
+    if errors and all(outcome.status is JobStatus.COMPLETED for outcome in outcomes):
+        raise TrialsFailed(f"{len(errors)} trials beside the grid failed")  # the sweeper does not see those
+    return outcomes
+
+
+def extra_overrides(extra: list[str], jobs: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Overrides of the trials beside the grid: what all jobs share, then each line of `extra`, lists expanded."""
+    shared = [item for item in jobs[0] if all(item in job for job in jobs)]
+    lines = []
+    for line in extra:
+        parsed = OverridesParser.create().parse_overrides(shlex.split(line))
+        own = {override.key_or_group for override in parsed}
+        kept = [item for item in shared if item.lstrip("+~").split("=")[0] not in own]
+        (expanded,) = BasicSweeper.split_arguments(parsed, None)
+        lines += [kept + item for item in expanded]
+    return lines
 
 
 def _announce(plan: Plan, ledger: Ledger) -> None:
@@ -149,6 +172,4 @@ def _outcome(job: ComposedJob, marks: Fingerprints, ledger: Ledger, errors: dict
     result = ledger.result(trial_id)
     if result is not None:
         return _returned(job, JobStatus.COMPLETED, result.heldout_loss)
-    from launch.sweep import TrialsFailed
-
     return _returned(job, JobStatus.FAILED, TrialsFailed(f"{trial_id}: {errors.get(trial_id, 'no result')}"))

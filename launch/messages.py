@@ -13,6 +13,10 @@ from typing import Any
 from cinelora.config import StudyConfig
 
 
+class TrialsFailed(Exception):
+    """Some trials ended without a result; the others are done."""
+
+
 def known_keys(owner: Any = None, prefix: str = "") -> list[str]:
     """Dotted names of every setting."""
     owner = StudyConfig() if owner is None else owner

@@ -7,24 +7,29 @@ the window plan of every data set written beside its encodings.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cinelora.config import DataConfig, StudyConfig, TrialConfig
+from cinelora.config import DataConfig, Method, StudyConfig, TrialConfig
 from cinelora.encodings import WINDOWS_FILE, encoding_folder
 from cinelora.errors import UserError
 from cinelora.models import model_fingerprint, model_folder
 from cinelora.records import content_hash, file_sha256, to_dict, write_json
+from cinelora.sets import data_path
 from cinelora.weights import WEIGHTS
 from cinelora.windows import WindowPlan, plan_windows
 from sweeps.plan import Plan, build_plan
 
 
 def trial_config(config: StudyConfig) -> TrialConfig:
-    """The trial's part of a study's config."""
-    return TrialConfig(**{item.name: getattr(config, item.name) for item in fields(TrialConfig)})
+    """The trial's part of a study's config, with its rank's learning rate and its clips where they lie."""
+    trial = TrialConfig(**{item.name: getattr(config, item.name) for item in fields(TrialConfig)})
+    rate = config.learning_rate_by_rank.get(trial.lora.rank)
+    if trial.method is Method.lora and rate is not None:
+        trial = replace(trial, train=replace(trial.train, learning_rate=rate))
+    return replace(trial, data=replace(trial.data, path=data_path(trial.data.path, Path(config.cache_dir))))
 
 
 def check_batch(config: StudyConfig) -> None:

@@ -22,14 +22,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cinelora.config import StudyConfig
 from cinelora.errors import UserError
-from launch.messages import one_line
+from launch.messages import TrialsFailed, one_line
 
 CONF = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "conf")
 ConfigStore.instance().store(name="study_schema", node=StudyConfig)
-
-
-class TrialsFailed(Exception):
-    """Some trials ended without a result; the others are done."""
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="config")

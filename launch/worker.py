@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cinelora.base import Base
     from cinelora.job import Job
-    from cinelora.trial import Base
     from cinelora.windows import Window
 
 PROGRESS_SECONDS = 0.5  # between writes of progress.json
@@ -61,7 +61,7 @@ class Worker:
 
     def reference(self, job: Job) -> None:
         """Write the true held-out clips and their features into the study."""
-        from cinelora.trial import write_reference
+        from cinelora.scoring import write_reference
 
         write_reference(job, self._base_for(job))
 
@@ -82,7 +82,7 @@ class Worker:
 
     def _base_for(self, job: Job) -> Base:
         """The resident base, loaded anew only when this trial needs another."""
-        from cinelora.trial import base_key, load_base
+        from cinelora.base import base_key, load_base
 
         if self.base is None or self.base.key != base_key(job.spec):
             self.base = None

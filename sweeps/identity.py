@@ -21,6 +21,8 @@ def identity(config: TrialConfig, fingerprints: dict[str, str]) -> dict[str, Any
         for name in ("lora", "zero", "seed"):
             del settings[name]
         settings["train"] = {"heldout_windows": config.train.heldout_windows}
+    elif config.method is Method.full:
+        del settings["lora"]
     elif config.lora.scaling is Scaling.alpha_equals_rank:
         del settings["lora"]["alpha"]
     return {"schema": SCHEMA, "config": settings, "fingerprints": fingerprints}

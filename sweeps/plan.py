@@ -38,8 +38,11 @@ def base_of(config: TrialConfig) -> TrialConfig:
 
 
 def build_plan(configs: Iterable[tuple[TrialConfig, dict[str, str]]]) -> Plan:
-    """Plan from (config, fingerprints): every base once and first, then each distinct trial in order."""
+    """Plan from (config, fingerprints): every base once and first, then each distinct trial in order.
+
+    A control arm is read against the sweep's own base and brings none.
+    """
     wanted = list(configs)
-    bases = [trial_spec(base_of(config), marks) for config, marks in wanted]
+    bases = [trial_spec(base_of(config), marks) for config, marks in wanted if not config.arm]
     trials = [trial_spec(config, marks) for config, marks in wanted]
     return Plan(tuple({spec.trial_id: spec for spec in (*bases, *trials)}.values()))

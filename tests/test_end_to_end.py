@@ -25,6 +25,11 @@ def run(*arguments: str) -> str:
     return done.stdout
 
 
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not (CACHE / "fetched.json").exists(), reason="no sample clips: run `make fetch`")
 def test_quick(tmp_path: Path) -> None:
@@ -41,13 +46,13 @@ def test_quick(tmp_path: Path) -> None:
     for result in results:
         assert result["clips"] == base["clips"] >= 12
         if result["rank"]:
-            rows = list(csv.DictReader(open(study / "trials" / result["trial_id"] / "train.csv")))
+            rows = read_csv(study / "trials" / result["trial_id"] / "train.csv")
             assert float(rows[0]["heldout_loss"]) == base["heldout_loss"], "an adapter at its start is the base"
             assert result["heldout_loss"] < base["heldout_loss"]
             assert result["trainable_parameters"] == 1536 * result["rank"]
 
     printed = run("analysis.report", str(study))
-    table = list(csv.DictReader(open(study / "report" / "rank_table.csv")))
+    table = read_csv(study / "report" / "rank_table.csv")
     assert len(table) >= 4 and "rank_table.md" in printed and "quality_vs_rank.png" in printed
     for name in ("rank_table.md", "rank_table.tex", "quality_vs_rank.png", "learning_curves.png", "contact_sheet.png"):
         assert (study / "report" / name).stat().st_size > 0

@@ -97,7 +97,8 @@ def silent(stage: str, done: int, total: int, loss: float | None) -> None:
 def run(job: Job, base: Any = None, report: Callable[..., None] = silent) -> Any:
     """Run a job in this process on `base`, or on one loaded for it."""
     from cinelora import dist
-    from cinelora.trial import load_base, run_trial
+    from cinelora.base import load_base
+    from cinelora.trial import run_trial
 
     dist.start(0, 1, "127.0.0.1", 29641)
     return run_trial(job, base or load_base(job), report)

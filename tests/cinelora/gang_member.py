@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from cinelora import dist
-from cinelora.trial import load_base, run_trial
+from cinelora.base import load_base
+from cinelora.trial import run_trial
 from tests import tiny_study
 
 

@@ -131,3 +131,19 @@ def test_standardise_of_a_constant_reference_only_centres() -> None:
 def test_bad_input_is_refused(distance: Callable[..., object], x: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         distance(x, np.zeros((4, 3)))
+
+
+def test_matched_pairs_bias_the_mmd_unless_left_out() -> None:
+    """Same distribution on both sides, rows correlated by 0.9: the true value is 0."""
+    random = np.random.default_rng(0)
+    kept, left_out = [], []
+    for _ in range(200):
+        x = random.standard_normal((16, 8))
+        y = 0.9 * x + np.sqrt(1 - 0.81) * random.standard_normal((16, 8))
+        kept.append(polynomial_mmd(x, y))
+        left_out.append(polynomial_mmd(x, y, matched=True))
+    error = np.std(left_out) / np.sqrt(200)
+    assert abs(np.mean(left_out)) < 3 * error
+    assert np.mean(kept) < -10 * error
+    with pytest.raises(ValueError, match="equal counts"):
+        polynomial_mmd(np.zeros((3, 1)), np.zeros((2, 1)), matched=True)

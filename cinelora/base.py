@@ -1,0 +1,49 @@
+"""What a worker keeps in memory between trials: the frozen base and the feature nets.
+
+In: a Job. Out: the loaded parts on this worker's device, and a key that says which trials may share them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cinelora import dist, features, wan
+from cinelora.job import Job
+from cinelora.models import model_folder
+from cinelora.records import TrialSpec
+from cinelora.weights import WEIGHTS
+
+
+@dataclass
+class Base:
+    """What stays in memory between trials. `key` says which trials may use it as it is."""
+
+    key: tuple[str, str, bool]
+    folder: Path
+    transformer: Any
+    vae: Any
+    nets: dict[str, Any]
+
+
+def base_key(spec: TrialSpec) -> tuple[str, str, bool]:
+    """(model, dtype, sharded): the engine casts the base in place, stage 3 leaves it partitioned."""
+    return spec.fingerprints["model"], spec.config.model.dtype.value, spec.config.zero.stage == 3
+
+
+SPENT = ("", "", False)  # key of a base whose own weights were trained: no trial may use it again
+
+
+def load_base(job: Job) -> Base:
+    """Denoiser, VAE and feature nets on this worker's device."""
+    config, device = job.spec.config, dist.device_name()
+    folder = model_folder(config.model, job.cache_dir)
+    paths = {name: getattr(config.score, name) for name in WEIGHTS}
+    return Base(
+        base_key(job.spec),
+        folder,
+        wan.load_transformer(folder, config.model.dtype, device),
+        wan.load_vae(folder, device),
+        {name: features.load_net(name, Path(path), device) for name, path in paths.items() if path},
+    )

@@ -1,0 +1,124 @@
+"""Generate a trial's clips, score them against the truth, and write what was found.
+
+In: a model with its adapter in place, or the true clips themselves. Out: per-clip features and scores in a
+SampleFolder. Every worker scores the clips it generated; the parts are merged in the order of the windows.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cinelora import features, scores
+from cinelora.base import Base
+from cinelora.encode import Encodings, true_frames
+from cinelora.generate import batches, generate
+from cinelora.job import Job
+from cinelora.layout import SampleFolder
+from cinelora.train import Report
+from cinelora.video import write_mp4
+from cinelora.windows import Window, WindowPlan
+
+OF_REAL_CLIPS = ("consistency[mnv2]", "motion[absdiff]")  # what a true clip can be asked without a rival
+
+
+@dataclass
+class Scored:
+    """Per-clip outcomes of one worker, then of the gang."""
+
+    clip_ids: list[str] = field(default_factory=list)
+    features: dict[str, list[np.ndarray]] = field(default_factory=dict)  # net -> rows (D,)
+    rows: list[Any] = field(default_factory=list)
+
+    def merge(self, parts: list[Scored], order: list[str]) -> Scored:
+        """All parts in one, clips in `order`."""
+        place = {clip: index for index, clip in enumerate(order)}
+        merged = Scored()
+        ids = [clip for part in parts for clip in part.clip_ids]
+        sequence = sorted(range(len(ids)), key=lambda i: place[ids[i]])
+        merged.clip_ids = [ids[i] for i in sequence]
+        for net in parts[0].features:
+            rows = [row for part in parts for row in part.features[net]]
+            merged.features[net] = [rows[i] for i in sequence]
+        merged.rows = sorted((row for part in parts for row in part.rows), key=lambda row: place[row.clip_id])
+        return merged
+
+
+def score_batch(base: Base, windows: list[Window], made: np.ndarray, truth: np.ndarray, first: bool) -> Scored:
+    """Features and clip scores of frames (N, F, H, W, 3) against the truth; `first`: frame 0 counts in features."""
+    kept = made if first else made[:, 1:]
+    ids = [window.window_id for window in windows]
+    found: dict[str, list[np.ndarray]] = {}
+    per_frame = image = None
+    if "tnv2" in base.nets:
+        found["tnv2"] = list(features.video_features(base.nets["tnv2"], kept))
+    if "mnv2" in base.nets:
+        per_frame = features.frame_features(base.nets["mnv2"], made)
+        image = features.frame_features(base.nets["mnv2"], truth[:, :1])[:, 0]
+        found["mnv2"] = list(per_frame[:, 0 if first else 1 :].mean(axis=1))
+    return Scored(ids, found, scores.clip_scores(made, truth, ids, per_frame, image, first))
+
+
+def write_scored(folder: SampleFolder, scored: Scored) -> None:
+    for net, rows in scored.features.items():
+        scores.write_features(folder.features(net), scored.clip_ids, np.stack(rows))
+    scores.write_clip_scores(folder.clip_scores, scored.rows)
+
+
+def write_reference(job: Job, base: Base) -> None:
+    """The true held-out clips, their features and motion: what every trial is compared with."""
+    config, folder = job.spec.config, job.study.reference
+    total = Scored()
+    windows = list(job.windows().heldout)
+    parts = []
+    for chunk in batches(windows, config.sample.batch_size):
+        truth = np.stack([true_frames(Path(config.data.path), config.data, window) for window in chunk])
+        for window, frames in zip(chunk, truth, strict=True):
+            write_mp4(folder.sample(window.window_id), frames, config.data.fps)
+        parts.append(score_batch(base, chunk, truth, truth, config.score.keep_first_frame))
+    merged = total.merge(parts, [window.window_id for window in windows])
+    merged.rows = [row for row in merged.rows if row.metric in OF_REAL_CLIPS]
+    write_scored(folder, merged)
+
+
+def generate_and_score(
+    job: Job, base: Base, model: Any, plan: WindowPlan, encodings: Encodings, report: Report
+) -> tuple[Scored, float, float]:
+    """Scores of this worker's clips, and the seconds of generating and of scoring."""
+    config, folder = job.spec.config, job.study.trial(job.spec.trial_id)
+    windows, mine = list(plan.heldout), Scored(features={name: [] for name in base.nets})
+    clips = generate(
+        model, base.vae, base.folder, config, encodings, windows,
+        lambda done, total: report("generate", done, total, None),
+    )  # fmt: skip
+    started, scoring = time.perf_counter(), 0.0
+    pending: list[tuple[Window, np.ndarray]] = []
+
+    def flush() -> None:
+        chunk = [window for window, _ in pending]
+        made = np.stack([frames for _, frames in pending])
+        truth = np.stack([true_frames(Path(config.data.path), config.data, window) for window in chunk])
+        part = score_batch(base, chunk, made, truth, config.score.keep_first_frame)
+        mine.clip_ids += part.clip_ids
+        mine.rows += part.rows
+        for name, rows in part.features.items():
+            mine.features[name] += rows
+        for window, frames in pending:
+            write_mp4(folder.sample(window.window_id), frames, config.data.fps)
+        pending.clear()
+
+    for item in clips:
+        pending.append(item)
+        if len(pending) == config.sample.batch_size:
+            before = time.perf_counter()
+            flush()
+            scoring += time.perf_counter() - before
+    if pending:
+        before = time.perf_counter()
+        flush()
+        scoring += time.perf_counter() - before
+    return mine, time.perf_counter() - started - scoring, scoring

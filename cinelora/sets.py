@@ -1,0 +1,90 @@
+"""Sample sets that the program makes itself, written as ordinary video files with captions.
+
+In: `builtin:NAME`. Out: a folder like anybody's clips, with `shot` and `split` columns, made once per recipe.
+Every clip is a shot of its own. The train clips of `film` and `film-select` are the same, their held-out
+clips are not: learning rates are chosen on one and results reported on the other.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cinelora.errors import UserError
+from cinelora.records import content_hash
+
+BUILTIN = "builtin:"
+FPS = 16.0
+SETS_VERSION = 1  # raise when the clips that a recipe gives change
+
+
+@dataclass(frozen=True)
+class Part:
+    """`count` clips of one domain, drawn with `seed`."""
+
+    split: str
+    domain: str
+    seed: int
+    count: int
+
+
+FILM_TRAIN = Part("train", "film", 1, 24)
+FILM_HELDOUT = Part("heldout", "film", 2, 96)
+SOURCE_OTHER = Part("other", "source", 4, 32)
+SETS: dict[str, tuple[Part, ...]] = {
+    "film": (FILM_TRAIN, FILM_HELDOUT, SOURCE_OTHER),
+    "film-select": (FILM_TRAIN, Part("heldout", "film", 3, 32)),
+    "film-control": (Part("train", "source", 5, 24), FILM_HELDOUT, SOURCE_OTHER),
+}
+
+
+def data_path(path: str, cache_dir: Path) -> str:
+    """`path` itself, or the folder of a built-in set, written on first use. Raises UserError for unknown names."""
+    if not path.startswith(BUILTIN):
+        return path
+    name = path.removeprefix(BUILTIN)
+    if name not in SETS:
+        raise UserError(f"data.path={path}: no such built-in set; there are {', '.join(SETS)}")
+    return str(ensure(name, cache_dir))
+
+
+def ensure(name: str, cache_dir: Path) -> Path:
+    """The set's folder in the cache; safe against two writers and a crash half way."""
+    recipe = {"parts": [asdict(part) for part in SETS[name]], "version": SETS_VERSION}
+    folder = cache_dir / "sets" / f"{name}-{content_hash(recipe, 12)}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{name}."))
+    try:
+        write_set(temporary, SETS[name])
+        temporary.chmod(0o755)
+        os.rename(temporary, folder)
+    except OSError:
+        if not folder.is_dir():  # another writer was first, with the same clips
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def write_set(folder: Path, parts: tuple[Part, ...]) -> None:
+    """Draw the clips and write them with `metadata.csv` (video, prompt, shot, split)."""
+    from cinelora.synthetic import make_clip
+    from cinelora.video import write_mp4
+
+    rows = []
+    for part in parts:
+        for index in range(part.count):
+            frames, caption = make_clip(part.domain, part.seed, index)
+            name = f"{part.split}-{part.domain}-{index:03d}"
+            write_mp4(folder / f"{name}.mp4", frames, FPS)
+            rows.append([f"{name}.mp4", caption, name, part.split])
+    with open(folder / "metadata.csv", "w", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["video", "prompt", "shot", "split"])
+        writer.writerows(rows)

@@ -1,0 +1,121 @@
+"""The command: files written, the same bytes again, half-finished studies, exit codes, no torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.estimates import estimate
+from analysis.figures import mosaic, smoothed, smoothing_window
+from analysis.frames import contact_sheet, read_clip, spread
+from analysis.load import load_study
+from analysis.report import main
+from analysis.scores import trial_scores
+from tests.analysis.paper_study import Builder
+
+FIGURES = ("quality_vs_rank", "learning_curves", "contact_sheet")
+FILES = {
+    *("rank_table.csv", "rank_table.md", "rank_table.tex", "scores.csv", "summary.md"),
+    *(f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "pdf")),
+}
+ROOT = Path(__file__).parents[2]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_same_bytes_whatever_the_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same ledger in another order, read twice, gives the same report, PDF and PNG included."""
+    first = Builder(tmp_path / "a" / "study").build()
+    second = Builder(tmp_path / "b" / "study").build(reverse=True)
+    assert main([str(first)]) == main([str(second)]) == 0
+    once = contents(first / "report")
+    assert set(once) == FILES and all(once.values())
+    assert once == contents(second / "report")
+    assert main([str(first), "--out", str(tmp_path / "again")]) == 0
+    assert once == contents(tmp_path / "again")
+    printed = capsys.readouterr().out
+    assert "rank_table.md" in printed and all(f"{name}.png" in printed for name in FIGURES)
+
+
+def test_half_finished_study(builder: Builder, capsys: pytest.CaptureFixture[str]) -> None:
+    root = builder.build(trained=False, only=("base", "r4s0"))
+    builder.fail("r4s1", "out of memory")
+    assert main([str(root)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "untrained base: plumbing only" and printed[1].startswith("missing trials")
+    summary = (root / "report" / "summary.md").read_text()
+    assert "2 of 5 planned trials have finished" in summary and summary.index("Missing") < summary.index("| rank |")
+
+
+def test_base_alone_has_no_curves_and_stale_figures_go(builder: Builder) -> None:
+    root = builder.build(only=("base",))
+    stale = root / "report" / "learning_curves.png"
+    stale.parent.mkdir()
+    stale.write_bytes(b"old")
+    assert main([str(root)]) == 0
+    assert not stale.exists() and (root / "report" / "quality_vs_rank.png").exists()
+
+
+def test_samples_may_be_absent(builder: Builder) -> None:
+    root = builder.build()
+    builder.folder.trial("r8s0").sample("c1").unlink()
+    loaded = load_study(root)
+    sheet = contact_sheet(loaded, estimate(loaded, trial_scores(loaded)))
+    assert sheet is not None and sheet.rows == ("truth", "base", "rank 4", "rank 8")
+    assert sheet.absent == ("rank 8 of c1 is not on disk or of another size",)
+    assert sheet.frames.shape == (4, 3, 4, 32, 32, 3)
+
+
+def test_bad_folders_exit_with_2(tmp_path: Path, builder: Builder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "nowhere")]) == 2
+    assert main([str(builder.build(only=()))]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2 and "no such folder" in errors[0] and "none of 5" in errors[1]
+
+
+def test_command_needs_no_torch(study: Path) -> None:
+    code = (
+        "import sys; from analysis.report import main; code = main([sys.argv[1]]); "
+        "heavy = {'torch', 'ray', 'hydra', 'diffusers', 'wandb'} & set(sys.modules); "
+        "assert not heavy, heavy; sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(study)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_scores_csv_holds_clips_and_trials(study: Path) -> None:
+    main([str(study)])
+    lines = (study / "report" / "scores.csv").read_text().splitlines()
+    assert "r4s0,lora,,4,4.0,alpha_equals_rank,cross,0.0001,0,c0,psnr,10.875" in lines
+    assert "r4s1,lora,,4,4.0,alpha_equals_rank,cross,0.0001,1,(set),fvd[tnv2],4" in lines
+
+
+def test_mosaic_places_frames() -> None:
+    frames = np.zeros((2, 2, 2, 3, 4, 3), np.uint8)
+    frames[1, 1, 1] = 200
+    picture, tops, lefts = mosaic(frames)
+    assert (picture[tops[1] :, lefts[1][1] :] == 200).all() and (picture == 200).sum() == 3 * 4 * 3
+
+
+def test_smoothing_keeps_a_constant_and_its_length() -> None:
+    assert smoothed(np.full(10, 3.0), 5).tolist() == [3.0] * 10
+    assert smoothed(np.array([0.0, 3.0, 0.0]), 3).tolist() == [1.5, 1.0, 1.5]
+    assert [smoothing_window(steps) for steps in (0, 10, 100, 200)] == [1, 1, 5, 11]
+
+
+def test_spread_takes_the_ends() -> None:
+    assert spread(tuple(range(10)), 3) == (0, 4, 9) and spread((1, 2), 3) == (1, 2)
+
+
+def test_read_clip(builder: Builder, tmp_path: Path) -> None:
+    builder.build()
+    frames = read_clip(builder.folder.reference.sample("c1"))
+    assert frames is not None and frames.shape == (5, 32, 32, 3)
+    assert abs(int(frames[0, 0, 0, 0]) - 100) < 6
+    assert read_clip(tmp_path / "none.mp4") is None
