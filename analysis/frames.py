@@ -39,7 +39,7 @@ class Sheet:
 def contact_sheet(study: Study, estimates: Estimates) -> Sheet | None:
     """Truth, base, then each rank with its first finished seed; None where the true clips are not there."""
     clips = spread(estimates.scores.clips, CLIPS)
-    folders = [("truth", study.folder.reference), *_rows(study, estimates.rows)]
+    folders = [("truth", study.reference_folder), *_rows(study, estimates.rows)]
     shown = [(name, [read_clip(folder.sample(clip)) for clip in clips]) for name, folder in folders[:MAX_ROWS]]
     first = next((frames for frames in shown[0][1] if frames is not None), None)
     if first is None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from cinelora.config import Method
 from cinelora.errors import UserError
 from cinelora.layout import SampleFolder, StudyFolder, TrialFolder
-from cinelora.records import TrialResult, TrialSpec, read_json
+from cinelora.records import TrialResult, TrialSpec, read_json, reference_key
 from sweeps.ledger import check_schema
 from sweeps.plan import Plan
 
@@ -102,7 +102,16 @@ class Study:
     specs: tuple[TrialSpec, ...]  # the current plan, base first
     trials: tuple[Trial, ...]  # the finished ones of the plan
     missing: tuple[Missing, ...]
-    reference: Reference
+    references: Mapping[str, Reference]  # by records.reference_key
+
+    @property
+    def reference(self) -> Reference:
+        """The true clips of the first finished trial: of the base, where it has finished."""
+        return self.references[reference_key(self.trials[0].spec)]
+
+    @property
+    def reference_folder(self) -> SampleFolder:
+        return self.folder.reference(reference_key(self.trials[0].spec))
 
     @property
     def trained(self) -> bool:
@@ -145,8 +154,11 @@ def load_study(root: Path) -> Study:
         failed = sum(each.reason != WAITING for each in missing)
         raise UserError(f"{root}: none of {len(places)} planned trials has finished ({failed} failed)")
     check_protocols([trial.result for trial in trials])
-    reference = Reference(_features(folder.reference), _clip_scores(folder.reference.clip_scores))
-    return Study(name, folder, tuple(spec for spec, _ in places), trials, missing, reference)
+    places_of = {reference_key(trial.spec): folder.reference(reference_key(trial.spec)) for trial in trials}
+    references = {
+        key: Reference(_features(place), _clip_scores(place.clip_scores)) for key, place in sorted(places_of.items())
+    }
+    return Study(name, folder, tuple(spec for spec, _ in places), trials, missing, references)
 
 
 def score_table(study: Study) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from analysis.load import Study, Trial
 from cinelora.config import Method, TrialConfig
 from cinelora.distances import frechet_distance, polynomial_mmd, standardise
 from cinelora.errors import UserError
+from cinelora.records import reference_key
 
 LOWER, HIGHER, NONE = "lower", "higher", "none"
 DIRECTIONS: Mapping[str, str] = {
@@ -126,7 +127,8 @@ def _of_trial(study: Study, trial: Trial, clips: tuple[str, ...]) -> dict[str, f
     losses = {"heldout_loss": trial.result.heldout_loss, OTHER_LOSS: trial.result.other_loss}
     out = {name: value for name, value in losses.items() if value is not None}
     for score, (features, _) in SET_SCORES.items():
-        reference, made = study.reference.features.get(features), trial.features.get(features)
+        true = study.references[reference_key(trial.spec)]
+        reference, made = true.features.get(features), trial.features.get(features)
         if reference and made and set(clips) <= set(reference.ids) and len(clips) > 1:
             out[score] = set_score(score, reference.of(clips), made.of(clips))
     for score in CLIP_SCORES:

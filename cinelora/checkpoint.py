@@ -27,7 +27,7 @@ def save(folder: Path, state: dict[str, torch.Tensor], step: int, trial_id: str)
     with whole_file(path) as temporary:
         save_file(state, temporary, metadata={"position": json.dumps({"step": step, "trial_id": trial_id})})
     for old in folder.glob("step-*.safetensors"):
-        if old != path:
+        if old.name < path.name:  # a newer one would be another worker's, who took this trial over
             old.unlink(missing_ok=True)
 
 

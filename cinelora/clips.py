@@ -54,7 +54,7 @@ def read_clips(root: Path) -> tuple[Clip, ...]:
     if not any(root.iterdir()):
         raise UserError(f"data.path={root}: the folder is empty; put clips and metadata.csv into it")
     clips: dict[Path, Clip] = {}
-    for where, clip in _layout(root):
+    for where, clip in _readable(root):
         resolved = (root / clip.video).resolve()
         if resolved in clips:
             raise UserError(
@@ -97,6 +97,14 @@ def dataset_fingerprint(root: Path, clips: Iterable[Clip], hashes: Mapping[str, 
     return content_hash(sorted([c.video, known[c.video], c.caption, c.shot or "", c.split or ""] for c in clips))
 
 
+def _readable(root: Path) -> Iterator[tuple[str, Clip]]:
+    """`_layout`, with what the readers themselves raise as one line."""
+    try:
+        yield from _layout(root)
+    except (csv.Error, ValueError, RecursionError, OSError) as error:
+        raise UserError(f"data.path={root}: its metadata cannot be read ({error}); correct the file") from error
+
+
 def _layout(root: Path) -> Iterator[tuple[str, Clip]]:
     """Pairs of (where the clip was found, for messages; the checked clip)."""
     if (root / "metadata.csv").is_file():
@@ -109,7 +117,7 @@ def _layout(root: Path) -> Iterator[tuple[str, Clip]]:
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    reader = csv.DictReader(_read_text(path).splitlines(keepends=True), restkey="")
+    reader = csv.DictReader(_read_text(path).splitlines(keepends=True), restkey="", strict=True)
     columns = reader.fieldnames or ()
     _key_of(columns, VIDEO_KEYS, path.name, "video")
     _key_of(columns, CAPTION_KEYS, path.name, "caption")

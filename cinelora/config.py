@@ -9,6 +9,7 @@ Range checks live in `__post_init__` and raise `ValueError` naming the field, th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -78,18 +79,20 @@ def _require(ok: bool, field_name: str, value: object, remedy: str) -> None:
 def _positive(owner: object, group: str, *names: str) -> None:
     for name in names:
         value = getattr(owner, name)
-        _require(value > 0, f"{group}.{name}", value, "must be greater than 0")
+        _require(math.isfinite(value) and value > 0, f"{group}.{name}", value, "must be greater than 0 and finite")
 
 
 @dataclass
 class ModelConfig:
     """The frozen base. `path` is a folder in diffusers layout, or `builtin:tiny`."""
 
-    name: str = "tiny"
+    name: str = field(default="tiny", metadata=EXECUTION)
     path: str = field(default="builtin:tiny", metadata=EXECUTION)
     revision: str = ""  # pinned revision of a published checkpoint
     dtype: Dtype = Dtype.float32  # training and sampling precision of the transformer
-    trained: bool = False  # False puts the banner "untrained base: plumbing only" on every table
+    trained: bool = field(
+        default=False, metadata=EXECUTION
+    )  # False puts the banner "untrained base: plumbing only" on every table
 
 
 @dataclass
@@ -110,8 +113,13 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "data", "fps", "frames", "height", "width", "stride", "heldout_shots")
-        near = max(1, TEMPORAL_FACTOR * round((self.frames - 1) / TEMPORAL_FACTOR) + 1)
-        _require(self.frames % TEMPORAL_FACTOR == 1, "data.frames", self.frames, f"must be 4n+1; nearest is {near}")
+        near = max(1 + TEMPORAL_FACTOR, TEMPORAL_FACTOR * round((self.frames - 1) / TEMPORAL_FACTOR) + 1)
+        _require(
+            self.frames % TEMPORAL_FACTOR == 1 and self.frames > 1,
+            "data.frames",
+            self.frames,
+            f"must be 4n+1; nearest is {near}",
+        )
         for name in ("height", "width"):
             value = getattr(self, name)
             near = max(SPATIAL_MULTIPLE, SPATIAL_MULTIPLE * round(value / SPATIAL_MULTIPLE))
@@ -178,7 +186,9 @@ class TrainConfig:
         _require(
             0 <= self.warmup_steps <= self.steps, "train.warmup_steps", self.warmup_steps, "must lie in 0..train.steps"
         )
-        _require(len(self.betas) == 2, "train.betas", self.betas, "give two numbers, e.g. [0.9,0.999]")
+        good = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
+        _require(good, "train.betas", self.betas, "give two numbers in 0..1, e.g. [0.9,0.999]")
+        _require(0 <= self.weight_decay < 1, "train.weight_decay", self.weight_decay, "must lie in 0..1")
 
 
 @dataclass
@@ -270,3 +280,7 @@ class StudyConfig(TrialConfig):
     extra: list[str] = field(default_factory=list)  # trials beside the grid, e.g. "method=full seed=0,1"
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("name", "study_dir", "cache_dir"):
+            _require(bool(getattr(self, name).strip()), name, getattr(self, name), "must not be empty")

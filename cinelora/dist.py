@@ -6,6 +6,7 @@ In: rank, world size, address. Out: an initialised torch.distributed, and what t
 from __future__ import annotations
 
 import os
+import socket
 from typing import Any
 
 import torch
@@ -27,6 +28,13 @@ def quiet_deepspeed() -> Any:
     logger.setLevel("ERROR")
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
+
+
+def free_port() -> int:
+    """A port nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
 
 
 def start(rank: int, world_size: int, address: str, port: int) -> None:

@@ -25,8 +25,8 @@ def text_file(folder: Path, prompt: str) -> Path:
     return folder / f"text-{content_hash(prompt, 16)}.safetensors"
 
 
-def missing(folder: Path, plan: WindowPlan, negative_prompt: str) -> tuple[list[Window], list[str]]:
-    """Windows and prompts that are not in the cache yet."""
+def missing(folder: Path, plan: WindowPlan, negative: set[str]) -> tuple[list[Window], list[str]]:
+    """Windows and prompts that are not in the cache yet; `negative`: the negative prompts of all trials."""
     windows = [w for w in plan.all if not window_file(folder, w.window_id).exists()]
-    prompts = sorted({w.caption for w in plan.all} | {negative_prompt})
+    prompts = sorted({w.caption for w in plan.all} | negative)
     return windows, [p for p in prompts if not text_file(folder, p).exists()]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from cinelora.config import TrackingConfig
 from cinelora.encodings import WINDOWS_FILE, encoding_folder
-from cinelora.layout import StudyFolder
-from cinelora.records import TrialSpec, read_json
+from cinelora.layout import SampleFolder, StudyFolder
+from cinelora.records import TrialSpec, read_json, reference_key
 from cinelora.windows import WindowPlan
 
 
@@ -27,6 +27,10 @@ class Job:
     def encodings(self) -> Path:
         marks = self.spec.fingerprints
         return encoding_folder(self.cache_dir, marks["data"], marks["model"])
+
+    @property
+    def reference(self) -> SampleFolder:
+        return self.study.reference(reference_key(self.spec))
 
     def windows(self) -> WindowPlan:
         return WindowPlan.from_json(read_json(self.encodings / WINDOWS_FILE))

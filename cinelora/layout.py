@@ -87,9 +87,9 @@ class StudyFolder:
     def report(self) -> Path:
         return self.root / "report"
 
-    @property
-    def reference(self) -> SampleFolder:
-        return SampleFolder(self.root / "reference")
+    def reference(self, key: str) -> SampleFolder:
+        """The true held-out clips of `records.reference_key`."""
+        return SampleFolder(self.root / "reference" / key)
 
     def trial(self, trial_id: str) -> TrialFolder:
         return TrialFolder(self.root / "trials" / trial_id)

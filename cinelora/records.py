@@ -140,6 +140,12 @@ class TrialResult:
         return TrialResult(**data)
 
 
+def reference_key(spec: TrialSpec) -> str:
+    """Which true clips a trial is compared with, and how they were scored: data, frames kept, feature weights."""
+    marks = {name: mark for name, mark in spec.fingerprints.items() if name not in ("model", "encoder")}
+    return content_hash({"marks": marks, "keep_first_frame": spec.config.score.keep_first_frame}, 12)
+
+
 def content_hash(value: Any, digits: int = 64) -> str:
     """SHA-256 of the canonical JSON of `value` (sorted keys, no spaces, no NaN), first `digits` hex digits."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

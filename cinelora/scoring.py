@@ -71,7 +71,7 @@ def write_scored(folder: SampleFolder, scored: Scored) -> None:
 
 def write_reference(job: Job, base: Base) -> None:
     """The true held-out clips, their features and motion: what every trial is compared with."""
-    config, folder = job.spec.config, job.study.reference
+    config, folder = job.spec.config, job.reference
     total = Scored()
     windows = list(job.windows().heldout)
     parts = []

@@ -79,6 +79,11 @@ def make_clip(
     return render(scene, size, frames), caption(scene)
 
 
+def make_caption(domain: str, seed: int, index: int) -> str:
+    """The caption of clip `index` without drawing it."""
+    return caption(draw_scene(domain, seed, index))
+
+
 def draw_scene(domain: str, seed: int, index: int) -> Scene:
     """The scene of this clip: three in ten without a shape that moves, half with a camera that does."""
     if domain not in DOMAINS:

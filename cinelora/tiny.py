@@ -127,7 +127,7 @@ def build_pipeline() -> Any:
         tokenizer=byte_tokenizer(),
         text_encoder=text_encoder,
         image_encoder=image_encoder,
-        image_processor=_image_processor(),
+        image_processor=image_processor(),
         transformer=transformer,
         vae=vae,
         scheduler=UniPCMultistepScheduler(**SCHEDULER),
@@ -136,7 +136,6 @@ def build_pipeline() -> Any:
 
 def _hush() -> None:
     """No progress bars and no advice to install torchvision, which would break the stack."""
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read by imports only: nothing trains in this process
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -160,7 +159,8 @@ def byte_tokenizer() -> Any:
     )
 
 
-def _image_processor() -> Any:
+def image_processor() -> Any:
+    """CLIP preprocessing at the towers' size: shorter side to 32 pixels, centre crop."""
     from transformers import CLIPImageProcessorPil  # the plain name needs torchvision, which must stay away
 
     size = IMAGE["image_size"]

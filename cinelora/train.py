@@ -165,6 +165,8 @@ def prepare(transformer: Any, spec: TrialSpec, folder: TrialFolder) -> tuple[Any
     engine = zero.build_engine(transformer, parameters, config.train, config.zero, config.model.dtype)
     if config.train.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
+    else:
+        transformer.disable_gradient_checkpointing()  # the trial before may have had it
     if state:
         zero.restore_state(engine, parameters, state, done)
     return engine, parameters, done

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import platform
 import resource
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -171,7 +172,9 @@ def main() -> None:
     spec = TrialSpec(data["trial_id"], trial_from_dict(data["config"]), data["fingerprints"])
     study = StudyFolder(arguments.trial.resolve().parent.parent)
     job = Job(spec, study, study.root.name, arguments.cache, TrackingConfig())
-    dist.start(0, 1, "127.0.0.1", 29511)
+    if study.trial(spec.trial_id).result.exists():
+        sys.exit(f"cinelora: {study.trial(spec.trial_id).result} exists: this trial is done; copy spec.json elsewhere")
+    dist.start(0, 1, "127.0.0.1", dist.free_port())
     result = run_trial(job, load_base(job), lambda stage, done, total, loss: print(stage, done, total, loss))
     print(study.trial(result.trial_id).result)
 

@@ -26,7 +26,7 @@ from cinelora.config import Resize
 from cinelora.errors import UserError
 from cinelora.records import whole_file
 
-av.logging.set_level(av.logging.ERROR)  # the encoder's statistics are not for the user
+av.logging.set_level(av.logging.PANIC)  # what matters is raised; the rest would be a second line
 
 # Matroska rounds time stamps to whole milliseconds, so a frame may carry one half a millisecond late.
 TIME_TOLERANCE_SECONDS = 0.6e-3

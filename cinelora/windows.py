@@ -186,7 +186,7 @@ def _require_enough(shots: Sequence[_Shot], usable: Mapping[str, object], data: 
     if not usable:
         longest = max(shots, key=lambda shot: shot.fits(data))
         there = longest.fits(data)
-        nearest = (there - 1) // TEMPORAL_FACTOR * TEMPORAL_FACTOR + 1
+        nearest = max(1, (there - 1) // TEMPORAL_FACTOR) * TEMPORAL_FACTOR + 1
         raise UserError(
             f"{longest.shot_id}: the longest shot has fewer frames than one window: {data.frames} needed, "
             f"{there} there at {data.fps} fps; set data.frames={nearest} or give longer clips"

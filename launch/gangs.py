@@ -18,7 +18,8 @@ from cinelora.config import ClusterConfig
 from cinelora.errors import UserError
 from launch.worker import Worker
 
-START_SECONDS = 300  # imports on a cold disk, placement, process group
+START_SECONDS = 300  # imports on a cold disk, process group
+PLACE_SECONDS = 30  # for the resources; a shared cluster may never free them
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,9 @@ def bundles(shape: Shape, nodes: list[Node]) -> tuple[list[dict[str, float]], st
 
 def gangs_that_fit(shape: Shape, nodes: list[Node]) -> int:
     """How many gangs of this shape the empty cluster holds at once, at least 1 if `bundles` accepts it."""
-    return max(1, sum(workers_that_fit(node, shape) for node in nodes) // shape.workers)
+    room = [workers_that_fit(node, shape) for node in nodes]
+    packed = sum(fit // shape.workers for fit in room)
+    return max(1, packed or sum(room) // shape.workers)  # packed gangs live on one node each, spread ones alone
 
 
 def connect(address: str) -> None:
@@ -93,7 +96,7 @@ def start_gang(shape: Shape, nodes: list[Node]) -> Gang:
     parts, strategy = bundles(shape, nodes)
     group = placement_group([{k: v for k, v in part.items() if v} for part in parts], strategy=strategy)
     try:
-        ray.get(group.ready(), timeout=START_SECONDS)
+        ray.get(group.ready(), timeout=PLACE_SECONDS)
         share = shape.workers // len(parts)
         workers = [_start_worker(shape, group, index // share) for index in range(shape.workers)]
         address, port = ray.get(workers[0].address.remote(), timeout=START_SECONDS)

@@ -121,8 +121,9 @@ def run_missing(study: StudyConfig, ledger: Ledger, plan: Plan) -> dict[str, str
         return {}
     import ray
 
+    from launch.encoding import encode_all
     from launch.gangs import Shape, bundles, connect
-    from launch.schedule import Schedule, encode_all, run_all
+    from launch.schedule import Schedule, run_all
 
     print(f"study {study.name}: {len(plan.trials) - len(pending)} trials done, {len(pending)} to run", flush=True)
     jobs = [job_for(study, ledger, spec) for spec in pending]

@@ -6,15 +6,23 @@ In: an exception. Out: what was wrong, with the nearest valid key where a key is
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from cinelora.config import StudyConfig
+from cinelora.errors import UserError
 
 
 class TrialsFailed(Exception):
     """Some trials ended without a result; the others are done."""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Also where a library wraps it: safetensors raises its own class that only names the error's number."""
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    return full or "os error 28" in str(error) or "No space left on device" in str(error)
 
 
 def known_keys(owner: Any = None, prefix: str = "") -> list[str]:
@@ -32,9 +40,13 @@ def one_line(error: BaseException) -> str:
     """The first line of the error and of its cause; an unknown key gets a suggestion."""
     lines = [str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__]
     cause = error.__cause__
-    if cause is not None and str(cause).strip():
+    if cause is not None and str(cause).strip() and not isinstance(error, UserError):
         lines.append(str(cause).strip().splitlines()[0])
     text = ": ".join(lines)
+    missing = re.search(r"Could not find '([\w/]+)'", text) or re.search(r"In '[^']+': (Could not [^.]+)", text)
+    options = re.search(r"Available options in '([^']+)':\s*((?:\s*[\w-]+)+)", str(error))
+    if missing and options:
+        return f"{missing.group(1)}: no such option; there are {', '.join(options.group(2).split())}"
     key = re.search(r"Could not override '([\w.]+)'", text)
     if key is not None:
         near = difflib.get_close_matches(key.group(1), known_keys(), n=1, cutoff=0.5)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from cinelora.config import DataConfig, Method, StudyConfig, TrialConfig
-from cinelora.encodings import WINDOWS_FILE, encoding_folder
+from cinelora.encodings import ENCODER_VERSION, WINDOWS_FILE, encoding_folder
 from cinelora.errors import UserError
-from cinelora.models import model_fingerprint, model_folder
+from cinelora.models import BUILTIN, model_fingerprint, model_folder
 from cinelora.records import content_hash, file_sha256, to_dict, write_json
 from cinelora.sets import data_path
 from cinelora.weights import WEIGHTS
@@ -29,7 +29,17 @@ def trial_config(config: StudyConfig) -> TrialConfig:
     rate = config.learning_rate_by_rank.get(trial.lora.rank)
     if trial.method is Method.lora and rate is not None:
         trial = replace(trial, train=replace(trial.train, learning_rate=rate))
-    return replace(trial, data=replace(trial.data, path=data_path(trial.data.path, Path(config.cache_dir))))
+    model = trial.model
+    if not model.path.startswith(BUILTIN):
+        model = replace(model, path=absolute(model.path))
+    score = replace(trial.score, tnv2=absolute(trial.score.tnv2), mnv2=absolute(trial.score.mnv2))
+    data = replace(trial.data, path=absolute(data_path(trial.data.path, Path(config.cache_dir))))
+    return replace(trial, model=model, data=data, score=score)
+
+
+def absolute(path: str) -> str:
+    """A path that means the same to a worker started elsewhere; empty stays empty."""
+    return str(Path(path).resolve()) if path else ""
 
 
 def check_batch(config: StudyConfig) -> None:
@@ -73,7 +83,7 @@ class Fingerprints:
         Cheap checks come first: clips, then weight files, then the model.
         """
         windows: WindowPlan = self._once(["data", to_dict(config.data)], lambda: self._windows(config.data))
-        marks = {"data": windows.fingerprint}
+        marks = {"data": windows.fingerprint, "encoder": str(ENCODER_VERSION)}
         for name in WEIGHTS:
             path = getattr(config.score, name)
             if path:

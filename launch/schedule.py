@@ -7,7 +7,6 @@ since the last checkpoint; an error of the trial itself fails that trial at once
 
 from __future__ import annotations
 
-import errno
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,17 +14,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError, RayTaskError
 
-from cinelora.encodings import missing
 from cinelora.job import Job
 from launch.gangs import Gang, Node, Shape, cluster_nodes, gangs_that_fit, start_gang, stop_gang
+from launch.messages import is_disk_full
 from sweeps.ledger import Ledger
 
 LOST = (RayActorError, ActorDiedError, ActorUnavailableError)
 SETTLE_SECONDS = 5.0  # for the peers of a dead worker to fail too, so that the first cause is seen
 POLL_SECONDS = 0.3
 START_TRIES = 5
+MOST_GANGS = 10_000
 
 
 @dataclass
@@ -46,68 +46,50 @@ class Schedule:
     running: list[Running] = field(default_factory=list)
     idle: list[Gang] = field(default_factory=list)
     errors: dict[str, str] = field(default_factory=dict)
+    most: int = MOST_GANGS
 
     @property
     def nodes(self) -> list[Node]:
         return cluster_nodes()
 
-    def take_gang(self) -> Gang:
-        return self.idle.pop() if self.idle else self._new_gang()
+    @property
+    def gangs(self) -> int:
+        return len(self.idle) + len(self.running)
 
-    def _new_gang(self) -> Gang:
-        """A started gang. A node just lost stays in Ray's table for some 14 s, so a failed start is tried again."""
+    @property
+    def room(self) -> int:
+        """How many gangs at once: by the cluster's size, less what turned out not to be free."""
+        return min(gangs_that_fit(self.shape, self.nodes), self.most)
+
+    def open_gang(self) -> bool:
+        """Add an idle gang. Where others can go on without it a failed start only lowers `most`.
+
+        A node just lost stays in Ray's table for some 14 s, so the first gang is tried several times; then the
+        last error is raised.
+        """
         for attempt in range(START_TRIES):
             try:
-                return start_gang(self.shape, self.nodes)
-            except (*LOST, GetTimeoutError) as error:
-                self.ledger.event("gang_start_failed", error=type(error).__name__)
+                self.idle.append(start_gang(self.shape, self.nodes))
+                return True
+            except Exception as error:
+                self.ledger.event("gang_start_failed", error=f"{type(error).__name__}: {error}"[:300])
+                if self.gangs:
+                    self.most = self.gangs
+                    return False
                 if attempt == START_TRIES - 1:
                     raise
                 time.sleep(SETTLE_SECONDS)
-        raise AssertionError("unreachable")
+        return False
 
     def open_gangs(self, wanted: int) -> None:
         """Start as many gangs as fit and are wanted."""
-        for _ in range(min(wanted, gangs_that_fit(self.shape, self.nodes)) - len(self.idle)):
-            self.idle.append(self._new_gang())
+        while self.gangs < min(wanted, self.room) and self.open_gang():
+            pass
 
     def close(self) -> None:
         for gang in [*self.idle, *(run.gang for run in self.running)]:
             stop_gang(gang)
         self.idle, self.running = [], []
-
-
-def encode_all(schedule: Schedule, jobs: list[Job], say: Callable[[str], None]) -> None:
-    """Fill the encoding caches and the reference scores, shared out over all idle gangs.
-
-    What is already there is not done again; a worker lost half way is replaced and the rest done by others.
-    """
-    for job in {str(job.encodings): job for job in jobs}.values():
-        for attempt in range(schedule.max_restarts + 1):
-            try:
-                _encode_once(schedule, job, say)
-                break
-            except LOST as error:
-                if attempt == schedule.max_restarts:
-                    raise
-                schedule.ledger.event("encode_restart", error=type(error).__name__)
-                gangs, schedule.idle = schedule.idle, []
-                for gang in gangs:
-                    stop_gang(gang)
-                schedule.open_gangs(len(gangs))
-
-
-def _encode_once(schedule: Schedule, job: Job, say: Callable[[str], None]) -> None:
-    windows, prompts = missing(job.encodings, job.windows(), job.spec.config.sample.negative_prompt)
-    workers = [worker for gang in schedule.idle for worker in gang.workers]
-    if windows or prompts:
-        say(f"encoding {len(windows)} windows and {len(prompts)} captions on {len(workers)} workers")
-        shares = [windows[index :: len(workers)] for index in range(len(workers))]
-        texts = [prompts[index :: len(workers)] for index in range(len(workers))]
-        ray.get([w.encode.remote(job, part, text) for w, part, text in zip(workers, shares, texts, strict=True)])
-    if not job.study.reference.clip_scores.exists():
-        say("scoring the true held-out clips")
-        ray.get(workers[0].reference.remote(job))
 
 
 def run_all(schedule: Schedule, tick: Callable[[Schedule], None]) -> dict[str, str]:
@@ -125,10 +107,11 @@ def run_all(schedule: Schedule, tick: Callable[[Schedule], None]) -> dict[str, s
 
 
 def _fill(schedule: Schedule) -> None:
-    room = gangs_that_fit(schedule.shape, schedule.nodes)
-    while schedule.queue and (schedule.idle or len(schedule.running) < room):
-        gang = schedule.take_gang()
-        job = schedule.queue.popleft()
+    """Give waiting jobs to idle gangs, opening new ones while there is room."""
+    while schedule.queue:
+        if not schedule.idle and not (schedule.gangs < schedule.room and schedule.open_gang()):
+            return
+        gang, job = schedule.idle.pop(), schedule.queue.popleft()
         schedule.ledger.event("started", trial_id=job.spec.trial_id, pids=gang.pids, restarts=job.restarts)
         schedule.running.append(Running(job, gang, [worker.run.remote(job) for worker in gang.workers]))
 
@@ -173,22 +156,28 @@ def _second_chance(schedule: Schedule, job: Job, error: Exception, lost: bool) -
         schedule.queue.appendleft(replace(job, restarts=job.restarts + 1))
         return
     kind = "lost" if lost else failure_kind(error)
-    text = _first_cause(error)
+    text = first_cause(error)
     schedule.errors[job.spec.trial_id] = text
     schedule.ledger.fail(job.spec.trial_id, kind, text)
 
 
 def failure_kind(error: Exception) -> str:
     """Class of a final error: user, diverged, out_of_memory, disk_full or error."""
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+    cause = root_cause(error)
+    if is_disk_full(cause):
         return "disk_full"
     names = {"UserError": "user", "NonFiniteLoss": "diverged", "OutOfMemoryError": "out_of_memory"}
     return names.get(type(cause).__name__, "error")
 
 
-def _first_cause(error: Exception) -> str:
-    cause = error.cause if isinstance(error, RayTaskError) else error
+def root_cause(error: Exception) -> Exception:
+    """What was raised in the worker, without Ray's wrapping."""
+    return error.cause if isinstance(error, RayTaskError) else error
+
+
+def first_cause(error: Exception) -> str:
+    """One line: the class and the message of what was raised."""
+    cause = root_cause(error)
     if failure_kind(error) == "disk_full":
         return f"{cause}; free some space and run the same command again"
     lines = str(cause).strip().splitlines() or [""]

@@ -10,7 +10,6 @@ In: Hydra overrides. Out: the study folder. Exit status 0 all done, 1 a trial fa
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 
@@ -22,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cinelora.config import StudyConfig
 from cinelora.errors import UserError
-from launch.messages import TrialsFailed, one_line
+from launch.messages import TrialsFailed, is_disk_full, one_line
 
 CONF = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "conf")
 ConfigStore.instance().store(name="study_schema", node=StudyConfig)
@@ -41,13 +40,14 @@ def main() -> None:
         _hydra_main()
     except TrialsFailed:
         sys.exit(1)  # the reasons were printed, one line each
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        print(f"cinelora: {error}; free some space and run the same command again", file=sys.stderr)
-        sys.exit(2)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         print(f"cinelora: {one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except Exception as error:
+        if not isinstance(error, OSError) and not is_disk_full(error):
+            raise
+        remedy = "; free some space and run the same command again" if is_disk_full(error) else ""
+        print(f"cinelora: {type(error).__name__}: {one_line(error)}{remedy}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("cinelora: stopped; the same command continues from the last checkpoints", file=sys.stderr)

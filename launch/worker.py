@@ -6,7 +6,6 @@ In: jobs. Out: files in study and cache, and small records. Torch is imported he
 from __future__ import annotations
 
 import os
-import socket
 import time
 import traceback
 from pathlib import Path
@@ -37,9 +36,9 @@ class Worker:
         """This node's address and a free port for the gang's process group."""
         import ray
 
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+        from cinelora import dist
+
+        return str(ray.util.get_node_ip_address()), dist.free_port()
 
     def join(self, rank: int, world_size: int, address: str, port: int) -> int:
         """Enter the gang's process group; returns this process's id."""

@@ -85,7 +85,7 @@ def _encode(job: Job, folder: Path, config: TrialConfig) -> None:
 
     plan = plan_again(Path(config.data.path), config.data, job.cache_dir)
     write_json(job.encodings / WINDOWS_FILE, plan.to_json())
-    windows, prompts = missing(job.encodings, plan, config.sample.negative_prompt)
+    windows, prompts = missing(job.encodings, plan, {config.sample.negative_prompt})
     encode.encode_texts(folder, job.encodings, prompts, "cpu")
     encode.encode_windows(folder, job.encodings, Path(config.data.path), config.data, windows, "cpu")
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from cinelora.config import DataConfig, LoraConfig, Method, ModelConfig, TrainConfig, TrialConfig
 from cinelora.layout import SampleFolder, StudyFolder
-from cinelora.records import TrialResult, TrialSpec, write_json
+from cinelora.records import TrialResult, TrialSpec, reference_key, write_json
 
 CLIPS = ("c0", "c1", "c2")
 SHIFTS = {"base": 3.0, "r4s0": 1.0, "r4s1": 2.0, "r8s0": 1.0, "r8s1": 1.0}
@@ -36,11 +36,17 @@ class Builder:
     def __init__(self, root: Path) -> None:
         self.folder = StudyFolder(root)
 
+    @property
+    def reference(self) -> SampleFolder:
+        return self.folder.reference(reference_key(spec("base")))
+
     def build(self, trained: bool = True, only: tuple[str, ...] = tuple(SHIFTS), reverse: bool = False) -> Path:
         names = list(reversed(SHIFTS)) if reverse else list(SHIFTS)
         write_json(self.folder.study, {"schema": 1, "name": "paper numbers"})
         write_json(self.folder.plan, {"trials": [spec(name, trained).to_json() for name in names]})
-        write_samples(self.folder.reference, 0.0, {"consistency[mnv2]": 0.97, "motion[absdiff]": 2.1})
+        write_samples(
+            self.folder.reference(reference_key(spec("base"))), 0.0, {"consistency[mnv2]": 0.97, "motion[absdiff]": 2.1}
+        )
         for name in names:
             if name in only:
                 self.finish(spec(name, trained))

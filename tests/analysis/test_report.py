@@ -115,7 +115,7 @@ def test_spread_takes_the_ends() -> None:
 
 def test_read_clip(builder: Builder, tmp_path: Path) -> None:
     builder.build()
-    frames = read_clip(builder.folder.reference.sample("c1"))
+    frames = read_clip(builder.reference.sample("c1"))
     assert frames is not None and frames.shape == (5, 32, 32, 3)
     assert abs(int(frames[0, 0, 0, 0]) - 100) < 6
     assert read_clip(tmp_path / "none.mp4") is None

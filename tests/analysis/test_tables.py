@@ -93,7 +93,7 @@ def test_unavailable_and_missing_are_told(builder: Builder) -> None:
 
 def test_no_features_is_told(builder: Builder) -> None:
     root = builder.build()
-    builder.folder.reference.features("tnv2").unlink()
+    builder.reference.features("tnv2").unlink()
     text = markdown(table_of(root))
     assert "kvd[tnv2]: n/a (reference/features/tnv2.npz is missing)." in text
     assert lines(text)["4"][lines(text)["rank"].index("kvd[tnv2] ↓")] == "n/a"

@@ -33,6 +33,7 @@ def test_gangs_at_once() -> None:
     assert gangs_that_fit(Shape(2, 1, 0), LAPTOP) == 1
     assert gangs_that_fit(Shape(1, 4, 1), CLUSTER) == 12
     assert gangs_that_fit(Shape(8, 4, 1), CLUSTER) == 1
+    assert gangs_that_fit(Shape(3, 4, 1), CLUSTER) == 3  # one a node: the fourth GPUs cannot be joined
 
 
 def test_failure_kinds() -> None:
