@@ -3,11 +3,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH_FLAGS ?=            # extra pip flags for torch, e.g. an index of CPU builds
 CACHE ?= .cache
 STUDY ?= studies/quick
+WORKERS ?= 2              # processes of `make base`
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fetch sweep plan figures dashboard check fmt test test-fast bench clean
+.PHONY: help setup fetch sweep plan figures dashboard check fmt test test-fast base bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -54,6 +55,10 @@ test: .venv/.dev fetch ## all tests (under 10 minutes on 2 cores)
 
 test-fast: .venv/.dev fetch ## the tests without real sweeps
 	@CINELORA_CACHE=$(abspath $(CACHE)) $(BIN)/python -m pytest -m "not slow"
+
+base: .venv/.runtime ## pretrain the small base again from nothing (hours; resumable)
+	@$(BIN)/python -m torch.distributed.run --standalone --nproc_per_node=$(WORKERS) \
+		-m cinelora.pretrain --out assets/wan-small --state $(CACHE)/pretrain
 
 bench: .venv/.runtime ## overhead per trial on a warm gang, printed
 	@$(BIN)/python -m benchmarks.overhead

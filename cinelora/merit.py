@@ -27,6 +27,7 @@ MOVING = 1.0  # levels of mean absolute difference between neighbouring frames; 
 FIRST_SCORED = 4  # frames 5 to 17
 SAMPLE = SampleConfig(steps=12, shift=2.0, batch_size=8)
 OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
+LATE = 12  # frame at which a motion is read off
 WAYS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
 Frames = NDArray[np.uint8]
 
@@ -81,13 +82,23 @@ def _centre(frame: NDArray[Any], colour: tuple[float, float, float]) -> NDArray[
     return np.argwhere(near).mean(0) if near.sum() > 6 else np.full(2, np.nan)
 
 
+def turned_back(scene: Scene) -> Scene:
+    """The same scene with its one shape going the opposite way."""
+    shape = scene.shapes[0]
+    way, _, speed = shape.move.partition(" ")
+    return replace(scene, shapes=(replace(shape, move=f"{OPPOSITE[way]} {speed}".strip()),))
+
+
 def single_motions(count: int) -> list[Scene]:
-    """Source scenes in which one shape alone moves."""
+    """Source scenes in which one shape alone moves and, sent the other way, stays in the picture."""
     found: list[Scene] = []
     for index in range(100_000):
         scene = draw_scene("source", SEED + 1, index)
         plain = scene.camera == "static" and scene.light == "steady light" and len(scene.shapes) == 1
-        if plain and scene.shapes[0].move and not scene.shapes[0].turn:
+        if not (plain and scene.shapes[0].move and not scene.shapes[0].turn):
+            continue
+        colour, clip = COLOURS[scene.shapes[0].colour], render(turned_back(scene))
+        if all(np.isfinite(_centre(clip[frame], colour)).all() for frame in (0, LATE)):
             found.append(scene)
             if len(found) == count:
                 break
@@ -97,19 +108,14 @@ def single_motions(count: int) -> list[Scene]:
 def directions_followed(model: Model, count: int) -> float:
     """Share of clips that go where a caption with the direction reversed says."""
     scenes = single_motions(count)
-    reversed_scenes = []
-    for scene in scenes:
-        shape = scene.shapes[0]
-        way, _, speed = shape.move.partition(" ")
-        turned = replace(shape, move=f"{OPPOSITE[way]} {speed}".strip())
-        reversed_scenes.append(replace(scene, shapes=(turned,)))
+    reversed_scenes = [turned_back(scene) for scene in scenes]
     first = np.stack([render(scene)[0] for scene in scenes])
     made = model.animate(first, [caption(scene) for scene in reversed_scenes], 17, "direction")
     followed = []
     for clip, scene in zip(made, reversed_scenes, strict=True):
         shape = scene.shapes[0]
         colour = COLOURS[shape.colour]
-        start, end = _centre(clip[0], colour), _centre(clip[12], colour)
+        start, end = _centre(clip[0], colour), _centre(clip[LATE], colour)
         followed.append(bool(np.dot(end - start, WAYS[shape.move.split()[0]]) > 1.0))
     return float(np.mean(followed))
 

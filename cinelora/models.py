@@ -13,6 +13,7 @@ from cinelora.errors import UserError
 
 BUILTIN = "builtin:"
 PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "image_encoder", "image_processor", "scheduler")
+SHIPPED = {"small": Path(__file__).resolve().parents[1] / "assets" / "wan-small"}  # in the repository
 WHOLE_FILE = 64 * 2**20  # bytes; larger weight files are hashed by size, header and evenly spaced blocks
 BLOCK = 2**20
 
@@ -35,10 +36,13 @@ def model_folder(config: ModelConfig, cache_dir: Path) -> Path:
 
 
 def _builtin_folder(name: str, cache_dir: Path) -> Path:
+    if name in SHIPPED:
+        return SHIPPED[name]
     from cinelora import tiny
 
     if name not in tiny.BUILTINS:
-        raise UserError(f"model.path={BUILTIN}{name}: no such built-in model; there are {', '.join(tiny.BUILTINS)}")
+        known = ", ".join((*SHIPPED, *tiny.BUILTINS))
+        raise UserError(f"model.path={BUILTIN}{name}: no such built-in model; there are {known}")
     return tiny.ensure(name, cache_dir)
 
 

@@ -44,6 +44,9 @@ class Clips:
     ids: torch.Tensor
     lengths: torch.Tensor
 
+    def to(self, device: str) -> Clips:
+        return Clips(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
     def pick(self, index: torch.Tensor) -> Clips:
         return Clips(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
 
@@ -172,6 +175,7 @@ def train_denoiser(
     named += [(f"text.{n}", p) for n, p in text.named_parameters()]
     training = Training(state / "denoiser.safetensors", named, betas=(0.9, 0.98), decay=0.01)
     transformer.to(training.device), text.to(training.device)
+    heldout = {name: held.to(training.device) for name, held in heldout.items()}
     average = Average([p for _, p in named])
     progress = Progress(state / "denoiser.csv", training.step, steps, say)
 
@@ -187,14 +191,14 @@ def train_denoiser(
     for step in range(training.step, steps):
         random = random_for(seed, "denoiser", step, training.worker)
         batch = clips.pick(torch.from_numpy(random.integers(0, len(clips.latents), BATCH)))
-        noise = torch.from_numpy(random.standard_normal(tuple(batch.latents.shape))).float()
-        times = torch.from_numpy(random.random(BATCH)).float()
-        batch = without_caption(batch, torch.from_numpy(random.random(BATCH) < DROPPED))
+        noise = torch.from_numpy(random.standard_normal(tuple(batch.latents.shape))).float().to(training.device)
+        times = torch.from_numpy(random.random(BATCH)).float().to(training.device)
+        batch = without_caption(batch, torch.from_numpy(random.random(BATCH) < DROPPED)).to(training.device)
         noisy = flow.noised(batch.latents, noise, times)
         loss = flow.sample_losses(predict(batch, noisy, times), flow.velocity(batch.latents, noise)).mean()
         training.update(loss, decayed(PEAK_RATE, step, steps, warmup=100, hold=0.4))
         average.update(step)
-        progress.tick(step + 1, float(loss), measure)
+        progress.tick(step + 1, loss.item(), measure)
         training.checkpoint(step + 1, steps)
     average.swap()
     states = [{n: t.detach().cpu() for n, t in part.state_dict().items()} for part in (transformer, text)]

@@ -64,8 +64,12 @@ class Training:
             torch.distributed.all_reduce(flat)
             for parameter, mean in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
                 parameter.grad = mean.view_as(parameter) / dist.world_size()
-        if torch.isfinite(torch.nn.utils.clip_grad_norm_(parameters, 1.0)):
-            self.optimizer.step()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(
+                f"{self.path.stem}: the gradient is {norm.item()}; remove its state, lower the rate"
+            )
+        self.optimizer.step()
 
     def checkpoint(self, step: int, steps: int) -> None:
         """Write the state now and then, and at the end."""

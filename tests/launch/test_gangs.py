@@ -8,6 +8,7 @@ import pytest
 
 from cinelora.errors import UserError
 from launch.gangs import Node, Shape, bundles, gangs_that_fit
+from launch.launcher import extra_overrides
 from launch.messages import known_keys, one_line
 from launch.schedule import failure_kind
 
@@ -46,3 +47,13 @@ def test_one_line_names_the_nearest_setting() -> None:
     assert "train.learning_rate" in known_keys()
     text = one_line(ValueError("Could not override 'train.learnin_rate'.\nTo append..."))
     assert text == "train.learnin_rate: unknown setting; did you mean train.learning_rate?"
+
+
+def test_trials_beside_the_grid_take_what_all_jobs_share() -> None:
+    jobs = [["+study=film", "lora.rank=1", "seed=0", "a=1"], ["+study=film", "lora.rank=4", "seed=0", "a=1"]]
+    extra = ["arm=control data.path=builtin:x lora.rank=8 seed=0,1", "method=full a=2"]
+    assert extra_overrides(extra, jobs) == [
+        ["+study=film", "a=1", "arm=control", "data.path=builtin:x", "lora.rank=8", "seed=0"],
+        ["+study=film", "a=1", "arm=control", "data.path=builtin:x", "lora.rank=8", "seed=1"],
+        ["+study=film", "seed=0", "method=full", "a=2"],
+    ]

@@ -1,0 +1,120 @@
+"""The pretraining of the small base: whole-clip autoencoder, short padding, resume, and the whole command once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import WanImageToVideoPipeline
+from PIL import Image
+
+from cinelora import pretrain, smallbase, wan
+from cinelora.padding import PaddedAttention, short_text
+from cinelora.pretrain_vae import draw_batch, train_vae
+from cinelora.pretraining import decayed, random_for
+from cinelora.seeds import generator
+from cinelora.synthetic import make_caption, make_clip
+from cinelora.wholeclip import decode_pixels, encode_moments, stock, whole_clip
+
+
+def quiet(text: str) -> None:
+    """Say nothing."""
+
+
+@torch.no_grad()
+def test_a_whole_clip_at_once_equals_the_stock_chunks() -> None:
+    vae = smallbase.new_vae().eval()
+    video = wan.pixels(make_clip("source", 3, 0)[0][None])
+    latents = vae.encode(video).latent_dist.mode()
+    decoded = vae.decode(latents).sample
+    whole_clip(vae)
+    torch.testing.assert_close(encode_moments(vae, video)[0], latents, atol=1e-5, rtol=0)
+    torch.testing.assert_close(decode_pixels(vae, latents).clamp(-1, 1), decoded, atol=1e-5, rtol=0)
+    stock(vae)
+    torch.testing.assert_close(vae.encode(video).latent_dist.mode(), latents, atol=0, rtol=0)
+
+
+@torch.no_grad()
+def test_short_text_equals_five_hundred_paddings() -> None:
+    transformer, text = smallbase.new_denoiser()
+    words = smallbase.tokenizer(smallbase.vocabulary())
+    captions = [make_caption("source", 3, 0), "a red circle stays"]
+    encoded = words(captions, padding="max_length", max_length=48, return_tensors="pt")
+    lengths = encoded["attention_mask"].sum(1)
+    draw = generator("test", "short text")
+    rest: dict[str, Any] = {
+        "hidden_states": torch.randn(2, 36, 2, 4, 4, generator=draw),
+        "timestep": torch.tensor([700.0, 100.0]),
+        "encoder_hidden_states_image": torch.randn(2, 17, 64, generator=draw),
+        "return_dict": False,
+    }
+    full = torch.cat([wan.encode_text(words, text, caption) for caption in captions])
+    expected = transformer(encoder_hidden_states=full, **rest)[0]
+    attention = PaddedAttention()
+    transformer.set_attn_processor(attention)
+    states = text(encoded["input_ids"], encoded["attention_mask"]).last_hidden_state
+    short, attention.bias = short_text(states, lengths)
+    torch.testing.assert_close(transformer(encoder_hidden_states=short, **rest)[0], expected, atol=1e-5, rtol=0)
+
+
+def test_every_word_of_the_captions_is_known_and_others_are_not() -> None:
+    words = smallbase.tokenizer(smallbase.vocabulary())
+    for domain in ("source", "film"):
+        captions = [make_caption(domain, 12345, index) for index in range(200)]
+        encoded = words(captions)["input_ids"]
+        assert all(2 not in ids for ids in encoded)
+        assert max(map(len, encoded)) <= 48
+    assert words("Red, zebra")["input_ids"][2:] == [2, 1]
+
+
+def test_the_rate_warms_up_holds_and_falls() -> None:
+    rates = [decayed(1.0, step, 1000, warmup=10, hold=0.4) for step in range(1000)]
+    assert rates[0] == 0.1 and rates[9] == rates[400] == 1.0
+    assert rates[700] == pytest.approx(0.5)
+    assert rates[999] == pytest.approx(0.01)
+
+
+def test_training_clips_come_from_the_generator_alone() -> None:
+    crops = draw_batch(random_for(0, "test"), whole=False)
+    assert crops.shape == (8, 17, 32, 32, 3)
+    assert np.array_equal(crops, draw_batch(random_for(0, "test"), whole=False))
+    assert draw_batch(random_for(0, "test"), whole=True).shape == (2, 17, 64, 64, 3)
+
+
+def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cinelora.pretrain_vae.HELDOUT_CLIPS", 1)
+    monkeypatch.setattr("cinelora.pretrain_vae.decayed", lambda peak, *_, **__: peak / 100)
+    train_vae(tmp_path / "stopped", 1, 0, quiet)
+    resumed = train_vae(tmp_path / "stopped", 2, 0, quiet)
+    straight = train_vae(tmp_path / "straight", 2, 0, quiet)
+    assert resumed.keys() == straight.keys()
+    for name, tensor in straight.items():
+        torch.testing.assert_close(resumed[name], tensor, atol=1e-6, rtol=0, msg=name)
+
+
+def test_the_command_writes_a_folder_that_the_stock_pipeline_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cinelora.pretrain_vae.HELDOUT_CLIPS", 1)
+    for name in ("pretrain_denoiser.HELDOUT_CLIPS", "pretrain.HELDOUT_CLIPS"):
+        monkeypatch.setattr(f"cinelora.{name}", 2)
+    monkeypatch.setattr(pretrain, "figures_of_merit", lambda folder, say: {"source_vae_psnr": 1.0})
+    folder = tmp_path / "base"
+    command = ["pretrain", "--out", str(folder), "--state", str(tmp_path / "state")]
+    monkeypatch.setattr(sys, "argv", command + ["--vae-steps", "2", "--denoiser-steps", "2", "--clips", "4"])
+    pretrain.main()
+    assert json.loads((folder / "merit.json").read_text()) == {"source_vae_psnr": 1.0}
+    assert sum(path.stat().st_size for path in folder.rglob("*")) < 20e6
+    pipeline = WanImageToVideoPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    first = Image.fromarray(make_clip("source", 3, 0)[0][0])
+    frames = pipeline(
+        image=first, prompt=make_caption("source", 3, 0), height=64, width=64, num_frames=17,
+        num_inference_steps=2, guidance_scale=1.0, output_type="np",
+    ).frames  # fmt: skip
+    assert frames.shape == (1, 17, 64, 64, 3) and np.isfinite(frames).all()
