@@ -7,6 +7,9 @@ is thrown away and replaced; it never repairs itself.
 from __future__ import annotations
 
 import math
+import os
+import sys
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +22,7 @@ from cinelora.errors import UserError
 from launch.worker import Worker
 
 START_SECONDS = 300  # imports on a cold disk, process group
+CONNECT_SECONDS = 90
 PLACE_SECONDS = 30  # for the resources; a shared cluster may never free them
 
 
@@ -82,7 +86,23 @@ def connect(address: str) -> None:
     """Join the cluster, or start a Ray of our own on this machine, on loopback and without dashboard."""
     own = {} if address else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, **own}
-    ray.init(address=address or "local", **options)
+    watchdog = threading.Timer(CONNECT_SECONDS, _give_up, [address or "local"])
+    watchdog.start()
+    try:
+        ray.init(address=address or "local", **options)
+    finally:
+        watchdog.cancel()
+
+
+def _give_up(address: str) -> None:
+    """Leave at once: Ray waits many minutes for a cluster that is gone, deaf to signals. Nothing is lost yet."""
+    print(
+        f"cinelora: cluster.address={address}: no Ray answered within {CONNECT_SECONDS} s; start it with "
+        "`ray start --head`, or leave the address empty to use this machine",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(2)
 
 
 def cluster_nodes() -> list[Node]:

@@ -51,9 +51,9 @@ def test_one_line_names_the_nearest_setting() -> None:
 
 def test_trials_beside_the_grid_take_what_all_jobs_share() -> None:
     jobs = [["+study=film", "lora.rank=1", "seed=0", "a=1"], ["+study=film", "lora.rank=4", "seed=0", "a=1"]]
-    extra = ["arm=control data.path=builtin:x lora.rank=8 seed=0,1", "method=full a=2"]
+    extra = ["arm=control data.path=/x lora.rank=8 seed=0,1", "method=full a=2"]
     assert extra_overrides(extra, jobs) == [
-        ["+study=film", "a=1", "arm=control", "data.path=builtin:x", "lora.rank=8", "seed=0"],
-        ["+study=film", "a=1", "arm=control", "data.path=builtin:x", "lora.rank=8", "seed=1"],
+        ["+study=film", "a=1", "arm=control", "data.path=/x", "lora.rank=8", "seed=0"],
+        ["+study=film", "a=1", "arm=control", "data.path=/x", "lora.rank=8", "seed=1"],
         ["+study=film", "seed=0", "method=full", "a=2"],
     ]

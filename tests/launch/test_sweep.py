@@ -191,3 +191,17 @@ def test_study_of_another_schema(study_root: Path, capsys: Any, monkeypatch: Any
         door.main()
     error = capsys.readouterr().err.strip()
     assert "schema 0" in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_failed_trial_is_told_and_leaves_the_others_alone(tmp_path: Path) -> None:
+    tiny_study.write_clips(tmp_path / "clips")
+    done = sweep(tmp_path, "lora.rank=2", "train.learning_rate=1e-3,1e30", "train.steps=4", "cluster.cpus_per_worker=2")
+    assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    assert "lr 1e+30" in line and "NonFiniteLoss: step" in line and "lower train.learning_rate" in line
+    assert set(results(tmp_path)) == {(0, 0), (2, 0)}
+    (failed,) = (tmp_path / "sweep" / "trials").glob("*/failed.json")
+    assert read_json(failed)["kind"] == "diverged"
+    assert "NonFiniteLoss" in (failed.parent / "logs" / "worker-0.log").read_text()
