@@ -188,14 +188,22 @@ def _varying(specs: Iterable[TrialSpec]) -> tuple[str, ...]:
 
 
 def _series(keys: list[RowKey]) -> dict[RowKey, str]:
-    """A short name per row of what varies among adapters beside the rank (and the alpha it implies)."""
-    parts = {key: _parts(key) for key in keys}
+    """A short name per row of what varies among adapters beside the rank and what the rank implies.
+
+    A learning rate tuned per rank (each rank has one) belongs to the rank: the ranks stay one series.
+    """
+    rates: dict[int, set[float]] = {}
+    for key in keys:
+        rates.setdefault(key.rank, set()).add(key.learning_rate)
+    tuned = all(len(found) == 1 for found in rates.values())
+    parts = {key: _parts(key, tuned) for key in keys}
     shared = set.intersection(*(set(each) for each in parts.values())) if parts else set()
     return {key: ", ".join(part for part in each if part not in shared) for key, each in parts.items()}
 
 
-def _parts(key: RowKey) -> list[str]:
+def _parts(key: RowKey, tuned: bool) -> list[str]:
     implied = key.scaling == Scaling.alpha_equals_rank.value
     alpha = [] if implied else [f"alpha {key.alpha:g}"]
+    rate = [] if tuned else [f"learning rate {key.learning_rate:g}"]
     rest = [f"{name} {text}" for name, text in key.other]
-    return [key.scaling.replace("_", " "), *alpha, key.targets, f"learning rate {key.learning_rate:g}", *rest]
+    return [key.scaling.replace("_", " "), *alpha, key.targets, *rate, *rest]

@@ -49,7 +49,7 @@ def test_quick(tmp_path: Path) -> None:
             rows = read_csv(study / "trials" / result["trial_id"] / "train.csv")
             assert float(rows[0]["heldout_loss"]) == base["heldout_loss"], "an adapter at its start is the base"
             assert result["heldout_loss"] < base["heldout_loss"]
-            assert result["trainable_parameters"] == 1536 * result["rank"]
+            assert result["trainable_parameters"] == 6144 * result["rank"]
 
     printed = run("analysis.report", str(study))
     table = read_csv(study / "report" / "rank_table.csv")
