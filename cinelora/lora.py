@@ -9,8 +9,6 @@ that carries its alpha (without that metadata a reload silently uses alpha = r).
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import torch
 from peft import LoraConfig as PeftConfig
 
 from cinelora.config import LoraConfig, Scaling, TargetSet
+from cinelora.records import whole_folder
 from cinelora.seeds import generator
 
 _ATTENTION = r"(to_q|to_k|to_v|to_out\.0)"
@@ -103,19 +102,12 @@ def save_adapter(folder: Path, state: dict[str, torch.Tensor], lora: LoraConfig)
 
     assert all(tensor.numel() > 0 for tensor in state.values()), "an adapter tensor is empty: not gathered"
     layers = {name.replace(".default.", "."): tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".adapter."))
-    try:
+    with whole_folder(folder, replace=True) as temporary:
         WanImageToVideoPipeline.save_lora_weights(
             temporary,
             transformer_lora_layers=layers,
             transformer_lora_adapter_metadata=_plain(peft_config(lora).to_dict()),
         )
-        temporary.chmod(0o755)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return sum(path.stat().st_size for path in folder.iterdir())
 
 

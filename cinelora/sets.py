@@ -8,14 +8,11 @@ clips are not: learning rates are chosen on one and results reported on the othe
 from __future__ import annotations
 
 import csv
-import os
-import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cinelora.errors import UserError
-from cinelora.records import content_hash
+from cinelora.records import content_hash, whole_folder
 
 BUILTIN = "builtin:"
 FPS = 16.0
@@ -58,17 +55,8 @@ def ensure(name: str, cache_dir: Path) -> Path:
     folder = cache_dir / "sets" / f"{name}-{content_hash(recipe, 12)}"
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{name}."))
-    try:
+    with whole_folder(folder) as temporary:
         write_set(temporary, SETS[name])
-        temporary.chmod(0o755)
-        os.rename(temporary, folder)
-    except OSError:
-        if not folder.is_dir():  # another writer was first, with the same clips
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 

@@ -8,16 +8,14 @@ the condition latents anyway).
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cinelora import tiny
+from cinelora.records import whole_folder
 from cinelora.synthetic import DOMAINS, make_caption
 
 VAE: dict[str, Any] = {**tiny.VAE, "base_dim": 16, "decoder_base_dim": 24}
@@ -123,12 +121,5 @@ def export(
         vae=vae.half().eval(),
         scheduler=UniPCMultistepScheduler(**SCHEDULER),
     )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with whole_folder(folder, replace=True) as temporary:
         pipeline.save_pretrained(temporary)
-        temporary.chmod(0o755)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.rename(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -7,13 +7,10 @@ those of the 14B model; only the numbers differ.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from cinelora.records import content_hash
+from cinelora.records import content_hash, whole_folder
 
 TEXT_DIM = 64
 IMAGE_DIM = 64
@@ -88,17 +85,8 @@ def ensure(name: str, cache_dir: Path) -> Path:
     folder = cache_dir / "models" / f"{name}-{content_hash(recipe(), 12)}"
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{name}."))
-    try:
+    with whole_folder(folder) as temporary:
         build_pipeline().save_pretrained(temporary)
-        temporary.chmod(0o755)
-        os.rename(temporary, folder)
-    except OSError:
-        if not folder.is_dir():  # another writer may have been first; then its copy is as good
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 

@@ -100,7 +100,7 @@ def run(job: Job, base: Any = None, report: Callable[..., None] = silent) -> Any
     from cinelora.base import load_base
     from cinelora.trial import run_trial
 
-    dist.start(0, 1, "127.0.0.1", 29641)
+    dist.start(0, 1, "127.0.0.1", dist.free_port())
     return run_trial(job, base or load_base(job), report)
 
 

@@ -37,3 +37,16 @@ def test_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
             rest.write("x" * 100_000)
     assert full.value.errno == errno.ENOSPC
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_whole_or_absent(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    with pytest.raises(KeyboardInterrupt), records.whole_folder(path) as temporary:
+        (temporary / "half").write_text("1")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    for content, replace in (("first", False), ("second", False), ("third", True)):
+        with records.whole_folder(path, replace) as temporary:
+            (temporary / content).write_text(content)
+        assert [p.name for p in path.iterdir()] == ["first" if not replace else "third"]
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]

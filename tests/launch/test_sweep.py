@@ -150,10 +150,10 @@ BAD = {
 def test_bad_input_is_one_line_and_starts_nothing(
     study_root: Path, override: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refused(study_root, override, BAD[override], capsys, monkeypatch)
+    assert_refused(study_root, override, BAD[override], capsys, monkeypatch)
 
 
-def refused(root: Path, override: str, message: str, capsys: Any, monkeypatch: Any) -> None:
+def assert_refused(root: Path, override: str, message: str, capsys: Any, monkeypatch: Any) -> None:
     from hydra.core.global_hydra import GlobalHydra
 
     from launch import sweep as door
@@ -174,7 +174,7 @@ def refused(root: Path, override: str, message: str, capsys: Any, monkeypatch: A
 def test_wrong_weight_file(study_root: Path, capsys: Any, monkeypatch: Any) -> None:
     wrong = study_root / "wrong.safetensors"
     wrong.write_bytes(b"not these")
-    refused(study_root, f"score.mnv2={wrong}", "SHA-256", capsys, monkeypatch)
+    assert_refused(study_root, f"score.mnv2={wrong}", "SHA-256", capsys, monkeypatch)
 
 
 def test_study_of_another_schema(study_root: Path, capsys: Any, monkeypatch: Any) -> None:
