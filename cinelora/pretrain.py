@@ -49,7 +49,7 @@ def parse() -> argparse.Namespace:
 def join_workers() -> None:
     """Enter torchrun's process group if there is one."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    if "RANK" in os.environ:
+    if "RANK" in os.environ and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
 
 
