@@ -41,7 +41,7 @@ def run(root: Path, stage: int) -> list[tuple[str, int, float, float]]:
     study = root / f"stage{stage}"
     settings = [
         f"data.path={clips(root / 'clips')}", f"cache_dir={root}/cache", f"study_dir={study}", f"zero.stage={stage}",
-        "data.frames=9", "data.height=32", "data.width=32", "data.stride=9", "data.heldout_shots=1",
+        "model=tiny", "data.frames=9", "data.height=32", "data.width=32", "data.stride=9", "data.heldout_shots=1",
         "train.steps=20", "train.heldout_every=10", "sample.steps=2", "score.tnv2=", "score.mnv2=",
         "lora.rank=1,2,4,8,16,32,64", "cluster.cpus_per_worker=2",
     ]  # fmt: skip
