@@ -56,9 +56,9 @@ test: .venv/.dev fetch ## all tests (under 10 minutes on 2 cores)
 test-fast: .venv/.dev fetch ## the tests without real sweeps
 	@CINELORA_CACHE=$(abspath $(CACHE)) $(BIN)/python -m pytest -m "not slow"
 
-base: .venv/.runtime ## pretrain the small base again from nothing (hours; resumable)
+base: fetch ## pretrain the small base again from nothing (hours; resumable)
 	@$(BIN)/python -m torch.distributed.run --standalone --nproc_per_node=$(WORKERS) \
-		-m cinelora.pretrain --out assets/wan-small --state $(CACHE)/pretrain
+		-m cinelora.pretrain --out assets/wan-small --state $(CACHE)/pretrain --tnv2 $(CACHE)/weights/tnv2.safetensors
 
 bench: .venv/.runtime ## overhead per trial on a warm gang, printed
 	@$(BIN)/python -m benchmarks.overhead

@@ -43,7 +43,9 @@ def load_base(job: Job) -> Base:
     return Base(
         base_key(job.spec),
         folder,
-        wan.load_transformer(folder, config.model.dtype, "cpu" if config.zero.stage == 3 else device),
+        wan.load_transformer(
+            folder, config.model.dtype, "cpu" if config.zero.stage == 3 else device, config.model.short_text
+        ),
         wan.load_vae(folder, device),
         {name: features.load_net(name, Path(path), device) for name, path in paths.items() if path},
     )

@@ -90,6 +90,7 @@ class ModelConfig:
     path: str = field(default="builtin:tiny", metadata=EXECUTION)
     revision: str = ""  # pinned revision of a published checkpoint
     dtype: Dtype = Dtype.float32  # training and sampling precision of the transformer
+    short_text: bool = False  # count the text's equal padding instead of computing it: same to rounding, see padding.py
     trained: bool = field(
         default=False, metadata=EXECUTION
     )  # False puts the banner "untrained base: plumbing only" on every table

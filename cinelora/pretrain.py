@@ -42,6 +42,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--vae-steps", type=int, default=6000)
     parser.add_argument("--denoiser-steps", type=int, default=12000)
     parser.add_argument("--clips", type=int, default=8192, help="clips that the denoiser is trained on")
+    parser.add_argument(
+        "--tnv2", type=Path, default=None, help="TransNetV2 weights (`make fetch`), for kvd in merit.json"
+    )
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -94,7 +97,7 @@ def main() -> None:
     states = train_denoiser(options.state, train, heldout, options.denoiser_steps, options.seed, say)
     if dist.rank() == 0:
         smallbase.export(options.out, vae_state, stats, *states, words)
-        merit = figures_of_merit(options.out, say)
+        merit = figures_of_merit(options.out, say, tnv2=options.tnv2)
         write_json(options.out / "merit.json", merit)
         say(json.dumps(merit, indent=2))
 

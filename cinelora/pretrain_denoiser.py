@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from cinelora import flow, smallbase
-from cinelora.padding import PaddedAttention, short_text
+from cinelora.padding import use_short_text
 from cinelora.pretraining import Progress, Training, decayed, random_for
 from cinelora.records import whole_file
 from cinelora.synthetic import make_clip
@@ -107,12 +107,10 @@ def prepare(
     )
 
 
-def velocity(
-    transformer: Any, text: Any, attention: PaddedAttention, clips: Clips, noisy: torch.Tensor, times: torch.Tensor
-) -> torch.Tensor:
+def velocity(transformer: Any, text: Any, clips: Clips, noisy: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
     """The denoiser's prediction for noisy latents at times (B,)."""
     mask = (torch.arange(TOKENS, device=noisy.device)[None] < clips.lengths[:, None]).long()
-    states, attention.bias = short_text(text(clips.ids, mask).last_hidden_state, clips.lengths)
+    states = text(clips.ids, mask).last_hidden_state * mask[..., None]
     return transformer(
         hidden_states=torch.cat([noisy, clips.condition], dim=1),
         timestep=times * flow.MODEL_TIME,
@@ -145,47 +143,35 @@ def heldout_losses(
     return out
 
 
-class Average:
-    """Exponential moving average of parameters; `swap` puts it in their place and back. A resume starts it anew."""
-
-    def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
-        self.parameters = parameters
-        self.shadow = [parameter.detach().clone() for parameter in parameters]
-
-    def update(self, step: int) -> None:
-        decay = min(AVERAGE, (1 + step) / (10 + step))
-        torch._foreach_mul_(self.shadow, decay)
-        torch._foreach_add_(self.shadow, [p.detach() for p in self.parameters], alpha=1 - decay)
-
-    def swap(self) -> None:
-        for parameter, shadow in zip(self.parameters, self.shadow, strict=True):
-            held = parameter.detach().clone()
-            parameter.data.copy_(shadow)
-            shadow.copy_(held)
+def is_matrix(name: str, parameter: torch.nn.Parameter) -> bool:
+    """Whether Muon trains it: the weights inside the blocks; neither embeddings nor modulation."""
+    inside = ".block" in name and "scale_shift" not in name and "relative" not in name
+    return inside and parameter.ndim == 2
 
 
 def train_denoiser(
     state: Path, clips: Clips, heldout: dict[str, Clips], steps: int, seed: int, say: Callable[[str], None]
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Train (or go on) to `steps`; returns the averaged weights of transformer and text encoder."""
+    state.mkdir(parents=True, exist_ok=True)
     transformer, text = smallbase.new_denoiser()
-    attention = PaddedAttention()
-    transformer.set_attn_processor(attention)
+    use_short_text(transformer)
     named = [(f"transformer.{n}", p) for n, p in transformer.named_parameters()]
     named += [(f"text.{n}", p) for n, p in text.named_parameters()]
-    training = Training(state / "denoiser.safetensors", named, betas=(0.9, 0.98), decay=0.01)
+    training = Training(
+        state / "denoiser.safetensors", named, betas=(0.9, 0.98), decay=0.01, average=AVERAGE, orthogonal=is_matrix
+    )
     transformer.to(training.device), text.to(training.device)
     heldout = {name: held.to(training.device) for name, held in heldout.items()}
-    average = Average([p for _, p in named])
     progress = Progress(state / "denoiser.csv", training.step, steps, say)
 
     def predict(batch: Clips, noisy: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-        return velocity(transformer, text, attention, batch, noisy, times)
+        return velocity(transformer, text, batch, noisy, times)
 
     def measure() -> dict[str, float]:
-        average.swap()
+        training.average.swap()
         out = {f"{name}_{k}": v for name, held in heldout.items() for k, v in heldout_losses(predict, held).items()}
-        average.swap()
+        training.average.swap()
         return out
 
     for step in range(training.step, steps):
@@ -197,9 +183,8 @@ def train_denoiser(
         noisy = flow.noised(batch.latents, noise, times)
         loss = flow.sample_losses(predict(batch, noisy, times), flow.velocity(batch.latents, noise)).mean()
         training.update(loss, decayed(PEAK_RATE, step, steps, warmup=100, hold=0.4))
-        average.update(step)
         progress.tick(step + 1, loss.item(), measure)
         training.checkpoint(step + 1, steps)
-    average.swap()
+    training.average.swap()
     states = [{n: t.detach().cpu() for n, t in part.state_dict().items()} for part in (transformer, text)]
     return states[0], states[1]

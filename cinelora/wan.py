@@ -21,16 +21,18 @@ from diffusers.pipelines.wan.pipeline_wan_i2v import prompt_clean
 from PIL import Image
 
 from cinelora.config import TEMPORAL_FACTOR, Dtype, Scheduler
+from cinelora.padding import TEXT_TOKENS, use_short_text
 
-TEXT_TOKENS = 512  # hard-coded in the attention processor: another length silently mixes text and image tokens
 TORCH_DTYPE = {Dtype.float32: torch.float32, Dtype.bfloat16: torch.bfloat16}
 
 
-def load_transformer(folder: Path, dtype: Dtype, device: str = "cpu") -> Any:
-    """The denoiser (WanTransformer3DModel), frozen, in evaluation mode."""
+def load_transformer(folder: Path, dtype: Dtype, device: str = "cpu", short_text: bool = False) -> Any:
+    """The denoiser (WanTransformer3DModel), frozen, in evaluation mode; `short_text` as in `cinelora.padding`."""
     model = WanTransformer3DModel.from_pretrained(
         folder, subfolder="transformer", torch_dtype=TORCH_DTYPE[dtype], local_files_only=True
     )
+    if short_text:
+        use_short_text(model)
     return model.requires_grad_(False).eval().to(device)
 
 

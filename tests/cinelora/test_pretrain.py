@@ -13,8 +13,10 @@ import torch
 from diffusers import WanImageToVideoPipeline
 from PIL import Image
 
-from cinelora import pretrain, smallbase, wan
-from cinelora.padding import PaddedAttention, short_text
+from cinelora import lora, pretrain, smallbase, wan
+from cinelora.config import LoraConfig
+from cinelora.padding import use_short_text
+from cinelora.pretrain_denoiser import Clips, train_denoiser
 from cinelora.pretrain_vae import draw_batch, train_vae
 from cinelora.pretraining import decayed, random_for
 from cinelora.seeds import generator
@@ -43,23 +45,42 @@ def test_a_whole_clip_at_once_equals_the_stock_chunks() -> None:
 def test_short_text_equals_five_hundred_paddings() -> None:
     transformer, text = smallbase.new_denoiser()
     words = smallbase.tokenizer(smallbase.vocabulary())
-    captions = [make_caption("source", 3, 0), "a red circle stays"]
-    encoded = words(captions, padding="max_length", max_length=48, return_tensors="pt")
-    lengths = encoded["attention_mask"].sum(1)
+    captions = [make_caption("source", 3, 0), "a red circle stays", "red " * 600]  # the last is cut to 512, no padding
     draw = generator("test", "short text")
-    rest: dict[str, Any] = {
-        "hidden_states": torch.randn(2, 36, 2, 4, 4, generator=draw),
-        "timestep": torch.tensor([700.0, 100.0]),
-        "encoder_hidden_states_image": torch.randn(2, 17, 64, generator=draw),
+    inputs: dict[str, Any] = {
+        "hidden_states": torch.randn(3, 36, 2, 4, 4, generator=draw),
+        "timestep": torch.tensor([700.0, 100.0, 300.0]),
+        "encoder_hidden_states": torch.cat([wan.encode_text(words, text, caption) for caption in captions]),
+        "encoder_hidden_states_image": torch.randn(3, 17, 64, generator=draw),
         "return_dict": False,
     }
-    full = torch.cat([wan.encode_text(words, text, caption) for caption in captions])
-    expected = transformer(encoder_hidden_states=full, **rest)[0]
-    attention = PaddedAttention()
-    transformer.set_attn_processor(attention)
-    states = text(encoded["input_ids"], encoded["attention_mask"]).last_hidden_state
-    short, attention.bias = short_text(states, lengths)
-    torch.testing.assert_close(transformer(encoder_hidden_states=short, **rest)[0], expected, atol=1e-5, rtol=0)
+    expected = transformer(**inputs)[0]
+    use_short_text(transformer)
+    torch.testing.assert_close(transformer(**inputs)[0], expected, atol=1e-5, rtol=0)
+
+
+def test_short_text_gives_the_same_gradient_to_an_adapter() -> None:
+    transformer, text = smallbase.new_denoiser()
+    words = smallbase.tokenizer(smallbase.vocabulary())
+    parameters = lora.attach(transformer.requires_grad_(False), LoraConfig(rank=2), seed=0)
+    draw = generator("test", "short gradient")
+    for _, parameter in parameters:
+        parameter.data = torch.randn(parameter.shape, generator=draw) * 0.1
+    inputs: dict[str, Any] = {
+        "hidden_states": torch.randn(1, 36, 2, 4, 4, generator=draw),
+        "timestep": torch.tensor([700.0]),
+        "encoder_hidden_states": wan.encode_text(words, text, make_caption("film", 3, 0)),
+        "encoder_hidden_states_image": torch.randn(1, 17, 64, generator=draw),
+        "return_dict": False,
+    }
+    gradients = []
+    for short in (False, True):
+        if short:
+            use_short_text(transformer)
+        loss = transformer(**inputs)[0].square().mean()
+        gradients.append(torch.autograd.grad(loss, [parameter for _, parameter in parameters]))
+    for stock_one, short_one in zip(*gradients, strict=True):
+        torch.testing.assert_close(short_one, stock_one, atol=1e-6, rtol=1e-3)
 
 
 def test_every_word_of_the_captions_is_known_and_others_are_not() -> None:
@@ -97,13 +118,30 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path, mon
         torch.testing.assert_close(resumed[name], tensor, atol=1e-6, rtol=0, msg=name)
 
 
+def test_a_stopped_denoiser_goes_on_with_its_momenta_and_its_average(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cinelora.pretrain_denoiser.decayed", lambda peak, *_, **__: peak / 100)
+    draw = generator("test", "denoiser")
+    clips = Clips(
+        torch.randn(4, 16, 2, 4, 4, generator=draw), torch.randn(4, 20, 2, 4, 4, generator=draw),
+        torch.randn(4, 17, 64, generator=draw), torch.randint(3, 90, (4, 48), generator=draw),
+        torch.tensor([5, 9, 20, 48]),
+    )  # fmt: skip
+    train_denoiser(tmp_path / "stopped", clips, {}, 2, 0, quiet)
+    resumed = train_denoiser(tmp_path / "stopped", clips, {}, 4, 0, quiet)
+    straight = train_denoiser(tmp_path / "straight", clips, {}, 4, 0, quiet)
+    for one, other in zip(resumed, straight, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in other)
+
+
 def test_the_command_writes_a_folder_that_the_stock_pipeline_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cinelora.pretrain_vae.HELDOUT_CLIPS", 1)
     for name in ("pretrain_denoiser.HELDOUT_CLIPS", "pretrain.HELDOUT_CLIPS"):
         monkeypatch.setattr(f"cinelora.{name}", 2)
-    monkeypatch.setattr(pretrain, "figures_of_merit", lambda folder, say: {"source_vae_psnr": 1.0})
+    monkeypatch.setattr(pretrain, "figures_of_merit", lambda folder, say, tnv2: {"source_vae_psnr": 1.0})
     folder = tmp_path / "base"
     command = ["pretrain", "--out", str(folder), "--state", str(tmp_path / "state")]
     monkeypatch.setattr(sys, "argv", command + ["--vae-steps", "2", "--denoiser-steps", "2", "--clips", "4"])
