@@ -1,4 +1,4 @@
-"""The three figures. Each function draws given data on given axes; `analysis/report.py` writes the files.
+"""The figures. Each function draws given data on given axes; `analysis/report.py` writes the files.
 
 In: `Study`, `Estimates`, `Sheet`. Out: marks on matplotlib axes. Colours stay apart for colour-blind
 readers and in grey (Okabe and Ito's palette; viridis for the ordered ranks). A figure is WIDTH inches wide,
@@ -21,6 +21,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from matplotlib.typing import LineStyleType, RcKeyType
 from numpy.typing import NDArray
 
+from analysis.differences import Difference
 from analysis.estimates import Estimates, Row, series_of
 from analysis.frames import Sheet
 from analysis.load import Study, Trial
@@ -90,6 +91,23 @@ def line_style(row: Row, estimates: Estimates) -> dict[str, Any]:
     beside = [other.name for other in estimates.rows if not other.in_grid and not other.is_base]
     colour = COLOURS[-1 - beside.index(row.name) % len(COLOURS)]
     return {"color": colour, "linestyle": "-.", "linewidth": 1.0}
+
+
+def paired_differences(panels: Sequence[Axes], found: Sequence[Difference], scores: Sequence[str]) -> None:
+    """One panel a score, one line a row of the table: difference to the base and its interval; grey if undecided."""
+    rows = list(dict.fromkeys(each.row for each in found))
+    for axes, score in zip(panels, scores, strict=True):
+        axes.axvline(0, **BASE)
+        for each in found:
+            if each.score == score:
+                colour = {"better": COLOURS[2], "worse": COLOURS[1]}.get(each.verdict, "0.6")
+                height = rows.index(each.row)
+                axes.plot([each.low, each.high], [height, height], color=colour, linewidth=1.6)
+                axes.plot([each.value], [height], "o", color=colour, ms=4)
+        axes.set_title(f"{column_name(score)}\n({SENSE[DIRECTIONS[score]]})")
+        axes.set_xlabel("difference to the base")
+    panels[0].set_yticks(range(len(rows)), rows)
+    panels[0].set_ylim(len(rows) - 0.5, -0.5)
 
 
 def learning_curves(panels: Sequence[Axes], study: Study, estimates: Estimates) -> list[Line2D]:

@@ -91,6 +91,7 @@ class Reference:
 
     features: Mapping[str, Features]
     scores: ClipScores
+    shots: Mapping[str, str]  # clip id -> its source shot
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,9 +156,7 @@ def load_study(root: Path) -> Study:
         raise UserError(f"{root}: none of {len(places)} planned trials has finished ({failed} failed)")
     check_protocols([trial.result for trial in trials])
     places_of = {reference_key(trial.spec): folder.reference(reference_key(trial.spec)) for trial in trials}
-    references = {
-        key: Reference(_features(place), _clip_scores(place.clip_scores)) for key, place in sorted(places_of.items())
-    }
+    references = {key: _reference(place) for key, place in sorted(places_of.items())}
     return Study(name, folder, tuple(spec for spec, _ in places), trials, missing, references)
 
 
@@ -244,6 +243,14 @@ def _clip_scores(path: Path) -> ClipScores:
             raise UserError(f"{path}: {line['metric']} of {line['clip_id']} occurs twice")
         values[line["clip_id"]] = _number(path, line["value"])
     return scores
+
+
+def _reference(place: SampleFolder) -> Reference:
+    return Reference(_features(place), _clip_scores(place.clip_scores), _shots(place.clips))
+
+
+def _shots(path: Path) -> dict[str, str]:
+    return {line["clip_id"]: line["shot"] for line in _csv(path, ("clip_id", "shot", "caption"))}
 
 
 def _curve(path: Path) -> pd.DataFrame:

@@ -1,6 +1,7 @@
-"""Study folder -> report folder: the rank table, three figures, all scores, one page to read.
+"""Study folder -> report folder: the rank table, figures, differences to the base, all scores, one page to read.
 
 In: a study folder, finished or half-finished. Out: rank_table.{csv,md,tex}, quality_vs_rank.{png,pdf},
+differences.{csv,png,pdf},
 learning_curves.{png,pdf}, contact_sheet.{png,pdf}, scores.csv, summary.md; each file whole or absent, the
 same bytes for the same study. No torch, no ray, no network.
 Run:  python -m analysis.report studies/tiny            (or `make figures STUDY=studies/tiny`)
@@ -13,6 +14,7 @@ import argparse
 import csv
 import io
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from matplotlib.figure import Figure
 
 from analysis import figures
 from analysis.captions import BANNER, protocol_lines
+from analysis.differences import COMPARED, Difference, differences, differences_csv, heading, sentences
 from analysis.estimates import Estimates, estimate
 from analysis.frames import contact_sheet
 from analysis.load import Study, load_study, score_table
@@ -57,23 +60,27 @@ def report(root: Path, out: Path | None = None) -> Path:
     study = load_study(root)
     estimates = estimate(study, trial_scores(study))
     table = rank_table(study, estimates)
+    found = differences(study, estimates)
     place = study.folder.report if out is None else out
-    drawn = draw(study, estimates, place)
-    for name, text in texts(study, estimates, table, drawn).items():
+    drawn = draw(study, estimates, found, place)
+    for name, text in texts(study, estimates, table, found, drawn).items():
         with whole_file(place / name) as path:
             path.write_text(text)
-    _tell(table, place, drawn)
+    _tell(table, found, place, drawn)
     return place
 
 
-def texts(study: Study, estimates: Estimates, table: Table, drawn: Sequence[str]) -> dict[str, str]:
+def texts(
+    study: Study, estimates: Estimates, table: Table, found: tuple[Difference, ...], drawn: Sequence[str]
+) -> dict[str, str]:
     """File name -> content of everything that is not a picture."""
     return {
         "rank_table.csv": rank_csv(estimates),
         "rank_table.md": markdown(table),
         "rank_table.tex": latex(table),
         "scores.csv": scores_csv(study, estimates.scores),
-        "summary.md": summary(study, table, drawn),
+        "differences.csv": differences_csv(found),
+        "summary.md": summary(study, table, found, drawn),
     }
 
 
@@ -95,7 +102,7 @@ def scores_csv(study: Study, scores: TrialScores) -> str:
     return stream.getvalue()
 
 
-def summary(study: Study, table: Table, drawn: Sequence[str]) -> str:
+def summary(study: Study, table: Table, found: tuple[Difference, ...], drawn: Sequence[str]) -> str:
     """One page: what is missing first, then the table, the figures, the recorded protocols."""
     parts = [f"# {study.name}"]
     if table.banner:
@@ -105,6 +112,8 @@ def summary(study: Study, table: Table, drawn: Sequence[str]) -> str:
         parts.append("Missing:\n\n" + "\n".join(f"- {line}" for line in table.missing))
     body = markdown(table).partition("\n\n")[2].strip()
     parts.append(body.removeprefix(f"**{table.banner}**").strip() if table.banner else body)
+    if found:
+        parts.append(heading(found) + ":\n\n" + "\n".join(f"- {line}" for line in sentences(found)))
     parts += [f"![{name}]({name}.png)" for name in drawn]
     lines = protocol_lines(study)
     if lines:
@@ -112,13 +121,14 @@ def summary(study: Study, table: Table, drawn: Sequence[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def draw(study: Study, estimates: Estimates, place: Path) -> list[str]:
+def draw(study: Study, estimates: Estimates, found: tuple[Difference, ...], place: Path) -> list[str]:
     """Write what can be drawn, remove what an earlier report drew and this cannot. Returns the names."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # whatever a reader's own matplotlibrc says
         matplotlib.rcParams.update(figures.STYLE)
         made: dict[str, Figure | None] = {
             "quality_vs_rank": _quality(study, estimates),
+            "differences": _differences(study, found),
             "learning_curves": _curves(study, estimates),
             "contact_sheet": _sheet(study, estimates),
         }
@@ -154,6 +164,18 @@ def _quality(study: Study, estimates: Estimates) -> Figure:
     return figure
 
 
+def _differences(study: Study, found: tuple[Difference, ...]) -> Figure | None:
+    told = [each for each in found if each.score in COMPARED]
+    if not told:
+        return None
+    rows = len({each.row for each in told})
+    figure = Figure(figsize=(figures.WIDTH, 0.9 + 0.22 * rows), layout="constrained")
+    scores = [score for score in COMPARED if any(each.score == score for each in told)]
+    figures.paired_differences(list(figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]), told, scores)
+    figures.say_above(figure, _above(study))
+    return figure
+
+
 def _curves(study: Study, estimates: Estimates) -> Figure | None:
     if all(trial.curve.empty for trial in study.trials):
         return None
@@ -181,12 +203,15 @@ def _sheet(study: Study, estimates: Estimates) -> Figure | None:
     return figure
 
 
-def _tell(table: Table, place: Path, drawn: Sequence[str]) -> None:
+def _tell(table: Table, found: tuple[Difference, ...], place: Path, drawn: Sequence[str]) -> None:
     if table.banner:
         print(table.banner)
     if table.missing:
         print("missing trials:", *(f"  {line}" for line in table.missing), sep="\n")
     print_table(table)
+    if found:
+        print(textwrap.fill(heading(found), 100))
+        print(*(f"  {line}" for line in sentences(found)), sep="\n")
     print(f"table:   {place / 'rank_table.md'}")
     for name in drawn:
         print(f"figure:  {place / name}.png")

@@ -35,7 +35,7 @@ DIRECTIONS: Mapping[str, str] = {
 }
 OTHER_LOSS = "other_loss"  # a column only where a dataset has a second domain
 TABLE_SCORES = tuple(name for name in DIRECTIONS if name not in (OTHER_LOSS, "image_similarity[mnv2]"))
-CLIP_SCORES = tuple(DIRECTIONS)[4:]
+CLIP_SCORES = ("heldout_loss", *tuple(DIRECTIONS)[4:])
 MOTION = "motion[absdiff]"
 
 Array = NDArray[np.float64]
@@ -47,7 +47,7 @@ SET_SCORES: Mapping[str, tuple[str, Callable[[Array, Array], float]]] = {
 
 @dataclass(frozen=True)
 class TrialScores:
-    """`values[trial_id][score]`: mean over `clips`, set score or held-out loss; `real[score]`: mean."""
+    """`values[trial_id][score]`: mean over `clips`, set score or loss; `real[score]`: mean."""
 
     values: Mapping[str, Mapping[str, float]]
     real: Mapping[str, float]  # of the true clips, where the score has a meaning for them
@@ -124,8 +124,8 @@ def _clip_ids(trial: Trial) -> dict[str, frozenset[str]]:
 
 
 def _of_trial(study: Study, trial: Trial, clips: tuple[str, ...]) -> dict[str, float]:
-    losses = {"heldout_loss": trial.result.heldout_loss, OTHER_LOSS: trial.result.other_loss}
-    out = {name: value for name, value in losses.items() if value is not None}
+    other = trial.result.other_loss
+    out = {} if other is None else {OTHER_LOSS: other}
     for score, (features, _) in SET_SCORES.items():
         true = study.references[reference_key(trial.spec)]
         reference, made = true.features.get(features), trial.features.get(features)

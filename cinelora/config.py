@@ -177,7 +177,7 @@ class TrainConfig:
     logit_std: float = 1.0
     shift: float = 3.0  # s(u) = shift u / (1 + (shift - 1) u)
     heldout_every: int = 20  # steps between held-out losses; also at the first and the last step
-    heldout_windows: int = 16  # held-out windows in that loss, at most
+    heldout_windows: int = 16  # of the held-out windows in that curve, at most; the final loss counts all
     checkpoint_every: int = field(default=20, metadata=EXECUTION)
     gradient_checkpointing: bool = field(default=False, metadata=EXECUTION)
 

@@ -73,15 +73,37 @@ def polynomial_mmd(
     """
     a, b = _features(x, "x"), _features(y, "y")
     _same_dimension(a, b)
-    scale = 1.0 / a.shape[1] if gamma is None else gamma
 
     def kernel(left: Array, right: Array) -> Array:
-        return np.asarray((scale * (left @ right.T) + coef0) ** degree, dtype=np.float64)
+        return polynomial_kernel(left, right, degree, gamma, coef0)
 
     if matched and (not unbiased or len(a) != len(b)):
         raise ValueError(f"matched rows need an unbiased estimate and equal counts, not {len(a)} and {len(b)}")
     within = _self_mean(kernel(a, a), unbiased) + _self_mean(kernel(b, b), unbiased)
     return within - 2.0 * _self_mean(kernel(a, b), unbiased=matched)
+
+
+def polynomial_kernel(x: Array, y: Array, degree: int = 3, gamma: float | None = None, coef0: float = 1.0) -> Array:
+    """(gamma x.y + coef0)^degree of all pairs, (N, M), for float64 rows (N, D) and (M, D); `gamma` None: 1 / D."""
+    scale = 1.0 / x.shape[1] if gamma is None else gamma
+    return np.asarray((scale * (x @ y.T) + coef0) ** degree, dtype=np.float64)
+
+
+def resampled_mmd(within_x: Array, within_y: Array, between: Array, counts: ArrayLike) -> Array:
+    """The unbiased matched MMD of R resamples from its three kernel matrices (N, N); returns (R,).
+
+    `counts` (R, N), 0 or more, says how often each clip is drawn, the same draw for x and y, whose rows belong
+    together. A clip is never paired with itself or its copies: copies agree perfectly, and counted they would
+    bias every resample upwards. Counts of one give `polynomial_mmd(..., matched=True)`.
+    ValueError: a resample holds fewer than two different clips.
+    """
+    weights = np.asarray(counts, dtype=np.float64)
+    pairs = weights.sum(1) ** 2 - np.square(weights).sum(1)
+    if (pairs <= 0).any():
+        raise ValueError("a resample holds fewer than 2 different clips")
+    combined = within_x + within_y - between - between.T
+    combined = combined - np.diag(np.diag(combined))
+    return np.asarray(((weights @ combined) * weights).sum(1) / pairs, dtype=np.float64)
 
 
 def _features(values: ArrayLike, name: str) -> Array:

@@ -22,6 +22,11 @@ class SampleFolder:
     def clip_scores(self) -> Path:
         return self.root / "clip_scores.csv"
 
+    @property
+    def clips(self) -> Path:
+        """What the clips are: clip_id, shot, caption. In a reference only."""
+        return self.root / "clips.csv"
+
 
 @dataclass(frozen=True)
 class TrialFolder(SampleFolder):

@@ -120,7 +120,7 @@ class TrialResult:
     adapter_bytes: int
     adapter_sha256: str  # of the adapter tensors; "" for the base
     train_loss: float | None  # mean over the last tenth of the steps
-    heldout_loss: float | None  # after the last step, fixed timesteps and noise
+    heldout_loss: float | None  # after the last step, all held-out windows, fixed timesteps and noise
     other_loss: float | None  # the same on the dataset's split "other": what was forgotten
     clips: int  # generated and scored
     seconds: dict[str, float]  # train, generate, score, overhead

@@ -6,6 +6,7 @@ SampleFolder. Every worker scores the clips it generated; the parts are merged i
 
 from __future__ import annotations
 
+import csv
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from cinelora.encode import Encodings, true_frames
 from cinelora.generate import batches, generate
 from cinelora.job import Job
 from cinelora.layout import SampleFolder
+from cinelora.records import whole_file
 from cinelora.train import Report
 from cinelora.video import write_mp4
 from cinelora.windows import Window, WindowPlan
@@ -82,6 +84,10 @@ def write_reference(job: Job, base: Base) -> None:
         parts.append(score_batch(base, chunk, truth, truth, config.score.keep_first_frame))
     merged = total.merge(parts, [window.window_id for window in windows])
     merged.rows = [row for row in merged.rows if row.metric in OF_REAL_CLIPS]
+    with whole_file(folder.clips) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["clip_id", "shot", "caption"])
+        writer.writerows((window.window_id, window.shot_id, window.caption) for window in windows)
     write_scored(folder, merged)
 
 

@@ -1,6 +1,6 @@
 """Train one adapter on cached encodings: the loop, its log and its checkpoints.
 
-In: a resident transformer, encodings, a TrialSpec. Out: the trained engine and a TrainSummary; on disk
+In: a resident transformer, encodings, a TrialSpec. Out: a Trained with the live engine; on disk
 `train.csv` (step, loss, heldout_loss, grad_norm, learning_rate, seconds) and `checkpoints/`.
 Every worker of the gang runs this in step; worker 0 writes. "Step" is an optimiser step.
 """
@@ -9,25 +9,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from cinelora import checkpoint, dist, flow, lora, zero
+from cinelora.batch import predict, training_batch
 from cinelora.config import Method, Schedule, TrainConfig, TrialConfig
 from cinelora.encode import Encodings
+from cinelora.heldout import window_losses
 from cinelora.layout import TrialFolder
 from cinelora.records import TrialSpec
-from cinelora.seeds import window_indices
 from cinelora.trainlog import TrainLog
-from cinelora.wan import TORCH_DTYPE
-from cinelora.windows import Window, WindowPlan
+from cinelora.windows import WindowPlan
 
 Report = Callable[[str, int, int, float | None], None]  # stage, done, total, loss
 Mirror = Callable[[dict[str, float | None], int], None]  # a row of train.csv, step
-HELDOUT_BATCH = 8  # windows at a time; fixed, so the loss does not depend on the gang
 
 
 class NonFiniteLoss(RuntimeError):
@@ -42,8 +41,6 @@ class Trained:
     parameters: lora.NamedParameters
     steps: int
     train_loss: float | None
-    heldout_loss: float | None
-    other_loss: float | None
     seconds: float  # wall time of the loop in this run: steps, held-out losses, checkpoints
     seconds_per_step: float | None
 
@@ -65,84 +62,11 @@ def learning_rate(train: TrainConfig, step: int) -> float:
     return train.learning_rate * factor
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Model inputs and target of some windows, on the device in the model's dtype (target float32)."""
-
-    inputs: dict[str, torch.Tensor]
-    target: torch.Tensor
-
-
-def make_batch(
-    encodings: Encodings, windows: list[Window], noise: torch.Tensor, times: list[float], dtype: torch.dtype
-) -> Batch:
-    """Noisy latents and conditions of N windows at times t; noise (N, 16, T, h, w)."""
-    device = dist.device_name()
-    clean = encodings.stack(windows, "latents")
-    t = torch.tensor(times, dtype=torch.float32)
-    noisy = torch.cat([flow.noised(clean, noise, t), encodings.stack(windows, "condition")], dim=1)
-    inputs = {
-        "hidden_states": noisy.to(device, dtype),
-        "timestep": (t * flow.MODEL_TIME).to(device),
-        "encoder_hidden_states": encodings.texts([w.caption for w in windows]).to(device, dtype),
-        "encoder_hidden_states_image": encodings.stack(windows, "image").to(device, dtype),
-    }
-    return Batch(inputs, flow.velocity(clean, noise).to(device))
-
-
-def training_batch(config: TrialConfig, encodings: Encodings, plan: WindowPlan, step: int, slots: range) -> Batch:
-    """The windows, noise and times of these slots of one step: functions of (seed, step, slot) alone."""
-    picks = window_indices(config.seed, step, config.train.batch_size, len(plan.train))
-    windows = [plan.train[picks[slot]] for slot in slots]
-    shape = tuple(encodings.stack(windows[:1], "latents").shape[1:])
-    noise = torch.stack([flow.draw_noise(shape, config.seed, "noise", step, slot) for slot in slots])
-    times = [flow.draw_time(config.train, config.seed, step, slot) for slot in slots]
-    return make_batch(encodings, windows, noise, times, TORCH_DTYPE[config.model.dtype])
-
-
 def my_micro_batches(train: TrainConfig) -> list[range]:
     """This worker's slots of a step, cut into micro-batches."""
     share, micro = train.batch_size // dist.world_size(), zero.micro_batch(train, dist.world_size())
     first = dist.rank() * share
     return [range(start, start + micro) for start in range(first, first + share, micro)]
-
-
-def predict(model: Any, batch: Batch) -> torch.Tensor:
-    return model(**batch.inputs, return_dict=False)[0]
-
-
-@torch.no_grad()
-def heldout_loss(model: Any, config: TrialConfig, encodings: Encodings, windows: Sequence[Window]) -> float:
-    """Mean flow loss on the first `train.heldout_windows` of `windows`, at five fixed times.
-
-    The noise is keyed by window and time: the same for all trials of a study.
-
-    Batches are dealt to workers round robin; a worker without one repeats the first and does not count it,
-    because ZeRO-3 needs every worker in every forward.
-    """
-    windows = windows[: config.train.heldout_windows]
-    chunks = [list(windows[i : i + HELDOUT_BATCH]) for i in range(0, len(windows), HELDOUT_BATCH)]
-    jobs = [(chunk, t) for chunk in chunks for t in flow.HELDOUT_TIMES]
-    total = torch.zeros(2, dtype=torch.float64)
-    for turn in range(math.ceil(len(jobs) / dist.world_size())):
-        mine = turn * dist.world_size() + dist.rank()
-        chunk, t = jobs[mine if mine < len(jobs) else 0]
-        shape = tuple(encodings.stack(chunk[:1], "latents").shape[1:])
-        noise = torch.stack([flow.draw_noise(shape, "heldout", w.window_id, str(t)) for w in chunk])
-        batch = make_batch(encodings, chunk, noise, [t] * len(chunk), TORCH_DTYPE[config.model.dtype])
-        losses = flow.sample_losses(predict(model, batch), batch.target).double().cpu()
-        if mine < len(jobs):
-            total += torch.stack([losses.sum(), torch.tensor(float(len(losses)), dtype=torch.float64)])
-    total = dist.sum_over_workers(total)
-    return float(total[0] / total[1])
-
-
-def heldout_and_other_loss(
-    model: Any, config: TrialConfig, encodings: Encodings, plan: WindowPlan
-) -> tuple[float, float | None]:
-    """(loss on held-out windows, loss on the split "other" or None where the dataset has none)."""
-    other = heldout_loss(model, config, encodings, plan.other) if plan.other else None
-    return heldout_loss(model, config, encodings, plan.heldout), other
 
 
 def unfreeze(transformer: Any) -> lora.NamedParameters:
@@ -205,9 +129,9 @@ def train(
     engine, parameters, done = prepare(transformer, spec, folder)
     begun = time.perf_counter()
     log = TrainLog(folder.train_csv, done, write=dist.rank() == 0, mirror=mirror)
-    heldout = log.last_heldout
+    watched = plan.heldout[: settings.heldout_windows]
     if done == 0:
-        heldout = heldout_loss(engine, config, encodings, plan.heldout)
+        heldout = float(window_losses(engine, config, encodings, watched).mean())
         log.write(0, None, heldout, None, learning_rate(settings, 0), 0.0)
     for step in range(done, settings.steps):
         started = time.perf_counter()
@@ -223,7 +147,7 @@ def train(
         # once in a while: held-out loss (all workers)
         now = None
         if finished % settings.heldout_every == 0 or finished == settings.steps:
-            now = heldout = heldout_loss(engine, config, encodings, plan.heldout)
+            now = float(window_losses(engine, config, encodings, watched).mean())
         log.write(finished, loss, now, norm, learning_rate(settings, step), elapsed)
         report("train", finished, settings.steps, loss)
 
@@ -232,7 +156,6 @@ def train(
             state = zero.gather_state(engine, parameters)
             if dist.rank() == 0:
                 checkpoint.save(folder.checkpoints, state, finished, spec.trial_id)
-    other = heldout_loss(engine, config, encodings, plan.other) if plan.other else None
     last = log.mean_last_tenth(settings.steps)
     seconds = time.perf_counter() - begun
-    return Trained(engine, parameters, settings.steps, last, heldout, other, seconds, log.median_seconds)
+    return Trained(engine, parameters, settings.steps, last, seconds, log.median_seconds)

@@ -47,14 +47,6 @@ class TrainLog:
             with open(self.path, "a", newline="") as stream:
                 csv.DictWriter(stream, COLUMNS).writerow(row)
 
-    def _numbers(self, column: str) -> list[float]:
-        return [float(row[column]) for row in self.rows if row[column] != ""]
-
-    @property
-    def last_heldout(self) -> float | None:
-        values = self._numbers("heldout_loss")
-        return values[-1] if values else None
-
     @property
     def median_seconds(self) -> float | None:
         values = [float(row["seconds"]) for row in self.rows if row["loss"] != ""]

@@ -17,20 +17,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cinelora import dist, lora, scores, wan, zero
 from cinelora.base import SPENT, Base, load_base
 from cinelora.config import Dtype, Method, TrackingConfig
 from cinelora.encode import Encodings
+from cinelora.heldout import window_losses
 from cinelora.job import Job
 from cinelora.layout import StudyFolder
 from cinelora.records import TrialResult, TrialSpec, read_json, trial_from_dict, write_json
+from cinelora.scores import ClipScore
 from cinelora.scoring import generate_and_score, write_scored
 from cinelora.tracking import Tracker
-from cinelora.train import Report, Trained, heldout_and_other_loss, train
+from cinelora.train import Report, Trained, train
 from cinelora.windows import WindowPlan
 
+HELDOUT_LOSS = "heldout_loss"  # a clip score like any other, so it is compared in pairs
 TRACKED_CLIPS = 2  # videos a trial shows in W&B
 
 
@@ -72,7 +77,7 @@ def _open_model(
     if config.zero.stage == 3:  # the base may only fit sharded: an adapter at its zero start is the base exactly
         parameters = lora.attach(base.transformer, config.lora, config.seed)
         engine = zero.build_engine(base.transformer, parameters, config.train, config.zero, config.model.dtype)
-        return engine, Trained(engine, parameters, 0, None, None, None, 0.0, None)
+        return engine, Trained(engine, parameters, 0, None, 0.0, None)
     if config.model.dtype is not Dtype.float32:
         base.transformer.to(wan.TORCH_DTYPE[config.model.dtype])
     return base.transformer, None
@@ -91,15 +96,16 @@ def run_trial(job: Job, base: Base, report: Report, clock: Callable[[], float] =
     result, trained = None, None
     try:
         model, trained = _open_model(job, base, plan, encodings, report, tracker)
-        training = trained.seconds if trained else 0.0
-        losses = None
-        if spec.config.method is Method.base:
-            losses = heldout_and_other_loss(model, spec.config, encodings, plan)
+        seconds = {"train": trained.seconds if trained else 0.0}
+        begun = clock()
+        losses = window_losses(model, spec.config, encodings, plan.heldout)
+        other = window_losses(model, spec.config, encodings, plan.other)
+        seconds["evaluate"] = clock() - begun
         state, digest = checked_adapter(trained.parameters) if trained and trained.steps else ({}, "")
-        mine, generating, scoring = generate_and_score(job, base, model, plan, encodings, report)
+        mine, seconds["generate"], seconds["score"] = generate_and_score(job, base, model, plan, encodings, report)
         scored = mine.merge(dist.gather_objects(mine), order)
-        seconds = {"train": training, "generate": generating, "score": scoring}
-        result = describe(job, trained, losses, digest, len(scored.clip_ids), seconds)
+        scored.rows += [ClipScore(name, HELDOUT_LOSS, loss) for name, loss in zip(order, losses, strict=True)]
+        result = describe(job, trained, (losses, other), digest, len(scored.clip_ids), seconds)
         if dist.rank() == 0:
             is_lora = spec.config.method is Method.lora
             size = lora.save_adapter(folder.adapter, state, spec.config.lora) if is_lora else 0
@@ -122,12 +128,12 @@ def run_trial(job: Job, base: Base, report: Report, clock: Callable[[], float] =
 def describe(
     job: Job,
     trained: Trained | None,
-    base_losses: tuple[float | None, float | None] | None,
+    losses: tuple[NDArray[np.float64], NDArray[np.float64]],
     digest: str,
     clips: int,
     seconds: dict[str, float],
 ) -> TrialResult:
-    """The result record; `base_losses` are the base's own, who does not train.
+    """The result record; `losses` are those of the held-out windows and of the split "other", which may be empty.
 
     Bytes on disk and overhead are filled in by the worker that writes.
     """
@@ -145,12 +151,12 @@ def describe(
         learning_rate=config.train.learning_rate,
         seed=config.seed,
         steps=trained.steps if trained else 0,
-        trainable_parameters=trained.trainable_parameters if trained and not base_losses else 0,
+        trainable_parameters=trained.trainable_parameters if trained and config.method is not Method.base else 0,
         adapter_bytes=0,
         adapter_sha256=digest,
         train_loss=trained.train_loss if trained else None,
-        heldout_loss=base_losses[0] if base_losses else trained.heldout_loss if trained else None,
-        other_loss=base_losses[1] if base_losses else trained.other_loss if trained else None,
+        heldout_loss=float(losses[0].mean()),
+        other_loss=float(losses[1].mean()) if len(losses[1]) else None,
         clips=clips,
         seconds=seconds,
         seconds_per_step=trained.seconds_per_step if trained else None,

@@ -18,9 +18,8 @@ def identity(config: TrialConfig, fingerprints: dict[str, str]) -> dict[str, Any
     """What is hashed. The base has no adapter, no training and no seed; alpha counts only where it is read."""
     settings = to_dict(config, identity_only=True)
     if config.method is Method.base:
-        for name in ("lora", "zero", "seed"):
+        for name in ("lora", "zero", "seed", "train"):
             del settings[name]
-        settings["train"] = {"heldout_windows": config.train.heldout_windows}
     elif config.method is Method.full:
         del settings["lora"]
     elif config.lora.scaling is Scaling.alpha_equals_rank:

@@ -47,6 +47,7 @@ class Builder:
         write_samples(
             self.folder.reference(reference_key(spec("base"))), 0.0, {"consistency[mnv2]": 0.97, "motion[absdiff]": 2.1}
         )
+        write_rows(self.reference.clips, ["clip_id", "shot", "caption"], [(clip, clip, "a clip") for clip in CLIPS])
         for name in names:
             if name in only:
                 self.finish(spec(name, trained))
@@ -60,6 +61,7 @@ class Builder:
             "motion[absdiff]": MOTION[name],
             "consistency[mnv2]": CONSISTENCY[name],
             "image_similarity[mnv2]": 0.8,
+            "heldout_loss": HELDOUT[name],
         }
         write_samples(place, SHIFTS[name], means)
         write_json(place.spec, trial.to_json())

@@ -29,7 +29,7 @@ def test_trials_are_sorted_base_first(study: Path) -> None:
 def test_score_table_is_long(study: Path) -> None:
     table = score_table(load_study(study))
     assert tuple(table.columns) == COLUMNS
-    assert len(table) == 5 * 5 * len(CLIPS)  # trials, metrics, clips
+    assert len(table) == 5 * 6 * len(CLIPS)  # trials, metrics, clips
     psnr = table[(table.trial_id == "r4s1") & (table.metric == "psnr")]
     assert psnr["value"].tolist() == [12.875, 13.0, 13.125]
 

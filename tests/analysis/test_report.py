@@ -17,9 +17,9 @@ from analysis.report import main
 from analysis.scores import trial_scores
 from tests.analysis.paper_study import Builder
 
-FIGURES = ("quality_vs_rank", "learning_curves", "contact_sheet")
+FIGURES = ("quality_vs_rank", "differences", "learning_curves", "contact_sheet")
 FILES = {
-    *("rank_table.csv", "rank_table.md", "rank_table.tex", "scores.csv", "summary.md"),
+    *("rank_table.csv", "rank_table.md", "rank_table.tex", "differences.csv", "scores.csv", "summary.md"),
     *(f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "pdf")),
 }
 ROOT = Path(__file__).parents[2]

@@ -147,3 +147,23 @@ def test_matched_pairs_bias_the_mmd_unless_left_out() -> None:
     assert np.mean(kept) < -10 * error
     with pytest.raises(ValueError, match="equal counts"):
         polynomial_mmd(np.zeros((3, 1)), np.zeros((2, 1)), matched=True)
+
+
+def test_resamples_of_one_each_give_the_plain_distance() -> None:
+    random = np.random.default_rng(11)
+    x, y = random.normal(size=(6, 4)), random.normal(size=(6, 4)) + 0.5
+    grams = [distances.polynomial_kernel(a, b) for a, b in ((x, x), (y, y), (x, y))]
+    assert distances.resampled_mmd(*grams, np.ones((1, 6)))[0] == pytest.approx(polynomial_mmd(x, y, matched=True))
+
+
+def test_a_resample_never_pairs_a_clip_with_its_copies() -> None:
+    # clips 0 twice, 1 once, 2 once: pairs (0,1), (0,2) count twice, (1,2) once, in either order; 10 in all
+    x, y = np.array([[0.0], [1.0], [2.0]]), np.array([[1.0], [1.0], [3.0]])
+    k = [distances.polynomial_kernel(a, b, degree=1, coef0=0.0) for a, b in ((x, x), (y, y), (x, y))]
+    total = sum(
+        weight * (k[0][i, j] + k[1][i, j] - k[2][i, j] - k[2][j, i])
+        for i, j, weight in ((0, 1, 4), (0, 2, 4), (1, 2, 2))
+    )
+    assert distances.resampled_mmd(*k, [[2, 1, 1]])[0] == pytest.approx(total / 10)
+    with pytest.raises(ValueError, match="fewer than 2"):
+        distances.resampled_mmd(*k, [[3, 0, 0]])

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from cinelora import flow, lora
+from cinelora.batch import predict, training_batch
 from cinelora.config import LoraConfig
 from cinelora.encode import Encodings
 from cinelora.generate import starting_noise
 from cinelora.models import model_folder
-from cinelora.train import predict, training_batch
 from cinelora.wan import load_transformer
 from tests import tiny_study
 

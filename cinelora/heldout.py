@@ -1,0 +1,55 @@
+"""The flow loss of held-out windows: what an adapter has learnt, clip by clip, without generating anything.
+
+In: a model with its adapter in place, encodings, windows. Out: one loss per window, the mean over five fixed times.
+The noise is keyed by window and time, so windows are compared in pairs over all trials of a study.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cinelora import dist, flow
+from cinelora.batch import make_batch, predict
+from cinelora.config import TrialConfig
+from cinelora.encode import Encodings
+from cinelora.wan import TORCH_DTYPE
+from cinelora.windows import Window
+
+HELDOUT_BATCH = 8  # windows at a time; fixed, so the loss does not depend on the gang
+
+
+@torch.no_grad()
+def window_losses(
+    model: Any, config: TrialConfig, encodings: Encodings, windows: Sequence[Window]
+) -> NDArray[np.float64]:
+    """Mean flow loss over `flow.HELDOUT_TIMES` of each window, (N,); the same on every worker.
+
+    Batches are dealt to workers round robin; a worker without one repeats the first and does not count it,
+    because ZeRO-3 needs every worker in every forward.
+    """
+    starts = range(0, len(windows), HELDOUT_BATCH)
+    jobs = [(start, column) for start in starts for column in range(len(flow.HELDOUT_TIMES))]
+    table = torch.zeros(len(windows), len(flow.HELDOUT_TIMES), dtype=torch.float64)
+    for turn in range(math.ceil(len(jobs) / dist.world_size())):
+        mine = turn * dist.world_size() + dist.rank()
+        start, column = jobs[mine if mine < len(jobs) else 0]
+        chunk = list(windows[start : start + HELDOUT_BATCH])
+        losses = _batch_losses(model, config, encodings, chunk, flow.HELDOUT_TIMES[column])
+        if mine < len(jobs):
+            table[start : start + len(chunk), column] = losses
+    return np.asarray(dist.sum_over_workers(table).mean(1).numpy(), dtype=np.float64)
+
+
+def _batch_losses(
+    model: Any, config: TrialConfig, encodings: Encodings, windows: list[Window], time: float
+) -> torch.Tensor:
+    shape = tuple(encodings.stack(windows[:1], "latents").shape[1:])
+    noise = torch.stack([flow.draw_noise(shape, "heldout", w.window_id, str(time)) for w in windows])
+    batch = make_batch(encodings, windows, noise, [time] * len(windows), TORCH_DTYPE[config.model.dtype])
+    return flow.sample_losses(predict(model, batch), batch.target).double().cpu()
