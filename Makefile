@@ -59,6 +59,7 @@ test-fast: .venv/.dev fetch ## the tests without real sweeps
 base: fetch ## pretrain the small base again from nothing (hours; resumable)
 	@$(BIN)/python -m torch.distributed.run --standalone --nproc_per_node=$(WORKERS) \
 		-m cinelora.pretrain --out assets/wan-small --state $(CACHE)/pretrain --tnv2 $(CACHE)/weights/tnv2.safetensors
+	@$(BIN)/python -m analysis.pretraining $(CACHE)/pretrain --out assets/wan-small/curves.png
 
 bench: .venv/.runtime ## overhead per trial on a warm gang, printed
 	@$(BIN)/python -m benchmarks.overhead

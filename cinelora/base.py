@@ -5,15 +5,22 @@ In: a Job. Out: the loaded parts on this worker's device, and a key that says wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cinelora import dist, features, wan
+from cinelora.config import DataConfig
+from cinelora.encode import true_frames
 from cinelora.job import Job
 from cinelora.models import model_folder
-from cinelora.records import TrialSpec
+from cinelora.records import TrialSpec, content_hash, to_dict
 from cinelora.weights import WEIGHTS
+from cinelora.windows import Window
+
+TRUTH_BYTES = 2**28  # of decoded real clips kept in memory
 
 
 @dataclass
@@ -25,6 +32,19 @@ class Base:
     transformer: Any
     vae: Any
     nets: dict[str, Any]
+    _truth: dict[str, np.ndarray] = field(default_factory=dict)
+    _bytes: int = 0
+
+    def truth(self, data: DataConfig, window: Window) -> np.ndarray:
+        """The window's real frames, uint8 (F, H, W, 3); decoded once while TRUTH_BYTES hold them."""
+        key = content_hash([to_dict(data), window.window_id])
+        if key in self._truth:
+            return self._truth[key]
+        frames = true_frames(Path(data.path), data, window)
+        if self._bytes + frames.nbytes <= TRUTH_BYTES:
+            self._truth[key] = frames
+            self._bytes += frames.nbytes
+        return frames
 
 
 def base_key(spec: TrialSpec) -> tuple[str, str, bool]:

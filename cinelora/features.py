@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cinelora.errors import UserError
 from cinelora.records import file_sha256
@@ -159,7 +160,21 @@ def load_net(name: str, path: Path | str, device: torch.device | str = "cpu") ->
         net = NETS[name]()
     tensors = load_file(Path(path))
     net.load_state_dict({key: tensors[key] for key in net.state_dict() if key in tensors}, assign=True)
-    return net.float().eval().requires_grad_(False).to(device)
+    net = net.float().eval().requires_grad_(False)
+    if name == "mnv2":  # 2.7 times as fast on a CPU, equal to 2e-5
+        _fold_norms(net)
+        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net.to(device)
+
+
+def _fold_norms(net: nn.Module) -> None:
+    """Multiply every batch norm into the convolution before it."""
+    for part in net.modules():
+        if isinstance(part, nn.Sequential):
+            for index in range(len(part) - 1):
+                conv, norm = part[index], part[index + 1]
+                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    part[index], part[index + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
 
 
 def _check_file(weights: Weights, path: Path) -> None:

@@ -9,20 +9,19 @@ from __future__ import annotations
 import csv
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cinelora import features, scores
 from cinelora.base import Base
-from cinelora.encode import Encodings, true_frames
+from cinelora.encode import Encodings
 from cinelora.generate import batches, generate
 from cinelora.job import Job
 from cinelora.layout import SampleFolder
 from cinelora.records import whole_file
 from cinelora.train import Report
-from cinelora.video import write_mp4
+from cinelora.video import write_clips
 from cinelora.windows import Window, WindowPlan
 
 OF_REAL_CLIPS = ("consistency[mnv2]", "motion[absdiff]")  # what a true clip can be asked without a rival
@@ -78,9 +77,8 @@ def write_reference(job: Job, base: Base) -> None:
     windows = list(job.windows().heldout)
     parts = []
     for chunk in batches(windows, config.sample.batch_size):
-        truth = np.stack([true_frames(Path(config.data.path), config.data, window) for window in chunk])
-        for window, frames in zip(chunk, truth, strict=True):
-            write_mp4(folder.sample(window.window_id), frames, config.data.fps)
+        truth = np.stack([base.truth(config.data, window) for window in chunk])
+        write_clips([folder.sample(window.window_id) for window in chunk], truth, config.data.fps)
         parts.append(score_batch(base, chunk, truth, truth, config.score.keep_first_frame))
     merged = total.merge(parts, [window.window_id for window in windows])
     merged.rows = [row for row in merged.rows if row.metric in OF_REAL_CLIPS]
@@ -107,14 +105,13 @@ def generate_and_score(
     def flush() -> None:
         chunk = [window for window, _ in pending]
         made = np.stack([frames for _, frames in pending])
-        truth = np.stack([true_frames(Path(config.data.path), config.data, window) for window in chunk])
+        truth = np.stack([base.truth(config.data, window) for window in chunk])
         part = score_batch(base, chunk, made, truth, config.score.keep_first_frame)
         mine.clip_ids += part.clip_ids
         mine.rows += part.rows
         for name, rows in part.features.items():
             mine.features[name] += rows
-        for window, frames in pending:
-            write_mp4(folder.sample(window.window_id), frames, config.data.fps)
+        write_clips([folder.sample(window.window_id) for window in chunk], made, config.data.fps)
         pending.clear()
 
     for item in clips:

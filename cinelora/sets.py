@@ -63,15 +63,14 @@ def ensure(name: str, cache_dir: Path) -> Path:
 def write_set(folder: Path, parts: tuple[Part, ...]) -> None:
     """Draw the clips and write them with `metadata.csv` (video, prompt, shot, split)."""
     from cinelora.synthetic import make_clip
-    from cinelora.video import write_mp4
+    from cinelora.video import write_clips
 
     rows = []
     for part in parts:
-        for index in range(part.count):
-            frames, caption = make_clip(part.domain, part.seed, index)
-            name = f"{part.split}-{part.domain}-{index:03d}"
-            write_mp4(folder / f"{name}.mp4", frames, FPS)
-            rows.append([f"{name}.mp4", caption, name, part.split])
+        names = [f"{part.split}-{part.domain}-{index:03d}" for index in range(part.count)]
+        made = [make_clip(part.domain, part.seed, index) for index in range(part.count)]
+        write_clips([folder / f"{name}.mp4" for name in names], [frames for frames, _ in made], FPS)
+        rows += [[f"{name}.mp4", caption, name, part.split] for name, (_, caption) in zip(names, made, strict=True)]
     with open(folder / "metadata.csv", "w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["video", "prompt", "shot", "split"])

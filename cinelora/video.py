@@ -7,10 +7,12 @@ Raises UserError naming the file when it cannot be read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import repeat
 from pathlib import Path
 
 import av
@@ -118,6 +120,12 @@ def write_mp4(path: Path, frames: NDArray[np.uint8], fps: float) -> None:
             frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             container.mux(stream.encode(frame.reformat(format="yuv420p", interpolation=_EXACT)))
         container.mux(stream.encode(None))
+
+
+def write_clips(paths: Sequence[Path], clips: Iterable[NDArray[np.uint8]], fps: float) -> None:
+    """`write_mp4` of each clip, side by side: most of the time of a short clip is waiting for the disk."""
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        list(pool.map(write_mp4, paths, clips, repeat(fps)))
 
 
 def resize_rgb(image: NDArray[np.uint8], height: int, width: int, resize: Resize) -> NDArray[np.uint8]:

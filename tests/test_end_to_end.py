@@ -32,28 +32,38 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (CACHE / "fetched.json").exists(), reason="no sample clips: run `make fetch`")
-def test_quick(tmp_path: Path) -> None:
-    study = tmp_path / "quick"
-    place = ["launch.sweep", "+study=quick", f"cache_dir={CACHE}", f"study_dir={study}"]
+@pytest.mark.parametrize(
+    ("name", "smaller", "ranks", "beside"),
+    [
+        ("quick", ["lora.rank=1,16", "seed=0", "data.max_heldout_windows=12"], (1, 16), 2),
+        ("clips", ["lora.rank=4,8", "seed=0"], (4, 8), 0),
+    ],
+)
+def test_study(tmp_path: Path, name: str, smaller: list[str], ranks: tuple[int, ...], beside: int) -> None:
+    study, trials = tmp_path / name, 1 + len(ranks) + beside
+    place = ["launch.sweep", f"+study={name}", f"cache_dir={CACHE}", f"study_dir={study}", *smaller]
     planned = run(*place, "plan_only=true")
-    assert "7 trials: 0 done, 7 to run" in planned and not study.exists()
-    assert "7 of 7 trials done" in run(*place)
-    assert "7 trials: 7 done, 0 to run" in run(*place, "plan_only=true")
+    assert f"{trials} trials: 0 done, {trials} to run" in planned and not study.exists()
+    assert f"{trials} of {trials} trials done" in run(*place)
+    assert f"{trials} trials: {trials} done, 0 to run" in run(*place, "plan_only=true")
 
     results = [read_json(path) for path in study.glob("trials/*/result.json")]
-    base = next(result for result in results if result["rank"] == 0)
-    assert sorted((r["rank"], r["seed"]) for r in results) == [(0, 0)] + [(r, s) for r in (4, 8, 16) for s in (0, 1)]
-    for result in results:
+    base = next(result for result in results if result["method"] == "base")
+    grid = [result for result in results if result["method"] == "lora" and not result["arm"]]
+    assert sorted(result["rank"] for result in grid) == list(ranks) and len(results) == trials
+    for result in grid:
+        rows = read_csv(study / "trials" / result["trial_id"] / "train.csv")
+        assert float(rows[0]["heldout_loss"]) == base["heldout_loss"], "an adapter at its start is the base"
+        assert result["heldout_loss"] < 0.95 * base["heldout_loss"], "the base learns these clips"
+        assert result["trainable_parameters"] == 6144 * result["rank"]
         assert result["clips"] == base["clips"] >= 12
-        if result["rank"]:
-            rows = read_csv(study / "trials" / result["trial_id"] / "train.csv")
-            assert float(rows[0]["heldout_loss"]) == base["heldout_loss"], "an adapter at its start is the base"
-            assert result["heldout_loss"] < base["heldout_loss"]
-            assert result["trainable_parameters"] == 6144 * result["rank"]
 
     printed = run("analysis.report", str(study))
     table = read_csv(study / "report" / "rank_table.csv")
-    assert len(table) >= 4 and "rank_table.md" in printed and "quality_vs_rank.png" in printed
-    for name in ("rank_table.md", "rank_table.tex", "quality_vs_rank.png", "learning_curves.png", "contact_sheet.png"):
-        assert (study / "report" / name).stat().st_size > 0
+    assert len(table) == trials + 1 and "Against the base" in printed and "quality_vs_rank.png" in printed
+    found = read_csv(study / "report" / "differences.csv")
+    losses = {row["row"]: row for row in found if row["score"] == "heldout_loss"}
+    assert all(losses[f"rank {rank}"]["verdict"] == "better" for rank in ranks)
+    for file in ("rank_table.md", "rank_table.tex", "quality_vs_rank.png", "learning_curves.png", "contact_sheet.png"):
+        assert (study / "report" / file).stat().st_size > 0
     assert list(study.glob("wandb/offline-run-*/*.wandb")), "each trial is an offline W&B run"
