@@ -1,9 +1,9 @@
 """Each row of the rank table against the base: paired differences with 95 % intervals.
 
 In: `Study`, `Estimates`. Out: `Difference` records, as CSV and as lines to read. Pure: no files.
-Row and base are compared clip by clip: same first frame, caption, starting noise. A draw resamples training seeds,
-then shots, then clips (`analysis/resample.py`) and takes the difference inside the draw. The base has no seed.
-The reference that standardises features is held fixed. Several shots of few clips make wide intervals: as it is.
+Row and base are compared clip by clip: same first frame, caption, starting noise; `analysis/intervals.py` says what
+another training seed and other shots would have given. The base has no seed. A distance between sets becomes one
+value a clip by the jackknife; the reference that standardises its features is held fixed.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.estimates import Estimates, Row
+from analysis.intervals import LEVEL, crossed_interval
 from analysis.load import Study, Trial
-from analysis.resample import LEVEL, clip_counts, interval, seed_weights
 from analysis.scores import CLIP_SCORES, DIRECTIONS, HIGHER, LOWER
-from cinelora.distances import polynomial_kernel, resampled_mmd, standardise
+from cinelora.distances import polynomial_kernel, standardise
 from cinelora.records import reference_key
 
 Array = NDArray[np.float64]
@@ -39,7 +39,7 @@ class Difference:
     low: float
     high: float
     seeds: int
-    clips: int
+    shots: int
 
     @property
     def verdict(self) -> str:
@@ -51,75 +51,69 @@ class Difference:
 
 
 def differences(study: Study, estimates: Estimates) -> tuple[Difference, ...]:
-    """Every row with finished trials against the base, every score that can be resampled; () without a base."""
+    """Every row with finished trials against the base, every score that has a value per clip; () without a base."""
     trials = {trial.spec.trial_id: trial for trial in study.trials}
     base = next((trials[row.trial_ids[0]] for row in estimates.rows if row.is_base and row.done), None)
-    if base is None or len(estimates.scores.clips) < 2:
+    if base is None or len(estimates.scores.clips) < 3:
         return ()
-    clips = estimates.scores.clips
-    counts = clip_counts([study.reference.shots.get(clip, clip) for clip in clips])
-    counts = counts[(counts > 0).sum(1) > 1]  # a draw of one clip alone has no pairs
     found = []
     for row in estimates.rows:
         if row.done and not row.is_base:
-            own = [trials[trial_id] for trial_id in row.trial_ids]
-            found += _of_row(study, row, base, own, clips, counts)
+            found += _of_row(study, row, base, [trials[trial_id] for trial_id in row.trial_ids], estimates.scores.clips)
     return tuple(found)
 
 
-def _of_row(
-    study: Study, row: Row, base: Trial, own: list[Trial], clips: tuple[str, ...], counts: Array
-) -> list[Difference]:
-    ways: dict[str, Callable[[Trial], tuple[float, Array] | None]] = {
-        score: partial(_mean_of, score, clips, counts) for score in CLIP_SCORES
+def _of_row(study: Study, row: Row, base: Trial, own: list[Trial], clips: tuple[str, ...]) -> list[Difference]:
+    ways: dict[str, Callable[[Trial], Array | None]] = {
+        score: partial(_clip_values, score, clips) for score in CLIP_SCORES
     }
-    ways["kvd[tnv2]"] = partial(_kernel_distance, study, clips, counts)
-    weights = seed_weights(len(own), len(counts))
+    ways["kvd[tnv2]"] = partial(kernel_values, study, clips)
+    shots = [study.reference.shots[clip] for clip in clips]
     out = []
-    for score in DIRECTIONS:
-        if score not in ways:
-            continue
+    for score in (name for name in DIRECTIONS if name in ways):
         before, after = ways[score](base), [ways[score](trial) for trial in own]
         known = [each for each in after if each is not None]
-        if before is None or len(known) < len(own):
-            continue
-        draws = sum(weights[:, index] * each[1] for index, each in enumerate(known)) - before[1]
-        value = float(np.mean([each[0] for each in known])) - before[0]
-        low, high = interval(np.asarray(draws))
-        out.append(Difference(row.name, score, value, low, high, len(own), len(clips)))
+        if before is not None and len(known) == len(own):
+            found = crossed_interval(np.stack(known) - before, shots)
+            out.append(Difference(row.name, score, found.mean, found.low, found.high, found.seeds, found.shots))
     return out
 
 
-def _mean_of(score: str, clips: tuple[str, ...], counts: Array, trial: Trial) -> tuple[float, Array] | None:
-    """(mean over clips, mean in each draw) of a clip score."""
+def _clip_values(score: str, clips: tuple[str, ...], trial: Trial) -> Array | None:
     if score not in trial.scores:
         return None
-    values = np.array([trial.scores[score][clip] for clip in clips])
-    return float(values.mean()), counts @ values / counts.sum(1)
+    return np.array([trial.scores[score][clip] for clip in clips], dtype=np.float64)
 
 
-def _kernel_distance(study: Study, clips: tuple[str, ...], counts: Array, trial: Trial) -> tuple[float, Array] | None:
-    """(kvd[tnv2], the same in each draw)."""
+def kernel_values(study: Study, clips: tuple[str, ...], trial: Trial) -> Array | None:
+    """kvd[tnv2] as one value a clip, (N,): jackknife pseudo-values, whose mean is the distance itself.
+
+    N times the distance minus N - 1 times the distance without the clip (Efron and Stein 1981), from one kernel
+    matrix: leaving out clip i takes its row and column away.
+    """
     reference = study.references[reference_key(trial.spec)].features.get("tnv2")
     made = trial.features.get("tnv2")
     if reference is None or made is None:
         return None
     rows = (reference.of(clips), made.of(clips))
     if not all(np.isfinite(each).all() for each in rows):
-        return None
+        return np.full(len(clips), np.nan)
     x, y = standardise(*rows)
-    grams = polynomial_kernel(x, x), polynomial_kernel(y, y), polynomial_kernel(x, y)
-    whole = resampled_mmd(*grams, np.ones((1, len(clips))))
-    return float(whole[0]), resampled_mmd(*grams, counts)
+    between = polynomial_kernel(x, y)
+    pairs = polynomial_kernel(x, x) + polynomial_kernel(y, y) - between - between.T
+    np.fill_diagonal(pairs, 0.0)
+    count, total, row_sums = len(clips), pairs.sum(), pairs.sum(1)
+    without = (total - 2 * row_sums) / ((count - 1) * (count - 2))
+    return np.asarray(total / (count - 1) - (count - 1) * without, dtype=np.float64)
 
 
 def differences_csv(found: tuple[Difference, ...]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["row", "score", "difference", "low", "high", "verdict", "seeds", "clips"])
+    writer.writerow(["row", "score", "difference", "low", "high", "verdict", "seeds", "shots"])
     for each in found:
         numbers = [f"{number:.9g}" for number in (each.value, each.low, each.high)]
-        writer.writerow([each.row, each.score, *numbers, each.verdict, each.seeds, each.clips])
+        writer.writerow([each.row, each.score, *numbers, each.verdict, each.seeds, each.shots])
     return stream.getvalue()
 
 
@@ -136,8 +130,8 @@ def heading(found: tuple[Difference, ...]) -> str:
     """What the lines are, with what they rest on."""
     seeds = "/".join(dict.fromkeys(str(each.seeds) for each in found))
     return (
-        f"Against the base: paired difference over {found[0].clips} clips, {LEVEL:.0%} interval "
-        f"(seeds, shots and clips resampled; {seeds} seeds; an interval from one seed knows nothing of the next)"
+        f"Against the base: paired difference, {LEVEL:.0%} interval over {found[0].shots} shots and {seeds} training "
+        "seeds (from one seed it knows nothing of the next)"
     )
 
 

@@ -1,0 +1,75 @@
+"""Intervals for a mean over training seeds and clips, where every seed was asked for the same clips.
+
+In: values (S seeds, N clips), the source shot of each clip. Out: mean and 95 % interval. Pure NumPy and SciPy.
+
+The model is crossed random effects, value = mean + seed + shot + rest: what another training seed and other shots
+would have given. With S seeds and M shots and their mean squares A (seeds), B (shots), E (rest), the variance of the
+mean is (A + B - E) / (S M), its degrees of freedom Satterthwaite's (1946; Searle, Casella, McCulloch: Variance
+Components, 1992, chapter 5). Resampling seeds and clips instead covers 81 % instead of 95 % at three seeds that
+differ (docs/decisions.md), since no percentile of three numbers can know how little three numbers say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Array = NDArray[np.float64]
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """`seeds` and `shots` are what it rests on; from one seed it knows nothing of the next."""
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+    shots: int
+
+
+def crossed_interval(values: Array, shots: Sequence[str], level: float = LEVEL) -> Interval:
+    """Mean of (S, N) and its interval. Clips of one shot are one observation; a single shot counts by its clips.
+
+    NaN where any value is NaN. ValueError: fewer than two clips, or not one shot per clip.
+    """
+    if values.ndim != 2 or values.shape[1] < 2 or values.shape[1] != len(shots):
+        raise ValueError(f"values {values.shape} for {len(shots)} shots: give (seeds, clips), 2 clips or more")
+    by_shot = _shot_values(values, shots)
+    seeds, columns = by_shot.shape
+    mean = float(values.mean())
+    variance, freedom = _variance(by_shot)
+    half = float(stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(variance)) if variance > 0 else 0.0 * variance
+    return Interval(mean, mean - half, mean + half, seeds, columns)
+
+
+def _shot_values(values: Array, shots: Sequence[str]) -> Array:
+    """(S, M) with the mean of `values` as their mean: a shot's deviation counts by its number of clips."""
+    names, member = np.unique(np.asarray(shots), return_inverse=True)
+    if len(names) < 2:
+        return values
+    totals = np.zeros((len(values), len(names)))
+    deviations = values - values.mean()
+    for index in range(len(names)):
+        totals[:, index] = deviations[:, member == index].sum(1)
+    return np.asarray(values.mean() + totals * (len(names) / len(shots)), dtype=np.float64)
+
+
+def _variance(values: Array) -> tuple[float, float]:
+    """(variance of the mean of (S, M), its degrees of freedom)."""
+    seeds, columns = values.shape
+    mean, rows, cols = values.mean(), values.mean(1), values.mean(0)
+    of_columns = seeds * np.square(cols - mean).sum() / (columns - 1)
+    if seeds == 1:
+        return float(of_columns / columns), columns - 1.0
+    of_seeds = columns * np.square(rows - mean).sum() / (seeds - 1)
+    rest = np.square(values - rows[:, None] - cols + mean).sum() / ((seeds - 1) * (columns - 1))
+    # the estimate may fall below what either source alone says; it is then taken at that
+    total = max(of_seeds + of_columns - rest, of_seeds, of_columns)
+    spread = of_seeds**2 / (seeds - 1) + of_columns**2 / (columns - 1) + rest**2 / ((seeds - 1) * (columns - 1))
+    return float(total / (seeds * columns)), float(total**2 / spread) if spread > 0 else 1.0
