@@ -39,9 +39,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Pretrain the small base model.")
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
     parser.add_argument("--state", type=Path, default=Path(".cache/pretrain"), help="checkpoints and logs")
-    parser.add_argument("--vae-steps", type=int, default=6000)
-    parser.add_argument("--denoiser-steps", type=int, default=12000)
-    parser.add_argument("--clips", type=int, default=8192, help="clips that the denoiser is trained on")
+    parser.add_argument("--vae-steps", type=int, default=2600)
+    parser.add_argument("--denoiser-steps", type=int, default=15000)
+    parser.add_argument("--clips", type=int, default=14000, help="clips that the denoiser is trained on")
     parser.add_argument(
         "--tnv2", type=Path, default=None, help="TransNetV2 weights (`make fetch`), for kvd in merit.json"
     )
