@@ -56,7 +56,7 @@ def run(root: Path, stage: int) -> list[tuple[str, int, float, float]]:
             end = next(e for e in events if e["event"] == "done" and e["trial_id"] == event["trial_id"])
             seconds = read_json(study / "trials" / event["trial_id"] / "result.json")["seconds"]
             whole = end["time"] - event["time"]
-            work = sum(seconds[part] for part in ("train", "generate", "score"))
+            work = sum(seconds[part] for part in ("train", "evaluate", "generate", "score"))
             rows.append((event["trial_id"], event["pids"][0], whole, whole - work))
     return rows
 
