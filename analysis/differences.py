@@ -2,29 +2,23 @@
 
 In: `Study`, `Estimates`. Out: `Difference` records, as CSV and as lines to read. Pure: no files.
 Row and base are compared clip by clip: same first frame, caption, starting noise; `analysis/intervals.py` says what
-another training seed and other shots would have given. The base has no seed. A distance between sets becomes one
-value a clip by the jackknife; the reference that standardises its features is held fixed.
+another training seed and other shots would have given. The base has no seed.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
+from analysis.clipvalues import clip_values
 from analysis.estimates import Estimates, Row
 from analysis.intervals import LEVEL, crossed_interval
 from analysis.load import Study, Trial
-from analysis.scores import CLIP_SCORES, DIRECTIONS, HIGHER, LOWER
-from cinelora.distances import polynomial_kernel, standardise
-from cinelora.records import reference_key
+from analysis.scores import DIRECTIONS, HIGHER, LOWER
 
-Array = NDArray[np.float64]
 COMPARED = ("heldout_loss", "kvd[tnv2]", "psnr")  # scores told in words; the CSV has all
 DIGITS = 3  # significant, of a difference
 
@@ -64,10 +58,7 @@ def differences(study: Study, estimates: Estimates) -> tuple[Difference, ...]:
 
 
 def _of_row(study: Study, row: Row, base: Trial, own: list[Trial], clips: tuple[str, ...]) -> list[Difference]:
-    ways: dict[str, Callable[[Trial], Array | None]] = {
-        score: partial(_clip_values, score, clips) for score in CLIP_SCORES
-    }
-    ways["kvd[tnv2]"] = partial(kernel_values, study, clips)
+    ways = clip_values(study, clips)
     shots = [study.reference.shots[clip] for clip in clips]
     out = []
     for score in (name for name in DIRECTIONS if name in ways):
@@ -77,34 +68,6 @@ def _of_row(study: Study, row: Row, base: Trial, own: list[Trial], clips: tuple[
             found = crossed_interval(np.stack(known) - before, shots)
             out.append(Difference(row.name, score, found.mean, found.low, found.high, found.seeds, found.shots))
     return out
-
-
-def _clip_values(score: str, clips: tuple[str, ...], trial: Trial) -> Array | None:
-    if score not in trial.scores:
-        return None
-    return np.array([trial.scores[score][clip] for clip in clips], dtype=np.float64)
-
-
-def kernel_values(study: Study, clips: tuple[str, ...], trial: Trial) -> Array | None:
-    """kvd[tnv2] as one value a clip, (N,): jackknife pseudo-values, whose mean is the distance itself.
-
-    N times the distance minus N - 1 times the distance without the clip (Efron and Stein 1981), from one kernel
-    matrix: leaving out clip i takes its row and column away.
-    """
-    reference = study.references[reference_key(trial.spec)].features.get("tnv2")
-    made = trial.features.get("tnv2")
-    if reference is None or made is None:
-        return None
-    rows = (reference.of(clips), made.of(clips))
-    if not all(np.isfinite(each).all() for each in rows):
-        return np.full(len(clips), np.nan)
-    x, y = standardise(*rows)
-    between = polynomial_kernel(x, y)
-    pairs = polynomial_kernel(x, x) + polynomial_kernel(y, y) - between - between.T
-    np.fill_diagonal(pairs, 0.0)
-    count, total, row_sums = len(clips), pairs.sum(), pairs.sum(1)
-    without = (total - 2 * row_sums) / ((count - 1) * (count - 2))
-    return np.asarray(total / (count - 1) - (count - 1) * without, dtype=np.float64)
 
 
 def differences_csv(found: tuple[Difference, ...]) -> str:

@@ -48,6 +48,33 @@ def crossed_interval(values: Array, shots: Sequence[str], level: float = LEVEL) 
     return Interval(mean, mean - half, mean + half, seeds, columns)
 
 
+def clips_needed(values: Array, shots: Sequence[str], level: float = LEVEL, most: int = 5000) -> int | None:
+    """How many shots, seeds as they are, would clear the mean of zero at the variances seen; None above `most`."""
+    by_shot = _shot_values(values, shots)
+    return _first_clear(by_shot, level, [(len(values), count) for count in range(by_shot.shape[1], most + 1)], 1)
+
+
+def seeds_needed(values: Array, shots: Sequence[str], level: float = LEVEL, most: int = 50) -> int | None:
+    """How many training seeds, shots as they are, would do it; None above `most`, and from one seed."""
+    by_shot = _shot_values(values, shots)
+    if len(values) < 2:
+        return None
+    return _first_clear(by_shot, level, [(count, by_shot.shape[1]) for count in range(len(values), most + 1)], 0)
+
+
+def _first_clear(values: Array, level: float, sizes: list[tuple[int, int]], axis: int) -> int | None:
+    """The first size whose expected interval around the mean of `values` leaves zero out."""
+    seeds, columns = values.shape
+    of_seeds, of_columns, rest = _mean_squares(values)
+    own = max(0.0, (of_seeds - rest) / columns), max(0.0, (of_columns - rest) / seeds)
+    for size in sizes:
+        squares = (size[1] * own[0] + rest, size[0] * own[1] + rest, rest)
+        variance, freedom = _combined(squares, *size)
+        if variance > 0 and abs(values.mean()) > stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(variance):
+            return size[axis]
+    return None
+
+
 def _shot_values(values: Array, shots: Sequence[str]) -> Array:
     """(S, M) with the mean of `values` as their mean: a shot's deviation counts by its number of clips."""
     names, member = np.unique(np.asarray(shots), return_inverse=True)
@@ -62,14 +89,26 @@ def _shot_values(values: Array, shots: Sequence[str]) -> Array:
 
 def _variance(values: Array) -> tuple[float, float]:
     """(variance of the mean of (S, M), its degrees of freedom)."""
+    return _combined(_mean_squares(values), *values.shape)
+
+
+def _mean_squares(values: Array) -> tuple[float, float, float]:
+    """Mean squares of seeds, columns and rest of (S, M); from one seed all is of the columns."""
     seeds, columns = values.shape
     mean, rows, cols = values.mean(), values.mean(1), values.mean(0)
     of_columns = seeds * np.square(cols - mean).sum() / (columns - 1)
     if seeds == 1:
-        return float(of_columns / columns), columns - 1.0
+        return 0.0, float(of_columns), 0.0
     of_seeds = columns * np.square(rows - mean).sum() / (seeds - 1)
     rest = np.square(values - rows[:, None] - cols + mean).sum() / ((seeds - 1) * (columns - 1))
+    return float(of_seeds), float(of_columns), float(rest)
+
+
+def _combined(squares: tuple[float, float, float], seeds: int, columns: int) -> tuple[float, float]:
+    of_seeds, of_columns, rest = squares
+    if seeds == 1:
+        return of_columns / columns, columns - 1.0
     # the estimate may fall below what either source alone says; it is then taken at that
     total = max(of_seeds + of_columns - rest, of_seeds, of_columns)
     spread = of_seeds**2 / (seeds - 1) + of_columns**2 / (columns - 1) + rest**2 / ((seeds - 1) * (columns - 1))
-    return float(total / (seeds * columns)), float(total**2 / spread) if spread > 0 else 1.0
+    return total / (seeds * columns), total**2 / spread if spread > 0 else 1.0

@@ -23,6 +23,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from analysis import figures
+from analysis.answer import answers, sentence
 from analysis.captions import BANNER, protocol_lines
 from analysis.differences import COMPARED, Difference, differences, differences_csv, heading, sentences
 from analysis.estimates import Estimates, estimate
@@ -61,17 +62,23 @@ def report(root: Path, out: Path | None = None) -> Path:
     estimates = estimate(study, trial_scores(study))
     table = rank_table(study, estimates)
     found = differences(study, estimates)
+    told = [sentence(answer) for answer in answers(study, estimates)]
     place = study.folder.report if out is None else out
     drawn = draw(study, estimates, found, place)
-    for name, text in texts(study, estimates, table, found, drawn).items():
+    for name, text in texts(study, estimates, table, found, told, drawn).items():
         with whole_file(place / name) as path:
             path.write_text(text)
-    _tell(table, found, place, drawn)
+    _tell(table, found, told, place, drawn)
     return place
 
 
 def texts(
-    study: Study, estimates: Estimates, table: Table, found: tuple[Difference, ...], drawn: Sequence[str]
+    study: Study,
+    estimates: Estimates,
+    table: Table,
+    found: tuple[Difference, ...],
+    told: Sequence[str],
+    drawn: Sequence[str],
 ) -> dict[str, str]:
     """File name -> content of everything that is not a picture."""
     return {
@@ -80,7 +87,7 @@ def texts(
         "rank_table.tex": latex(table),
         "scores.csv": scores_csv(study, estimates.scores),
         "differences.csv": differences_csv(found),
-        "summary.md": summary(study, table, found, drawn),
+        "summary.md": summary(study, table, found, told, drawn),
     }
 
 
@@ -102,7 +109,9 @@ def scores_csv(study: Study, scores: TrialScores) -> str:
     return stream.getvalue()
 
 
-def summary(study: Study, table: Table, found: tuple[Difference, ...], drawn: Sequence[str]) -> str:
+def summary(
+    study: Study, table: Table, found: tuple[Difference, ...], told: Sequence[str], drawn: Sequence[str]
+) -> str:
     """One page: what is missing first, then the table, the figures, the recorded protocols."""
     parts = [f"# {study.name}"]
     if table.banner:
@@ -110,6 +119,7 @@ def summary(study: Study, table: Table, found: tuple[Difference, ...], drawn: Se
     parts.append(f"{len(study.trials)} of {len(study.specs)} planned trials have finished.")
     if table.missing:
         parts.append("Missing:\n\n" + "\n".join(f"- {line}" for line in table.missing))
+    parts += [f"- {line}" for line in told]
     body = markdown(table).partition("\n\n")[2].strip()
     parts.append(body.removeprefix(f"**{table.banner}**").strip() if table.banner else body)
     if found:
@@ -203,7 +213,7 @@ def _sheet(study: Study, estimates: Estimates) -> Figure | None:
     return figure
 
 
-def _tell(table: Table, found: tuple[Difference, ...], place: Path, drawn: Sequence[str]) -> None:
+def _tell(table: Table, found: tuple[Difference, ...], told: Sequence[str], place: Path, drawn: Sequence[str]) -> None:
     if table.banner:
         print(table.banner)
     if table.missing:
@@ -212,6 +222,8 @@ def _tell(table: Table, found: tuple[Difference, ...], place: Path, drawn: Seque
     if found:
         print(textwrap.fill(heading(found), 100))
         print(*(f"  {line}" for line in sentences(found)), sep="\n")
+    for line in told:
+        print(textwrap.fill(line, 100, subsequent_indent="  "))
     print(f"table:   {place / 'rank_table.md'}")
     for name in drawn:
         print(f"figure:  {place / name}.png")

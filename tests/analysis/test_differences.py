@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.differences import Difference, differences, differences_csv, kernel_values, sentences
+from analysis.clipvalues import kernel_values
+from analysis.differences import Difference, differences, differences_csv, sentences
 from analysis.estimates import estimate
 from analysis.intervals import crossed_interval
 from analysis.load import load_study

@@ -1,0 +1,162 @@
+"""The answer: the smallest rank that keeps most of the best rank's gain over the base, or that the data cannot tell.
+
+In: `Study`, `Estimates`, a score. Out: `Answer` records and sentences. Pure: no files.
+
+A rank is sufficient if its gain over the base is at least SHARE of every other rank's gain: for each rival the contrast
+gain - SHARE * rival's gain is taken clip by clip and seed by seed, and all contrasts must be clear of zero (one-sided
+5 %; an intersection of tests, each at its level, needs no correction: Berger 1982). It is insufficient if one contrast
+is clearly negative, corrected for the number of rivals. SHARE is fixed before looking, here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.clipvalues import Values, clip_values
+from analysis.estimates import Estimates, Row, series_of
+from analysis.intervals import Interval, clips_needed, crossed_interval, seeds_needed
+from analysis.load import Study, Trial
+from analysis.scores import DIRECTIONS, LOWER
+
+Array = NDArray[np.float64]
+SHARE = 0.9
+LEVEL = 0.9  # two-sided, so one-sided 5 %
+SCORES = ("kvd[tnv2]", "heldout_loss")
+SUFFICIENT, INSUFFICIENT, UNDECIDED = "sufficient", "insufficient", "undecided"
+
+
+@dataclass(frozen=True)
+class RankVerdict:
+    """`gain` over the base, in the direction that is better; `worst`: the contrast with its strongest rival."""
+
+    rank: int
+    gain: Interval
+    worst: Interval
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`more_clips` and `more_seeds`: what would show the rank that looks smallest; None where nothing would."""
+
+    score: str
+    series: str
+    ranks: tuple[RankVerdict, ...]
+    more_clips: int | None
+    more_seeds: int | None
+
+    @property
+    def smallest(self) -> RankVerdict | None:
+        return next((each for each in self.ranks if each.verdict == SUFFICIENT), None)
+
+
+def answers(study: Study, estimates: Estimates) -> tuple[Answer, ...]:
+    """One per score of SCORES and adapter series that has a base and two ranks of the same seeds."""
+    trials = {trial.spec.trial_id: trial for trial in study.trials}
+    base = next((trials[row.trial_ids[0]] for row in estimates.rows if row.is_base and row.done), None)
+    clips = estimates.scores.clips
+    if base is None or len(clips) < 3:
+        return ()
+    ways, out = clip_values(study, clips), []
+    shots = [study.reference.shots[clip] for clip in clips]
+    for series in series_of(estimates.rows):
+        rows = [row for row in estimates.rows if row.in_grid and row.series == series and row.done]
+        for score in SCORES:
+            gains = _gains(rows, trials, base, score, ways)
+            if len(gains) > 1:
+                out.append(_answer(score, series, gains, shots))
+    return tuple(out)
+
+
+def _gains(
+    rows: list[Row], trials: dict[str, Trial], base: Trial, score: str, ways: Mapping[str, Values]
+) -> dict[int, Array]:
+    """Rank -> gain over the base (S, N) on the seeds that every rank has; {} where there are none."""
+    of_score = ways[score]
+    before = of_score(base)
+    seeds = [{trials[trial_id].spec.config.seed for trial_id in row.trial_ids} for row in rows]
+    common = sorted(set.intersection(*seeds)) if seeds else []
+    if before is None or not common:
+        return {}
+    sign = -1.0 if DIRECTIONS[score] == LOWER else 1.0
+    gains: dict[int, Array] = {}
+    for row in rows:
+        by_seed = {trials[trial_id].spec.config.seed: trials[trial_id] for trial_id in row.trial_ids}
+        values = [found for seed in common if (found := of_score(by_seed[seed])) is not None]
+        if len(values) == len(common):
+            gains[row.key.rank] = sign * (np.stack(values) - before)
+    return gains
+
+
+def _answer(score: str, series: str, gains: dict[int, Array], shots: list[str]) -> Answer:
+    verdicts = tuple(_verdict(rank, gains, shots) for rank in sorted(gains))
+    more_clips = more_seeds = None
+    hopeful = next((each for each in verdicts if each.verdict == UNDECIDED and each.worst.mean > 0), None)
+    if hopeful is not None and all(each.verdict != SUFFICIENT for each in verdicts):
+        rival = _strongest(hopeful.rank, gains, shots)
+        contrast = gains[hopeful.rank] - SHARE * gains[rival]
+        more_clips, more_seeds = clips_needed(contrast, shots, LEVEL), seeds_needed(contrast, shots, LEVEL)
+    return Answer(score, series, verdicts, more_clips, more_seeds)
+
+
+def _contrasts(rank: int, gains: dict[int, Array], shots: list[str], level: float) -> dict[int, Interval]:
+    return {rival: crossed_interval(gains[rank] - SHARE * gains[rival], shots, level) for rival in gains}
+
+
+def _strongest(rank: int, gains: dict[int, Array], shots: list[str]) -> int:
+    """The rival whose contrast is least clear of zero; the rank itself where it hardly gains on the base."""
+    found = _contrasts(rank, gains, shots, LEVEL)
+    return min(found, key=lambda rival: found[rival].low)
+
+
+def _verdict(rank: int, gains: dict[int, Array], shots: list[str]) -> RankVerdict:
+    worst = _contrasts(rank, gains, shots, LEVEL)[_strongest(rank, gains, shots)]
+    corrected = 1 - (1 - LEVEL) / max(1, len(gains) - 1)
+    beaten = any(each.high < 0 for each in _contrasts(rank, gains, shots, corrected).values())
+    verdict = SUFFICIENT if worst.low > 0 else INSUFFICIENT if beaten else UNDECIDED
+    return RankVerdict(rank, crossed_interval(gains[rank], shots), worst, verdict)
+
+
+def sentence(answer: Answer) -> str:
+    """What a reader takes home, in one or two sentences."""
+    where = f"{answer.score}, {answer.series}" if answer.series else answer.score
+    gaining = [each for each in answer.ranks if each.gain.low > 0]
+    if not gaining:
+        return f"{where}: no rank is shown to gain on the base."
+    best = max(answer.ranks, key=lambda each: each.gain.mean)
+    smallest = answer.smallest
+    if smallest is None:
+        return (
+            f"{where}: undecided; rank {best.rank} gains most ({_numbers(best.gain)}), but no rank is shown to keep "
+            f"{SHARE:.0%} of every other's gain.{_more(answer)}"
+        )
+    lower = [each for each in answer.ranks if each.rank < smallest.rank]
+    open_ones = [str(each.rank) for each in lower if each.verdict == UNDECIDED]
+    told = (
+        f"{where}: rank {smallest.rank} is enough: it gains {_numbers(smallest.gain)} on the base and keeps at least "
+    )
+    told += f"{SHARE:.0%} of every other rank's gain"
+    if open_ones:
+        return f"{told}; whether {_either(open_ones)} would do is undecided."
+    return f"{told}; {_either([str(each.rank) for each in lower])} does not." if lower else f"{told}."
+
+
+def _either(ranks: list[str]) -> str:
+    return "rank " + " or ".join(filter(None, [", ".join(ranks[:-1]), ranks[-1]]))
+
+
+def _numbers(found: Interval) -> str:
+    return f"{found.mean:.3g} [{found.low:.3g}, {found.high:.3g}]"
+
+
+def _more(answer: Answer) -> str:
+    ways = [f"{answer.more_clips} held-out shots in all"] if answer.more_clips else []
+    ways += [f"{answer.more_seeds} seeds in all"] if answer.more_seeds else []
+    hopeful = next((each for each in answer.ranks if each.worst.mean > 0), None)
+    if hopeful is None or not ways:
+        return ""
+    return f" By the variances seen, {' or '.join(ways)} would show it for rank {hopeful.rank}."
