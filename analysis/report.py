@@ -31,6 +31,7 @@ from analysis.frames import contact_sheet
 from analysis.load import Study, load_study, score_table
 from analysis.render import latex, markdown, print_table
 from analysis.scores import TrialScores, trial_scores
+from analysis.spectra import spectra_csv
 from analysis.tables import Table, plain, rank_csv, rank_table
 from cinelora.errors import UserError
 from cinelora.records import whole_file
@@ -87,6 +88,7 @@ def texts(
         "rank_table.tex": latex(table),
         "scores.csv": scores_csv(study, estimates.scores),
         "differences.csv": differences_csv(found),
+        "spectra.csv": spectra_csv(study, estimates),
         "summary.md": summary(study, table, found, told, drawn),
     }
 

@@ -19,7 +19,15 @@ from tests.analysis.paper_study import Builder
 
 FIGURES = ("quality_vs_rank", "differences", "learning_curves", "contact_sheet")
 FILES = {
-    *("rank_table.csv", "rank_table.md", "rank_table.tex", "differences.csv", "scores.csv", "summary.md"),
+    *(
+        "rank_table.csv",
+        "rank_table.md",
+        "rank_table.tex",
+        "differences.csv",
+        "spectra.csv",
+        "scores.csv",
+        "summary.md",
+    ),
     *(f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "pdf")),
 }
 ROOT = Path(__file__).parents[2]
