@@ -74,10 +74,16 @@ def _set_scores(study: Study, scores: TrialScores) -> str:
         return ""
     net = "tnv2"
     dimensions = study.reference.features[net].values.shape[1]
+    biased = len(scores.clips) <= dimensions
+    doubt = (
+        f" With {len(scores.clips)} clips for {dimensions} dimensions fvd is mostly bias: rank by kvd."
+        if biased
+        else ""
+    )
     return (
         f"kvd[{net}]: unbiased polynomial MMD of degree 3, a clip never paired with its own truth, may be negative; "
         f"fvd[{net}]: Frechet distance, covariances divided by N-1; both on {dimensions} {NETS[net]} features "
-        f"standardised by the {scores.reference_clips} real clips of the reference."
+        f"standardised by the {scores.reference_clips} real clips of the reference.{doubt}"
     )
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from analysis.load import Study, Trial
 from cinelora.config import Method, TrialConfig
-from cinelora.distances import frechet_distance, polynomial_mmd, standardise
+from cinelora.distances import fit_gaussian, frechet_between, polynomial_mmd, standardise
 from cinelora.errors import UserError
 from cinelora.records import reference_key
 
@@ -41,7 +41,7 @@ MOTION = "motion[absdiff]"
 Array = NDArray[np.float64]
 SET_SCORES: Mapping[str, tuple[str, Callable[[Array, Array], float]]] = {
     "kvd[tnv2]": ("tnv2", lambda real, made: float(polynomial_mmd(real, made, degree=3, matched=True))),
-    "fvd[tnv2]": ("tnv2", lambda real, made: float(frechet_distance(real, made))),
+    "fvd[tnv2]": ("tnv2", lambda real, made: frechet_between(fit_gaussian(real), fit_gaussian(made))),
 }
 
 

@@ -1,10 +1,15 @@
 """Distances between two sets of feature vectors. NumPy only, float64 throughout.
 
 In: arrays (N, D) and (M, D), one row per clip; any real dtype. Out: one float per pair of sets.
-N, M count clips, D counts feature dimensions. No file, no device, no random number is touched.
+N, M count clips, D counts feature dimensions, K counts axes. No file, no device, no random number is touched.
+Spread and bias of these distances: `cinelora/resampling.py`; as streaming metrics: `cinelora/video_metrics.py`.
 """
 
 from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,30 +31,145 @@ def standardise(reference: ArrayLike, *others: ArrayLike) -> tuple[Array, ...]:
     Returns (reference, *others) in float64, same shapes. ValueError: fewer than 2 reference rows,
     unequal D, not 2-D, NaN or infinity.
     """
-    base = _features(reference, "reference")
-    rows = [_features(other, "features") for other in others]
+    base = checked_features(reference, "reference")
+    rows = [checked_features(other, "features") for other in others]
     for row in rows:
-        _same_dimension(base, row)
+        check_dimensions(base, row)
     mean = base.mean(axis=0)
     scale = _floored(base.std(axis=0, ddof=1))
     return tuple((row - mean) / scale for row in (base, *rows))
 
 
+class UnreliableDistance(UserWarning):
+    """The number is what its definition says, but the sets are too small or too flat for it to mean much."""
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """A fitted normal law. `factor.T @ factor` is the covariance (D, D), which is never formed.
+
+    Keeping the factor and not the covariance keeps the accuracy: singular values of a product of factors carry an
+    error of one rounding, square roots of eigenvalues of a product of covariances that of its square root.
+    """
+
+    count: int  # clips behind it, 2 or more
+    mean: Array  # (D,)
+    factor: Array  # (K, D)
+
+
+def fit_gaussian(x: ArrayLike) -> Gaussian:
+    """Mean and covariance (divisor N - 1) of `x` (N, D), the covariance as a factor of at most min(N, D) rows.
+
+    ValueError: fewer than 2 rows, not 2-D, NaN or infinity.
+    """
+    rows = checked_features(x, "x")
+    factor = (rows - rows.mean(axis=0)) / np.sqrt(len(rows) - 1)
+    if len(rows) > rows.shape[1]:
+        factor = np.linalg.qr(factor, mode="r")  # the same covariance in D rows
+    return Gaussian(len(rows), rows.mean(axis=0), np.asarray(factor, dtype=np.float64))
+
+
+def gaussian_of_moments(count: int, mean: ArrayLike, covariance: ArrayLike) -> Gaussian:
+    """From stored statistics: `mean` (D,) and symmetric `covariance` (D, D) of `count` clips.
+
+    Factored by one symmetric eigendecomposition; eigenvalues that rounding pushed below 0 count as 0. Rounding in
+    the covariance itself limits the distance to about 1e-7 of its trace where it has no full rank.
+    ValueError: shapes do not fit, NaN or infinity, not symmetric, an eigenvalue clearly below 0.
+    """
+    centre, square = np.asarray(mean, dtype=np.float64), np.asarray(covariance, dtype=np.float64)
+    if centre.ndim != 1 or square.shape != (len(centre), len(centre)) or count < 2:
+        raise ValueError(f"{count} clips, mean {centre.shape}, covariance {square.shape}: give 2 or more, (D,), (D, D)")
+    if not (np.isfinite(centre).all() and np.isfinite(square).all()):
+        raise ValueError("mean or covariance holds NaN or infinity")
+    size = float(np.abs(square).max(initial=0.0))
+    if not np.allclose(square, square.T, rtol=0, atol=1e-8 * size):
+        raise ValueError("the covariance is not symmetric")
+    values, vectors = np.linalg.eigh((square + square.T) / 2)
+    if values[0] < -1e-6 * size:
+        raise ValueError(f"the covariance has a negative eigenvalue, {values[0]:.3g}")
+    factor = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+    return Gaussian(count, centre, np.asarray(factor, dtype=np.float64))
+
+
+def frechet_between(a: Gaussian, b: Gaussian) -> float:
+    """Squared Frechet distance of two normal laws; 0 or more, rounding below 0 is returned as 0.
+
+    |mean a - mean b|^2 + tr(S) + tr(R) - 2 tr((S R)^(1/2)) for covariances S = A^T A and R = B^T B (Dowson and
+    Landau 1982; Heusel et al. 2017, arXiv 1706.08500, eq. 6). The eigenvalues of S R are the squared singular
+    values of A B^T, so the last trace is the sum of those: exact for any number of clips, no matrix root.
+    ValueError: unequal D.
+    """
+    check_dimensions(a.factor, b.factor)
+    shift = a.mean - b.mean
+    spread = float(np.square(a.factor).sum() + np.square(b.factor).sum())
+    cross = float(np.linalg.svd(a.factor @ b.factor.T, compute_uv=False).sum())
+    return max(0.0, float(shift @ shift) + spread - 2.0 * cross)
+
+
 def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
     """Squared Frechet distance of the Gaussians fitted to `x` (N, D) and `y` (M, D); 0 or more.
 
-    |mean x - mean y|^2 + tr(S) + tr(R) - 2 tr((S R)^(1/2)), covariances S and R with divisor N - 1
-    and M - 1 (Dowson and Landau 1982; Heusel et al. 2017, arXiv 1706.08500, eq. 6). Both ways to the
-    last term are exact; the cheaper one is taken. Rounding below 0 is returned as 0.
+    `frechet_between` of `fit_gaussian`: FVD when features come from I3D (Unterthiner et al. 2018, arXiv 1812.01717).
+    Warns `UnreliableDistance` where N or M is at most D (a covariance without full rank: mostly bias) and where
+    the rows of a set are all equal.
     ValueError: fewer than 2 rows in either, unequal D, not 2-D, NaN or infinity.
     """
-    a, b = _features(x, "x"), _features(y, "y")
-    _same_dimension(a, b)
-    shift = a.mean(axis=0) - b.mean(axis=0)
-    a_centred, b_centred = _scaled_deviations(a), _scaled_deviations(b)
-    cross = _cross_low_rank if min(len(a), len(b)) < a.shape[1] else _cross_eigh
-    spread = float(np.square(a_centred).sum() + np.square(b_centred).sum())
-    return max(0.0, float(shift @ shift) + spread - 2.0 * cross(a_centred, b_centred))
+    a, b = checked_features(x, "x"), checked_features(y, "y")
+    check_dimensions(a, b)
+    fitted = fit_gaussian(a), fit_gaussian(b)
+    warn_if_unreliable(*fitted)
+    return frechet_between(*fitted)
+
+
+def warn_if_unreliable(*laws: Gaussian, stacklevel: int = 3) -> None:
+    """One `UnreliableDistance` for too few clips, one for clips without spread, in the name of the caller's caller."""
+    dimensions = len(laws[0].mean)
+    count = min(law.count for law in laws)
+    if count <= dimensions:
+        text = f"{count} clips for {dimensions} dimensions: a Frechet distance is mostly bias up to n = d"
+        warnings.warn(text, UnreliableDistance, stacklevel=stacklevel)
+    if any(_is_flat(law) for law in laws):
+        text = "the features of a set are all equal: its covariance is 0, look at the feature net"
+        warnings.warn(text, UnreliableDistance, stacklevel=stacklevel)
+
+
+def _is_flat(law: Gaussian) -> bool:
+    """No spread beyond what rounding leaves of equal rows."""
+    return float(np.abs(law.factor).max(initial=0.0)) <= 1e-13 * float(np.abs(law.mean).max())
+
+
+@dataclass(frozen=True)
+class PrincipalAxes:
+    """The K directions of largest spread of a reference set."""
+
+    mean: Array  # (D,)
+    axes: Array  # (K, D), orthonormal rows, largest spread first
+    explained: float  # share of the reference's variance along them, 0 to 1
+
+
+def fit_principal_axes(reference: ArrayLike, count: int) -> PrincipalAxes:
+    """The first `count` principal axes of `reference` (M, D), for sets with too few clips for D dimensions.
+
+    Fitted on the reference alone: axes that saw the generated clips would adapt to what is to be measured.
+    ValueError: `count` not in 1..min(M - 1, D), a reference without that many directions, fewer than 2 rows, NaN.
+    """
+    rows = checked_features(reference, "reference")
+    most = min(len(rows) - 1, rows.shape[1])
+    if not 1 <= count <= most:
+        raise ValueError(f"{count} axes asked of {rows.shape[0]} clips in {rows.shape[1]} dimensions: 1 to {most}")
+    mean = rows.mean(axis=0)
+    _, spread, axes = np.linalg.svd(rows - mean, full_matrices=False)
+    if spread[count - 1] <= max(rows.shape) * np.finfo(np.float64).eps * max(spread[0], np.abs(mean).max()):
+        raise ValueError(f"the reference varies along fewer than {count} directions")
+    share = np.square(spread[:count]).sum() / np.square(spread).sum()
+    return PrincipalAxes(mean, np.asarray(axes[:count], dtype=np.float64), float(share))
+
+
+def project(axes: PrincipalAxes, x: ArrayLike) -> Array:
+    """Coordinates of `x` (N, D) along the axes, (N, K), about the reference mean. ValueError: as above, unequal D."""
+    rows = checked_features(x, "x")
+    check_dimensions(rows, axes.axes)
+    return np.asarray((rows - axes.mean) @ axes.axes.T, dtype=np.float64)
 
 
 def polynomial_mmd(
@@ -71,8 +191,8 @@ def polynomial_mmd(
     the more the better a model copies. Needs N = M and `unbiased`.
     ValueError: fewer than 2 rows in either, unequal D, not 2-D, NaN or infinity.
     """
-    a, b = _features(x, "x"), _features(y, "y")
-    _same_dimension(a, b)
+    a, b = checked_features(x, "x"), checked_features(y, "y")
+    check_dimensions(a, b)
 
     def kernel(left: Array, right: Array) -> Array:
         return polynomial_kernel(left, right, degree, gamma, coef0)
@@ -81,6 +201,42 @@ def polynomial_mmd(
         raise ValueError(f"matched rows need an unbiased estimate and equal counts, not {len(a)} and {len(b)}")
     within = _self_mean(kernel(a, a), unbiased) + _self_mean(kernel(b, b), unbiased)
     return within - 2.0 * _self_mean(kernel(a, b), unbiased=matched)
+
+
+@dataclass(frozen=True)
+class KernelPreset:
+    """A published kernel distance: `factor` times the MMD under (gamma a.b + coef0)^degree; `gamma` None is 1 / D."""
+
+    degree: int
+    coef0: float
+    unbiased: bool
+    factor: float = 1.0
+    gamma: float | None = None
+
+
+KERNEL_PRESETS: Mapping[str, KernelPreset] = {
+    "kid": KernelPreset(degree=3, coef0=1.0, unbiased=True),  # Binkowski et al. 2018, arXiv 1801.01401, section 4
+    "kid_biased": KernelPreset(degree=3, coef0=1.0, unbiased=False),
+    # Luo et al. 2025, arXiv 2410.05203, as released: the diagonals stay in, the result is times 100
+    "jedi": KernelPreset(degree=2, coef0=0.0, unbiased=False, factor=100.0),
+    "jedi_unbiased": KernelPreset(degree=2, coef0=0.0, unbiased=True, factor=100.0),
+}
+
+
+def kernel_preset(name: str) -> KernelPreset:
+    """The preset of that name. ValueError: there is none."""
+    if name not in KERNEL_PRESETS:
+        raise ValueError(f"no kernel distance {name!r}: {', '.join(KERNEL_PRESETS)}")
+    return KERNEL_PRESETS[name]
+
+
+def kernel_distance(x: ArrayLike, y: ArrayLike, preset: str = "kid") -> float:
+    """A published kernel distance of `x` (N, D) and `y` (M, D), over all clips and not over random subsets.
+
+    Unbiased ones may be negative. ValueError: unknown preset; as `polynomial_mmd`.
+    """
+    chosen = kernel_preset(preset)
+    return chosen.factor * polynomial_mmd(x, y, chosen.degree, chosen.gamma, chosen.coef0, chosen.unbiased)
 
 
 def polynomial_kernel(x: Array, y: Array, degree: int = 3, gamma: float | None = None, coef0: float = 1.0) -> Array:
@@ -106,7 +262,8 @@ def resampled_mmd(within_x: Array, within_y: Array, between: Array, counts: Arra
     return np.asarray(((weights @ combined) * weights).sum(1) / pairs, dtype=np.float64)
 
 
-def _features(values: ArrayLike, name: str) -> Array:
+def checked_features(values: ArrayLike, name: str) -> Array:
+    """`values` as float64 (N, D). ValueError: fewer than 2 rows, not 2-D, NaN or infinity."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 2 or array.shape[1] == 0:
         raise ValueError(f"{name} has shape {array.shape}: give (clips, dimensions)")
@@ -117,7 +274,8 @@ def _features(values: ArrayLike, name: str) -> Array:
     return array
 
 
-def _same_dimension(a: Array, b: Array) -> None:
+def check_dimensions(a: Array, b: Array) -> None:
+    """ValueError: (N, D) and (M, D) of unequal D."""
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"features of {a.shape[1]} and {b.shape[1]} dimensions cannot be compared")
 
@@ -125,24 +283,6 @@ def _same_dimension(a: Array, b: Array) -> None:
 def _floored(deviation: Array) -> Array:
     floor = STD_FLOOR * float(np.sqrt(np.square(deviation).mean()))
     return np.maximum(deviation, floor) if floor > 0 else np.ones_like(deviation)
-
-
-def _scaled_deviations(x: Array) -> Array:
-    """Rows minus their mean, over sqrt(N - 1): the product A^T A is the covariance."""
-    return np.asarray((x - x.mean(axis=0)) / np.sqrt(len(x) - 1), dtype=np.float64)
-
-
-def _cross_low_rank(a: Array, b: Array) -> float:
-    """tr((S R)^(1/2)) as the nuclear norm of A B^T (N, M): no D x D matrix, no rounding in null spaces."""
-    return float(np.linalg.svd(a @ b.T, compute_uv=False).sum())
-
-
-def _cross_eigh(a: Array, b: Array) -> float:
-    """tr((S R)^(1/2)) = tr((R^(1/2) S R^(1/2))^(1/2)) by two symmetric eigendecompositions (D, D)."""
-    values, vectors = np.linalg.eigh(b.T @ b)
-    root = vectors * np.sqrt(np.maximum(values, 0.0))  # R = root root^T; R^(1/2) up to a rotation
-    half = a @ root
-    return float(np.sqrt(np.maximum(np.linalg.eigvalsh(half.T @ half), 0.0)).sum())
 
 
 def _self_mean(gram: Array, unbiased: bool) -> float:

@@ -1,14 +1,26 @@
-"""Distances whose answers fit on paper: known Gaussians, two-point sets, and invariances."""
+"""Distances whose answers fit on paper or in 60 digits: known Gaussians, two-point sets, published values."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
+import mpmath
 import numpy as np
 import pytest
 
 from cinelora import distances
-from cinelora.distances import STD_FLOOR, frechet_distance, polynomial_mmd, standardise
+from cinelora.distances import (
+    KERNEL_PRESETS,
+    STD_FLOOR,
+    frechet_distance,
+    kernel_distance,
+    polynomial_mmd,
+    standardise,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::cinelora.distances.UnreliableDistance")
 
 
 def _gaussian(mean: list[float], std: list[float]) -> np.ndarray:
@@ -34,20 +46,6 @@ def test_frechet_divides_by_n_minus_one() -> None:
     # the same two points twice over: variance 2 with one divisor, 4/3 with the other
     expected = (np.sqrt(2) - np.sqrt(4 / 3)) ** 2
     assert frechet_distance([[-1.0], [1.0]], [[-1.0], [1.0], [-1.0], [1.0]]) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("rows", [(5, 9), (30, 7), (40, 60)])
-def test_low_rank_equals_eigh(rows: tuple[int, int]) -> None:
-    rng = np.random.default_rng(1)
-    a, b = (distances._scaled_deviations(rng.normal(size=(n, 12))) for n in rows)
-    assert distances._cross_low_rank(a, b) == pytest.approx(distances._cross_eigh(a, b), rel=1e-6)
-
-
-def test_the_path_switches_at_the_dimension(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distances, "_cross_low_rank", lambda a, b: -1.0)
-    monkeypatch.setattr(distances, "_cross_eigh", lambda a, b: -2.0)
-    assert frechet_distance(np.zeros((3, 4)), np.zeros((9, 4))) == 2.0
-    assert frechet_distance(np.zeros((4, 4)), np.zeros((9, 4))) == 4.0
 
 
 @pytest.mark.parametrize("rows", [8, 50])
@@ -96,6 +94,51 @@ def test_unbiased_mmd_of_equal_laws_averages_to_zero() -> None:
     draws = [polynomial_mmd(*rng.normal(size=(2, 40, 4))) for _ in range(200)]
     assert min(draws) < 0 < max(draws)
     assert abs(np.mean(draws)) < 3 * np.std(draws, ddof=1) / np.sqrt(len(draws))
+
+
+def test_kernel_distances_against_published_values() -> None:
+    # printed in the released code of JEDi for these seven rows: gamma 1 / D, and gamma 1 as in what it adapts
+    x = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    y = [[7, 6, 5], [4, 3, 2], [1, 1, 8], [0, 2, 5]]
+    assert kernel_distance(x, y, "jedi") == pytest.approx(100 * 270.7, abs=5)
+    assert polynomial_mmd(x, y, degree=2, gamma=1.0, coef0=0.0, unbiased=False) == pytest.approx(2436.5, rel=1e-12)
+
+
+def test_kid_equals_torchmetrics() -> None:
+    torch = pytest.importorskip("torch")
+    published = pytest.importorskip("torchmetrics.image.kid").poly_mmd
+    x, y = np.random.default_rng(9).normal(size=(2, 20, 7))
+    theirs = float(published(torch.from_numpy(x), torch.from_numpy(y)))
+    assert kernel_distance(x, y) == pytest.approx(theirs, rel=1e-12)
+
+
+def test_kernel_presets_differ_by_their_data_alone() -> None:
+    rng = np.random.default_rng(10)
+    x, y = rng.normal(size=(6, 3)), rng.normal(size=(8, 3))
+    for name, preset in KERNEL_PRESETS.items():
+        by_hand = polynomial_mmd(x, y, preset.degree, 1 / 3, preset.coef0, preset.unbiased)
+        assert kernel_distance(x, y, name) == pytest.approx(preset.factor * by_hand, rel=1e-14)
+    with pytest.raises(ValueError, match="no kernel distance 'fid': kid, kid_biased, jedi"):
+        kernel_distance(x, y, "fid")
+
+
+def test_mmd_in_high_precision() -> None:
+    x, y = np.random.default_rng(12).normal(size=(2, 6, 4)) + 5
+    with mpmath.workdps(50):
+
+        def mean(rows: np.ndarray, others: np.ndarray) -> mpmath.mpf:
+            pairs = [(i, j) for i in range(6) for j in range(6) if rows is not others or i != j]
+            dots = [mpmath.fdot(rows[i].tolist(), others[j].tolist()) for i, j in pairs]
+            return mpmath.fsum((dot / 4 + 1) ** 3 for dot in dots) / len(pairs)
+
+        exact = float(mean(x, x) + mean(y, y) - 2 * mean(x, y))
+    assert polynomial_mmd(x, y) == pytest.approx(exact, rel=1e-10)
+
+
+def test_distances_load_no_torch() -> None:
+    code = "import sys; import cinelora.distances, cinelora.extrapolation; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_standardise_uses_the_reference_alone() -> None:
