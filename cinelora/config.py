@@ -278,6 +278,7 @@ class StudyConfig(TrialConfig):
     cache_dir: str = ".cache"
     plan_only: bool = False
     learning_rate_by_rank: dict[int, float] = field(default_factory=dict)  # wins over train.learning_rate
+    learning_rate_by_targets: dict[str, dict[int, float]] = field(default_factory=dict)  # wins over both, per rank
     extra: list[str] = field(default_factory=list)  # trials beside the grid, e.g. "method=full seed=0,1"
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

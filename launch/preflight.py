@@ -26,7 +26,8 @@ from sweeps.plan import Plan, build_plan
 def trial_config(config: StudyConfig) -> TrialConfig:
     """The trial's part of a study's config, with its rank's learning rate and its clips where they lie."""
     trial = TrialConfig(**{item.name: getattr(config, item.name) for item in fields(TrialConfig)})
-    rate = config.learning_rate_by_rank.get(trial.lora.rank)
+    own = config.learning_rate_by_targets.get(trial.lora.targets.value, {})
+    rate = {**config.learning_rate_by_rank, **own}.get(trial.lora.rank)
     if trial.method is Method.lora and rate is not None:
         trial = replace(trial, train=replace(trial.train, learning_rate=rate))
     model = trial.model
