@@ -46,3 +46,11 @@ def test_every_study_composes(study: str) -> None:
 def test_a_trial_survives_the_disk() -> None:
     trial = trial_config(composed("lora=block", "lora.scaling=rslora", "model.dtype=bfloat16", "train.betas=[0.8,0.9]"))
     assert trial_from_dict(to_dict(trial)) == trial
+
+
+def test_a_rate_is_that_of_its_targets_then_of_its_rank() -> None:
+    rates = ["++learning_rate_by_rank={4: 1e-2, 8: 3e-3}", "++learning_rate_by_targets={block: {4: 2e-3}}"]
+    assert trial_config(composed(*rates, "lora.rank=4")).train.learning_rate == 1e-2
+    assert trial_config(composed(*rates, "lora.rank=4", "lora=block")).train.learning_rate == 2e-3
+    assert trial_config(composed(*rates, "lora.rank=8", "lora=block")).train.learning_rate == 3e-3
+    assert trial_config(composed(*rates, "method=full", "train.learning_rate=5e-4")).train.learning_rate == 5e-4
