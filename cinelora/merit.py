@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from cinelora import features, wan
 from cinelora.config import Dtype, SampleConfig
 from cinelora.distances import polynomial_mmd, standardise
 from cinelora.flow import draw_noise
 from cinelora.generate import denoise
-from cinelora.records import write_json
+from cinelora.records import whole_file, write_json
 from cinelora.synthetic import COLOURS, Scene, caption, draw_scene, render
 
 SEED = 4242
@@ -169,13 +170,35 @@ def figures_of_merit(
     return {name: round(value, 4) for name, value in out.items()}
 
 
+def sheet(model: Model, path: Path, clips: int = 6) -> None:
+    """A PNG of source clips that no training saw: true frames above, what the model makes of the first below."""
+    scenes = [draw_scene("source", SEED, index) for index in range(clips)]
+    truth = np.stack([render(scene) for scene in scenes])
+    made = model.animate(truth[:, 0], [caption(scene) for scene in scenes], truth.shape[1], "source")
+    shown = np.stack([truth, made], axis=1)[:, :, ::FIRST_SCORED]  # (clips, 2, frames 1, 5, 9, 13, 17, H, W, 3)
+    padded = np.pad(shown, ((0, 0), (0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
+    halves = [np.concatenate([_rows(clip) for clip in half]) for half in np.split(padded, 2)]
+    picture = Image.fromarray(np.concatenate([halves[0], np.full_like(halves[0][:, :8], 255), halves[1]], axis=1))
+    with whole_file(path) as temporary:
+        picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST).save(temporary)
+
+
+def _rows(clip: Frames) -> Frames:
+    """(2, F, H, W, 3) -> one picture, F frames side by side in two rows and a gap below."""
+    rows = [np.concatenate(list(row), axis=1) for row in clip]
+    return np.concatenate([*rows, np.full_like(rows[0][:6], 255)])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Measure a base model on made clips; writes merit.json into its folder."
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tnv2", type=Path, default=None, help="TransNetV2 weights (`make fetch`), for kvd")
+    parser.add_argument("--sheet", type=Path, default=None, help="write true and generated frames to this PNG only")
     options = parser.parse_args()
+    if options.sheet:
+        return sheet(Model(options.folder), options.sheet)
     merit = figures_of_merit(options.folder, print, tnv2=options.tnv2)
     write_json(options.folder / "merit.json", merit)
     print(json.dumps(merit, indent=2))
