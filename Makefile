@@ -8,7 +8,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fetch sweep plan figures dashboard check fmt test test-fast base bench clean
+.PHONY: help setup fetch sweep plan figures dashboard check fmt test test-fast base metrics-selftest bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ base: fetch ## pretrain the small base again from nothing (hours; resumable)
 	@$(BIN)/python -m torch.distributed.run --standalone --nproc_per_node=$(WORKERS) \
 		-m cinelora.pretrain --out assets/wan-small --state $(CACHE)/pretrain --tnv2 $(CACHE)/weights/tnv2.safetensors
 	@$(BIN)/python -m analysis.pretraining $(CACHE)/pretrain --out assets/wan-small/curves.png
+
+metrics-selftest: fetch ## does each score see what it claims to see (6 minutes)
+	@$(BIN)/python -m cinelora.selftest --cache $(CACHE)
 
 bench: .venv/.runtime ## overhead per trial on a warm gang, printed
 	@$(BIN)/python -m benchmarks.overhead
