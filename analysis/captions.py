@@ -12,9 +12,9 @@ from analysis.estimates import Estimates
 from analysis.load import Study
 from analysis.scores import SET_SCORES, TrialScores
 from cinelora.config import LoraConfig, Method, Resize, Scaling
+from cinelora.weights import WEIGHTS
 
 BANNER = "untrained base: plumbing only"
-NETS = {"tnv2": "TransNetV2", "mnv2": "MobileNetV2 (mean over frames)"}
 RESIZE = {Resize.crop: "shorter side to size, then centre crop", Resize.squash: "both sides to size"}
 
 
@@ -70,9 +70,12 @@ def _clips(study: Study, scores: TrialScores) -> str:
 
 
 def _set_scores(study: Study, scores: TrialScores) -> str:
-    if all(score in scores.unavailable for score in SET_SCORES):
-        return ""
-    net = "tnv2"
+    known = {score for found in scores.values.values() for score in found}
+    nets = dict.fromkeys(net for score, (net, _) in SET_SCORES.items() if score in known)
+    return " ".join(_of_net(net, study, scores) for net in nets)
+
+
+def _of_net(net: str, study: Study, scores: TrialScores) -> str:
     dimensions = study.reference.features[net].values.shape[1]
     biased = len(scores.clips) <= dimensions
     doubt = (
@@ -80,10 +83,12 @@ def _set_scores(study: Study, scores: TrialScores) -> str:
         if biased
         else ""
     )
+    scale = "standardised by" if WEIGHTS[net].standardised else "as the net gives them, against"
+    jedi = f" jedi[{net}]: polynomial MMD of degree 2, biased, times 100." if f"jedi[{net}]" in SET_SCORES else ""
     return (
         f"kvd[{net}]: unbiased polynomial MMD of degree 3, a clip never paired with its own truth, may be negative; "
-        f"fvd[{net}]: Frechet distance, covariances divided by N-1; both on {dimensions} {NETS[net]} features "
-        f"standardised by the {scores.reference_clips} real clips of the reference.{doubt}"
+        f"fvd[{net}]: Frechet distance, covariances divided by N-1; both on {dimensions} {WEIGHTS[net].title} features "
+        f"{scale} the {scores.reference_clips} real clips of the reference.{doubt}{jedi}"
     )
 
 

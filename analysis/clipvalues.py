@@ -13,20 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.load import Study, Trial
-from analysis.scores import CLIP_SCORES
+from analysis.scores import CLIP_SCORES, SET_SCORES
 from cinelora.distances import polynomial_kernel, standardise
 from cinelora.records import reference_key
+from cinelora.weights import WEIGHTS
 
 Array = NDArray[np.float64]
-KERNEL = "kvd[tnv2]"
 Values = Callable[[Trial], Array | None]  # None where a trial lacks the score
 
 
 def clip_values(study: Study, clips: tuple[str, ...]) -> Mapping[str, Values]:
     """Score -> its values of a trial on `clips`."""
     found: dict[str, Values] = {score: partial(_of_clips, score, clips) for score in CLIP_SCORES}
-    found[KERNEL] = partial(kernel_values, study, clips)
-    return found
+    kernels = (score for score in SET_SCORES if score.startswith("kvd["))
+    return found | {score: partial(kernel_values, study, clips, net=SET_SCORES[score][0]) for score in kernels}
 
 
 def _of_clips(score: str, clips: tuple[str, ...], trial: Trial) -> Array | None:
@@ -35,20 +35,20 @@ def _of_clips(score: str, clips: tuple[str, ...], trial: Trial) -> Array | None:
     return np.array([trial.scores[score][clip] for clip in clips], dtype=np.float64)
 
 
-def kernel_values(study: Study, clips: tuple[str, ...], trial: Trial) -> Array | None:
-    """kvd[tnv2] as one value a clip, (N,), N >= 3: jackknife pseudo-values, whose mean is the distance itself.
+def kernel_values(study: Study, clips: tuple[str, ...], trial: Trial, net: str = "tnv2") -> Array | None:
+    """kvd[net] as one value a clip, (N,), N >= 3: jackknife pseudo-values, whose mean is the distance itself.
 
     N times the distance minus N - 1 times the distance without the clip (Efron and Stein 1981), from one kernel
     matrix: leaving out clip i takes its row and column away. The reference that standardises is held fixed.
     """
-    reference = study.references[reference_key(trial.spec)].features.get("tnv2")
-    made = trial.features.get("tnv2")
+    reference = study.references[reference_key(trial.spec)].features.get(net)
+    made = trial.features.get(net)
     if reference is None or made is None:
         return None
     rows = (reference.of(clips), made.of(clips))
     if not all(np.isfinite(each).all() for each in rows):
         return np.full(len(clips), np.nan)
-    x, y = standardise(*rows)
+    x, y = standardise(*rows) if WEIGHTS[net].standardised else rows
     between = polynomial_kernel(x, y)
     pairs = polynomial_kernel(x, x) + polynomial_kernel(y, y) - between - between.T
     np.fill_diagonal(pairs, 0.0)

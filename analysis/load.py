@@ -24,6 +24,7 @@ from cinelora.config import Method
 from cinelora.errors import UserError
 from cinelora.layout import SampleFolder, StudyFolder, TrialFolder
 from cinelora.records import TrialResult, TrialSpec, read_json, reference_key
+from cinelora.weights import WEIGHTS
 from sweeps.ledger import check_schema
 from sweeps.plan import Plan
 
@@ -42,7 +43,7 @@ COLUMNS = (
     "value",
 )
 WAITING = "queued or running"
-FEATURE_SETS = ("tnv2", "mnv2")
+FEATURE_SETS = tuple(name for name, net in WEIGHTS.items() if net.kind != "pair")
 CURVE_COLUMNS = ("step", "loss", "heldout_loss")
 ClipScores = dict[str, dict[str, float]]  # metric -> clip id -> value
 

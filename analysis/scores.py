@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 from analysis.load import Study, Trial
 from cinelora.config import Method, TrialConfig
-from cinelora.distances import fit_gaussian, frechet_between, polynomial_mmd, standardise
+from cinelora.distances import fit_gaussian, frechet_between, kernel_distance, polynomial_mmd, standardise
 from cinelora.errors import UserError
+from cinelora.protocol import directions, family
 from cinelora.records import reference_key
+from cinelora.weights import WEIGHTS
 
 LOWER, HIGHER, NONE = "lower", "higher", "none"
-DIRECTIONS: Mapping[str, str] = {
+CORE: Mapping[str, str] = {  # always in the files, n/a where it is not there
     "heldout_loss": LOWER,
     "other_loss": LOWER,  # on the dataset's second domain: what was forgotten
     "kvd[tnv2]": LOWER,
@@ -33,16 +35,26 @@ DIRECTIONS: Mapping[str, str] = {
     "ssim": HIGHER,
     "image_similarity[mnv2]": HIGHER,
 }
+OPTIONAL: Mapping[str, str] = {  # of the nets whose weights a user brings: shown only where a trial has them
+    name: way for name, way in directions(WEIGHTS).items() if name not in CORE
+}
+DIRECTIONS: Mapping[str, str] = {**CORE, **OPTIONAL}
 OTHER_LOSS = "other_loss"  # a column only where a dataset has a second domain
-TABLE_SCORES = tuple(name for name in DIRECTIONS if name not in (OTHER_LOSS, "image_similarity[mnv2]"))
-CLIP_SCORES = ("heldout_loss", *tuple(DIRECTIONS)[4:])
+TABLE_SCORES = tuple(name for name in CORE if name not in (OTHER_LOSS, "image_similarity[mnv2]"))
 MOTION = "motion[absdiff]"
 
 Array = NDArray[np.float64]
-SET_SCORES: Mapping[str, tuple[str, Callable[[Array, Array], float]]] = {
-    "kvd[tnv2]": ("tnv2", lambda real, made: float(polynomial_mmd(real, made, degree=3, matched=True))),
-    "fvd[tnv2]": ("tnv2", lambda real, made: frechet_between(fit_gaussian(real), fit_gaussian(made))),
+DISTANCES: Mapping[str, Callable[[Array, Array], float]] = {
+    "kvd": lambda real, made: float(polynomial_mmd(real, made, degree=3, matched=True)),
+    "fvd": lambda real, made: frechet_between(fit_gaussian(real), fit_gaussian(made)),
+    "jedi": lambda real, made: kernel_distance(made, real, "jedi"),
 }
+SET_SCORES: Mapping[str, tuple[str, Callable[[Array, Array], float]]] = {
+    name: (name.partition("[")[2].removesuffix("]"), DISTANCES[family(name)])
+    for name in DIRECTIONS
+    if family(name) in DISTANCES
+}
+CLIP_SCORES = tuple(name for name in DIRECTIONS if name not in SET_SCORES and name != OTHER_LOSS)
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,7 @@ def trial_scores(study: Study) -> TrialScores:
         for score, found in study.reference.scores.items()
         if score in DIRECTIONS and any(clip in found for clip in clips)
     }
-    reference = study.reference.features.get("tnv2")
+    reference = next(iter(study.reference.features.values()), None)
     reasons = _reasons(study, known)
     gaps += _holes(study, values, known) + _unknown_numbers(study)
     return TrialScores(values, real, clips, len(reference.ids) if reference else 0, reasons, tuple(gaps))
@@ -96,8 +108,14 @@ def set_score(score: str, reference: Array, made: Array) -> float:
     """A set score of made (N, D) against the reference of the same clips (N, D); NaN in, NaN out."""
     if not (np.isfinite(reference).all() and np.isfinite(made).all()):
         return math.nan
-    real, other = standardise(reference, made)
-    return SET_SCORES[score][1](real, other)
+    net, distance = SET_SCORES[score]
+    real, other = standardise(reference, made) if WEIGHTS[net].standardised else (reference, made)
+    return distance(real, other)
+
+
+def shown_optional(scores: TrialScores) -> tuple[str, ...]:
+    """The optional scores that some trial has."""
+    return tuple(name for name in OPTIONAL if any(name in found for found in scores.values.values()))
 
 
 def label(trial: Trial) -> str:

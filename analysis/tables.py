@@ -15,12 +15,23 @@ from dataclasses import dataclass
 from analysis.captions import BANNER, caption, notes
 from analysis.estimates import Estimate, Estimates, Row, RowKey
 from analysis.load import Study
-from analysis.scores import DIRECTIONS, HIGHER, MOTION, NONE, OTHER_LOSS, TABLE_SCORES, TrialScores, spec_name
+from analysis.scores import (
+    CORE,
+    DIRECTIONS,
+    HIGHER,
+    MOTION,
+    NONE,
+    OTHER_LOSS,
+    TABLE_SCORES,
+    TrialScores,
+    shown_optional,
+    spec_name,
+)
 
 NOT_AVAILABLE, NOTHING = "n/a", "-"
 REAL = "real clips"
 MOTION_FLOOR = 0.5  # below this share of the real motion a clip is near frozen: consistency is no merit
-CONSISTENCY = ("consistency[mnv2]", "image_similarity[mnv2]")
+CONSISTENCY = tuple(name for name in DIRECTIONS if name.startswith(("consistency[", "image_similarity[")))
 DIGITS = 4  # significant, of the largest number in a column
 
 
@@ -68,13 +79,12 @@ def rank_table(study: Study, estimates: Estimates) -> Table:
 
 
 def table_scores(scores: TrialScores) -> tuple[str, ...]:
-    """The fixed columns, then those that no trial could compute and that say so."""
+    """The fixed columns, those of further nets, then those that no trial could compute and that say so."""
     if any(OTHER_LOSS in found for found in scores.values.values()):
         fixed = (TABLE_SCORES[0], OTHER_LOSS, *TABLE_SCORES[1:])
     else:
         fixed = TABLE_SCORES
-    more = [score for score in scores.unavailable if score not in TABLE_SCORES and score not in DIRECTIONS]
-    return (*fixed, *more)
+    return (*fixed, *shown_optional(scores), *_only_unavailable(scores))
 
 
 def missing_lines(study: Study) -> tuple[str, ...]:
@@ -87,7 +97,7 @@ def missing_lines(study: Study) -> tuple[str, ...]:
 
 def rank_csv(estimates: Estimates) -> str:
     """The table with nine digits; per score the mean, smallest, largest and number of seeds."""
-    scores = (*TABLE_SCORES, *(score for score in DIRECTIONS if score not in TABLE_SCORES))
+    scores = (*TABLE_SCORES, *(score for score in CORE if score not in TABLE_SCORES), *shown_optional(estimates.scores))
     head = ["row", "rank", "alpha", "scale", "scaling", "targets", "learning_rate", "other", "parameters"]
     head += ["adapter_megabytes", "seconds_per_step", "seeds_done", "seeds_planned", "clips"]
     head += [f"{score}{suffix}" for score in scores for suffix in ("", "_min", "_max", "_seeds")]
@@ -170,9 +180,9 @@ def _score_column(score: str, study: Study, estimates: Estimates) -> Column:
     rows, real = estimates.rows, estimates.scores.real
     direction = DIRECTIONS.get(score, NONE)
     if score in estimates.scores.unavailable:
-        dropped = 0 if score in DIRECTIONS else 9
+        dropped = 0 if score in CORE else 9
         cells = (*(Cell(NOT_AVAILABLE) for _ in rows), Cell(NOTHING))
-        return Column(column_name(score), cells, direction, dropped)
+        return Column(column_name(score), cells, CORE.get(score, NONE), dropped)
     found = [row.estimates.get(score) for row in rows]
     digits = decimals([each.mean for each in found if each])
     best = _best(score, rows, real, digits) if study.trained else frozenset()
@@ -245,4 +255,4 @@ def _csv_cells(row: Row, score: str) -> list[object]:
 
 
 def _only_unavailable(scores: TrialScores) -> list[str]:
-    return [score for score in scores.unavailable if score not in DIRECTIONS]
+    return [score for score in scores.unavailable if score not in CORE]

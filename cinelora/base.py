@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from cinelora import dist, features, wan
+from cinelora import dist, wan
 from cinelora.config import DataConfig
 from cinelora.encode import true_frames
 from cinelora.job import Job
 from cinelora.models import model_folder
+from cinelora.nets import open_net
 from cinelora.records import TrialSpec, content_hash, to_dict
-from cinelora.weights import WEIGHTS
+from cinelora.weights import configured, pins_of
 from cinelora.windows import Window
 
 TRUTH_BYTES = 2**28  # of decoded real clips kept in memory
@@ -59,7 +60,6 @@ def load_base(job: Job) -> Base:
     """Denoiser, VAE and feature nets on this worker's device."""
     config, device = job.spec.config, dist.device_name()
     folder = model_folder(config.model, job.cache_dir)
-    paths = {name: getattr(config.score, name) for name in WEIGHTS}
     return Base(
         base_key(job.spec),
         folder,
@@ -67,5 +67,8 @@ def load_base(job: Job) -> Base:
             folder, config.model.dtype, "cpu" if config.zero.stage == 3 else device, config.model.short_text
         ),
         wan.load_vae(folder, device),
-        {name: features.load_net(name, Path(path), device) for name, path in paths.items() if path},
+        {
+            name: open_net(name, path, pins_of(config.score, name), device).net
+            for name, path in configured(config.score).items()
+        },
     )

@@ -91,9 +91,7 @@ class ModelConfig:
     revision: str = ""  # pinned revision of a published checkpoint
     dtype: Dtype = Dtype.float32  # training and sampling precision of the transformer
     short_text: bool = False  # count the text's equal padding instead of computing it: same to rounding, see padding.py
-    trained: bool = field(
-        default=False, metadata=EXECUTION
-    )  # False puts the banner "untrained base: plumbing only" on every table
+    trained: bool = field(default=False, metadata=EXECUTION)  # False: banner "untrained base: plumbing only"
 
 
 @dataclass
@@ -225,8 +223,22 @@ class ScoreConfig:
     """Which scores, on which frames. Weight paths are execution; their SHA-256 is in the protocol."""
 
     keep_first_frame: bool = False  # frame 0 is given to the model, so scoring it flatters everybody
-    tnv2: str = field(default="", metadata=EXECUTION)  # weight files; empty: the score is n/a
+    tnv2: str = field(default="", metadata=EXECUTION)  # weight files; empty: the scores are n/a
     mnv2: str = field(default="", metadata=EXECUTION)
+    i3d: str = field(default="", metadata=EXECUTION)  # from here on files (vjepa, clip: folders) that the user brings
+    videomae: str = field(default="", metadata=EXECUTION)
+    vjepa: str = field(default="", metadata=EXECUTION)
+    clip_b32: str = field(default="", metadata=EXECUTION)
+    clip_l14: str = field(default="", metadata=EXECUTION)
+    dino: str = field(default="", metadata=EXECUTION)
+    lpips: str = field(default="", metadata=EXECUTION)
+    i3d_sha256: str = field(default="", metadata=EXECUTION)  # pins; empty: the published hash
+    videomae_sha256: str = field(default="", metadata=EXECUTION)
+    vjepa_sha256: str = field(default="", metadata=EXECUTION)  # of encoder and probe: HEX,HEX
+    clip_b32_sha256: str = field(default="", metadata=EXECUTION)
+    clip_l14_sha256: str = field(default="", metadata=EXECUTION)
+    dino_sha256: str = field(default="", metadata=EXECUTION)
+    lpips_sha256: str = field(default="", metadata=EXECUTION)
 
 
 @dataclass

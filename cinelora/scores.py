@@ -1,7 +1,7 @@
-"""Scores of generated clips against the true frames of the same held-out clips, and what was measured.
+"""Scores of generated clips against the true frames of the same held-out clips.
 
-In: uint8 RGB frames (N, T, H, W, 3), levels 0..255, and MobileNetV2 frame features if there are weights.
-Out: one row per clip and metric; the protocol of every score; feature and score files, whole or absent.
+In: uint8 RGB frames (N, T, H, W, 3), levels 0..255, and features of frame nets where there are weights.
+Out: one row per clip and metric; feature and score files, whole or absent. How each is measured: protocol.py.
 N clips, T frames, D feature dimensions. Frame 0 is the image the model was given.
 """
 
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,33 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from cinelora.config import DataConfig, ScoreConfig
+from cinelora.protocol import CLIP_SIM, PSNR_CAP_DB
 from cinelora.records import whole_file
-from cinelora.weights import WEIGHTS
 
 Frames = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-PSNR_CAP_DB = 100.0  # an exact frame has infinite PSNR, which JSON cannot hold; one level off is 48 dB
 FRAMES_PER_PASS = 8  # SSIM holds five filtered copies of each
-VIDEO_SCORES = ("fvd[tnv2]", "kvd[tnv2]")
-FRAME_SCORES = ("consistency[mnv2]", "image_similarity[mnv2]")
-
-DIRECTION: dict[str, str] = {
-    "fvd[tnv2]": "lower",
-    "kvd[tnv2]": "lower",
-    "consistency[mnv2]": "higher",
-    "image_similarity[mnv2]": "higher",
-    "motion[absdiff]": "none",  # a guard: a frozen clip is perfectly consistent
-    "psnr": "higher",
-    "ssim": "higher",
-}
-
-UNAVAILABLE: dict[str, str] = {
-    "lpips": "needs LPIPS weights",
-    "clip_sim": "needs CLIP weights",
-    "fvd[i3d]": "needs I3D weights",
-}
 
 
 class ClipScore(NamedTuple):
@@ -56,31 +37,41 @@ class ClipScore(NamedTuple):
     value: float
 
 
+@dataclass(frozen=True)
+class FrameFeatures:
+    """Of a frame net: made frames (N, T, D), the true frame 0 (N, D) and, where it reads text, captions (N, D)."""
+
+    frames: Floats
+    image: Floats
+    text: Floats | None = None
+
+
 def clip_scores(
     generated: Frames,
     truth: Frames,
     clip_ids: Sequence[str],
-    frame_feats: Floats | None = None,
-    image_feats: Floats | None = None,
     keep_first_frame: bool = False,
+    frame_feats: Mapping[str, FrameFeatures] | None = None,
+    distances: Mapping[str, Floats] | None = None,
 ) -> list[ClipScore]:
     """Every per-clip score, clip by clip.
 
-    `generated`, `truth`: uint8 (N, T, H, W, 3), T >= 2, H and W >= 11. `frame_feats` (N, T, D) are those
-    of the generated frames, `image_feats` (N, D) those of the true frame 0; give both or neither.
-    `keep_first_frame` lets frame 0 count in psnr, ssim and image_similarity; consistency and motion
-    always see it, as anchor and as start. Units: dB for psnr, levels 0..255 for motion, else 0..1
-    (ssim -1..1). ValueError: shapes, dtype or counts disagree, or a score is not finite.
+    `generated`, `truth`: uint8 (N, T, H, W, 3), T >= 2, H and W >= 11. `frame_feats` are those of frame nets, by net;
+    `distances` (N, T) of pair nets, by score name. `keep_first_frame` lets frame 0 count in all but consistency and
+    motion, which always see it, as anchor and as start. Units: dB for psnr, levels 0..255 for motion, 0..100 for
+    clip_sim, else 0..1 (ssim -1..1). ValueError: shapes, dtype or counts disagree, or a score is not finite.
     """
     _check_clips(generated, truth, clip_ids)
     first = _first_scored(keep_first_frame)
     values = {name: score(generated, truth, first) for name, score in PIXEL_SCORES.items()}
-    if frame_feats is not None and image_feats is not None:
-        _check_features(generated, frame_feats, image_feats)
-        values["consistency[mnv2]"] = consistency(frame_feats)
-        values["image_similarity[mnv2]"] = image_similarity(frame_feats, image_feats, first)
-    elif frame_feats is not None or image_feats is not None:
-        raise ValueError("frame_feats and image_feats belong together: give both or neither")
+    for net, feats in (frame_feats or {}).items():
+        _check_features(generated, feats)
+        values[f"consistency[{net}]"] = consistency(feats.frames)
+        values[f"image_similarity[{net}]"] = image_similarity(feats.frames, feats.image, first)
+        if feats.text is not None:
+            values[f"{CLIP_SIM}[{net}]"] = 100.0 * image_similarity(feats.frames, feats.text, first)
+    for name, per_frame in (distances or {}).items():
+        values[name] = _mean(per_frame[:, first:].astype(np.float64))
     rows = [ClipScore(clip, name, float(each[i])) for i, clip in enumerate(clip_ids) for name, each in values.items()]
     _check_finite(rows)
     return rows
@@ -144,44 +135,6 @@ PIXEL_SCORES: dict[str, Callable[[Frames, Frames, int], NDArray[np.float64]]] = 
 }
 
 
-def unavailable(score: ScoreConfig) -> dict[str, str]:
-    """Why a score is not there: score name -> reason. Empty weight paths add the scores that need them."""
-    reasons = dict(UNAVAILABLE)
-    if score.tnv2 == "":
-        reasons |= dict.fromkeys(VIDEO_SCORES, "needs TransNetV2 weights: set score.tnv2")
-    if score.mnv2 == "":
-        reasons |= dict.fromkeys(FRAME_SCORES, "needs MobileNetV2 weights: set score.mnv2")
-    return reasons
-
-
-def protocol(score: ScoreConfig, data: DataConfig) -> dict[str, dict[str, Any]]:
-    """How each available score is measured: score name -> JSON-ready facts, equal for comparable trials.
-
-    Always: features, frames scored, first_frame ("dropped" or "kept"), fps, size [height, width] in
-    pixels, the clips' resize rule, better ("higher", "lower" or "none"). A net adds its input size,
-    resize rule and weight hash; a distance adds its divisor or kernel and how features are scaled.
-    """
-    missing = unavailable(score)
-    return {
-        name: _clip_facts(name, score, data) | _net_facts(name) | PARAMETERS.get(name, {})
-        for name in DIRECTION
-        if name not in missing
-    }
-
-
-_SCALED = {"standardised": "reference mean and standard deviation"}
-PARAMETERS: dict[str, dict[str, Any]] = {
-    "fvd[tnv2]": {"covariance": "N-1", **_SCALED},
-    "kvd[tnv2]": {
-        "kernel": {"form": "polynomial", "degree": 3, "gamma": "1/D", "coef0": 1.0, "unbiased": True},
-        "matched_pairs": "left out",
-        **_SCALED,
-    },
-    "psnr": {"data_range": 255, "cap_db": PSNR_CAP_DB, "mean": "over frames, in dB"},
-    "ssim": {"data_range": 255, "window": "gaussian 11x11, sigma 1.5", "k1": 0.01, "k2": 0.03},
-}
-
-
 def write_clip_scores(path: Path, rows: Iterable[ClipScore]) -> None:
     """CSV with the columns clip_id, metric, value; the value reads back as the same float64."""
     with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
@@ -206,32 +159,6 @@ def _first_scored(keep_first_frame: bool) -> int:
     return 0 if keep_first_frame else 1
 
 
-def _clip_facts(name: str, score: ScoreConfig, data: DataConfig) -> dict[str, Any]:
-    whole = name in ("consistency[mnv2]", "motion[absdiff]")  # frame 0 is their anchor, their start
-    dropped = 0 if whole else _first_scored(score.keep_first_frame)
-    return {
-        "features": "pixels",
-        "frames": data.frames - dropped,
-        "first_frame": "dropped" if dropped else "kept",
-        "fps": data.fps,
-        "size": [data.height, data.width],
-        "resize": data.resize.value,
-        "better": DIRECTION[name],
-    }
-
-
-def _net_facts(name: str) -> dict[str, Any]:
-    net = next((weights for weights in WEIGHTS.values() if f"[{weights.name}]" in name), None)
-    if net is None:
-        return {}
-    return {
-        "features": f"{net.name}, {net.dimension} per {'clip' if net.kind == 'video' else 'frame'}",
-        "network_size": list(net.size),
-        "network_resize": net.resize,
-        "weights_sha256": net.sha256,
-    }
-
-
 def _check_clips(generated: Frames, truth: Frames, clip_ids: Sequence[str]) -> None:
     for name, frames in (("generated", generated), ("truth", truth)):
         if frames.dtype != np.uint8 or frames.ndim != 5 or frames.shape[-1] != 3 or frames.shape[1] < 2:
@@ -242,10 +169,12 @@ def _check_clips(generated: Frames, truth: Frames, clip_ids: Sequence[str]) -> N
         raise ValueError(f"{len(set(clip_ids))} different clip ids for {len(generated)} clips")
 
 
-def _check_features(generated: Frames, frame_feats: Floats, image_feats: Floats) -> None:
-    wanted = (*generated.shape[:2], image_feats.shape[-1])
-    if frame_feats.shape != wanted or image_feats.shape != (wanted[0], wanted[2]):
-        raise ValueError(f"features {frame_feats.shape}, {image_feats.shape} do not fit clips {generated.shape}")
+def _check_features(generated: Frames, feats: FrameFeatures) -> None:
+    wanted = (*generated.shape[:2], feats.image.shape[-1])
+    single = (wanted[0], wanted[2])
+    shapes = [each.shape for each in (feats.image, feats.text) if each is not None]
+    if feats.frames.shape != wanted or any(shape != single for shape in shapes):
+        raise ValueError(f"features {feats.frames.shape}, {shapes} do not fit clips {generated.shape}")
 
 
 def _check_finite(rows: Iterable[ClipScore]) -> None:

@@ -13,18 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from cinelora import features, scores
+from cinelora import scores
 from cinelora.base import Base
 from cinelora.encode import Encodings
 from cinelora.generate import batches, generate
 from cinelora.job import Job
 from cinelora.layout import SampleFolder
+from cinelora.nets import NETS
+from cinelora.nets.clip import text_features
+from cinelora.protocol import OF_REAL_CLIPS, family
 from cinelora.records import whole_file
+from cinelora.scores import FrameFeatures
 from cinelora.train import Report
 from cinelora.video import write_clips
+from cinelora.weights import CLIP_NETS, WEIGHTS
 from cinelora.windows import Window, WindowPlan
-
-OF_REAL_CLIPS = ("consistency[mnv2]", "motion[absdiff]")  # what a true clip can be asked without a rival
 
 
 @dataclass
@@ -51,17 +54,27 @@ class Scored:
 
 def score_batch(base: Base, windows: list[Window], made: np.ndarray, truth: np.ndarray, first: bool) -> Scored:
     """Features and clip scores of frames (N, F, H, W, 3) against the truth; `first`: frame 0 counts in features."""
-    kept = made if first else made[:, 1:]
-    ids = [window.window_id for window in windows]
+    start, ids = 0 if first else 1, [window.window_id for window in windows]
     found: dict[str, list[np.ndarray]] = {}
-    per_frame = image = None
-    if "tnv2" in base.nets:
-        found["tnv2"] = list(features.video_features(base.nets["tnv2"], kept))
-    if "mnv2" in base.nets:
-        per_frame = features.frame_features(base.nets["mnv2"], made)
-        image = features.frame_features(base.nets["mnv2"], truth[:, :1])[:, 0]
-        found["mnv2"] = list(per_frame[:, 0 if first else 1 :].mean(axis=1))
-    return Scored(ids, found, scores.clip_scores(made, truth, ids, per_frame, image, first))
+    of_frames: dict[str, FrameFeatures] = {}
+    distances: dict[str, np.ndarray] = {}
+    for name, net in base.nets.items():
+        facts, extract = WEIGHTS[name], NETS[name].extract
+        if facts.kind == "video":
+            found[name] = list(extract(net, made[:, start:][:, : facts.most_frames]))
+        elif facts.kind == "frame":
+            per_frame = extract(net, made)
+            text = text_features(net, [window.caption for window in windows]) if name in CLIP_NETS else None
+            of_frames[name] = FrameFeatures(per_frame, extract(net, truth[:, :1])[:, 0], text)
+            found[name] = list(per_frame[:, start:].mean(axis=1))
+        else:
+            distances[name] = extract(net, made, truth)
+    return Scored(ids, found, scores.clip_scores(made, truth, ids, first, of_frames, distances))
+
+
+def feature_nets(base: Base) -> list[str]:
+    """The nets whose features are kept: all but those that compare two clips."""
+    return [name for name in base.nets if WEIGHTS[name].kind != "pair"]
 
 
 def write_scored(folder: SampleFolder, scored: Scored) -> None:
@@ -81,7 +94,7 @@ def write_reference(job: Job, base: Base) -> None:
         write_clips([folder.sample(window.window_id) for window in chunk], truth, config.data.fps)
         parts.append(score_batch(base, chunk, truth, truth, config.score.keep_first_frame))
     merged = total.merge(parts, [window.window_id for window in windows])
-    merged.rows = [row for row in merged.rows if row.metric in OF_REAL_CLIPS]
+    merged.rows = [row for row in merged.rows if family(row.metric) in OF_REAL_CLIPS]
     with whole_file(folder.clips) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["clip_id", "shot", "caption"])
@@ -94,7 +107,7 @@ def generate_and_score(
 ) -> tuple[Scored, float, float]:
     """Scores of this worker's clips, and the seconds of generating and of scoring."""
     config, folder = job.spec.config, job.study.trial(job.spec.trial_id)
-    windows, mine = list(plan.heldout), Scored(features={name: [] for name in base.nets})
+    windows, mine = list(plan.heldout), Scored(features={name: [] for name in feature_nets(base)})
     clips = generate(
         model, base.vae, base.folder, config, encodings, windows,
         lambda done, total: report("generate", done, total, None),

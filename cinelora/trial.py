@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cinelora import dist, lora, scores, wan, zero
+from cinelora import dist, lora, protocol, wan, zero
 from cinelora.base import SPENT, Base, load_base
 from cinelora.config import Dtype, Method, TrackingConfig
 from cinelora.encode import Encodings
@@ -163,8 +163,8 @@ def describe(
         peak_memory_gib=peak_memory_gib(),
         world_size=dist.world_size(),
         restarts=job.restarts,
-        protocol=scores.protocol(config.score, config.data),
-        unavailable=scores.unavailable(config.score),
+        protocol=protocol.protocol(config.score, config.data, spec.fingerprints),
+        unavailable=protocol.unavailable(config.score),
         versions=versions(),
     )
 

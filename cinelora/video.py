@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import repeat
+from itertools import islice, repeat
 from pathlib import Path
 
 import av
@@ -91,10 +91,13 @@ def decode_window(
     )
 
 
-def read_all(path: Path) -> NDArray[np.uint8]:
-    """Every frame in order at its own size: uint8 (T, H, W, 3), 0..255. Time stamps are not looked at."""
+def read_all(path: Path, most: int | None = None) -> NDArray[np.uint8]:
+    """Every frame in order, or the first `most`, at its own size: uint8 (T, H, W, 3), 0..255.
+
+    Time stamps are not looked at.
+    """
     with _opened(path) as (container, stream):
-        frames = [_rgb(frame) for frame in container.decode(stream)]
+        frames = [_rgb(frame) for frame in islice(container.decode(stream), most)]
     if not frames:
         raise UserError(f"{path}: holds no frame that decodes; export it again or remove it")
     return np.stack(frames)

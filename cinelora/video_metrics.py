@@ -57,6 +57,7 @@ class _DistanceOfSets(Metric):
 
         ValueError: features not 2-D, D other than before, NaN or infinity.
         """
+        self._leave_joined()
         rows = self._features_of(clips)
         known = next((each for each in (*self.real_rows, *self.made_rows)), None)
         kept = self._kept(rows)
@@ -79,7 +80,13 @@ class _DistanceOfSets(Metric):
 
     def sync(self, dist_sync_fn: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> None:
         """As `Metric.sync`; a process without a clip of one set takes part."""
+        self._leave_joined()
         super().sync(dist_sync_fn or _gather_rows, *args, **kwargs)
+
+    def _leave_joined(self) -> None:
+        """Back to this process's own rows: a `compute` that raised among several processes leaves the joined ones."""
+        if self._is_synced:
+            self.unsync()
 
     def _features_of(self, clips: Tensor) -> Tensor:
         """(B, D) float64."""

@@ -16,9 +16,9 @@ from cinelora.config import DataConfig, Method, StudyConfig, TrialConfig
 from cinelora.encodings import ENCODER_VERSION, WINDOWS_FILE, encoding_folder
 from cinelora.errors import UserError
 from cinelora.models import BUILTIN, model_fingerprint, model_folder
-from cinelora.records import content_hash, file_sha256, to_dict, write_json
+from cinelora.records import content_hash, to_dict, write_json
 from cinelora.sets import data_path
-from cinelora.weights import WEIGHTS
+from cinelora.weights import CLIP_NETS, LPIPS_SIDE, TOKENIZER_FILES, WEIGHTS, configured, pins_of, weight_marks
 from cinelora.windows import WindowPlan, plan_windows
 from sweeps.plan import Plan, build_plan
 
@@ -33,7 +33,8 @@ def trial_config(config: StudyConfig) -> TrialConfig:
     model = trial.model
     if not model.path.startswith(BUILTIN):
         model = replace(model, path=absolute(model.path))
-    score = replace(trial.score, tnv2=absolute(trial.score.tnv2), mnv2=absolute(trial.score.mnv2))
+    paths: dict[str, Any] = {net: absolute(path) for net, path in configured(trial.score).items()}
+    score = replace(trial.score, **paths)
     data = replace(trial.data, path=absolute(data_path(trial.data.path, Path(config.cache_dir))))
     return replace(trial, model=model, data=data, score=score)
 
@@ -53,16 +54,21 @@ def check_batch(config: StudyConfig) -> None:
         )
 
 
-def weight_hash(name: str, path: str) -> str:
-    """SHA-256 of a metric's weight file. Raises UserError if it is absent or not the pinned one."""
-    if not Path(path).is_file():
-        raise UserError(f"score.{name}={path}: no such file; run `make fetch`, or set score.{name}= to go without")
-    found, expected = file_sha256(Path(path)), WEIGHTS[name].sha256
-    if found != expected:
-        raise UserError(
-            f"score.{name}={path}: SHA-256 is {found[:16]}.., not {expected[:16]}..; delete it and run `make fetch`"
-        )
-    return found
+def check_nets(config: TrialConfig) -> None:
+    """That every feature net can see the clips, before a GPU does. Raises UserError."""
+    scored = config.data.frames - (0 if config.score.keep_first_frame else 1)
+    for net, path in configured(config.score).items():
+        facts = WEIGHTS[net]
+        if scored < facts.least_frames:
+            raise UserError(
+                f"score.{net}={path}: needs {facts.least_frames} scored frames, data.frames={config.data.frames} gives "
+                f"{scored}; set score.{net}= to go without"
+            )
+        if net in CLIP_NETS and not any((Path(path) / name).is_file() for name in TOKENIZER_FILES):
+            raise UserError(f"score.{net}={path}: no tokenizer there; add {' or '.join(TOKENIZER_FILES)} of the model")
+    side = min(config.data.height, config.data.width)
+    if config.score.lpips and side < LPIPS_SIDE:
+        raise UserError(f"score.lpips={config.score.lpips}: needs {LPIPS_SIDE} pixels a side, there are {side}")
 
 
 class Fingerprints:
@@ -85,10 +91,10 @@ class Fingerprints:
         """
         windows: WindowPlan = self._once(["data", to_dict(config.data)], lambda: self._windows(config.data))
         marks = {"data": windows.fingerprint, "encoder": str(ENCODER_VERSION)}
-        for name in WEIGHTS:
-            path = getattr(config.score, name)
-            if path:
-                marks[name] = self._once(["weights", name, path], partial(weight_hash, name, path))
+        check_nets(config)
+        for net, path in configured(config.score).items():
+            pins = pins_of(config.score, net)
+            marks |= self._once(["weights", net, path, pins], partial(weight_marks, net, path, pins))
         marks["model"] = self._once(["model", config.model.path, config.model.revision], lambda: self._model(config))
         target = encoding_folder(self.cache_dir, marks["data"], marks["model"]) / WINDOWS_FILE
         if not target.exists():

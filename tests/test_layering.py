@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "hydra_plugins": {"launch.launcher"},
     "analysis": {
         "analysis", "sweeps", "cinelora.config", "cinelora.records", "cinelora.layout", "cinelora.errors",
-        "cinelora.distances",
+        "cinelora.distances", "cinelora.weights", "cinelora.protocol",
     },
 }  # fmt: skip
 FORBIDDEN = {

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cinelora.errors import UserError
-from cinelora.nets.files import NAMES_SHOWN, Loaded, WeightFile, checked
+from cinelora.nets.files import NAMES_SHOWN, Loaded, checked
 from cinelora.nets.frames import (
     Floats,
     Frames,
@@ -30,27 +30,14 @@ from cinelora.nets.frames import (
     shorter_side,
     standardised,
 )
+from cinelora.weights import CLIP_NETS, TOKENIZER_FILES, WEIGHTS, in_folder
 
 SIDE = 224
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's own training set, RGB in 0..1
 STD = (0.26862954, 0.26130258, 0.27577711)
 LONGEST_TEXT = 77  # tokens, start and end included
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
-DIMENSION = {"clip_b32": 512, "clip_l14": 768}
-PUBLISHED = ("model.safetensors", "pytorch_model.bin")
-# openai/clip-vit-base-patch32 (.bin) and openai/clip-vit-large-patch14 (.safetensors, .bin), as the checksum lists of
-# several projects agree. For a B/32 in safetensors no list was found: it needs a pin.
-FILES = {
-    "clip_b32": WeightFile("weights", PUBLISHED, ("a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f",)),
-    "clip_l14": WeightFile(
-        "weights",
-        PUBLISHED,
-        (
-            "a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb",
-            "f1a17cdbe0f36fec524f5cafb1c261ea3bbbc13e346e0f74fc9eb0460dedd0d3",
-        ),
-    ),
-}
+DIMENSION = {name: WEIGHTS[name].dimension for name in CLIP_NETS}
+FILES = {name: WEIGHTS[name].files[0] for name in DIMENSION}
 
 
 class Clip(nn.Module):
@@ -84,7 +71,7 @@ def load(name: str, path: Path | str, sha256: str = "", device: torch.device | s
     config = CLIPConfig.from_pretrained(path, local_files_only=True)
     if config.projection_dim != dimension:
         raise UserError(f"score.{name}={path}: a model of width {config.projection_dim}; {name} has {dimension}")
-    weights = next((path / file for file in PUBLISHED if (path / file).is_file()), path / PUBLISHED[0])
+    weights = in_folder(path, FILES[name])
     found = checked(name, FILES[name], weights, sha256)
     # reads safetensors first, as above; a .bin with weights_only
     read: Any = CLIPModel.from_pretrained

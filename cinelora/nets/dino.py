@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cinelora.nets.files import Loaded, WeightFile, checked, fitted, read_tensors, unwrapped, without
+from cinelora.nets.files import Loaded, checked, fitted, read_tensors, unwrapped, without
 from cinelora.nets.frames import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -25,14 +25,11 @@ from cinelora.nets.frames import (
     standardised,
 )
 from cinelora.nets.vit import EPSILON, Block, Patches
+from cinelora.weights import WEIGHTS
 
 SIDE = 224
 PATCH = 16
-FILE = WeightFile(
-    "weights",
-    ("dino_vitbase16_pretrain.pth",),
-    ("bf34ad0f424b9029b593e8dc3ed553bf26e88bcba0d32bf3e62a6209cb64c85e",),
-)
+FILE = WEIGHTS["dino"].files[0]
 
 
 class DinoVit(nn.Module):

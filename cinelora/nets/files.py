@@ -1,4 +1,4 @@
-"""Weight files given by the user: named, hashed, read without pickle, fitted to a net.
+"""Weight files: read without pickle, fitted to a net; named and hashed by `cinelora/weights.py`.
 
 In: a path from the configuration and what is known of the published file. Out: its SHA-256, its tensors, a frozen net.
 """
@@ -18,21 +18,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cinelora.errors import UserError
-from cinelora.records import file_sha256
+from cinelora.weights import WeightFile, checked
+
+__all__ = ["Loaded", "WeightFile", "checked", "fitted", "fitted_part", "read_tensors", "unwrapped", "without"]
 
 NAMES_SHOWN = 3  # of the tensors that do not fit
-
-
-@dataclass(frozen=True)
-class WeightFile:
-    """One file a net needs: what it is called where it is published, and its SHA-256 values where known.
-
-    A file without a known hash is hashed and recorded; nothing is assumed of it.
-    """
-
-    role: str  # "weights", "trunk", "heads", "encoder", "probe"
-    published: tuple[str, ...]
-    sha256: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,25 +31,6 @@ class Loaded:
 
     net: nn.Module
     sha256: dict[str, str] = field(default_factory=dict)
-
-
-def checked(net: str, file: WeightFile, path: Path, pin: str = "") -> str:
-    """The SHA-256 of `path`, after it was compared with `pin`, or without a pin with the published ones.
-
-    UserError: no such file, or another hash. A file of one's own making (converted, retrained) needs a pin.
-    """
-    setting = f"score.{net}={path}"
-    names = " or ".join(file.published)
-    if not path.is_file():
-        raise UserError(f"{setting}: no such file; give {names}, or set score.{net} to '' to do without")
-    found = file_sha256(path)
-    wanted = (pin,) if pin else file.sha256
-    if wanted and found not in wanted:
-        remedy = f"fetch {names} again, or pin score.{net}_sha256 to the hash of the file you trust"
-        raise UserError(
-            f"{setting}: SHA-256 of the {file.role} expected {' or '.join(wanted)}, found {found}; {remedy}"
-        )
-    return found
 
 
 def read_tensors(net: str, path: Path) -> dict[str, Any]:
@@ -122,3 +93,10 @@ def fitted(
         raise UserError(f"score.{name}={path}: not the weights of {name}: tensors {'; '.join(told)}")
     net.load_state_dict(given, assign=True)
     return net.float().eval().requires_grad_(False)
+
+
+def fitted_part(name: str, path: Path, make: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> nn.Module:
+    """As `fitted`, for a net that is the front part of the one the file holds: what it does not know is left out."""
+    with torch.device("meta"):
+        wanted = make().state_dict().keys()
+    return fitted(name, path, make, {key: value for key, value in tensors.items() if key in wanted})

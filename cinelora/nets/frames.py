@@ -48,6 +48,11 @@ def squashed(images: Tensor, side: int) -> Tensor:
     return functional.interpolate(images, size=(side, side), mode="bilinear", align_corners=False)
 
 
+def shrunk(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """(M, 3, H, W) -> (M, 3, *size), aspect ratio not kept: bilinear with antialiasing, every pixel counts."""
+    return functional.interpolate(images, size=size, mode="bilinear", antialias=True)
+
+
 def shorter_side(images: Tensor, side: int, mode: str) -> Tensor:
     """(M, 3, H, W) -> the shorter side is `side`, the longer keeps the ratio, rounded down: antialiased `mode`.
 

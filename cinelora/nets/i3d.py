@@ -10,7 +10,6 @@ those of the state dict.
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import torch
@@ -18,16 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cinelora.errors import UserError
-from cinelora.nets.files import Loaded, WeightFile, checked, fitted, read_tensors, unwrapped
+from cinelora.nets.files import Loaded, checked, fitted, read_tensors, unwrapped
 from cinelora.nets.frames import Floats, Frames, check_frames, squashed, video_features
+from cinelora.weights import I3D_SCRIPT, WEIGHTS, is_script
 
 SIDE = 224
 CLASSES = 400
 LEAST_FRAMES = 10  # what the published tools ask for; the layers would take 9
-# Found alike in the checksum lists of many projects that fetch the StyleGAN-V file (51,235,320 bytes).
-SCRIPT_SHA256 = "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2"
-STATE_FILE = WeightFile("weights", ("i3d_pretrained_400.pt", "i3d_torchscript.pt"))
-SCRIPT_FILE = WeightFile("weights", ("i3d_torchscript.pt",), (SCRIPT_SHA256,))
+STATE_FILE, SCRIPT_FILE = WEIGHTS["i3d"].files[0], I3D_SCRIPT
 
 Triple = tuple[int, int, int]
 
@@ -151,14 +148,6 @@ class ScriptedI3d(nn.Module):
         return features
 
 
-def is_script(path: Path) -> bool:
-    """Whether `path` is a TorchScript archive: a zip file with compiled code beside its tensors."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.split("/")[1:2] == ["code"] for name in archive.namelist())
-
-
 def load(path: Path | str, sha256: str = "", device: torch.device | str = "cpu") -> Loaded:
     """I3D from a state dict (.pt, .safetensors) or from the TorchScript file.
 
@@ -166,7 +155,7 @@ def load(path: Path | str, sha256: str = "", device: torch.device | str = "cpu")
     or tensors of another net.
     """
     path = Path(path)
-    script = path.is_file() and is_script(path)
+    script = is_script(path)
     found = checked("i3d", SCRIPT_FILE if script else STATE_FILE, path, sha256)
     if not script:
         net = fitted("i3d", path, InflatedInception, unwrapped(read_tensors("i3d", path), "state_dict"))

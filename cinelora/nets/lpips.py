@@ -16,18 +16,14 @@ from torch import Tensor, nn
 
 from cinelora.nets.files import Loaded, WeightFile, checked, fitted, read_tensors, unwrapped
 from cinelora.nets.frames import Floats, Frames, batches, check_frames, device_of, images_of, run
+from cinelora.weights import LPIPS_SIDE, WEIGHTS
 
-SMALLEST_SIDE = 31  # below it a pooling window has nothing left to cover
 WIDTHS = (64, 192, 384, 256, 256)
 TAPS = (1, 4, 7, 9, 11)  # the rectifiers, by their place in torchvision's `features`
 # Mean and deviation of ImageNet for RGB in -1..1, to the three digits that version 0.1 was fitted with
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
-TRUNK_FILE = WeightFile(
-    "trunk",
-    ("alexnet-owt-7be5be79.pth",),
-    ("7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",),
-)
+TRUNK_FILE = WEIGHTS["lpips"].files[0]
 HEADS_FILE = WeightFile(
     "heads",
     ("alex.pth",),
@@ -99,8 +95,8 @@ def extract(net: nn.Module, first: Frames, second: Frames, batch: int = 1) -> Fl
     check_frames(second)
     if first.shape != second.shape:
         raise ValueError(f"frames of shape {first.shape} and {second.shape}: give two of the same")
-    if min(first.shape[2:4]) < SMALLEST_SIDE:
-        raise ValueError(f"frames of {first.shape[2]}x{first.shape[3]} pixels: give {SMALLEST_SIDE} or more a side")
+    if min(first.shape[2:4]) < LPIPS_SIDE:
+        raise ValueError(f"frames of {first.shape[2]}x{first.shape[3]} pixels: give {LPIPS_SIDE} or more a side")
     device = device_of(net)
     parts = [
         run(net, images_of(one, device) / 127.5 - 1, images_of(other, device) / 127.5 - 1)

@@ -15,17 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cinelora.nets.files import Loaded, WeightFile, checked, fitted, read_tensors, unwrapped
+from cinelora.nets.files import Loaded, checked, fitted, read_tensors, unwrapped
 from cinelora.nets.frames import Floats, Frames, check_frames, squashed, video_features
 from cinelora.nets.vit import EPSILON, Block, Patches, sinusoids
+from cinelora.weights import WEIGHTS
 
 SIDE = 224
 LENGTH = 16  # frames; the positions are those of 8 pairs
-FILE = WeightFile(
-    "weights",
-    ("vit_g_hybrid_pt_1200e_ssv2_ft.pth",),
-    ("5a210a92f035dff30c53b46157b612e7a1a5d3c99700e1b2d71da5c399ca7e70",),
-)
+FILE = WEIGHTS["videomae"].files[0]
 
 fixed_positions = cache(sinusoids)  # not in the file: computed, never trained
 

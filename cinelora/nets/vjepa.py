@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cinelora.nets.files import Loaded, WeightFile, checked, fitted, read_tensors, unwrapped, without
+from cinelora.nets.files import Loaded, checked, fitted, read_tensors, unwrapped, without
 from cinelora.nets.frames import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -25,12 +25,12 @@ from cinelora.nets.frames import (
     video_features,
 )
 from cinelora.nets.vit import EPSILON, Block, Mlp, Patches, attended
+from cinelora.weights import WEIGHTS
 
 SIDE = 224
 LENGTH = 16
 TOKENS = (LENGTH // 2) * (SIDE // 16) ** 2  # 1568
-# Neither hash is published: both files are hashed and recorded.
-FILES = (WeightFile("encoder", ("vith16.pth.tar",)), WeightFile("probe", ("ssv2-probe.pth.tar",)))
+FILES = WEIGHTS["vjepa"].files
 
 
 class _CrossAttention(nn.Module):

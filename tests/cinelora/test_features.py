@@ -11,12 +11,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cinelora import features
 from cinelora.errors import UserError
-from cinelora.features import NETS, WEIGHTS, frame_features, load_net, video_features
+from cinelora.features import frame_features, load_net, video_features
+from cinelora.nets.frames import shrunk
+from cinelora.nets.mobilenet import MobileNetTrunk
+from cinelora.nets.transnet import TransNetTrunk, _DilatedConv
+from cinelora.weights import WEIGHTS
 
 CACHE = Path(os.environ.get("CINELORA_CACHE") or Path(__file__).parents[2] / ".cache")
 LoadNet = Callable[[str], torch.nn.Module]
+TRUNKS: dict[str, Callable[[], torch.nn.Module]] = {"tnv2": TransNetTrunk, "mnv2": MobileNetTrunk}
 EXTRACT = {"tnv2": video_features, "mnv2": frame_features}
 
 
@@ -60,20 +64,20 @@ def _shuffled(clips: np.ndarray) -> np.ndarray:
     ],
 )
 def test_layout(name: str, tensors: int, parameters: int, some_key: str) -> None:
-    net = NETS[name]()
+    net = TRUNKS[name]()
     assert len(net.state_dict()) == tensors
     assert sum(each.numel() for each in net.parameters()) == parameters
     assert some_key in net.state_dict()
 
 
 def test_transnet_stacks_halve_space_and_keep_time() -> None:
-    maps = features.TransNetTrunk().eval().stacks(torch.zeros(1, 3, 5, 27, 48))
+    maps = TransNetTrunk().eval().stacks(torch.zeros(1, 3, 5, 27, 48))
     assert [tuple(each.shape[1:]) for each in maps] == [(64, 5, 13, 24), (128, 5, 6, 12), (256, 5, 3, 6)]
 
 
 def test_transnet_branch_spans_its_dilation() -> None:
     # all-ones taps on an impulse at frame 8: the branch of dilation 4 answers at frames 4, 8, 12 alone
-    branch = features._DilatedConv(1, 1, 4)
+    branch = _DilatedConv(1, 1, 4)
     for weight in branch.parameters():
         torch.nn.init.ones_(weight)
     impulse = torch.zeros(1, 1, 17, 3, 3)
@@ -85,19 +89,18 @@ def test_transnet_branch_spans_its_dilation() -> None:
 @pytest.mark.parametrize("name", ["tnv2", "mnv2"])
 def test_shapes_and_types(name: str) -> None:
     torch.manual_seed(0)
-    net = NETS[name]().eval()
+    net = TRUNKS[name]().eval()
     got = EXTRACT[name](net, _moving_squares(2, 3), batch=2)
     per_frame = (3,) if WEIGHTS[name].kind == "frame" else ()
     assert got.shape == (2, *per_frame, WEIGHTS[name].dimension) and got.dtype == np.float32
 
 
-def test_resize_spans_the_levels_and_keeps_the_channels() -> None:
-    net = torch.nn.Linear(1, 1)
-    clips = np.zeros((1, 2, 20, 40, 3), np.uint8)
-    clips[..., 1] = 255
-    images = features._resized(clips, (27, 48), net)
-    assert images.shape == (1, 2, 3, 27, 48)
-    assert [float(images[0, 0, c].mean()) for c in range(3)] == [0.0, pytest.approx(1.0), 0.0]
+def test_shrinking_keeps_the_channels_and_looks_at_every_pixel() -> None:
+    comb = torch.zeros(1, 3, 54, 96)
+    comb[:, 1, :, 2::4] = 255  # every fourth column: a resize to half that skips pixels would see half of them or none
+    images = shrunk(comb, (27, 48))
+    assert images.shape == (1, 3, 27, 48)
+    assert [float(images[0, c].mean()) for c in range(3)] == [0.0, pytest.approx(255 / 4, rel=0.02), 0.0]
 
 
 @pytest.mark.parametrize("frames", [np.zeros((2, 3, 8, 8, 3), np.float32), np.zeros((3, 8, 8, 3), np.uint8)])

@@ -12,11 +12,22 @@ from safetensors.torch import save_file
 
 from cinelora.errors import UserError
 from cinelora.nets import NETS
-from cinelora.nets.files import WeightFile, checked, fitted, read_tensors, unwrapped, without
+from cinelora.nets.files import fitted, read_tensors, unwrapped, without
 from cinelora.nets.frames import centre, check_frames, images_of, shorter_side, squashed, standardised, video_features
 from cinelora.records import file_sha256
+from cinelora.weights import WEIGHTS, WeightFile, checked, checked_files, pins_by_role
 
-DIMENSIONS = {"i3d": 400, "videomae": 1408, "vjepa": 1280, "clip_b32": 512, "clip_l14": 768, "dino": 768, "lpips": 1}
+DIMENSIONS = {
+    "tnv2": 448,
+    "mnv2": 1280,
+    "i3d": 400,
+    "videomae": 1408,
+    "vjepa": 1280,
+    "clip_b32": 512,
+    "clip_l14": 768,
+    "dino": 768,
+    "lpips": 1,
+}
 
 
 def _linear() -> torch.nn.Module:
@@ -24,8 +35,12 @@ def _linear() -> torch.nn.Module:
 
 
 def test_every_net_has_its_published_width() -> None:
-    assert {name: net.dimension for name, net in NETS.items()} == DIMENSIONS
-    assert all(net.kind in {"video", "frame", "pair"} and net.name == name for name, net in NETS.items())
+    assert (
+        {name: net.facts.dimension for name, net in NETS.items()}
+        == DIMENSIONS
+        == {name: facts.dimension for name, facts in WEIGHTS.items()}
+    )
+    assert all(net.facts.kind in {"video", "frame", "pair"} and net.facts.name == name for name, net in NETS.items())
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -37,16 +52,18 @@ def test_a_missing_file_names_the_setting_and_the_way_out(name: str, tmp_path: P
 @pytest.mark.parametrize("name", ["i3d", "videomae", "dino", "lpips"])
 def test_the_message_of_a_missing_file_says_what_to_give(name: str, tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=rf"no such file; give {NETS[name].files[0].published[0]}.*or set score\.{name}"
+        UserError, match=rf"no such file; give {WEIGHTS[name].files[0].published[0]}.*or set score\.{name}"
     ):
         NETS[name].load(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("name", ["videomae", "dino", "lpips"])
 def test_a_file_that_is_not_the_published_one_needs_a_pin(name: str, tmp_path: Path) -> None:
-    path = tmp_path / NETS[name].files[0].published[0]
+    path = tmp_path / WEIGHTS[name].files[0].published[0]
     torch.save({"x": torch.zeros(1)}, path)
-    with pytest.raises(UserError, match=rf"expected {NETS[name].files[0].sha256[0]}, found [0-9a-f]{{64}}; .*_sha256"):
+    with pytest.raises(
+        UserError, match=rf"expected {WEIGHTS[name].files[0].sha256[0]}, found [0-9a-f]{{64}}; .*_sha256"
+    ):
         NETS[name].load(path)
     with pytest.raises(UserError, match="missing"):  # pinned, it is opened, and found to hold another net
         NETS[name].load(path, sha256=file_sha256(path))
@@ -168,3 +185,26 @@ def test_images_of_copies() -> None:
 def test_other_frames_are_refused(frames: np.ndarray, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         check_frames(frames, length=4)
+
+
+def test_pins_are_given_in_the_order_of_the_files() -> None:
+    one, other = "a" * 64, "B" * 64
+    assert pins_by_role("i3d", "") == {} and pins_by_role("i3d", other) == {"weights": "b" * 64}
+    assert pins_by_role("vjepa", f"{one}, {other}") == {"encoder": one, "probe": "b" * 64}
+    assert pins_by_role("vjepa", f",{one}") == {"probe": one}
+    with pytest.raises(UserError, match=r"score\.i3d_sha256=.*2 hashes for 1 file\(s\): weights"):
+        pins_by_role("i3d", f"{one},{other}")
+    with pytest.raises(UserError, match="'xyz' is not a SHA-256"):
+        pins_by_role("i3d", "xyz")
+
+
+def test_the_files_of_a_folder_are_hashed_by_role(tmp_path: Path) -> None:
+    (tmp_path / "vith16.pth.tar").write_bytes(b"e")
+    (tmp_path / "ssv2-probe.pth.tar").write_bytes(b"p")
+    found = checked_files("vjepa", tmp_path)
+    assert found == {
+        "encoder": file_sha256(tmp_path / "vith16.pth.tar"),
+        "probe": file_sha256(tmp_path / "ssv2-probe.pth.tar"),
+    }
+    with pytest.raises(UserError, match="SHA-256 of the probe expected 00"):
+        checked_files("vjepa", tmp_path, {"probe": "00"})

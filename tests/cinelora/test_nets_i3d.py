@@ -129,7 +129,7 @@ def _scripted(tmp_path: Path) -> Path:
 def test_a_script_is_run_only_when_pinned(tmp_path: Path) -> None:
     path = _scripted(tmp_path)
     assert i3d.is_script(path)
-    with pytest.raises(UserError, match=f"expected {i3d.SCRIPT_SHA256}, found"):
+    with pytest.raises(UserError, match=f"expected {i3d.SCRIPT_FILE.sha256[0]}, found"):
         i3d.load(path)
     assert i3d.load(path, sha256=file_sha256(path)).sha256 == {"weights": file_sha256(path)}
 

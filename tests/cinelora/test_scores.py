@@ -1,34 +1,25 @@
-"""Clip scores worked out by hand, what the protocol says, and that files read back as written."""
+"""Clip scores worked out by hand, and that files read back as written."""
 
 from __future__ import annotations
 
 import csv
-import inspect
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from cinelora.config import DataConfig, ScoreConfig
-from cinelora.distances import polynomial_mmd
-from cinelora.features import WEIGHTS
+from cinelora.protocol import PSNR_CAP_DB
 from cinelora.scores import (
-    DIRECTION,
-    PSNR_CAP_DB,
     ClipScore,
+    FrameFeatures,
     clip_scores,
     consistency,
     image_similarity,
-    protocol,
     scored_frames,
-    unavailable,
     write_clip_scores,
     write_features,
 )
-
-WITH_WEIGHTS = ScoreConfig(tnv2="t.safetensors", mnv2="m.safetensors")
 
 
 def _clips(count: int = 2, frames: int = 4) -> np.ndarray:
@@ -77,6 +68,12 @@ def test_first_frame_is_not_scored_unless_kept() -> None:
     assert scored_frames(truth, False).shape[1] == 3 and scored_frames(truth, True).shape[1] == 4
 
 
+def test_distances_of_frames_are_averaged_from_the_first_scored_one() -> None:
+    far = {"lpips": np.array([[9, 1, 2, 6]], np.float32)}
+    assert _scores(_clips(1), _clips(1), distances=far)["lpips"] == 3.0
+    assert _scores(_clips(1), _clips(1), distances=far, keep_first_frame=True)["lpips"] == 4.5
+
+
 def test_motion_in_levels() -> None:
     ramp = np.broadcast_to(np.array([0, 10, 5], np.uint8)[None, :, None, None, None], (1, 3, 16, 16, 3))
     assert _scores(ramp, ramp)["motion[absdiff]"] == 7.5
@@ -85,10 +82,12 @@ def test_motion_in_levels() -> None:
 def test_a_frozen_clip_is_consistent_and_does_not_move() -> None:
     frozen = np.repeat(_clips(1)[:, :1], 4, axis=1)
     feats = np.repeat(np.random.default_rng(1).uniform(size=(1, 1, 8)), 4, axis=1).astype(np.float32)
-    got = _scores(frozen, frozen, frame_feats=feats, image_feats=feats[:, 0])
+    of_net = {"mnv2": FrameFeatures(feats, feats[:, 0]), "clip_b32": FrameFeatures(feats, feats[:, 0], -feats[:, 0])}
+    got = _scores(frozen, frozen, frame_feats=of_net)
     assert got["motion[absdiff]"] == 0
     assert got["consistency[mnv2]"] == pytest.approx(1.0)
-    assert got["image_similarity[mnv2]"] == pytest.approx(1.0)
+    assert got["image_similarity[mnv2]"] == got["image_similarity[clip_b32]"] == pytest.approx(1.0)
+    assert got["clip_sim[clip_b32]"] == 0.0 and "clip_sim[mnv2]" not in got  # the caption's opposite; no caption
 
 
 def test_consistency_by_hand() -> None:
@@ -113,47 +112,15 @@ def test_image_similarity_by_hand() -> None:
         ({"truth": _clips(2, 3)}, "must agree"),
         ({"clip_ids": ["a", "a"]}, "1 different clip ids for 2"),
         ({"generated": _clips().astype(np.float32)}, "give uint8"),
-        ({"frame_feats": np.ones((2, 4, 3), np.float32)}, "both or neither"),
-        ({"frame_feats": np.ones((2, 3, 3)), "image_feats": np.ones((2, 3))}, "do not fit"),
-        ({"frame_feats": np.zeros((2, 4, 3)), "image_feats": np.ones((2, 3))}, "not finite"),
+        ({"frame_feats": {"n": FrameFeatures(np.ones((2, 3, 3)), np.ones((2, 3)))}}, "do not fit"),
+        ({"frame_feats": {"n": FrameFeatures(np.ones((2, 4, 3)), np.ones((2, 3)), np.ones((2, 2)))}}, "do not fit"),
+        ({"frame_feats": {"n": FrameFeatures(np.zeros((2, 4, 3)), np.ones((2, 3)))}}, "not finite"),
     ],
 )
 def test_bad_input_is_refused(change: dict[str, Any], message: str) -> None:
     given: dict[str, Any] = {"generated": _clips(), "truth": _clips(), "clip_ids": ["a", "b"]} | change
     with pytest.raises(ValueError, match=message):
         clip_scores(**given)
-
-
-def test_every_score_is_available_or_has_its_reason() -> None:
-    for score in (ScoreConfig(), ScoreConfig(tnv2="t"), ScoreConfig(mnv2="m"), WITH_WEIGHTS):
-        there, missing = protocol(score, DataConfig()), unavailable(score)
-        assert set(there) | set(missing) == set(DIRECTION) | {"lpips", "clip_sim", "fvd[i3d]"}
-        assert not set(there) & set(missing)
-        assert all(reason.startswith("needs ") for reason in missing.values())
-
-
-def test_protocol_says_what_was_measured() -> None:
-    facts = protocol(WITH_WEIGHTS, DataConfig(frames=17, fps=8.0, height=32, width=48))
-    video = facts["fvd[tnv2]"]
-    assert (video["frames"], video["first_frame"], video["fps"], video["size"]) == (
-        16,
-        "dropped",
-        8.0,
-        [32, 48],
-    )
-    assert video["weights_sha256"] == WEIGHTS["tnv2"].sha256 and video["network_size"] == [27, 48]
-    assert video["covariance"] == "N-1" and video["resize"] == "crop" and video["better"] == "lower"
-    assert (facts["consistency[mnv2]"]["frames"], facts["consistency[mnv2]"]["first_frame"]) == (17, "kept")
-    kept = protocol(ScoreConfig(keep_first_frame=True), DataConfig(frames=17))["psnr"]
-    assert (kept["frames"], kept["first_frame"], kept["features"]) == (17, "kept", "pixels")
-    json.dumps(facts, allow_nan=False)
-
-
-def test_protocol_kernel_is_the_default_of_the_distance() -> None:
-    kernel = protocol(WITH_WEIGHTS, DataConfig())["kvd[tnv2]"]["kernel"]
-    defaults = inspect.signature(polynomial_mmd).parameters
-    assert all(kernel[name] == defaults[name].default for name in ("degree", "coef0", "unbiased"))
-    assert kernel["gamma"] == "1/D" and defaults["gamma"].default is None
 
 
 def test_clip_scores_read_back_exactly(tmp_path: Path) -> None:

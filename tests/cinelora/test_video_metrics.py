@@ -197,6 +197,24 @@ def test_bad_input_is_refused(name: str) -> None:
         kind(features=2048, **options)
 
 
+def test_a_failed_compute_in_a_process_group_is_survived() -> None:
+    own = not torch.distributed.is_initialized()
+    if own:
+        store = torch.distributed.HashStore()
+        torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        metric = FrechetVideoDistance()
+        metric.update(torch.eye(3), real=True)
+        for _ in range(2):
+            with pytest.raises(ValueError, match="no made clips"):
+                metric.compute()
+        metric.update(torch.eye(3), real=False)
+        assert float(metric.compute()) == pytest.approx(0.0, abs=1e-9)
+    finally:
+        if own:
+            torch.distributed.destroy_process_group()
+
+
 def test_an_unknown_preset_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="no kernel distance 'fid'"):
         KernelVideoDistance(preset="fid")

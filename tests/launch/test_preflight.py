@@ -1,0 +1,74 @@
+"""What planning knows of the feature nets: hashes of what is configured, and clips that a net cannot see."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cinelora.config import DataConfig, ScoreConfig, StudyConfig, TrialConfig
+from cinelora.errors import UserError
+from cinelora.records import file_sha256
+from cinelora.windows import WindowPlan
+from launch.preflight import Fingerprints, check_nets, trial_config
+
+
+@pytest.fixture
+def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fingerprints:
+    """Fingerprints of a data set and a model that are not looked at."""
+    monkeypatch.setattr(Fingerprints, "_windows", lambda self, data: WindowPlan((), (), "data"))
+    monkeypatch.setattr(Fingerprints, "_model", lambda self, config: "model")
+    return Fingerprints(tmp_path / "cache")
+
+
+def test_whatever_is_configured_is_hashed_and_nothing_else(tmp_path: Path, marks: Fingerprints) -> None:
+    plain = marks.of(TrialConfig())
+    assert set(plain) == {"data", "encoder", "model"}
+    for name in ("i3d.pt", "vith16.pth.tar", "ssv2-probe.pth.tar"):
+        (tmp_path / name).write_text(name)
+    found = marks.of(TrialConfig(score=ScoreConfig(i3d=str(tmp_path / "i3d.pt"), vjepa=str(tmp_path))))
+    assert found == plain | {
+        "i3d": file_sha256(tmp_path / "i3d.pt"),
+        "vjepa.encoder": file_sha256(tmp_path / "vith16.pth.tar"),
+        "vjepa.probe": file_sha256(tmp_path / "ssv2-probe.pth.tar"),
+    }
+
+
+def test_a_pin_decides_and_a_changed_pin_is_seen(tmp_path: Path, marks: Fingerprints) -> None:
+    own = tmp_path / "own.pth"
+    own.write_text("trained by us")
+    score = ScoreConfig(dino=str(own))
+    with pytest.raises(UserError, match=r"score\.dino=.*SHA-256 of the weights expected.*pin score\.dino_sha256"):
+        marks.of(TrialConfig(score=score))
+    pinned = replace(score, dino_sha256=file_sha256(own))
+    assert marks.of(TrialConfig(score=pinned))["dino"] == file_sha256(own)
+    with pytest.raises(UserError, match="expected aaaa"):
+        marks.of(TrialConfig(score=replace(score, dino_sha256="a" * 64)))
+
+
+@pytest.mark.parametrize(
+    ("score", "data", "message"),
+    [
+        (
+            ScoreConfig(i3d="w.pt"),
+            DataConfig(frames=9),
+            r"score\.i3d=w\.pt: needs 10 scored frames, data\.frames=9 gives 8",
+        ),
+        (ScoreConfig(lpips="w.pt"), DataConfig(height=16), r"score\.lpips=w\.pt: needs 31 pixels a side, there are 16"),
+        (ScoreConfig(clip_b32="nowhere"), DataConfig(), r"score\.clip_b32=nowhere: no tokenizer there"),
+    ],
+)
+def test_what_a_net_cannot_see_is_told_before_training(score: ScoreConfig, data: DataConfig, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_nets(TrialConfig(score=score, data=data))
+
+
+def test_what_a_net_can_see_passes() -> None:
+    check_nets(TrialConfig(score=ScoreConfig(i3d="w", videomae="w", lpips="w"), data=DataConfig(frames=17)))
+    check_nets(TrialConfig(score=ScoreConfig(i3d="w", keep_first_frame=True), data=DataConfig(frames=13)))
+
+
+def test_paths_mean_the_same_to_a_worker_elsewhere() -> None:
+    score = trial_config(StudyConfig(score=ScoreConfig(i3d="w.pt", vjepa="/models"))).score
+    assert (score.i3d, score.vjepa, score.dino) == (str(Path("w.pt").resolve()), "/models", "")
