@@ -117,14 +117,12 @@ def learning_curves(panels: Sequence[Axes], study: Study, estimates: Estimates) 
     styles = {name: LINE_STYLES[i % len(LINE_STYLES)] for i, name in enumerate(series_of(estimates.rows))}
     trials = {trial.spec.trial_id: trial for trial in study.trials}
     for row in estimates.rows:
-        if row.is_base and "heldout_loss" in row.estimates:
-            right.axhline(row.estimates["heldout_loss"].mean, **BASE)
         for trial_id in row.trial_ids if row.in_grid else ():
             style = {"color": colours[row.key.rank], "linestyle": styles[row.series]}
             _curve(left, right, trials[trial_id], style)
     window = max((smoothing_window(len(trial.curve)) for trial in study.trials), default=1)
     left.set_title("training loss" + (f" (mean of {window} steps)" if window > 1 else ""))
-    right.set_title("held-out loss")
+    right.set_title("held-out loss (first windows only; step 0 is the base)")
     for axes in panels:
         axes.set_xlabel("optimiser step")
     return _curve_legend(estimates, colours, styles)
@@ -250,10 +248,4 @@ def _curve_legend(
     handles = [Line2D([], [], color=colour, label=f"rank {rank}") for rank, colour in colours.items()]
     if len(styles) > 1:
         handles += [Line2D([], [], color="0.4", linestyle=style, label=name) for name, style in styles.items()]
-    if any(_has_heldout(row) for row in estimates.rows):
-        handles.append(Line2D([], [], **BASE, label="base, no adapter"))
     return handles
-
-
-def _has_heldout(row: Row) -> bool:
-    return row.is_base and "heldout_loss" in row.estimates

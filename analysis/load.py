@@ -93,6 +93,7 @@ class Reference:
     features: Mapping[str, Features]
     scores: ClipScores
     shots: Mapping[str, str]  # clip id -> its source shot
+    captions: Mapping[str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,11 +248,9 @@ def _clip_scores(path: Path) -> ClipScores:
 
 
 def _reference(place: SampleFolder) -> Reference:
-    return Reference(_features(place), _clip_scores(place.clip_scores), _shots(place.clips))
-
-
-def _shots(path: Path) -> dict[str, str]:
-    return {line["clip_id"]: line["shot"] for line in _csv(path, ("clip_id", "shot", "caption"))}
+    lines = _csv(place.clips, ("clip_id", "shot", "caption"))
+    shots, captions = ({line["clip_id"]: line[column] for line in lines} for column in ("shot", "caption"))
+    return Reference(_features(place), _clip_scores(place.clip_scores), shots, captions)
 
 
 def _curve(path: Path) -> pd.DataFrame:

@@ -29,6 +29,7 @@ from analysis.differences import COMPARED, Difference, differences, differences_
 from analysis.estimates import Estimates, estimate
 from analysis.frames import contact_sheet
 from analysis.load import Study, load_study, score_table
+from analysis.page import write_page
 from analysis.render import latex, markdown, print_table
 from analysis.scores import TrialScores, trial_scores
 from analysis.spectra import spectra_csv
@@ -69,7 +70,9 @@ def report(root: Path, out: Path | None = None) -> Path:
     for name, text in texts(study, estimates, table, found, told, drawn).items():
         with whole_file(place / name) as path:
             path.write_text(text)
+    page = write_page(study, estimates, table, found, told, place, drawn)
     _tell(table, found, told, place, drawn)
+    print(f"page:    {page}")
     return place
 
 

@@ -27,6 +27,7 @@ FILES = {
         "spectra.csv",
         "scores.csv",
         "summary.md",
+        "index.html",
     ),
     *(f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "pdf")),
 }

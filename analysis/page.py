@@ -1,0 +1,182 @@
+"""A study -> report/index.html: the answer, the rank table, the clips side by side, figures, protocol, in one file.
+
+In: what `analysis/report.py` has computed, and the figures it has written. Out: one page that needs no network and no
+other file, small enough to send by mail; the same bytes for the same study. Style and script are the files page_* here.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from analysis.captions import protocol_lines
+from analysis.differences import COMPARED, Difference, heading
+from analysis.estimates import Estimates
+from analysis.filmstrips import reel
+from analysis.load import WAITING, Study
+from analysis.page_reel import reel_html
+from analysis.page_tables import bullets, differences_html, rank_table_html, trials_html
+from analysis.tables import Table
+from cinelora.records import whole_file
+
+NAME = "index.html"
+OPEN_LINES = 6  # a longer list of missing trials is folded
+NO_ANSWER = "No answer yet: it takes the base and two ranks with a finished seed in common, on three clips."
+SHEET = "contact_sheet"  # left out: the clips themselves are on the page
+OF_DIFFERENCES = "differences"  # stands below its table
+CAPTIONS: Mapping[str, str] = {
+    "quality_vs_rank": "Scores against the rank: one dot a seed, the line through their means; the base dashed, "
+    "the real clips dotted.",
+    OF_DIFFERENCES: "The same differences with their intervals; grey where the interval holds zero.",
+    "learning_curves": "Losses while training. A held-out curve that still falls at its end was not finished.",
+}
+
+
+def write_page(
+    study: Study,
+    estimates: Estimates,
+    table: Table,
+    found: Sequence[Difference],
+    told: Sequence[str],
+    place: Path,
+    drawn: Sequence[str],
+) -> Path:
+    """Write `place`/index.html. `drawn` names the figures that lie in `place` as PNG. Returns its path."""
+    plots = {name: (place / f"{name}.png").read_bytes() for name in drawn if name != SHEET}
+    text = page(study, estimates, table, found, told, plots)
+    with whole_file(place / NAME) as path:
+        path.write_text(text, encoding="utf-8")
+    return place / NAME
+
+
+def page(
+    study: Study,
+    estimates: Estimates,
+    table: Table,
+    found: Sequence[Difference],
+    told: Sequence[str],
+    plots: Mapping[str, bytes],
+) -> str:
+    """The page as text. `plots`: figure name -> PNG."""
+    clips = reel(study, estimates)
+    rest = {name: png for name, png in plots.items() if name != OF_DIFFERENCES}
+    slots = {
+        "title": escape(f"{study.name}: which LoRA rank"),
+        "name": escape(study.name),
+        "lead": escape(_lead(study, estimates)),
+        "style": _beside("page_style.css"),
+        "script": _beside("page_script.js"),
+        "notice": _notice(study, table),
+        "answer": _answers(told),
+        "table": _ranks(table),
+        "differences": _differences(found, plots.get(OF_DIFFERENCES)),
+        "reel": "" if clips is None else reel_html(clips, study),
+        "figures": "<h2>Figures</h2>" + "".join(_plot(name, png) for name, png in rest.items()) if rest else "",
+        "protocol": _protocol(study, table),
+        "provenance": _provenance(study, estimates),
+    }
+    return filled(_beside("page_template.html"), slots)
+
+
+def filled(template: str, slots: Mapping[str, str]) -> str:
+    """The template with each {{slot}} filled, in one pass: a value that looks like a slot stays as it is."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: slots[match[1]], template)
+
+
+def _beside(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8").strip()
+
+
+def _lead(study: Study, estimates: Estimates) -> str:
+    return (
+        f"Which LoRA rank gives the most consistent video? {len(study.trials)} of {len(study.specs)} planned trials "
+        f"have finished; all are compared on the same {len(estimates.scores.clips)} held-out clips."
+    )
+
+
+def _notice(study: Study, table: Table) -> str:
+    """What a reader must know before the first number; nothing where the study is whole."""
+    parts = [f"<p><strong>{escape(table.banner)}</strong></p>"] if table.banner else []
+    if study.missing:
+        waiting = sum(each.reason == WAITING for each in study.missing)
+        failed = len(study.missing) - waiting
+        counts = " and ".join(f"{count} {state}" for count, state in ((failed, "failed"), (waiting, WAITING)) if count)
+        parts.append(
+            f"<p><strong>Half finished:</strong> of {len(study.specs)} planned trials {counts}. "
+            "What follows rests on the others and may change.</p>"
+        )
+        unfolded = " open" if len(table.missing) <= OPEN_LINES else ""
+        parts.append(f"<details{unfolded}><summary>Missing trials</summary>{bullets(table.missing)}</details>")
+    return f'<section class="notice" aria-label="Read this first">{"".join(parts)}</section>' if parts else ""
+
+
+def _answers(told: Sequence[str]) -> str:
+    items = []
+    for line in told or (NO_ANSWER,):
+        score, found, rest = line.partition(": ")
+        inner = f"<b>{escape(score)}</b> <span>{escape(rest)}</span>" if found else f"<span>{escape(line)}</span>"
+        items.append(f"<li>{inner}</li>")
+    return f'<section aria-label="Answer"><ul class="answers">{"".join(items)}</ul></section>'
+
+
+def _ranks(table: Table) -> str:
+    notes = f'<div class="soft">{bullets(table.notes)}</div>' if table.notes else ""
+    return f"<h2>{escape(table.title)}</h2>{rank_table_html(table)}{notes}"
+
+
+def _differences(found: Sequence[Difference], plot: bytes | None) -> str:
+    told = [each for each in found if each.score in COMPARED]
+    if not told:
+        return ""
+    drawn = "" if plot is None else _plot(OF_DIFFERENCES, plot)
+    note = f'<p class="soft">{escape(heading(tuple(found)))}. All scores are in differences.csv.</p>'
+    return f"<h2>Against the base, clip by clip</h2>{note}{differences_html(told, 'Differences to the base')}{drawn}"
+
+
+def _plot(name: str, png: bytes) -> str:
+    caption = escape(CAPTIONS.get(name, name.replace("_", " ")))
+    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return (
+        f'<figure class="plot"><div role="region" tabindex="0" aria-label="{escape(name.replace("_", " "))}">'
+        f'<img src="{source}" alt="{caption}" loading="lazy"></div><figcaption>{caption}</figcaption></figure>'
+    )
+
+
+def _protocol(study: Study, table: Table) -> str:
+    lines = protocol_lines(study)
+    pairs = "".join(
+        f"<dt>{escape(score)}</dt><dd>{escape(rest)}</dd>"
+        for score, _, rest in (line.partition(": ") for line in lines)
+    )
+    recorded = f"<details><summary>As the trials recorded it, score by score</summary><dl>{pairs}</dl></details>"
+    return f"<h2>Protocol</h2><p>{escape(table.caption)}</p>{recorded if lines else ''}"
+
+
+def _provenance(study: Study, estimates: Estimates) -> str:
+    versions = _gathered(trial.result.versions for trial in study.trials)
+    marks = _gathered(spec.fingerprints for spec in study.specs)
+    command = f"python -m analysis.report {shlex.quote(f'studies/{study.folder.root.name}')}"
+    parts = [
+        "<h2>Where the numbers come from</h2>",
+        trials_html(study, estimates),
+        f'<p class="soft">Versions: {escape(versions or "not recorded")}.</p>',
+        f'<p class="soft">Content hashes: {escape(marks)}.</p>',
+        "<p>This page and all tables and figures again, from the study folder alone and without a GPU:</p>",
+        f"<pre>{escape(command)}</pre>",
+        '<p class="soft">The settings of each trial are in its spec.json; a trial\'s name is the hash of all that '
+        "changes its result.</p>",
+    ]
+    return "".join(parts)
+
+
+def _gathered(found: Iterable[Mapping[str, str]]) -> str:
+    """Name and value over all trials; values that differ are given as a/b."""
+    values: dict[str, dict[str, None]] = {}
+    for each in found:
+        for name, text in each.items():
+            values.setdefault(name, {})[text] = None
+    return ", ".join(f"{name} {'/'.join(texts)}" for name, texts in sorted(values.items()))

@@ -1,0 +1,111 @@
+"""The tables of the page as semantic HTML: ranks against scores, paired differences, which trials stand behind them.
+
+In: `Table`, `Difference` records, `Study`, `Estimates`. Out: HTML; every text from a study is escaped. Pure: no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from analysis.differences import COMPARED, DIGITS, Difference
+from analysis.estimates import Estimates
+from analysis.load import Study
+from analysis.render import MARKDOWN_ARROW
+from analysis.scores import DIRECTIONS, HIGHER, LOWER, NONE
+from analysis.tables import NOT_AVAILABLE, NOTHING, Cell, Column, Table, column_name
+
+SENSE = {LOWER: "lower is better", HIGHER: "higher is better", NONE: ""}
+
+
+def rank_table_html(table: Table) -> str:
+    """The rank table, scores before costs; a score that nobody could compute is told in the notes only."""
+    known = [column for column in table.columns if not _absent(column)]
+    columns = sorted(known, key=lambda column: column.rank > 0)  # what a narrow terminal drops stands at the right
+    head = "".join(f'<th scope="col">{_head(column.name, column.direction)}</th>' for column in columns)
+    body = [_rank_row([column.cells[index] for column in columns]) for index in range(table.rows)]
+    last = _rank_row([column.cells[-1] for column in columns])
+    parts = [f'<caption class="unseen">{escape(table.title)}</caption>', f"<thead><tr>{head}</tr></thead>"]
+    parts += [f"<tbody>{''.join(body)}</tbody>", f"<tfoot>{last}</tfoot>"]
+    return scrolling(f"<table>{''.join(parts)}</table>", table.title)
+
+
+def differences_html(found: Sequence[Difference], label: str) -> str:
+    """One line a row of the rank table, one column a score of COMPARED."""
+    scores = [score for score in COMPARED if any(each.score == score for each in found)]
+    by_place = {(each.row, each.score): each for each in found}
+    rows = []
+    for row in dict.fromkeys(each.row for each in found):
+        cells = "".join(f"<td>{_difference(by_place.get((row, score)))}</td>" for score in scores)
+        rows.append(f'<tr><th scope="row">{escape(row)}</th>{cells}</tr>')
+    heads = "".join(f'<th scope="col">{_head(column_name(score), DIRECTIONS[score])}</th>' for score in scores)
+    top = f'<thead><tr><th scope="col">against the base</th>{heads}</tr></thead>'
+    caption = f'<caption class="unseen">{escape(label)}</caption>'
+    return scrolling(f"<table>{caption}{top}<tbody>{''.join(rows)}</tbody></table>", label)
+
+
+def trials_html(study: Study, estimates: Estimates) -> str:
+    """Every planned trial: what it is, whether it has finished, what it cost."""
+    names = {trial_id: row.name for row in estimates.rows for trial_id in row.trial_ids}
+    lines = []
+    for trial in study.trials:
+        result = trial.result
+        cost = [f"{sum(result.seconds.values()):.0f}", f"{result.peak_memory_gib:.3g}", str(result.world_size)]
+        own = [names[result.trial_id], str(result.seed), result.trial_id, "finished", str(result.steps), *cost]
+        lines.append([*own, str(result.restarts)])
+    heads = ["row", "seed", "trial", "state", "steps", "seconds", "peak GiB", "processes", "restarts"]
+    missing = [
+        ["", str(each.spec.config.seed), each.spec.trial_id, each.reason, *[NOTHING] * 5] for each in study.missing
+    ]
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    body = "".join(_trial_row(line) for line in [*lines, *missing])
+    return scrolling(
+        f'<table class="text"><caption class="unseen">Trials</caption><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table>",
+        "Trials",
+    )
+
+
+def scrolling(inner: str, label: str) -> str:
+    """A wide thing in a box that scrolls by itself, by keyboard too."""
+    return f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">{inner}</div>'
+
+
+def bullets(lines: Iterable[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+
+
+def _absent(column: Column) -> bool:
+    return all(cell.text in (NOT_AVAILABLE, NOTHING) for cell in column.cells)
+
+
+def _head(name: str, direction: str) -> str:
+    """consistency[mnv2] on two lines with its arrow, and the arrow in words for who cannot see it."""
+    head, bracket, tail = name.partition("[")
+    told = f' <span class="unseen">{SENSE[direction]}</span>' if SENSE[direction] else ""
+    protocol = f"<small>{escape(bracket + tail)}</small>" if bracket else ""
+    return f"{escape(head)}{MARKDOWN_ARROW[direction].replace(' ', '&nbsp;')}{protocol}{told}"
+
+
+def _rank_row(cells: Sequence[Cell]) -> str:
+    first, *rest = cells
+    return f'<tr><th scope="row">{escape(first.text)}</th>{"".join(f"<td>{_cell(cell)}</td>" for cell in rest)}</tr>'
+
+
+def _cell(cell: Cell) -> str:
+    text = escape(cell.text)
+    text = f"<strong>{text}</strong>" if cell.best else text
+    return f"{text}<small>{escape(cell.spread)}</small>" if cell.spread else text
+
+
+def _difference(found: Difference | None) -> str:
+    if found is None:
+        return NOTHING
+    low, high = f"{found.low:+.{DIGITS}g}", f"{found.high:+.{DIGITS}g}"
+    verdict = f'<span class="{found.verdict}">{found.verdict}</span>'
+    return f"{found.value:+.{DIGITS}g} {verdict}<small>{low} to {high}</small>".replace("-", "\N{MINUS SIGN}")
+
+
+def _trial_row(line: Sequence[str]) -> str:
+    first, *rest = line
+    return f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(text)}</td>" for text in rest)}</tr>'
