@@ -190,11 +190,11 @@ def _varying(specs: Iterable[TrialSpec]) -> tuple[str, ...]:
 def _series(keys: list[RowKey]) -> dict[RowKey, str]:
     """A short name per row of what varies among adapters beside the rank and what the rank implies.
 
-    A learning rate tuned per rank (each rank has one) belongs to the rank: the ranks stay one series.
+    A learning rate tuned per rank (each rank of a series has one) belongs to the rank: the ranks stay one series.
     """
-    rates: dict[int, set[float]] = {}
+    rates: dict[tuple[int, tuple[str, ...]], set[float]] = {}
     for key in keys:
-        rates.setdefault(key.rank, set()).add(key.learning_rate)
+        rates.setdefault((key.rank, tuple(_parts(key, tuned=True))), set()).add(key.learning_rate)
     tuned = all(len(found) == 1 for found in rates.values())
     parts = {key: _parts(key, tuned) for key in keys}
     shared = set.intersection(*(set(each) for each in parts.values())) if parts else set()

@@ -11,7 +11,7 @@ import pytest
 from analysis.estimates import Estimates, estimate
 from analysis.load import load_study
 from analysis.scores import TrialScores, trial_scores
-from cinelora.config import Method, Scaling
+from cinelora.config import Method, Scaling, TargetSet
 from cinelora.errors import UserError
 from cinelora.records import TrialSpec, write_json
 from tests.analysis.paper_study import CLIPS, SHIFTS, Builder, spec
@@ -119,6 +119,16 @@ def test_alpha_rules_are_series(builder: Builder) -> None:
     add(builder, TrialSpec("rs", replace(other.config, lora=lora), other.fingerprints))
     rows = estimates(root).rows
     assert [row.series for row in rows] == ["", "alpha equals rank", "alpha equals rank", "rslora, alpha 16"]
+
+
+def test_rates_tuned_per_rank_within_each_target_set_are_no_series(builder: Builder) -> None:
+    root = builder.build()
+    for name, rate in (("r4s0", 1e-3), ("r8s0", 3e-4)):  # the ranks of "cross" all have the default rate
+        other = spec(name)
+        lora = replace(other.config.lora, targets=TargetSet.block)
+        train = replace(other.config.train, learning_rate=rate)
+        add(builder, TrialSpec(f"b{name}", replace(other.config, lora=lora, train=train), other.fingerprints))
+    assert [row.series for row in estimates(root).rows] == ["", "block", "cross", "block", "cross"]
 
 
 def add(builder: Builder, trial: TrialSpec) -> None:
