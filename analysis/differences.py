@@ -66,7 +66,7 @@ def _of_row(study: Study, row: Row, base: Trial, own: list[Trial], clips: tuple[
         known = [each for each in after if each is not None]
         if before is not None and len(known) == len(own):
             found = crossed_interval(np.stack(known) - before, shots)
-            out.append(Difference(row.name, score, found.mean, found.low, found.high, found.seeds, found.shots))
+            out.append(Difference(row.full_name, score, found.mean, found.low, found.high, found.seeds, found.shots))
     return out
 
 

@@ -93,6 +93,11 @@ class Row:
         adapter = name_of(self.key.rank) if self.key.rank or self.is_base else ""
         return ", ".join(part for part in (self.key.label, adapter) if part)
 
+    @property
+    def full_name(self) -> str:
+        """The name and what varies beside the rank; of one row only."""
+        return f"{self.name}, {self.series}" if self.series else self.name
+
 
 @dataclass(frozen=True)
 class Estimates:

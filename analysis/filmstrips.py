@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from analysis.estimates import Estimates, Row
+from analysis.estimates import Estimates
 from analysis.frames import Image as Pixels
 from analysis.frames import read_clip, spread
 from analysis.load import ClipScores, Study
@@ -121,9 +121,5 @@ def _lanes(study: Study, estimates: Estimates) -> tuple[Lane, ...]:
                 f"trial {row.trial_ids[0]}" if row.is_base else f"seed {trial.result.seed}, trial {row.trial_ids[0]}"
             )
             kind = BASE if row.is_base and all(lane.kind != BASE for lane in lanes) else CHOICE
-            lanes.append(Lane(_name(row), kind, detail, study.folder.trial(row.trial_ids[0]), trial.scores))
+            lanes.append(Lane(row.full_name, kind, detail, study.folder.trial(row.trial_ids[0]), trial.scores))
     return tuple(lanes)
-
-
-def _name(row: Row) -> str:
-    return f"{row.name}, {row.series}" if row.series else row.name

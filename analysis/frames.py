@@ -83,7 +83,7 @@ def _rows(study: Study, rows: tuple[Row, ...]) -> list[tuple[str, SampleFolder]]
     out: list[tuple[str, SampleFolder]] = []
     for row in rows:
         if row.trial_ids:
-            name = f"{row.name}, {row.series}" if row.series else row.name
+            name = row.full_name
             out.append((name, study.folder.trial(row.trial_ids[0])))
     return out
 

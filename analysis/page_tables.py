@@ -46,7 +46,7 @@ def differences_html(found: Sequence[Difference], label: str) -> str:
 
 def trials_html(study: Study, estimates: Estimates) -> str:
     """Every planned trial: what it is, whether it has finished, what it cost."""
-    names = {trial_id: row.name for row in estimates.rows for trial_id in row.trial_ids}
+    names = {trial_id: row.full_name for row in estimates.rows for trial_id in row.trial_ids}
     lines = []
     for trial in study.trials:
         result = trial.result
