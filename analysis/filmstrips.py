@@ -24,8 +24,8 @@ from cinelora.layout import SampleFolder
 
 TRUTH, BASE, CHOICE = "truth", "base", "choice"  # CHOICE: a row the reader picks with the slider
 MAX_CLIPS = 24  # more than anybody looks through
-MAX_LANES = 24
-MAX_BYTES = 9_000_000  # of pictures; base64 adds a third, and the page should stay below 15 MB
+MAX_LANES = 64
+MAX_BYTES = 7_500_000  # of pictures; base64 adds a third, and the page should stay below 15 MB
 QUALITY = 90
 BLOCK = 16  # pixels of a WebP macroblock: frames are padded to it so that none bleeds into its neighbour
 

@@ -25,6 +25,7 @@ from cinelora.records import whole_file
 
 NAME = "index.html"
 OPEN_LINES = 6  # a longer list of missing trials is folded
+FEW_ANSWERS = 4  # more are set smaller
 NO_ANSWER = "No answer yet: it takes the base and two ranks with a finished seed in common, on three clips."
 SHEET = "contact_sheet"  # left out: the clips themselves are on the page
 OF_DIFFERENCES = "differences"  # stands below its table
@@ -106,8 +107,8 @@ def _notice(study: Study, table: Table) -> str:
         failed = len(study.missing) - waiting
         counts = " and ".join(f"{count} {state}" for count, state in ((failed, "failed"), (waiting, WAITING)) if count)
         parts.append(
-            f"<p><strong>Half finished:</strong> of {len(study.specs)} planned trials {counts}. "
-            "What follows rests on the others and may change.</p>"
+            f"<p><strong>Half finished:</strong> {len(study.missing)} of {len(study.specs)} planned trials have no "
+            f"result ({counts}). What follows rests on the others and may change.</p>"
         )
         unfolded = " open" if len(table.missing) <= OPEN_LINES else ""
         parts.append(f"<details{unfolded}><summary>Missing trials</summary>{bullets(table.missing)}</details>")
@@ -120,7 +121,8 @@ def _answers(told: Sequence[str]) -> str:
         score, found, rest = line.partition(": ")
         inner = f"<b>{escape(score)}</b> <span>{escape(rest)}</span>" if found else f"<span>{escape(line)}</span>"
         items.append(f"<li>{inner}</li>")
-    return f'<section aria-label="Answer"><ul class="answers">{"".join(items)}</ul></section>'
+    shape = "answers" if len(items) <= FEW_ANSWERS else "answers many"
+    return f'<section aria-label="Answer"><ul class="{shape}">{"".join(items)}</ul></section>'
 
 
 def _ranks(table: Table) -> str:
@@ -138,11 +140,12 @@ def _differences(found: Sequence[Difference], plot: bytes | None) -> str:
 
 
 def _plot(name: str, png: bytes) -> str:
-    caption = escape(CAPTIONS.get(name, name.replace("_", " ")))
+    words = escape(name.replace("_", " "))
+    caption = escape(CAPTIONS.get(name, "")) or words
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     return (
-        f'<figure class="plot"><div role="region" tabindex="0" aria-label="{escape(name.replace("_", " "))}">'
-        f'<img src="{source}" alt="{caption}" loading="lazy"></div><figcaption>{caption}</figcaption></figure>'
+        f'<figure class="plot"><div role="region" tabindex="0" aria-label="{words}">'
+        f'<img src="{source}" alt="{words}"></div><figcaption>{caption}</figcaption></figure>'
     )
 
 

@@ -87,9 +87,9 @@ def _play_controls(lanes: tuple[Lane, ...]) -> str:
         )
     return (
         f'<div class="controls">{rank}</div><div class="controls"><button id="reel-play" type="button">Play</button>'
+        f'<label><span class="unseen">Speed</span> <select id="reel-speed">{speeds}</select></label>'
         '<label class="wide">Frame <input id="reel-scrub" type="range" min="0" max="0" step="1" value="0">'
-        '<output id="reel-frame" for="reel-scrub"></output></label>'
-        f'<label><span class="unseen">Speed</span> <select id="reel-speed">{speeds}</select></label></div>'
+        '<output id="reel-frame" for="reel-scrub"></output></label></div>'
     )
 
 

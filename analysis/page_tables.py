@@ -12,19 +12,24 @@ from analysis.differences import COMPARED, DIGITS, Difference
 from analysis.estimates import Estimates
 from analysis.load import Study
 from analysis.render import MARKDOWN_ARROW
-from analysis.scores import DIRECTIONS, HIGHER, LOWER, NONE
+from analysis.scores import DIRECTIONS, HIGHER, LOWER, NONE, spec_name
 from analysis.tables import NOT_AVAILABLE, NOTHING, Cell, Column, Table, column_name
 
+VARIES = "varies"  # the column of what differs beside the rank
+TALL = 16  # rows of a table that should not push all else off the screen
+NO_CELL = Cell(NOTHING)
 SENSE = {LOWER: "lower is better", HIGHER: "higher is better", NONE: ""}
 
 
 def rank_table_html(table: Table) -> str:
     """The rank table, scores before costs; a score that nobody could compute is told in the notes only."""
-    known = [column for column in table.columns if not _absent(column)]
+    known = [column for column in table.columns if not _absent(column) and column.name != VARIES]
     columns = sorted(known, key=lambda column: column.rank > 0)  # what a narrow terminal drops stands at the right
     head = "".join(f'<th scope="col">{_head(column.name, column.direction)}</th>' for column in columns)
-    body = [_rank_row([column.cells[index] for column in columns]) for index in range(table.rows)]
-    last = _rank_row([column.cells[-1] for column in columns])
+    varies = next((column.cells for column in table.columns if column.name == VARIES), (NO_CELL,) * (table.rows + 1))
+    *body, last = [
+        _rank_row([column.cells[index] for column in columns], varies[index]) for index in range(table.rows + 1)
+    ]
     parts = [f'<caption class="unseen">{escape(table.title)}</caption>', f"<thead><tr>{head}</tr></thead>"]
     parts += [f"<tbody>{''.join(body)}</tbody>", f"<tfoot>{last}</tfoot>"]
     return scrolling(f"<table>{''.join(parts)}</table>", table.title)
@@ -55,7 +60,8 @@ def trials_html(study: Study, estimates: Estimates) -> str:
         lines.append([*own, str(result.restarts)])
     heads = ["row", "seed", "trial", "state", "steps", "seconds", "peak GiB", "processes", "restarts"]
     missing = [
-        ["", str(each.spec.config.seed), each.spec.trial_id, each.reason, *[NOTHING] * 5] for each in study.missing
+        [spec_name(each.spec.config), str(each.spec.config.seed), each.spec.trial_id, each.reason, *[NOTHING] * 5]
+        for each in study.missing
     ]
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     body = "".join(_trial_row(line) for line in [*lines, *missing])
@@ -67,8 +73,9 @@ def trials_html(study: Study, estimates: Estimates) -> str:
 
 
 def scrolling(inner: str, label: str) -> str:
-    """A wide thing in a box that scrolls by itself, by keyboard too."""
-    return f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">{inner}</div>'
+    """A wide thing in a box that scrolls by itself, by keyboard too; a long one keeps its head in sight."""
+    tall = " tall" if inner.count("<tr>") > TALL else ""
+    return f'<div class="scroll{tall}" role="region" tabindex="0" aria-label="{escape(label)}">{inner}</div>'
 
 
 def bullets(lines: Iterable[str]) -> str:
@@ -87,9 +94,12 @@ def _head(name: str, direction: str) -> str:
     return f"{escape(head)}{MARKDOWN_ARROW[direction].replace(' ', '&nbsp;')}{protocol}{told}"
 
 
-def _rank_row(cells: Sequence[Cell]) -> str:
+def _rank_row(cells: Sequence[Cell], varies: Cell) -> str:
+    """What varies beside the rank stands below it, in the column that stays in sight when the table is scrolled."""
     first, *rest = cells
-    return f'<tr><th scope="row">{escape(first.text)}</th>{"".join(f"<td>{_cell(cell)}</td>" for cell in rest)}</tr>'
+    below = f"<small>{escape(varies.text)}</small>" if varies.text != NOTHING else ""
+    inner = "".join(f"<td>{_cell(cell)}</td>" for cell in rest)
+    return f'<tr><th scope="row">{escape(first.text)}{below}</th>{inner}</tr>'
 
 
 def _cell(cell: Cell) -> str:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from analysis import filmstrips
+from analysis.filmstrips import strip
 from analysis.page import filled
 from analysis.report import main
-from tests.analysis.paper_study import CLIPS, Builder
+from tests.analysis.paper_study import CLIPS, Builder, write_rows
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -31,6 +36,54 @@ def test_a_page_needs_nothing_else(builder: Builder) -> None:
     index = json.loads(re.search(r'id="reel-index">(.*?)</script>', text, re.S)[1])  # type: ignore[index]
     assert [clip["caption"] for clip in index["clips"]] == ["a clip"] * len(CLIPS)
     assert all(len(clip["scores"]) == len(index["lanes"]) for clip in index["clips"])
+
+
+def test_one_clip_per_row_and_none_where_it_is_not_on_disk(builder: Builder) -> None:
+    builder.build()
+    builder.folder.trial("r8s0").sample("c1").unlink()
+    assert main([str(builder.folder.root)]) == 0
+    text = (builder.folder.root / "report" / "index.html").read_text()
+    index = json.loads(re.search(r'id="reel-index">(.*?)</script>', text, re.S)[1])  # type: ignore[index]
+    assert [lane["name"] for lane in index["lanes"]] == ["truth", "base", "rank 4", "rank 8"]
+    strips = [json.loads(block) for block in re.findall(r'id="reel-clip-\d">(.*?)</script>', text, re.S)]
+    assert [[strip is not None for strip in clip] for clip in strips] == [[True] * 4, [True] * 3 + [False], [True] * 4]
+    assert strips[0][0]["frames"] == 5 and strips[0][0]["cell"] == [32, 32] and strips[0][0]["columns"] == 3
+    assert index["clips"][1]["scores"][2] == "psnr 11.00\nconsistency 0.900\nmotion 2.00"
+
+
+def test_frames_lie_in_the_strip_where_it_says() -> None:
+    frames = np.stack([np.full((10, 18, 3), 50 * index, dtype=np.uint8) for index in range(5)])
+    made = strip(frames)
+    sheet = np.asarray(Image.open(io.BytesIO(made.webp)).convert("L"), dtype=int)
+    assert (made.cell_width, made.cell_height, made.columns) == (32, 16, 3) and sheet.shape == (32, 96)
+    for index in range(5):
+        top, left = index // 3 * made.cell_height, index % 3 * made.cell_width
+        assert abs(sheet[top : top + 10, left : left + 18] - 50 * index).max() <= 4
+
+
+def test_fewer_clips_where_the_page_would_grow_too_big(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filmstrips, "MAX_BYTES", 100)
+    text = written(builder)
+    assert "1 of 3 held-out clips are here" in text and text.count('id="reel-clip-') == 1
+    monkeypatch.setattr(filmstrips, "MAX_BYTES", 100_000)
+    assert "All 3 held-out clips are here" in written(builder)
+
+
+def test_the_same_study_gives_the_same_bytes(tmp_path: Path) -> None:
+    roots = [tmp_path / "a" / "study", tmp_path / "b" / "study"]
+    assert written(Builder(roots[0])) == written(Builder(roots[1]), reverse=True)
+
+
+def test_text_of_a_study_is_escaped(builder: Builder) -> None:
+    builder.build()
+    evil = "</script><script>alert(1)</script>"
+    builder.edit_json(builder.folder.study, name=evil)
+    rows = [(clip, clip, evil) for clip in CLIPS]
+    write_rows(builder.reference.clips, ["clip_id", "shot", "caption"], rows)
+    assert main([str(builder.folder.root)]) == 0
+    text = (builder.folder.root / "report" / "index.html").read_text()
+    assert "<script>alert" not in text and "&lt;script&gt;alert(1)" in text
+    assert text.count("</script>") == len(CLIPS) + 2  # a block a clip, the index, the program
 
 
 def test_the_answer_comes_before_the_table(builder: Builder) -> None:
