@@ -1,4 +1,4 @@
-"""Every setting of a trial and of a study, each defined once. Standard library only.
+"""Every setting of a trial, each defined once. Standard library only.
 
 In: nothing. Out: plain dataclasses that Hydra fills (`launch/sweep.py`) and every stage reads.
 A field marked `EXECUTION` says where or how a trial runs and never what it computes: it is left out
@@ -65,21 +65,15 @@ class Scheduler(Enum):
     euler = "euler"
 
 
-class Wandb(Enum):
-    offline = "offline"
-    online = "online"
-    off = "off"
-
-
-def _require(ok: bool, field_name: str, value: object, remedy: str) -> None:
+def require(ok: bool, field_name: str, value: object, remedy: str) -> None:
     if not ok:
         raise ValueError(f"{field_name}={value}: {remedy}")
 
 
-def _positive(owner: object, group: str, *names: str) -> None:
+def positive(owner: object, group: str, *names: str) -> None:
     for name in names:
         value = getattr(owner, name)
-        _require(math.isfinite(value) and value > 0, f"{group}.{name}", value, "must be greater than 0 and finite")
+        require(math.isfinite(value) and value > 0, f"{group}.{name}", value, "must be greater than 0 and finite")
 
 
 @dataclass
@@ -111,9 +105,9 @@ class DataConfig:
     max_heldout_windows: int = 0  # 0: all
 
     def __post_init__(self) -> None:
-        _positive(self, "data", "fps", "frames", "height", "width", "stride", "heldout_shots")
+        positive(self, "data", "fps", "frames", "height", "width", "stride", "heldout_shots")
         near = max(1 + TEMPORAL_FACTOR, TEMPORAL_FACTOR * round((self.frames - 1) / TEMPORAL_FACTOR) + 1)
-        _require(
+        require(
             self.frames % TEMPORAL_FACTOR == 1 and self.frames > 1,
             "data.frames",
             self.frames,
@@ -122,11 +116,11 @@ class DataConfig:
         for name in ("height", "width"):
             value = getattr(self, name)
             near = max(SPATIAL_MULTIPLE, SPATIAL_MULTIPLE * round(value / SPATIAL_MULTIPLE))
-            _require(
+            require(
                 value % SPATIAL_MULTIPLE == 0, f"data.{name}", value, f"must be a multiple of 16; nearest is {near}"
             )
         for name in ("max_train_windows", "max_heldout_windows"):
-            _require(getattr(self, name) >= 0, f"data.{name}", getattr(self, name), "must be 0 (all) or more")
+            require(getattr(self, name) >= 0, f"data.{name}", getattr(self, name), "must be 0 (all) or more")
 
 
 @dataclass
@@ -139,10 +133,8 @@ class LoraConfig:
     targets: TargetSet = TargetSet.cross
 
     def __post_init__(self) -> None:
-        _require(
-            self.rank > 0, "lora.rank", self.rank, "must be 1 or more; the base (rank 0) is always added by itself"
-        )
-        _positive(self, "lora", "alpha")
+        require(self.rank > 0, "lora.rank", self.rank, "must be 1 or more; the base (rank 0) is always added by itself")
+        positive(self, "lora", "alpha")
 
     @property
     def effective_alpha(self) -> float:
@@ -180,14 +172,14 @@ class TrainConfig:
     gradient_checkpointing: bool = field(default=False, metadata=EXECUTION)
 
     def __post_init__(self) -> None:
-        _positive(self, "train", "steps", "batch_size", "micro_batch", "learning_rate", "clip_norm", "shift")
-        _positive(self, "train", "logit_std", "heldout_every", "heldout_windows", "checkpoint_every", "eps")
-        _require(
+        positive(self, "train", "steps", "batch_size", "micro_batch", "learning_rate", "clip_norm", "shift")
+        positive(self, "train", "logit_std", "heldout_every", "heldout_windows", "checkpoint_every", "eps")
+        require(
             0 <= self.warmup_steps <= self.steps, "train.warmup_steps", self.warmup_steps, "must lie in 0..train.steps"
         )
         good = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
-        _require(good, "train.betas", self.betas, "give two numbers in 0..1, e.g. [0.9,0.999]")
-        _require(0 <= self.weight_decay < 1, "train.weight_decay", self.weight_decay, "must lie in 0..1")
+        require(good, "train.betas", self.betas, "give two numbers in 0..1, e.g. [0.9,0.999]")
+        require(0 <= self.weight_decay < 1, "train.weight_decay", self.weight_decay, "must lie in 0..1")
 
 
 @dataclass
@@ -198,7 +190,7 @@ class ZeroConfig:
     persistence_threshold: int = field(default=100_000, metadata=EXECUTION)  # stage 3 keeps smaller tensors whole
 
     def __post_init__(self) -> None:
-        _require(self.stage in (0, 1, 2, 3), "zero.stage", self.stage, "must be 0, 1, 2 or 3")
+        require(self.stage in (0, 1, 2, 3), "zero.stage", self.stage, "must be 0, 1, 2 or 3")
 
 
 @dataclass
@@ -214,8 +206,8 @@ class SampleConfig:
     negative_prompt: str = ""
 
     def __post_init__(self) -> None:
-        _positive(self, "sample", "steps", "shift", "batch_size")
-        _require(self.guidance >= 1, "sample.guidance", self.guidance, "must be 1 (off) or more")
+        positive(self, "sample", "steps", "shift", "batch_size")
+        require(self.guidance >= 1, "sample.guidance", self.guidance, "must be 1 (off) or more")
 
 
 @dataclass
@@ -242,30 +234,6 @@ class ScoreConfig:
 
 
 @dataclass
-class ClusterConfig:
-    """Where trials run. One trial takes `workers_per_trial` processes of the given resources."""
-
-    address: str = ""  # empty: a Ray of our own on this machine
-    workers_per_trial: int = 1
-    cpus_per_worker: int = 1
-    gpus_per_worker: int = 0
-    max_restarts: int = 3  # of one trial after a lost process or node
-
-    def __post_init__(self) -> None:
-        _positive(self, "cluster", "workers_per_trial", "cpus_per_worker")
-        for name in ("gpus_per_worker", "max_restarts"):
-            _require(getattr(self, name) >= 0, f"cluster.{name}", getattr(self, name), "must be 0 or more")
-
-
-@dataclass
-class TrackingConfig:
-    """Weights & Biases as a mirror of the ledger."""
-
-    wandb: Wandb = Wandb.offline
-    project: str = "cinelora"
-
-
-@dataclass
 class TrialConfig:
     """All that one trial computes."""
 
@@ -279,22 +247,3 @@ class TrialConfig:
     zero: ZeroConfig = field(default_factory=ZeroConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)
-
-
-@dataclass
-class StudyConfig(TrialConfig):
-    """What Hydra composes: one trial, and where and how its study runs."""
-
-    name: str = "study"
-    study_dir: str = "studies/${name}"
-    cache_dir: str = ".cache"
-    plan_only: bool = False
-    learning_rate_by_rank: dict[int, float] = field(default_factory=dict)  # wins over train.learning_rate
-    learning_rate_by_targets: dict[str, dict[int, float]] = field(default_factory=dict)  # wins over both, per rank
-    extra: list[str] = field(default_factory=list)  # trials beside the grid, e.g. "method=full seed=0,1"
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("name", "study_dir", "cache_dir"):
-            _require(bool(getattr(self, name).strip()), name, getattr(self, name), "must not be empty")

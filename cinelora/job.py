@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cinelora.config import TrackingConfig
 from cinelora.encodings import WINDOWS_FILE, encoding_folder
 from cinelora.layout import SampleFolder, StudyFolder
 from cinelora.records import TrialSpec, read_json, reference_key
+from cinelora.studyconfig import TrackingConfig
 from cinelora.windows import WindowPlan
 
 

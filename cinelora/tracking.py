@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cinelora.config import Method, TrackingConfig, Wandb
+from cinelora.config import Method
 from cinelora.records import TrialResult, TrialSpec
+from cinelora.studyconfig import TrackingConfig, Wandb
 
 
 def flat_config(spec: TrialSpec) -> dict[str, Any]:

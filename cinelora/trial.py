@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from cinelora import dist, lora, protocol, wan, zero
 from cinelora.base import SPENT, Base, load_base
-from cinelora.config import Dtype, Method, TrackingConfig
+from cinelora.config import Dtype, Method
 from cinelora.encode import Encodings
 from cinelora.heldout import window_losses
 from cinelora.job import Job
@@ -31,6 +31,7 @@ from cinelora.layout import StudyFolder
 from cinelora.records import TrialResult, TrialSpec, read_json, trial_from_dict, write_json
 from cinelora.scores import ClipScore
 from cinelora.scoring import generate_and_score, write_scored
+from cinelora.studyconfig import TrackingConfig
 from cinelora.tracking import Tracker
 from cinelora.train import Report, Trained, train
 from cinelora.windows import WindowPlan

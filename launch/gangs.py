@@ -17,8 +17,8 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from cinelora.config import ClusterConfig
 from cinelora.errors import UserError
+from cinelora.studyconfig import ClusterConfig
 from launch.worker import Worker
 
 START_SECONDS = 300  # imports on a cold disk, process group

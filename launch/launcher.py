@@ -18,11 +18,11 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from cinelora.config import StudyConfig
 from cinelora.errors import UserError
 from cinelora.job import Job
 from cinelora.layout import StudyFolder
 from cinelora.records import TrialSpec
+from cinelora.studyconfig import StudyConfig
 from launch.display import Display, axes, print_plan
 from launch.messages import TrialsFailed
 from launch.preflight import Fingerprints, make_plan, trial_config

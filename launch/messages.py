@@ -11,8 +11,8 @@ import re
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from cinelora.config import StudyConfig
 from cinelora.errors import UserError
+from cinelora.studyconfig import StudyConfig
 
 
 class TrialsFailed(Exception):

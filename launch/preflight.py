@@ -12,12 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cinelora.config import DataConfig, Method, StudyConfig, TrialConfig
+from cinelora.config import DataConfig, Method, TrialConfig
 from cinelora.encodings import ENCODER_VERSION, WINDOWS_FILE, encoding_folder
 from cinelora.errors import UserError
 from cinelora.models import BUILTIN, model_fingerprint, model_folder
 from cinelora.records import content_hash, to_dict, write_json
 from cinelora.sets import data_path
+from cinelora.studyconfig import StudyConfig
 from cinelora.weights import CLIP_NETS, LPIPS_SIDE, TOKENIZER_FILES, WEIGHTS, configured, pins_of, weight_marks
 from cinelora.windows import WindowPlan, plan_windows
 from sweeps.plan import Plan, build_plan

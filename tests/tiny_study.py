@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from cinelora.config import DataConfig, Method, SampleConfig, TrackingConfig, TrainConfig, TrialConfig, Wandb
+from cinelora.config import DataConfig, Method, SampleConfig, TrainConfig, TrialConfig
 from cinelora.job import Job
 from cinelora.layout import StudyFolder
 from cinelora.models import model_fingerprint, model_folder
 from cinelora.records import to_dict, trial_from_dict, write_json
+from cinelora.studyconfig import TrackingConfig, Wandb
 from cinelora.video import write_mp4
 from cinelora.windows import plan_windows
 from sweeps.identity import trial_spec

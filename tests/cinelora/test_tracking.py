@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cinelora.config import TrackingConfig, TrialConfig
+from cinelora.config import TrialConfig
+from cinelora.studyconfig import TrackingConfig
 from cinelora.tracking import Tracker
 from sweeps.identity import trial_spec
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cinelora.config import DataConfig, ScoreConfig, StudyConfig, TrialConfig
+from cinelora.config import DataConfig, ScoreConfig, TrialConfig
 from cinelora.errors import UserError
 from cinelora.records import file_sha256
+from cinelora.studyconfig import StudyConfig
 from cinelora.windows import WindowPlan
 from launch.preflight import Fingerprints, check_nets, trial_config
 
