@@ -38,9 +38,8 @@ def free_port() -> int:
 
 
 def start(rank: int, world_size: int, address: str, port: int) -> None:
-    """Join the gang's process group (nccl on GPUs, else gloo); a second call in this process does nothing."""
-    if torch_dist.is_initialized():
-        return
+    """Join the gang's process group (nccl on GPUs, else gloo), leaving the one this process is in."""
+    leave()
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK="0",  # Ray shows each worker its own devices
@@ -51,6 +50,25 @@ def start(rank: int, world_size: int, address: str, port: int) -> None:
     deepspeed = quiet_deepspeed()
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+
+
+def leave() -> None:
+    """Leave the process group, and make DeepSpeed forget it: its caches would train on the old one, silently.
+
+    The base in memory may stay, except one that ZeRO stage 3 has sharded over the group.
+    """
+    if not torch_dist.is_initialized():
+        return
+    from deepspeed.comm import comm
+    from deepspeed.utils import groups
+
+    torch_dist.destroy_process_group()
+    comm.cdb = None
+    for name, value in vars(groups).items():
+        if isinstance(value, torch_dist.ProcessGroup):
+            setattr(groups, name, None)
+        elif isinstance(value, dict) and not name.startswith("__"):
+            value.clear()
 
 
 def rank() -> int:

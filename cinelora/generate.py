@@ -9,7 +9,7 @@ Same results as WanImageToVideoPipeline given the same noise (bit for bit at bat
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,15 +78,20 @@ def generate(
     config: TrialConfig,
     encodings: Encodings,
     windows: list[Window],
+    todo: Sequence[int],
     report: Callable[[int, int], None] = lambda done, total: None,
-) -> Iterator[tuple[Window, np.ndarray]]:
-    """Yield (window, frames) of this worker's batches; all workers run the same number of forwards."""
+) -> Iterator[tuple[int, list[Window], np.ndarray]]:
+    """Yield (batch, its windows, frames (N, F, H, W, 3)) of this worker's share of the batches `todo`.
+
+    `todo` are places in `batches(windows, ..)`, alike on all workers, who run the same number of forwards.
+    """
     sample, device = config.sample, dist.device_name()
-    work = batches(windows, sample.batch_size)
+    cut = batches(windows, sample.batch_size)
+    work = [(index, cut[index]) for index in todo]
     turns = math.ceil(len(work) / dist.world_size())
     for turn in range(turns):
         mine = turn * dist.world_size() + dist.rank()
-        chunk = work[mine if mine < len(work) else 0]  # ZeRO-3 needs every worker in every forward
+        index, chunk = work[mine if mine < len(work) else 0]  # ZeRO-3 needs every worker in every forward
         negative = None
         if sample.guidance > 1:
             negative = encodings.texts([sample.negative_prompt] * len(chunk)).to(device)
@@ -102,5 +107,5 @@ def generate(
             wan.TORCH_DTYPE[config.model.dtype],
         )
         if mine < len(work):
-            yield from zip(chunk, wan.decode_video(vae, latents), strict=True)
+            yield index, chunk, wan.decode_video(vae, latents)
         report(turn + 1, turns)

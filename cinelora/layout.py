@@ -60,6 +60,10 @@ class TrialFolder(SampleFolder):
     def failed(self) -> Path:
         return self.root / "failed.json"
 
+    def part(self, batch: int) -> Path:
+        """Scores of one batch of generated clips, until all are there."""
+        return self.root / "parts" / f"{batch:05d}.npz"
+
     def log(self, worker: int) -> Path:
         return self.root / "logs" / f"worker-{worker}.log"
 
@@ -83,6 +87,11 @@ class StudyFolder:
     @property
     def lock(self) -> Path:
         return self.root / ".lock"
+
+    @property
+    def stop(self) -> Path:
+        """While this file exists, running trials save a checkpoint and leave."""
+        return self.root / "stop"
 
     @property
     def wandb(self) -> Path:

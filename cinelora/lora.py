@@ -9,6 +9,7 @@ that carries its alpha (without that metadata a reload silently uses alpha = r).
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,23 @@ def save_adapter(folder: Path, state: dict[str, torch.Tensor], lora: LoraConfig)
             transformer_lora_layers=layers,
             transformer_lora_adapter_metadata=_plain(peft_config(lora).to_dict()),
         )
+        for path in temporary.glob("*.safetensors"):
+            _order_header(path)
     return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def _order_header(path: Path) -> None:
+    """Sort the metadata of a safetensors file, which the library writes in random order: equal adapters, equal bytes.
+
+    The header keeps its length, so the tensors stay where they are.
+    """
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    ordered = {"__metadata__": dict(sorted(header.pop("__metadata__", {}).items())), **header}
+    text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
+    assert len(text) <= size, f"{path}: header of {size} bytes does not hold {len(text)}"
+    path.write_bytes(content[:8] + text.ljust(size) + content[8 + size :])
 
 
 def _plain(metadata: dict[str, Any]) -> dict[str, Any]:

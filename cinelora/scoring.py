@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import csv
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from cinelora import scores
+from cinelora import dist, scores
 from cinelora.base import Base
 from cinelora.encode import Encodings
 from cinelora.generate import batches, generate
@@ -21,35 +20,16 @@ from cinelora.job import Job
 from cinelora.layout import SampleFolder
 from cinelora.nets import NETS
 from cinelora.nets.clip import text_features
+from cinelora.parts import load_part, save_part
 from cinelora.protocol import OF_REAL_CLIPS, family
 from cinelora.records import whole_file
+from cinelora.scored import Scored
 from cinelora.scores import FrameFeatures
+from cinelora.stopping import Stopped, StopSign
 from cinelora.train import Report
 from cinelora.video import write_clips
 from cinelora.weights import CLIP_NETS, WEIGHTS
 from cinelora.windows import Window, WindowPlan
-
-
-@dataclass
-class Scored:
-    """Per-clip outcomes of one worker, then of the gang."""
-
-    clip_ids: list[str] = field(default_factory=list)
-    features: dict[str, list[np.ndarray]] = field(default_factory=dict)  # net -> rows (D,)
-    rows: list[Any] = field(default_factory=list)
-
-    def merge(self, parts: list[Scored], order: list[str]) -> Scored:
-        """All parts in one, clips in `order`."""
-        place = {clip: index for index, clip in enumerate(order)}
-        merged = Scored()
-        ids = [clip for part in parts for clip in part.clip_ids]
-        sequence = sorted(range(len(ids)), key=lambda i: place[ids[i]])
-        merged.clip_ids = [ids[i] for i in sequence]
-        for net in parts[0].features:
-            rows = [row for part in parts for row in part.features[net]]
-            merged.features[net] = [rows[i] for i in sequence]
-        merged.rows = sorted((row for part in parts for row in part.rows), key=lambda row: place[row.clip_id])
-        return merged
 
 
 def score_batch(base: Base, windows: list[Window], made: np.ndarray, truth: np.ndarray, first: bool) -> Scored:
@@ -103,38 +83,42 @@ def write_reference(job: Job, base: Base) -> None:
 
 
 def generate_and_score(
-    job: Job, base: Base, model: Any, plan: WindowPlan, encodings: Encodings, report: Report
+    job: Job,
+    base: Base,
+    model: Any,
+    plan: WindowPlan,
+    encodings: Encodings,
+    adapter: str,
+    report: Report,
+    stop: StopSign,
 ) -> tuple[Scored, float, float]:
-    """Scores of this worker's clips, and the seconds of generating and of scoring."""
-    config, folder = job.spec.config, job.study.trial(job.spec.trial_id)
-    windows, mine = list(plan.heldout), Scored(features={name: [] for name in feature_nets(base)})
-    clips = generate(
-        model, base.vae, base.folder, config, encodings, windows,
-        lambda done, total: report("generate", done, total, None),
-    )  # fmt: skip
-    started, scoring = time.perf_counter(), 0.0
-    pending: list[tuple[Window, np.ndarray]] = []
+    """Scores of this worker's clips, and the seconds of generating and of scoring.
 
-    def flush() -> None:
-        chunk = [window for window, _ in pending]
-        made = np.stack([frames for _, frames in pending])
+    Every batch is on disk as soon as it is scored; those that an earlier run of the same `adapter` (its hash) left
+    are not generated again. Raises Stopped between batches when `stop` says so.
+    """
+    config, folder = job.spec.config, job.study.trial(job.spec.trial_id)
+    windows, started, scoring = list(plan.heldout), time.perf_counter(), 0.0
+    work = batches(windows, config.sample.batch_size)
+    kept = {index: part for index in range(len(work)) if (part := load_part(folder.part(index), adapter))}
+    kept = dist.gather_objects(kept)[0]  # one worker's view for all
+    mine = Scored(features={name: [] for name in feature_nets(base)})
+    for index in sorted(kept):
+        if dist.rank() == 0:
+            mine.add(kept[index])
+    todo = [index for index in range(len(work)) if index not in kept]
+
+    def told(done: int, total: int) -> None:
+        report("generate", done, total, None)
+
+    for index, chunk, made in generate(model, base.vae, base.folder, config, encodings, windows, todo, told):
+        before = time.perf_counter()
         truth = np.stack([base.truth(config.data, window) for window in chunk])
         part = score_batch(base, chunk, made, truth, config.score.keep_first_frame)
-        mine.clip_ids += part.clip_ids
-        mine.rows += part.rows
-        for name, rows in part.features.items():
-            mine.features[name] += rows
         write_clips([folder.sample(window.window_id) for window in chunk], made, config.data.fps)
-        pending.clear()
-
-    for item in clips:
-        pending.append(item)
-        if len(pending) == config.sample.batch_size:
-            before = time.perf_counter()
-            flush()
-            scoring += time.perf_counter() - before
-    if pending:
-        before = time.perf_counter()
-        flush()
+        save_part(folder.part(index), adapter, part)
+        mine.add(part)
         scoring += time.perf_counter() - before
+        if stop():
+            raise Stopped(f"stopped after {len(mine.clip_ids)} clips")
     return mine, time.perf_counter() - started - scoring, scoring

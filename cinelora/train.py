@@ -22,6 +22,7 @@ from cinelora.encode import Encodings
 from cinelora.heldout import window_losses
 from cinelora.layout import TrialFolder
 from cinelora.records import TrialSpec
+from cinelora.stopping import Stopped, StopSign
 from cinelora.trainlog import TrainLog
 from cinelora.windows import WindowPlan
 
@@ -96,20 +97,26 @@ def prepare(transformer: Any, spec: TrialSpec, folder: TrialFolder) -> tuple[Any
     return engine, parameters, done
 
 
-def optimiser_step(engine: Any, config: TrialConfig, encodings: Encodings, plan: WindowPlan, step: int) -> float:
-    """One whole step over this worker's micro-batches; returns the mean loss of the gang."""
+def optimiser_step(
+    engine: Any, config: TrialConfig, encodings: Encodings, plan: WindowPlan, step: int, stop: bool
+) -> tuple[float, bool]:
+    """One whole step over this worker's micro-batches; returns the mean loss of the gang, and if any of it says stop.
+
+    Workers see the stop sign at different times, so they tell each other with the loss, which they share anyway.
+    """
     for group in engine.optimizer.param_groups:
         group["lr"] = learning_rate(config.train, step)
-    total = torch.zeros(1, dtype=torch.float64)
+    total = torch.tensor([0.0, float(stop)], dtype=torch.float64)  # loss, stop
     slots = my_micro_batches(config.train)
     for micro in slots:
         batch = training_batch(config, encodings, plan, step, micro)
         loss = flow.sample_losses(predict(engine, batch), batch.target).mean()
         engine.backward(loss)
-        total += loss.detach().double().cpu()
+        total[0] += loss.detach().double().cpu()
         if micro != slots[-1]:
             engine.step()  # accumulates; the last one, which updates, is the caller's
-    return float(dist.sum_over_workers(total)) / (len(slots) * dist.world_size())
+    loss_sum, stops = dist.sum_over_workers(total).tolist()
+    return loss_sum / (len(slots) * dist.world_size()), stops > 0
 
 
 def train(
@@ -120,10 +127,11 @@ def train(
     folder: TrialFolder,
     report: Report,
     mirror: Mirror,
+    stop: StopSign,
 ) -> Trained:
     """Run the loop from the last checkpoint to `train.steps`; `mirror` sees every row of the log.
 
-    Raises NonFiniteLoss when the loss is NaN or infinite.
+    Raises NonFiniteLoss when the loss is NaN or infinite, Stopped after a checkpoint when `stop` says so.
     """
     config, settings = spec.config, spec.config.train
     engine, parameters, done = prepare(transformer, spec, folder)
@@ -135,7 +143,7 @@ def train(
         log.write(0, None, heldout, None, learning_rate(settings, 0), 0.0)
     for step in range(done, settings.steps):
         started = time.perf_counter()
-        loss = optimiser_step(engine, config, encodings, plan, step)
+        loss, stopping = optimiser_step(engine, config, encodings, plan, step, stop())
         if not math.isfinite(loss):
             raise NonFiniteLoss(f"step {step + 1}: loss is {loss}; lower train.learning_rate={settings.learning_rate}")
         norm = zero.local_gradient_norm(parameters) if config.zero.stage == 0 else None
@@ -151,11 +159,13 @@ def train(
         log.write(finished, loss, now, norm, learning_rate(settings, step), elapsed)
         report("train", finished, settings.steps, loss)
 
-        # once in a while: checkpoint (all workers gather, worker 0 writes)
-        if finished % settings.checkpoint_every == 0 or finished == settings.steps:
+        # once in a while, and before leaving: checkpoint (all workers gather, worker 0 writes)
+        if stopping or finished % settings.checkpoint_every == 0 or finished == settings.steps:
             state = zero.gather_state(engine, parameters)
             if dist.rank() == 0:
                 checkpoint.save(folder.checkpoints, state, finished, spec.trial_id)
+        if stopping:
+            raise Stopped(f"stopped after step {finished} of {settings.steps}")
     last = log.mean_last_tenth(settings.steps)
     seconds = time.perf_counter() - begun
     return Trained(engine, parameters, settings.steps, last, seconds, log.median_seconds)

@@ -28,9 +28,11 @@ from cinelora.encode import Encodings
 from cinelora.heldout import window_losses
 from cinelora.job import Job
 from cinelora.layout import StudyFolder
+from cinelora.parts import drop_parts
 from cinelora.records import TrialResult, TrialSpec, read_json, trial_from_dict, write_json
 from cinelora.scores import ClipScore
 from cinelora.scoring import generate_and_score, write_scored
+from cinelora.stopping import StopSign
 from cinelora.studyconfig import TrackingConfig
 from cinelora.tracking import Tracker
 from cinelora.train import Report, Trained, train
@@ -67,13 +69,13 @@ def versions() -> dict[str, str]:
 
 
 def _open_model(
-    job: Job, base: Base, plan: WindowPlan, encodings: Encodings, report: Report, tracker: Tracker
+    job: Job, base: Base, plan: WindowPlan, encodings: Encodings, report: Report, tracker: Tracker, stop: StopSign
 ) -> tuple[Any, Trained | None]:
     """(what to call for a velocity, the training behind it)."""
     spec, config = job.spec, job.spec.config
     if config.method is not Method.base:
         folder = job.study.trial(spec.trial_id)
-        trained = train(base.transformer, spec, encodings, plan, folder, report, tracker.log)
+        trained = train(base.transformer, spec, encodings, plan, folder, report, tracker.log, stop)
         return trained.engine, trained
     if config.zero.stage == 3:  # the base may only fit sharded: an adapter at its zero start is the base exactly
         parameters = lora.attach(base.transformer, config.lora, config.seed)
@@ -87,23 +89,25 @@ def _open_model(
 def run_trial(job: Job, base: Base, report: Report, clock: Callable[[], float] = time.perf_counter) -> TrialResult:
     """Run the trial to its result, resuming from its last checkpoint. Every worker returns the same result.
 
-    Raises NonFiniteLoss, RuntimeError (workers disagree), and whatever the disk raises.
+    Raises NonFiniteLoss, Stopped, RuntimeError (workers disagree), and whatever the disk raises.
     """
     spec, started = job.spec, clock()
     folder, plan = job.study.trial(spec.trial_id), job.windows()
     order = [window.window_id for window in plan.heldout]
     encodings = Encodings(job.encodings)
     tracker = Tracker(spec, job.tracking, job.study_name, job.study.wandb, active=dist.rank() == 0)
-    result, trained = None, None
+    result, trained, stop = None, None, StopSign(job.study.stop)
     try:
-        model, trained = _open_model(job, base, plan, encodings, report, tracker)
+        model, trained = _open_model(job, base, plan, encodings, report, tracker, stop)
         seconds = {"train": trained.seconds if trained else 0.0}
         begun = clock()
         losses = window_losses(model, spec.config, encodings, plan.heldout)
         other = window_losses(model, spec.config, encodings, plan.other)
         seconds["evaluate"] = clock() - begun
         state, digest = checked_adapter(trained.parameters) if trained and trained.steps else ({}, "")
-        mine, seconds["generate"], seconds["score"] = generate_and_score(job, base, model, plan, encodings, report)
+        mine, seconds["generate"], seconds["score"] = generate_and_score(
+            job, base, model, plan, encodings, digest, report, stop
+        )
         scored = mine.merge(dist.gather_objects(mine), order)
         scored.rows += [ClipScore(name, HELDOUT_LOSS, loss) for name, loss in zip(order, losses, strict=True)]
         result = describe(job, trained, (losses, other), digest, len(scored.clip_ids), seconds)
@@ -116,6 +120,7 @@ def run_trial(job: Job, base: Base, report: Report, clock: Callable[[], float] =
             result = TrialResult(**{**result.to_json(), "adapter_bytes": size, "seconds": seconds})
             write_json(folder.result, result.to_json())
             folder.failed.unlink(missing_ok=True)
+            drop_parts(folder)
         return result
     finally:
         tracker.finish(result)

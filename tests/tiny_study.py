@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from cinelora.config import DataConfig, Method, SampleConfig, TrainConfig, TrialConfig
 from cinelora.job import Job
@@ -101,7 +102,8 @@ def run(job: Job, base: Any = None, report: Callable[..., None] = silent) -> Any
     from cinelora.base import load_base
     from cinelora.trial import run_trial
 
-    dist.start(0, 1, "127.0.0.1", dist.free_port())
+    if not torch.distributed.is_initialized():  # a base that stage 3 sharded would not survive another group
+        dist.start(0, 1, "127.0.0.1", dist.free_port())
     return run_trial(job, base or load_base(job), report)
 
 
