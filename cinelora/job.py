@@ -21,7 +21,11 @@ class Job:
     study_name: str
     cache_dir: Path
     tracking: TrackingConfig
-    restarts: int = 0
+    causes: tuple[str, ...] = ()  # of its restarts in this sweep, sweeps/failures.py
+
+    @property
+    def restarts(self) -> int:
+        return len(self.causes)
 
     @property
     def encodings(self) -> Path:

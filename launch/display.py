@@ -19,7 +19,7 @@ from sweeps.ledger import Ledger
 from sweeps.plan import Plan
 
 if TYPE_CHECKING:
-    from launch.schedule import Schedule
+    from launch.schedule import Engine
 
 LINE_SECONDS = 10.0  # between lines where there is no terminal
 STAGE_SHARE = {"train": (0.0, 0.7), "generate": (0.7, 1.0)}  # of a trial; rough, for the time left only
@@ -90,27 +90,27 @@ class Display:
         if self.live:
             self.live.stop()
 
-    def _left(self, schedule: Schedule, done: int, parts: list[float]) -> str:
+    def _left(self, engine: Engine, done: int, parts: list[float]) -> str:
         """Time left, from the trials' worth of work finished since the start."""
         worth = done + sum(parts)
         if worth < 0.05:
             return "time left unknown yet"
         rate = worth / (time.monotonic() - self.started)
-        return f"about {clock((len(schedule.queue) + len(schedule.running) - sum(parts)) / rate)} left"
+        return f"about {clock((len(engine.jobs) - sum(parts)) / rate)} left"
 
-    def tick(self, schedule: Schedule) -> None:
-        failed = len(schedule.errors)
-        done = self.total - self.done_before - len(schedule.queue) - len(schedule.running) - failed
-        notes = [self.ledger.progress(run.job.spec.trial_id) for run in schedule.running]
-        left = self._left(schedule, done, [fraction(note) for note in notes])
+    def tick(self, engine: Engine) -> None:
+        failed = len(engine.errors)
+        done = self.total - self.done_before - len(engine.jobs) - failed
+        notes = [self.ledger.progress(run.job.spec.trial_id) for run in engine.running]
+        left = self._left(engine, done, [fraction(note) for note in notes])
         head = (
-            f"{self.done_before + done} done, {len(schedule.running)} running, {len(schedule.queue)} queued"
+            f"{self.done_before + done} done, {len(engine.running)} running, {engine.waiting} queued"
             + (f", {failed} failed" if failed else "")
             + f"; {clock(time.monotonic() - self.started)} elapsed, {left}"
         )
         rows: list[tuple[str, ...]] = [
             (label(run.job.spec), _stage(note), _loss(note), f"restart {run.job.restarts}" if run.job.restarts else "")
-            for run, note in zip(schedule.running, notes, strict=True)
+            for run, note in zip(engine.running, notes, strict=True)
         ]
         if self.live:
             self.live.update(_table(head, rows))

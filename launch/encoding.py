@@ -1,13 +1,16 @@
-"""Before the trials: fill the encoding caches and score the true clips, shared out over all idle gangs.
+"""Before the trials: fill the encoding caches and score the true clips, dealt out over the workers of the pool.
 
 In: the jobs of a sweep. Out: cache files that every trial reads. What is there already is not done again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import RayTaskError
@@ -15,56 +18,82 @@ from ray.exceptions import RayTaskError
 from cinelora.encodings import missing
 from cinelora.errors import UserError
 from cinelora.job import Job
-from launch.gangs import stop_gang
-from launch.schedule import LOST, Schedule, first_cause, root_cause
+from launch.display import clock
+from launch.errors import LOST_ERRORS, first_cause, root_cause
+from launch.pool import Member, Pool
+from sweeps.scheduler import Shape
+
+WINDOWS_A_CALL = 64  # a call loads the encoders once
+LINE_SECONDS = 10.0
 
 
-def encode_all(schedule: Schedule, jobs: list[Job], say: Callable[[str], None]) -> None:
-    """Fill the encoding caches and the reference scores, shared out over all idle gangs.
+@dataclass(frozen=True)
+class Call:
+    """A method of `launch.worker.Worker` and its arguments; `size` counts towards progress."""
 
-    What is already there is not done again; a worker lost half way is replaced and the rest done by others.
+    method: str
+    arguments: tuple[Any, ...]
+    size: int = 1
+
+
+def encode_all(pool: Pool, shape: Shape, jobs: list[Job], patience: int, say: Callable[[str], None]) -> None:
+    """Fill the encoding caches and the reference scores of all jobs; `patience`: lost workers that are replaced.
+
+    Raises UserError, or what the disk raised.
     """
     prompts: dict[Path, set[str]] = {}
     for job in jobs:
         prompts.setdefault(job.encodings, set()).add(job.spec.config.sample.negative_prompt)
     distinct = list({(job.encodings, job.reference.root): job for job in jobs}.values())
-    for job in distinct:
-        _retried(schedule, partial(_encode, schedule, job, prompts[job.encodings], say))
-    _retried(schedule, partial(_score_references, schedule, distinct, say))
+    sets = {job.encodings: job for job in distinct}.values()
+    _deal(pool, shape, [call for job in sets for call in _encoding(job, prompts[job.encodings])], patience, say)
+    references = [Call("reference", (job,)) for job in distinct if not job.reference.clip_scores.exists()]
+    _deal(pool, shape, references, patience, say)
 
 
-def _retried(schedule: Schedule, work: Callable[[], None]) -> None:
-    """Do the work; lost workers are replaced and it is done again, at most `max_restarts` times."""
-    for attempt in range(schedule.max_restarts + 1):
-        try:
-            return work()
-        except RayTaskError as error:
-            cause = root_cause(error)
-            raise cause if isinstance(cause, UserError | OSError) else UserError(first_cause(error)) from error
-        except LOST as error:
-            if attempt == schedule.max_restarts:
-                raise
-            schedule.ledger.event("encode_restart", error=type(error).__name__)
-            gangs, schedule.idle = schedule.idle, []
-            for gang in gangs:
-                stop_gang(gang)
-            schedule.open_gangs(len(gangs))
-
-
-def _encode(schedule: Schedule, job: Job, negative: set[str], say: Callable[[str], None]) -> None:
+def _encoding(job: Job, negative: set[str]) -> list[Call]:
     windows, prompts = missing(job.encodings, job.windows(), negative)
-    workers = [worker for gang in schedule.idle for worker in gang.workers]
-    if windows or prompts:
-        say(f"encoding {len(windows)} windows and {len(prompts)} captions on {len(workers)} workers")
-        shares = [windows[index :: len(workers)] for index in range(len(workers))]
-        texts = [prompts[index :: len(workers)] for index in range(len(workers))]
-        ray.get([w.encode.remote(job, part, text) for w, part, text in zip(workers, shares, texts, strict=True)])
+    calls = [Call("encode", (job, [], prompts), len(prompts))] if prompts else []
+    for start in range(0, len(windows), WINDOWS_A_CALL):
+        part = windows[start : start + WINDOWS_A_CALL]
+        calls.append(Call("encode", (job, part, []), len(part)))
+    return calls
 
 
-def _score_references(schedule: Schedule, jobs: list[Job], say: Callable[[str], None]) -> None:
-    """Each set of true clips on a gang of its own, as far as gangs go."""
-    open_ones = [job for job in jobs if not job.reference.clip_scores.exists()]
-    if open_ones:
-        say(f"scoring the true held-out clips ({len(open_ones)} sets)")
-        workers = [gang.workers[0] for gang in schedule.idle]
-        ray.get([workers[i % len(workers)].reference.remote(job) for i, job in enumerate(open_ones)])
+WHAT = {"encode": "windows and captions to encode", "reference": "sets of true clips to score"}
+
+
+def _deal(pool: Pool, shape: Shape, calls: Sequence[Call], patience: int, say: Callable[[str], None]) -> None:
+    """Each call on some worker, the next one to whoever is free; a lost worker's call goes to another."""
+    queue, busy, done = deque(calls), dict[Any, tuple[Member, Call]](), 0
+    total, started, told = sum(call.size for call in calls), time.monotonic(), time.monotonic()
+    idle = pool.crew(shape, len(queue))
+    if calls:
+        say(f"{total} {WHAT[calls[0].method]} on {len(idle)} workers")
+    try:
+        while queue or busy:
+            while queue and idle:
+                member, call = idle.pop(), queue.popleft()
+                busy[getattr(member.actor, call.method).remote(*call.arguments)] = member, call
+            (ready, *_), _ = ray.wait(list(busy), num_returns=1)
+            member, call = busy.pop(ready)
+            try:
+                ray.get(ready)
+            except LOST_ERRORS as error:
+                patience -= 1
+                if patience < 0:
+                    raise UserError(f"{call.method}: {first_cause(error)}; too many workers were lost") from error
+                queue.appendleft(call)
+                idle.append(pool.replaced(member, shape))
+                continue
+            idle.append(member)
+            done += call.size
+            if time.monotonic() - told > LINE_SECONDS:
+                told = time.monotonic()
+                left = (told - started) * (total - done) / max(1, done)
+                say(f"{done} of {total} {WHAT[call.method]} done, about {clock(left)} left")
+    except RayTaskError as error:
+        cause = root_cause(error)
+        raise cause if isinstance(cause, UserError | OSError) else UserError(first_cause(error)) from error
+    finally:
+        pool.release([*idle, *(member for member, _ in busy.values())])

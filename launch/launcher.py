@@ -6,7 +6,7 @@ In: Hydra's context and one list of overrides per job. Out: one JobReturn per jo
 from __future__ import annotations
 
 import shlex
-from collections import deque
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,14 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cinelora.errors import UserError
-from cinelora.job import Job
 from cinelora.layout import StudyFolder
-from cinelora.records import TrialSpec
 from cinelora.studyconfig import StudyConfig
-from launch.display import Display, axes, print_plan
+from launch.costplan import cost_plan
+from launch.costplan import lines as cost_lines
+from launch.display import axes, clock, print_plan
 from launch.messages import TrialsFailed
 from launch.preflight import Fingerprints, make_plan, trial_config
+from launch.running import run_missing
 from sweeps.identity import trial_spec
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan
@@ -76,8 +77,10 @@ def launch_jobs(
     ledger = Ledger(StudyFolder(Path(study.study_dir)))
     marks = Fingerprints(Path(study.cache_dir))
     plan = make_plan([job.config for job in jobs], marks)
+    cost = cost_plan(study, ledger, plan)
     if study.plan_only:
         _announce(plan, ledger)
+        print(*cost_lines(study, cost), sep="\n")
         return [_returned(job, JobStatus.COMPLETED, None) for job in jobs[:grid]]
     with ledger.locked():
         ledger.open(study.name)
@@ -85,8 +88,13 @@ def launch_jobs(
             plan = ledger.plan().merged(plan)
         ledger.write_plan(plan)
         ledger.event("sweep", overrides=[job.overrides for job in jobs])
-        errors = run_missing(study, ledger, plan)
+        print(*cost_lines(study, cost), sep="\n")
+        started = time.monotonic()
+        errors = run_missing(study, ledger, plan, cost.seconds)
+        took = time.monotonic() - started
     report(plan, ledger, errors)
+    if cost.whole and not errors:
+        print(f"planned {clock(cost.whole)}, took {clock(took)} with start and encoding")
     outcomes = [_outcome(job, marks, ledger, errors) for job in jobs[:grid]]
     if errors and all(outcome.status is JobStatus.COMPLETED for outcome in outcomes):
         raise TrialsFailed(f"{len(errors)} trials beside the grid failed")  # the sweeper does not see those
@@ -112,39 +120,6 @@ def _announce(plan: Plan, ledger: Ledger) -> None:
 
         check_schema(ledger.folder)
     print_plan(plan, ledger)
-
-
-def run_missing(study: StudyConfig, ledger: Ledger, plan: Plan) -> dict[str, str]:
-    """Start Ray only if something is missing; returns {trial_id: reason} of failed trials."""
-    pending = ledger.pending(plan)
-    if not pending:
-        return {}
-    import ray
-
-    from launch.encoding import encode_all
-    from launch.gangs import Shape, bundles, connect
-    from launch.schedule import Schedule, run_all
-
-    print(f"study {study.name}: {len(plan.trials) - len(pending)} trials done, {len(pending)} to run", flush=True)
-    jobs = [job_for(study, ledger, spec) for spec in pending]
-    connect(study.cluster.address)
-    schedule = Schedule(ledger, Shape.of(study.cluster), study.cluster.max_restarts, deque(jobs))
-    try:
-        bundles(schedule.shape, schedule.nodes)  # refuse what can never fit before anything is started
-        schedule.open_gangs(len(jobs))
-        encode_all(schedule, jobs, lambda text: print(text, flush=True))
-        with Display(ledger, len(plan.trials), len(plan.trials) - len(pending)) as display:
-            return run_all(schedule, display.tick)
-    finally:
-        schedule.close()
-        ray.shutdown()
-
-
-def job_for(study: StudyConfig, ledger: Ledger, spec: TrialSpec) -> Job:
-    folder = StudyFolder(ledger.folder.root.resolve())
-    ledger.folder.trial(spec.trial_id).failed.unlink(missing_ok=True)
-    ledger.folder.trial(spec.trial_id).progress.unlink(missing_ok=True)
-    return Job(spec, folder, study.name, Path(study.cache_dir).resolve(), study.tracking)
 
 
 def report(plan: Plan, ledger: Ledger, errors: dict[str, str]) -> None:

@@ -49,6 +49,8 @@ def one_line(error: BaseException) -> str:
         return f"{missing.group(1)}: no such option; there are {', '.join(options.group(2).split())}"
     key = re.search(r"Could not override '([\w.]+)'", text)
     if key is not None:
+        if key.group(1) in known_keys():  # a mapping without entries yet
+            return f"{key.group(1)}: to fill it write +{key.group(1)}={{...}}"
         near = difflib.get_close_matches(key.group(1), known_keys(), n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"settings are {', '.join(known_keys())}"
         return f"{key.group(1)}: unknown setting; {hint}"

@@ -46,11 +46,13 @@ def absolute(path: str) -> str:
 
 
 def check_batch(config: StudyConfig) -> None:
-    workers = config.cluster.workers_per_trial
+    trial = config.lora.rank if config.method is Method.lora else 0
+    workers = config.cluster.workers(trial)
     if config.train.batch_size % workers:
         near = max(workers, config.train.batch_size // workers * workers)
+        field = "workers_by_rank" if trial in config.cluster.workers_by_rank else "workers_per_trial"
         raise UserError(
-            f"train.batch_size={config.train.batch_size}: must be a multiple of cluster.workers_per_trial={workers}; "
+            f"train.batch_size={config.train.batch_size}: must be a multiple of cluster.{field}={workers}; "
             f"nearest is {near}"
         )
 

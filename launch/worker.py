@@ -41,7 +41,7 @@ class Worker:
         return str(ray.util.get_node_ip_address()), dist.free_port()
 
     def join(self, rank: int, world_size: int, address: str, port: int) -> int:
-        """Enter the gang's process group; returns this process's id."""
+        """Enter the gang's process group, leaving any other; returns this process's id."""
         from cinelora import dist
 
         dist.start(rank, world_size, address, port)
@@ -70,8 +70,10 @@ class Worker:
         from cinelora.trial import run_trial
 
         folder = job.study.trial(job.spec.trial_id)
+        progress = Progress(folder.progress, dist.rank() == 0)
         try:
-            return run_trial(job, self._base_for(job), Progress(folder.progress, dist.rank() == 0)).to_json()
+            progress("load", 0, 1, None)
+            return run_trial(job, self._base_for(job), progress).to_json()
         except Exception:
             log = folder.log(dist.rank())
             log.parent.mkdir(parents=True, exist_ok=True)

@@ -112,7 +112,7 @@ def wait_for_step(root: Path, wanted: int) -> tuple[int, dict[str, Any]]:
         time.sleep(0.05)
         if not (root / "sweep" / "events.jsonl").exists():
             continue
-        for event in events(root):
+        for event in reversed(events(root)):
             path = root / "sweep" / "trials" / str(event.get("trial_id")) / "progress.json"
             if event["event"] == "started" and path.exists():
                 note = read_json(path)
@@ -141,6 +141,7 @@ BAD = {
     "+study=nope": "no such option; there are",
     "lora=nope": "no such option; there are attn, block",
     "data.path=/nowhere": "/nowhere",
+    "cluster.workers_by_rank={4:2}": "to fill it write +cluster.workers_by_rank={...}",
     "cluster.workers_per_trial=3": "train.batch_size=4: must be a multiple of cluster.workers_per_trial=3",
     "model.path=/nowhere": "model.path=/nowhere",
     "score.tnv2=/nowhere": "score.tnv2=/nowhere: no such file",
@@ -162,7 +163,7 @@ def assert_refused(root: Path, override: str, message: str, capsys: Any, monkeyp
     GlobalHydra.instance().clear()
     arguments = [item for item in command(root) if not item.startswith(override.split("=")[0] + "=")]
     monkeypatch.setattr(sys, "argv", ["sweep", *arguments[3:], override])
-    monkeypatch.setattr("launch.gangs.connect", lambda address: pytest.fail("Ray was started"))
+    monkeypatch.setattr("launch.pool.connect", lambda address: pytest.fail("Ray was started"))
     with pytest.raises(SystemExit) as stop:
         door.main()
     error = capsys.readouterr().err.strip()

@@ -1,0 +1,139 @@
+"""What a trial will cost: from the trials of the study that are done, or from arithmetic where there are none.
+
+In: sizes of a trial, results. Out: seconds, each with how it was reckoned. Standard library only.
+
+A trial's parts follow the arithmetic they do: training and generation have a rate each (operations per second and
+worker), scoring a time per clip, the rest a constant. The rates are medians over the trials that are done; without any,
+they are what the hardware's peak and an assumed utilisation give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from cinelora.config import Method, TrialConfig
+from cinelora.flops import Denoiser, video_tokens
+from cinelora.records import TrialResult
+
+HELDOUT_TIMES = 5  # forwards a clip for the held-out loss
+UTILISATION = 0.35  # of the peak, assumed where nothing was measured
+PEAK_TFLOPS = {
+    "A100": 312.0,
+    "H100": 989.0,
+    "H200": 989.0,
+    "L40S": 362.0,
+    "A6000": 155.0,
+}  # dense bfloat16, data sheets
+
+
+@dataclass(frozen=True)
+class Work:
+    """Operations of one trial (of its whole gang), and the clips it generates."""
+
+    train: float
+    evaluate: float
+    generate: float
+    clips: int
+    workers: int
+
+    @staticmethod
+    def of(config: TrialConfig, net: Denoiser, clips: int, workers: int) -> Work:
+        tokens, train = video_tokens(config.data), config.train
+        step = net.step(tokens, train.gradient_checkpointing, config.method is not Method.full)
+        trained = 0.0 if config.method is Method.base else step * train.steps * train.batch_size
+        curve = 0 if config.method is Method.base else train.steps // train.heldout_every + 1
+        watched = min(train.heldout_windows, clips)
+        passes = 2 if config.sample.guidance > 1 else 1
+        forward = net.forward(tokens)
+        return Work(
+            train=trained + curve * watched * HELDOUT_TIMES * forward,
+            evaluate=clips * HELDOUT_TIMES * forward,
+            generate=clips * config.sample.steps * passes * forward,
+            clips=clips,
+            workers=workers,
+        )
+
+
+@dataclass(frozen=True)
+class Rates:
+    """`train`, `evaluate`, `generate`: operations a second and worker; `score`: seconds a clip; `rest`: seconds."""
+
+    train: float
+    evaluate: float
+    generate: float
+    score: float
+    rest: float
+
+    def seconds(self, work: Work) -> float:
+        """Of a whole trial on its gang, base loaded."""
+        computed = work.train / self.train + work.evaluate / self.evaluate + work.generate / self.generate
+        return (computed + work.clips * self.score) / work.workers + self.rest
+
+
+@dataclass(frozen=True)
+class Model:
+    """Rates and where they come from. `error`: the mean relative one of a trial reckoned from the others."""
+
+    rates: Rates
+    trials: int
+    error: float | None
+
+    @property
+    def source(self) -> str:
+        if not self.trials:
+            return f"no trial measured yet: peak rate at an assumed {UTILISATION:.0%} utilisation"
+        told = "" if self.error is None else f", mean error {self.error:.0%} when each is reckoned from the others"
+        return f"fitted on {self.trials} finished trials{told}"
+
+
+def assumed(tflops: float) -> Model:
+    """From the peak rate of one worker's device, dense bfloat16. Scoring and start-up are left at nothing: unknown."""
+    rate = tflops * 1e12 * UTILISATION
+    return Model(Rates(rate, rate, rate, 0.0, 0.0), 0, None)
+
+
+def fitted(done: Iterable[tuple[Work, TrialResult]]) -> Model | None:
+    """Medians over finished trials; None without any that trained and generated."""
+    known = [(work, result) for work, result in done if whole(result)]
+    rates = _rates(known)
+    if rates is None:
+        return None
+    errors = []
+    for index, (work, result) in enumerate(known):
+        others = _rates(known[:index] + known[index + 1 :])
+        if others is not None:
+            errors.append(abs(others.seconds(work) / spent(result) - 1))
+    return Model(rates, len(known), fmean(errors) if errors else None)
+
+
+def whole(result: TrialResult) -> bool:
+    """Whether the seconds it recorded are those of all its work: a restarted trial recorded its last run only."""
+    return result.restarts == 0
+
+
+def spent(result: TrialResult) -> float:
+    """Seconds of a finished trial on its gang."""
+    return sum(result.seconds.values())
+
+
+def _rates(known: list[tuple[Work, TrialResult]]) -> Rates | None:
+    def rate(part: str) -> float | None:
+        found = [
+            getattr(work, part) / (result.seconds[part] * work.workers)
+            for work, result in known
+            if getattr(work, part) > 0 and result.seconds.get(part, 0) > 0
+        ]
+        return median(found) if found else None
+
+    train, evaluate, generate = rate("train"), rate("evaluate"), rate("generate")
+    if train is None or evaluate is None or generate is None:
+        return None
+    score = median(result.seconds["score"] * work.workers / max(1, work.clips) for work, result in known)
+    return Rates(train, evaluate, generate, score, median(result.seconds["overhead"] for _, result in known))
+
+
+def in_total(seconds: Mapping[str, float], workers: Mapping[str, int], gpus: float) -> float:
+    """GPU-hours of these trials; worker-hours where a worker has no GPU."""
+    return sum(seconds[trial] * workers[trial] * (gpus or 1) for trial in seconds) / 3600

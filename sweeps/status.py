@@ -1,0 +1,112 @@
+"""How a study stands, read from its folder alone: no driver, no Ray, from any shell that sees the disk.
+
+In: a ledger. Out: a StudyStatus. What is running is what was started last and has not ended since.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from cinelora.records import TrialSpec, read_json
+from sweeps.ledger import Ledger, check_schema
+
+DONE, RUNNING, WAITING, FAILED = "done", "running", "waiting", "failed"
+ENDS = ("done", "failed", "stopped", "lost", "hang", "out_of_memory", "disk_full")  # events after which none runs
+
+
+@dataclass(frozen=True)
+class TrialStatus:
+    """`silent_seconds`: since the trial last wrote about itself, by this machine's clock. `reason`: of a failure."""
+
+    spec: TrialSpec
+    state: str
+    progress: dict[str, Any] | None  # stage, done, total, loss; of a running trial
+    silent_seconds: float | None
+    restarts: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class StudyStatus:
+    """`driver`: a sweep holds the study now. `seconds_left`: at the pace since the sweep began; None if unknown."""
+
+    name: str
+    driver: bool
+    stopping: bool
+    trials: tuple[TrialStatus, ...]
+    seconds_left: float | None
+
+    def count(self, state: str) -> int:
+        return sum(trial.state == state for trial in self.trials)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data: what the command prints with --json."""
+        names = ("state", "progress", "silent_seconds", "restarts", "reason")
+        trials = [{"trial_id": t.spec.trial_id, **{name: getattr(t, name) for name in names}} for t in self.trials]
+        head = {"name": self.name, "driver": self.driver, "stopping": self.stopping, "seconds_left": self.seconds_left}
+        counts = {state: self.count(state) for state in (DONE, RUNNING, WAITING, FAILED)}
+        return {**head, **counts, "trials": trials}
+
+
+def study_status(ledger: Ledger, now: float | None = None) -> StudyStatus:
+    """Read it. Raises UserError for a folder that is no study of this schema; `now`: seconds since 1970."""
+    now = time.time() if now is None else now
+    name = check_schema(ledger.folder)["name"]
+    driver, events = _driver(ledger), _events(ledger)
+    started = {event["trial_id"]: event for event in events if event["event"] == "started"}
+    last = {event["trial_id"]: event["event"] for event in events if event["event"] in ("started", *ENDS)}
+    trials = tuple(
+        _trial(ledger, spec, driver and last.get(spec.trial_id) == "started", started.get(spec.trial_id), now)
+        for spec in ledger.plan().trials
+    )
+    return StudyStatus(
+        name, driver, ledger.folder.stop.exists(), trials, _left(trials, events, now) if driver else None
+    )
+
+
+def _trial(ledger: Ledger, spec: TrialSpec, runs: bool, started: dict[str, Any] | None, now: float) -> TrialStatus:
+    folder = ledger.folder.trial(spec.trial_id)
+    restarts = started["restarts"] if started else 0
+    if ledger.is_done(spec.trial_id):
+        return TrialStatus(spec, DONE, None, None, restarts, "")
+    if runs:
+        written = folder.progress.stat().st_mtime if folder.progress.exists() else (started or {}).get("time", now)
+        return TrialStatus(spec, RUNNING, ledger.progress(spec.trial_id), max(0.0, now - written), restarts, "")
+    if folder.failed.exists():
+        return TrialStatus(spec, FAILED, None, None, restarts, str(read_json(folder.failed)["error"]))
+    return TrialStatus(spec, WAITING, None, None, restarts, "")
+
+
+def _driver(ledger: Ledger) -> bool:
+    """Whether a sweep holds the lock of the study; on a file system without locks nobody seems to."""
+    if not ledger.folder.lock.exists():
+        return False
+    with open(ledger.folder.lock) as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+def _events(ledger: Ledger) -> list[dict[str, Any]]:
+    """All events; a line that is being written, or that a killed driver did not end, is left out."""
+    if not ledger.folder.events.exists():
+        return []
+    found = []
+    for line in ledger.folder.events.read_text().splitlines():
+        with suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return found
+
+
+def _left(trials: tuple[TrialStatus, ...], events: list[dict[str, Any]], now: float) -> float | None:
+    began = max((event["time"] for event in events if event["event"] == "sweep"), default=now)
+    ended = sum(event["event"] == "done" and event["time"] >= began for event in events)
+    open_ones = sum(trial.state in (RUNNING, WAITING) for trial in trials)
+    return (now - began) / ended * open_ones if ended else None
