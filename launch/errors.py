@@ -29,7 +29,7 @@ LOST_ERRORS = (
     WorkerCrashedError,
     GetTimeoutError,
 )
-OF_TYPE = {"UserError": "user", "NonFiniteLoss": "diverged", "Stopped": "stopped", "OutOfMemoryError": MEMORY}
+OF_TYPE = {"UserError": "user", "NonFiniteLoss": "diverged", "Stopped": "stopped", "TrialTaken": LOST}
 
 
 def failure_kind(error: Exception) -> str:

@@ -71,6 +71,7 @@ class Pool:
     nodes: dict[str, Node] = field(default_factory=dict)
     idle: list[Member] = field(default_factory=list)
     busy: list[Member] = field(default_factory=list)
+    worker: Any = Worker  # the class of the actors
 
     def take(self, start: Start) -> list[Member]:
         """Members for the start in rank order, now busy. Missing ones are started, idle ones in their way killed.
@@ -167,7 +168,7 @@ class Pool:
             "runtime_env": {"env_vars": environment},
             "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
         }
-        member = Member(ray.remote(Worker).options(**options).remote(shape.cpus), node, shape.cpus, shape.gpus)
+        member = Member(ray.remote(self.worker).options(**options).remote(shape.cpus), node, shape.cpus, shape.gpus)
         self.busy.append(member)
         return member
 

@@ -162,6 +162,7 @@ class Engine:
     def end(self, run: Running, kind: str, cause: str, now: float) -> None:
         """A trial ended without a result: give its gang up and do what its failure's rule says."""
         if kind == "stopped":
+            self.stop()  # a worker may see the sign before we do
             ray.wait(run.calls, num_returns=len(run.calls), timeout=GRACE_SECONDS)
         self.pool.discard(run.members)
         self._leave(run, now)

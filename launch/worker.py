@@ -5,9 +5,13 @@ In: jobs. Out: files in study and cache, and small records. Torch is imported he
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +21,11 @@ if TYPE_CHECKING:
     from cinelora.windows import Window
 
 PROGRESS_SECONDS = 0.5  # between writes of progress.json
+TAKEOVER_SECONDS = 30.0  # for the worker of a dead driver to be gone too
 
 
 class Worker:
-    """Ray starts this as an actor (`launch/gangs.py`); it is an ordinary class for tests."""
+    """Ray starts this as an actor (`launch/pool.py`); it is an ordinary class for tests."""
 
     def __init__(self, threads: int) -> None:
         import torch
@@ -70,10 +75,12 @@ class Worker:
         from cinelora.trial import run_trial
 
         folder = job.study.trial(job.spec.trial_id)
-        progress = Progress(folder.progress, dist.rank() == 0)
+        writer = dist.rank() == 0
+        progress = Progress(folder.progress, writer)
         try:
-            progress("load", 0, 1, None)
-            return run_trial(job, self._base_for(job), progress).to_json()
+            with alone_in(folder.root) if writer else nullcontext():
+                progress("load", 0, 1, None)
+                return run_trial(job, self._base_for(job), progress).to_json()
         except Exception:
             log = folder.log(dist.rank())
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -89,6 +96,31 @@ class Worker:
             self.base = None
             self.base = load_base(job)
         return self.base
+
+
+class TrialTaken(RuntimeError):
+    """Another worker writes this trial: that of a driver that died a moment ago, or of a node that we lost sight of."""
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold the trial's folder for one writer; the kernel lets go of it when a process dies. Raises TrialTaken.
+
+    Where the file system has no locks, nobody is kept out.
+    """
+    with open(folder / ".lock", "w") as stream:
+        deadline = time.monotonic() + TAKEOVER_SECONDS
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    break
+                if time.monotonic() > deadline:
+                    raise TrialTaken(f"{folder}: another worker still writes here") from error
+                time.sleep(0.1)
+        yield
 
 
 class Progress:

@@ -113,7 +113,7 @@ class Room:
         return tuple(heapq.nsmallest(max(1, int(shape.gpus)), fits, key=lambda i: (self.gpus[i], last(i), i)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layout:
     """How a gang must lie: `share` workers on each of `count` nodes, none of them in `avoid`."""
 
@@ -121,7 +121,7 @@ class Layout:
     count: int
     avoid: frozenset[str]
 
-    @property
+    @cached_property
     def share(self) -> int:
         return self.shape.workers // self.count
 
@@ -138,7 +138,7 @@ class Cluster:
     idle: dict[str, list[Worker]] = field(default_factory=dict)
     held: dict[str, float] = field(default_factory=dict)  # node: until when nothing may start there
     _layouts: dict[tuple[Shape, frozenset[str]], Layout | None] = field(default_factory=dict)
-    _fitting: dict[tuple[Shape, int], set[str]] = field(default_factory=dict)
+    _fitting: dict[Layout, set[str]] = field(default_factory=dict)
 
     def add(self, node: Node) -> None:
         self.nodes[node.name] = node
@@ -159,9 +159,10 @@ class Cluster:
 
         None: the empty cluster cannot hold the gang.
         """
-        if (shape, avoid) not in self._layouts:
-            self._layouts[shape, avoid] = self._fewest(shape, avoid) or self._fewest(shape, frozenset())
-        return self._layouts[shape, avoid]
+        key = shape, avoid
+        if key not in self._layouts:
+            self._layouts[key] = self._fewest(shape, avoid) or self._fewest(shape, frozenset())
+        return self._layouts[key]
 
     def _fewest(self, shape: Shape, avoid: frozenset[str]) -> Layout | None:
         fits = sorted((Room.of(n).workers(shape) for n in self.nodes.values() if n.name not in avoid), reverse=True)
@@ -172,11 +173,10 @@ class Cluster:
 
     def fitting(self, layout: Layout) -> set[str]:
         """Nodes with room for a share of the gang, whether held or to be avoided or not. Kept up to date."""
-        key = layout.shape, layout.share
-        if key not in self._fitting:
+        if layout not in self._fitting:
             room = self.free.items()
-            self._fitting[key] = {name for name, free in room if free.workers(layout.shape) >= layout.share}
-        return self._fitting[key]
+            self._fitting[layout] = {name for name, free in room if free.workers(layout.shape) >= layout.share}
+        return self._fitting[layout]
 
     def choose(self, layout: Layout, base: str, now: float, limits: Limits) -> tuple[str, ...]:
         """Nodes for a gang that starts now, by name; none if it does not fit.
@@ -199,7 +199,8 @@ class Cluster:
 
     def warm(self, name: str, layout: Layout, base: str) -> int:
         """Idle workers on the node that are of this shape and have this base."""
-        return sum(worker.base == base and worker.shape.each == layout.shape.each for worker in self.idle[name])
+        each = layout.shape.each
+        return sum(worker.base == base and worker.shape.each == each for worker in self.idle[name])
 
     def book(self, layout: Layout, base: str, names: Iterable[str], limits: Limits) -> tuple[Worker, ...]:
         """Occupy the nodes with the gang's workers; idle ones in its way are gone."""
@@ -246,8 +247,8 @@ class Cluster:
             self._refit(name)
 
     def _refit(self, name: str) -> None:
-        for (shape, share), names in self._fitting.items():
-            if self.free[name].workers(shape) >= share:
+        for layout, names in self._fitting.items():
+            if self.free[name].workers(layout.shape) >= layout.share:
                 names.add(name)
             else:
                 names.discard(name)

@@ -176,50 +176,48 @@ class Scheduler:
 
     def _next(self, now: float) -> Start | None:
         """The first task in order if it can start, else one that does not delay it."""
-        fronts = sorted((group[0] for group in self._groups.values() if self._layout(group[0])), key=self._key)
-        if not fronts:
-            return None
-        order = ORDERS[self.order]
-        found = [start for task in fronts if (start := self._places(task, now, {}))]
-        if found and found[0].task is fronts[0]:
-            promised = self._reserved is not None and self._reserved.task_id == fronts[0].task_id
-            return self._start(found[0] if promised else _warm_first(found, order), now, {})
+        fronts = [(group[0], layout) for group in self._groups.values() if (layout := self._layout(group[0]))]
+        fronts.sort(key=lambda front: self._key(front[0]))
+        found = [(start, layout) for task, layout in fronts if (start := self._places(task, layout, now, {}))]
         if not found:
             return None
-        reserved = self._reserve(fronts[0], now)
-        fillers = [start for front in found if (start := self._filler(front.task, reserved, now))]
+        head, first = fronts[0], found[0][0]
+        if first.task is head[0]:
+            promised = self._reserved is not None and self._reserved.task_id == first.task.task_id
+            equals = [start for start, _ in found]
+            return self._start(first if promised else _warm_first(equals, ORDERS[self.order]), now, {})
+        reserved = self._reserve(*head, now)
+        fillers = [filler for start, layout in found if (filler := self._filler(start.task, layout, reserved, now))]
         if not fillers:
             return None
         chosen = _warm_first(sorted(fillers, key=lambda start: self._key(start.task)), lambda task: task.shape.size)
         in_time = now + chosen.task.seconds <= reserved.time
         return self._start(chosen, now, {} if in_time else reserved.spare)
 
-    def _places(self, task: Task, now: float, limits: Limits) -> Start | None:
+    def _places(self, task: Task, layout: Layout, now: float, limits: Limits) -> Start | None:
         """Where the task could start now."""
-        layout = self._layout(task)
-        names = self._cluster.choose(layout, task.base, now, limits) if layout else ()
-        if not layout or not names:
+        names = self._cluster.choose(layout, task.base, now, limits)
+        if not names:
             return None
         warm = all(self._cluster.warm(name, layout, task.base) >= layout.share for name in names)
         return Start(task, tuple((name, layout.share) for name in names), warm)
 
-    def _reserve(self, head: Task, now: float) -> Reservation:
+    def _reserve(self, head: Task, layout: Layout, now: float) -> Reservation:
         """The reservation of the first task. It stays as long as everything ends when it should."""
-        kept, layout = self._reserved, self._layout(head)
-        assert layout is not None
+        kept = self._reserved
         if kept is None or kept.task_id != head.task_id or kept.time <= now or self._stale:
             self._stale = False
             ends = [(run.end, run.workers) for run in self._running.values()]
             kept = self._reserved = reserve(head.task_id, layout, self._cluster, ends, now)
         return kept
 
-    def _filler(self, front: Task, reserved: Reservation, now: float) -> Start | None:
+    def _filler(self, front: Task, layout: Layout, reserved: Reservation, now: float) -> Start | None:
         """The longest of a group that either leaves the reserved places alone or ends before they are needed."""
-        if beside := self._places(front, now, reserved.spare):
+        if beside := self._places(front, layout, now, reserved.spare):
             return beside
         group = self._groups[front.shape, front.base, front.avoid]
         at = bisect_left(group, -reserved.time, key=lambda task: -(now + task.seconds))
-        return self._places(group[at], now, {}) if at < len(group) else None
+        return self._places(group[at], layout, now, {}) if at < len(group) else None
 
     def _start(self, start: Start, now: float, limits: Limits) -> Start:
         """Book it. What is booked within limits is taken from them too: it will be there when the first task starts."""

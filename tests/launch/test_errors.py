@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnschedulableError, RayTaskError
@@ -13,6 +14,7 @@ from launch.errors import failure_kind, first_cause
 from launch.heartbeat import Heartbeats
 from launch.launcher import extra_overrides
 from launch.messages import known_keys, one_line
+from launch.worker import TrialTaken, alone_in
 
 
 @pytest.mark.parametrize(
@@ -79,3 +81,12 @@ def test_trials_beside_the_grid_take_what_all_jobs_share() -> None:
         ["+study=film", "a=1", "arm=control", "data.path=/x", "lora.rank=8", "seed=1"],
         ["+study=film", "seed=0", "method=full", "a=2"],
     ]
+
+
+def test_one_writer_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launch.worker.TAKEOVER_SECONDS", 0.2)
+    with alone_in(tmp_path), pytest.raises(TrialTaken, match="another worker"), alone_in(tmp_path):
+        pass
+    with alone_in(tmp_path):
+        pass
+    assert failure_kind(TrialTaken("")) == "lost", "so it is tried again, elsewhere"

@@ -182,7 +182,7 @@ def test_fractions_share_a_gpu_only_as_far_as_it_goes() -> None:
     assert ids(thirds.starts(0)) == ["t0", "t1", "t2", "whole"], "the thirds go together"
     later = scheduler(node("n", 2), tasks=(task("first", 1, 20), task("half", 0.5, 20)))
     later.starts(0)
-    later.finished("first", 1)
+    later.finished("first", 1, resident=False)
     later.add(task("second", 0.5, 20))
     later.add(task("whole", 1, 5))
     assert ids(later.starts(1)) == ["second", "whole"], "the halves too, though the first GPU is free"
@@ -259,7 +259,7 @@ def test_a_task_goes_where_its_base_is() -> None:
 
 
 def test_nodes_to_avoid_are_used_only_if_there_is_no_other_way() -> None:
-    made = scheduler(node("a"), node("b"), tasks=(task("x", 4, 9), task("y", 4, 5, avoid="b")))
+    made = scheduler(node("a", 5), node("b"), tasks=(task("x", 4, 9, avoid="b"), task("y", 4, 5, avoid="b")))
     assert places(made.starts(0)) == {"x": (("a", 4),)}, "y waits though b is free"
     made.add(task("long", 4, 4.9))
     assert places(made.starts(5)) == {"long": (("b", 4),)}, "and b is not reserved for it"
