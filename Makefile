@@ -8,7 +8,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fetch sweep plan figures dashboard check fmt test test-fast base metrics-selftest bench clean
+.PHONY: help setup fetch sweep plan status figures truncation dashboard wandb-sync check fmt test test-fast base metrics-selftest bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,8 +22,10 @@ setup: .venv/.runtime ## make .venv and install what is pinned in constraints.tx
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
-.venv/.dev: .venv/.runtime
+.venv/.dev: .venv/.runtime tests/peers.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@rm -rf .venv/peers
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --target .venv/peers -r tests/peers.txt
 	@touch $@
 
 fetch: .venv/.runtime ## sample clips and metric weights into the cache (checked by SHA-256)
@@ -36,11 +38,21 @@ sweep: fetch ## the main job: study `quick` from clips to rank table and figures
 plan: fetch ## what `make sweep` would run and what is done already
 	@$(BIN)/python -m launch.sweep +study=quick cache_dir=$(CACHE) plan_only=true
 
+status: .venv/.runtime ## how STUDY=studies/quick stands, read from disk (ARGS=--watch, --json, --stop)
+	@$(BIN)/python -m launch.status $(STUDY) $(ARGS)
+
 figures: .venv/.runtime ## tables and figures again from STUDY=studies/quick (no torch, GPU or network)
+	@$(BIN)/python -m analysis.report $(STUDY)
+
+truncation: .venv/.runtime ## largest ranks of STUDY=studies/quick cut by SVD to the smaller ones (CUTS=--scores: clips too)
+	@$(BIN)/python -m cinelora.truncation $(STUDY) --cache $(CACHE) $(CUTS)
 	@$(BIN)/python -m analysis.report $(STUDY)
 
 dashboard: .venv/.runtime ## W&B's terminal viewer on the runs of STUDY=studies/quick (no account)
 	@$(BIN)/wandb leet $(STUDY)/wandb
+
+wandb-sync: .venv/.runtime ## runs, a saved view and a report of STUDY=studies/quick to your W&B account (TO="--entity TEAM")
+	@$(BIN)/python -m analysis.report $(STUDY) > /dev/null && $(BIN)/python -m launch.wandb_sync $(STUDY) $(TO)
 
 check: .venv/.dev ## ruff and mypy
 	@$(BIN)/ruff check .

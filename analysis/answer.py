@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.clipvalues import Values, clip_values
+from analysis.clipvalues import Values, clip_values, rank_values
 from analysis.estimates import Estimates, Row, series_of
 from analysis.intervals import Interval, clips_needed, crossed_interval, seeds_needed
 from analysis.load import Study, Trial
@@ -76,20 +76,11 @@ def _gains(
     rows: list[Row], trials: dict[str, Trial], base: Trial, score: str, ways: Mapping[str, Values]
 ) -> dict[int, Array]:
     """Rank -> gain over the base (S, N) on the seeds that every rank has; {} where there are none."""
-    of_score = ways[score]
-    before = of_score(base)
-    seeds = [{trials[trial_id].spec.config.seed for trial_id in row.trial_ids} for row in rows]
-    common = sorted(set.intersection(*seeds)) if seeds else []
-    if before is None or not common:
+    before = ways[score](base)
+    if before is None:
         return {}
     sign = -1.0 if DIRECTIONS[score] == LOWER else 1.0
-    gains: dict[int, Array] = {}
-    for row in rows:
-        by_seed = {trials[trial_id].spec.config.seed: trials[trial_id] for trial_id in row.trial_ids}
-        values = [found for seed in common if (found := of_score(by_seed[seed])) is not None]
-        if len(values) == len(common):
-            gains[row.key.rank] = sign * (np.stack(values) - before)
-    return gains
+    return {rank: sign * (values - before) for rank, values in rank_values(rows, trials, ways[score]).items()}
 
 
 def _answer(score: str, series: str, gains: dict[int, Array], shots: list[str]) -> Answer:
@@ -114,7 +105,7 @@ def _strongest(rank: int, gains: dict[int, Array], shots: list[str]) -> int:
 
 
 def _verdict(rank: int, gains: dict[int, Array], shots: list[str]) -> RankVerdict:
-    worst = _contrasts(rank, gains, shots, LEVEL)[_strongest(rank, gains, shots)]
+    worst = min(_contrasts(rank, gains, shots, LEVEL).values(), key=lambda each: each.low)
     corrected = 1 - (1 - LEVEL) / max(1, len(gains) - 1)
     beaten = any(each.high < 0 for each in _contrasts(rank, gains, shots, corrected).values())
     verdict = SUFFICIENT if worst.low > 0 else INSUFFICIENT if beaten else UNDECIDED

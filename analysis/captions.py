@@ -6,12 +6,14 @@ or from what was read, none is assumed; a setting that differs between trials is
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from analysis.estimates import Estimates
 from analysis.load import Study
 from analysis.scores import SET_SCORES, TrialScores
-from cinelora.config import LoraConfig, Method, Resize, Scaling
+from cinelora.config import LoraConfig, Method, Resize, Scaling, TargetSet, TrialConfig
+from cinelora.protocol import family
 from cinelora.weights import WEIGHTS
 
 BANNER = "untrained base: plumbing only"
@@ -31,16 +33,43 @@ def caption(study: Study, estimates: Estimates) -> str:
     ).strip()
 
 
+FURTHER_TOLD = {
+    "temporal_flickering": "temporal_flickering: VBench's, 1 for a frozen clip.",
+    "tdelta": "tdelta: mean step between the features of neighbouring frames.",
+    "warp_error": "warp_error: difference of a frame from the one before, moved along the optical flow, in levels; "
+    "warp_excess: above the true clip's.",
+    "style_distance": "style_distance: by how many levels of luma and chroma the mean clip is off that of the training "
+    "clips; the real clips show what other content alone makes.",
+    "diversity": "diversity: mean distance of clips that differ by the training seed alone; variety where they are "
+    "good, unsteady training where they are not.",
+}
+
+
+def further_caption(study: Study, scores: TrialScores) -> str:
+    """What the further scores are, of those that are there."""
+    known = {family(score) for found in scores.values.values() for score in found}
+    told = [text for name, text in FURTHER_TOLD.items() if name in known]
+    if "memorisation_share" in known and study.reference.train:
+        train = len(next(iter(study.reference.train.values())).ids)
+        others = len(next(iter(study.reference.features.values())).ids) - 1
+        told.append(
+            f"memorisation_ratio: distance to the nearest of {train} training clips (a control's: its own) over that "
+            f"to the nearest of {others} other held-out clips, mean over clips; memorisation_share: clips nearer to a "
+            f"training clip, {train / (train + others):.2f} by chance if both sets are alike. Compare with the base."
+        )
+    return " ".join(told)
+
+
 def notes(study: Study, scores: TrialScores, motion_floor: float | None) -> tuple[str, ...]:
     """Reasons for every n/a, gaps between trials, the guard on consistency where cells are marked."""
     reasons = [f"{score}: n/a ({reason})." for score, reason in scores.unavailable.items()]
     guard = []
     if motion_floor is not None:
         share = f"{motion_floor:.0%}"
-        guard = [f"Bold: best of its column; moving less than {share} of real wins no consistency."]
+        guard = [f"A row moving less than {share} of real wins no consistency."]
     restarted = {trial.result.trial_id for trial in study.trials if trial.result.restarts}
     resumed = [f"Restarted after a fault and resumed: trial {trial_id}." for trial_id in sorted(restarted)]
-    return (*reasons, *scores.gaps, *guard, *resumed)
+    return (*reasons, *scores.gaps, *study.remarks, *guard, *resumed)
 
 
 def protocol_lines(study: Study) -> tuple[str, ...]:
@@ -97,18 +126,46 @@ def _scaling(study: Study) -> str:
     adapted = [config for config in grid if config.method is Method.lora]
     if not adapted:
         return ""
-    rules = _either(_rule(each.lora) for each in adapted)
+    ranks = sorted({each.lora.rank for each in adapted})
+    rules = "; or ".join(dict.fromkeys(_rule(each.lora, ranks) for each in adapted))
     targets = _either(each.lora.targets.value for each in adapted)
-    rates = _either(f"{each.train.learning_rate:g}" for each in adapted)
     steps = _either(str(each.train.steps) for each in adapted)
-    return f"Adapters: {rules}; targets {targets}; learning rate {rates}; {steps} optimiser steps."
+    return f"Adapters: {rules}; targets {targets}; {_rates(adapted)}; {steps} optimiser steps."
 
 
-def _rule(lora: LoraConfig) -> str:
+def _rates(adapted: Sequence[TrialConfig]) -> str:
+    """How learning rate and rank go together: what else than the rank may differ between two ranks."""
+    rates = sorted({each.train.learning_rate for each in adapted})
+    if len(rates) == 1:
+        return f"one learning rate for all ranks, {rates[0]:g}: what suits one rank may not suit another"
+    own: dict[tuple[TargetSet, Scaling, float, int], set[float]] = {}
+    for config in adapted:
+        lora = config.lora
+        key = (lora.targets, lora.scaling, lora.effective_alpha, lora.rank)
+        own.setdefault(key, set()).add(config.train.learning_rate)
+    if any(len(found) > 1 for found in own.values()):
+        return f"learning rate {'/'.join(f'{rate:g}' for rate in rates)}, each a row of its own"
+    by_targets: dict[str, dict[int, set[float]]] = {}
+    for (targets, _, _, rank), found in own.items():
+        by_targets.setdefault(targets.value, {}).setdefault(rank, set()).update(found)
+    lists = {
+        name: ", ".join(f"{rank}: {_either(f'{rate:g}' for rate in sorted(by_rank[rank]))}" for rank in sorted(by_rank))
+        for name, by_rank in sorted(by_targets.items())
+    }
+    if len(set(lists.values())) == 1:
+        lists = {"": next(iter(lists.values()))}
+    told = "; ".join(f"{name} {text}".strip() for name, text in lists.items())
+    return f"a learning rate for each rank, set before the study ({told}), so two ranks may differ by rate too"
+
+
+def _rule(lora: LoraConfig, ranks: Sequence[int]) -> str:
+    """`ranks` of the study, sorted: where the scale depends on the rank, its range is told."""
     if lora.scaling is Scaling.alpha_equals_rank:
         return "alpha = rank, update scale 1"
     below = "r" if lora.scaling is Scaling.constant else "sqrt(r)"
-    return f"alpha = {lora.alpha:g}, update scale alpha/{below}"
+    ends = [f"{replace(lora, rank=rank).scale:.3g} at rank {rank}" for rank in (ranks[0], ranks[-1])]
+    span = f" ({' to '.join(ends)}: scale and rank change together)" if len(ranks) > 1 else ""
+    return f"alpha = {lora.alpha:g}, update scale alpha/{below}{span}"
 
 
 def _either(texts: Iterable[str]) -> str:

@@ -9,13 +9,14 @@ trials that are not alike are never averaged.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from analysis.load import Study, Trial, order
-from analysis.scores import TrialScores, name_of
+from analysis.scores import MOTION, TrialScores, name_of
+from analysis.smallsets import diversities
 from cinelora.config import Method, Scaling
 from cinelora.records import TrialSpec
 from sweeps.identity import identity
@@ -23,6 +24,7 @@ from sweeps.identity import identity
 OWN_COLUMNS = {"method", "seed", "train.learning_rate"}
 OWN_COLUMNS |= {"lora.rank", "lora.scaling", "lora.alpha", "lora.targets"}
 MEGA = 1e6  # bytes in a megabyte (decimal)
+MOTION_FLOOR = 0.5  # below this share of the real motion a clip is near frozen: consistency is no merit
 
 
 BASE, GRID, BESIDE = range(3)  # the base, the adapters of the sweep, controls and the full fine-tune
@@ -102,27 +104,27 @@ class Row:
 @dataclass(frozen=True)
 class Estimates:
     rows: tuple[Row, ...]
-    scores: TrialScores
+    scores: TrialScores  # with those that only a row gives: how far its seeds are apart
 
 
 def estimate(study: Study, scores: TrialScores) -> Estimates:
     """Group the plan into rows and average what has finished."""
     groups: dict[RowKey, list[TrialSpec]] = {}
     for family in _families(study.specs):
-        varying = _varying(family)
-        for spec in family:
-            groups.setdefault(row_key(spec, varying), []).append(spec)
+        settings = [_settings(spec) for spec in family]
+        varying = _varying(settings)
+        for spec, own in zip(family, settings, strict=True):
+            groups.setdefault(_row_key(spec, own, varying), []).append(spec)
     names = _series([key for key in groups if key.kind == GRID])
     done = {trial.spec.trial_id: trial for trial in study.trials}
-    rows = []
-    for key in sorted(groups):
-        trials = [done[spec.trial_id] for spec in groups[key] if spec.trial_id in done]
-        rows.append(_row(key, names.get(key, ""), groups[key], trials, scores))
+    found = {key: [done[spec.trial_id] for spec in groups[key] if spec.trial_id in done] for key in sorted(groups)}
+    apart = diversities(study, found.values(), scores.clips)
+    scores = replace(scores, values={name: {**own, **apart.get(name, {})} for name, own in scores.values.items()})
+    rows = [_row(key, names.get(key, ""), groups[key], trials, scores) for key, trials in found.items()]
     return Estimates(tuple(rows), scores)
 
 
-def row_key(spec: TrialSpec, varying: Iterable[str]) -> RowKey:
-    settings = _settings(spec)
+def _row_key(spec: TrialSpec, settings: Mapping[str, str], varying: Iterable[str]) -> RowKey:
     other = tuple((name, settings[name]) for name in varying if name in settings)
     config, place = spec.config, order(spec)
     kind = (BASE, GRID, BESIDE)[place.beside]
@@ -134,6 +136,12 @@ def row_key(spec: TrialSpec, varying: Iterable[str]) -> RowKey:
 def series_of(rows: Iterable[Row]) -> tuple[str, ...]:
     """The names of the adapter series in order of appearance; ("",) where only the rank varies."""
     return tuple(dict.fromkeys(row.series for row in rows if row.in_grid))
+
+
+def near_frozen(row: Row, real: Mapping[str, float]) -> bool:
+    """Whether the row's clips move less than MOTION_FLOOR of what the real clips move."""
+    motion = row.estimates.get(MOTION)
+    return motion is not None and MOTION in real and motion.mean < MOTION_FLOOR * real[MOTION]
 
 
 def _row(key: RowKey, series: str, specs: list[TrialSpec], trials: list[Trial], scores: TrialScores) -> Row:
@@ -163,7 +171,7 @@ def _estimates(trials: list[Trial], scores: TrialScores) -> dict[str, Estimate]:
 
 def _settings(spec: TrialSpec) -> dict[str, str]:
     """Dotted settings and fingerprints that count for this trial and that no column of its own shows, as text."""
-    flat = _flatten(identity(spec.config, spec.fingerprints)["config"])
+    flat = flatten(identity(spec.config, spec.fingerprints)["config"])
     flat |= {f"{name} content": digest[:8] for name, digest in spec.fingerprints.items()}
     return {name: text for name, text in flat.items() if name not in OWN_COLUMNS}
 
@@ -177,17 +185,17 @@ def _families(specs: Iterable[TrialSpec]) -> list[list[TrialSpec]]:
     return list(families.values())
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     out: dict[str, str] = {}
     for name, value in tree.items():
-        out |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: str(value)}
+        out |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: str(value)}
     return out
 
 
-def _varying(specs: Iterable[TrialSpec]) -> tuple[str, ...]:
+def _varying(settings: Iterable[Mapping[str, str]]) -> tuple[str, ...]:
     seen: dict[str, set[str]] = {}
-    for spec in specs:
-        for name, text in _settings(spec).items():
+    for each in settings:
+        for name, text in each.items():
             seen.setdefault(name, set()).add(text)
     return tuple(sorted(name for name, texts in seen.items() if len(texts) > 1))
 

@@ -48,7 +48,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # 
 MARKERS = "osD^vP"
 BASE: Mapping[str, Any] = {"color": "0.25", "linestyle": (0, (5, 2)), "linewidth": 1.0}
 REAL: Mapping[str, Any] = {"color": "0.25", "linestyle": (0, (1, 1.5)), "linewidth": 1.3}
-LINE_STYLES: tuple[LineStyleType, ...] = ("-", "--", "-.", ":")
+LINE_STYLES: tuple[LineStyleType, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 4)))
 Colour = tuple[float, float, float, float]
 SMOOTHING = 20  # a training loss is averaged over this fraction of the steps: steps / SMOOTHING
 LABEL_LETTERS = 13  # of a row label of the contact sheet: 0.75 inches of 7-point type
@@ -81,7 +81,7 @@ def quality_panel(axes: Axes, score: str, estimates: Estimates) -> None:
         for row in rows:
             values = row.estimates[score].values
             axes.plot([row.key.rank] * len(values), values, _marker(index), ms=4, mew=0.8, mfc="white", **style)
-    _rank_axis(axes, sorted({row.key.rank for row in adapted}))
+    rank_axis(axes, sorted({row.key.rank for row in adapted}))
 
 
 def line_style(row: Row, estimates: Estimates) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def rank_colours(ranks: Iterable[int]) -> dict[int, Colour]:
 def say_above(figure: Figure, text: str) -> None:
     """The banner: what a reader must know before the first number."""
     if text:
-        figure.suptitle(text, fontsize=8, color="#A33B00", fontweight="bold")
+        figure.suptitle(text, fontsize=8, color="#A33B00", fontweight="bold", wrap=True)
 
 
 def _curve(left: Axes, right: Axes, trial: Trial, style: Mapping[str, Any]) -> None:
@@ -205,7 +205,8 @@ def _curve(left: Axes, right: Axes, trial: Trial, style: Mapping[str, Any]) -> N
     right.plot(steps[known], heldout[known], marker="o", markersize=2, linewidth=1.0, **style)
 
 
-def _rank_axis(axes: Axes, ranks: list[int]) -> None:
+def rank_axis(axes: Axes, ranks: Sequence[int]) -> None:
+    """x is log2 of the rank, a tick at each of `ranks`, which are sorted."""
     axes.set_xlabel("rank")
     if not ranks:
         return

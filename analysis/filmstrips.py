@@ -19,7 +19,8 @@ from PIL import Image
 from analysis.estimates import Estimates
 from analysis.frames import Image as Pixels
 from analysis.frames import read_clip, spread
-from analysis.load import ClipScores, Study
+from analysis.load import Study
+from analysis.trialfiles import ClipScores
 from cinelora.layout import SampleFolder
 
 TRUTH, BASE, CHOICE = "truth", "base", "choice"  # CHOICE: a row the reader picks with the slider
@@ -121,5 +122,5 @@ def _lanes(study: Study, estimates: Estimates) -> tuple[Lane, ...]:
                 f"trial {row.trial_ids[0]}" if row.is_base else f"seed {trial.result.seed}, trial {row.trial_ids[0]}"
             )
             kind = BASE if row.is_base and all(lane.kind != BASE for lane in lanes) else CHOICE
-            lanes.append(Lane(row.full_name, kind, detail, study.folder.trial(row.trial_ids[0]), trial.scores))
+            lanes.append(Lane(row.full_name, kind, detail, study.trial_folder(row.trial_ids[0]), trial.scores))
     return tuple(lanes)

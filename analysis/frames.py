@@ -84,7 +84,7 @@ def _rows(study: Study, rows: tuple[Row, ...]) -> list[tuple[str, SampleFolder]]
     for row in rows:
         if row.trial_ids:
             name = row.full_name
-            out.append((name, study.folder.trial(row.trial_ids[0])))
+            out.append((name, study.trial_folder(row.trial_ids[0])))
     return out
 
 

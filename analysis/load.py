@@ -4,27 +4,24 @@ In: the folder a sweep writes (`study.json, plan.json, trials/<trial_id>/..., re
 Out: `Study`, with the long ScoreTable (a DataFrame, columns COLUMNS, one row per trial, clip and metric).
 Run: `load_study(Path("studies/tiny"))`. Reads only; the same folder gives the same record whatever the
 order in which the file system or the plan lists its trials. Bad input raises UserError, one line.
-N clips, D features.
 """
 
 from __future__ import annotations
 
-import csv
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from analysis.trialfiles import ClipScores, Features, json_of, read_clip_scores, read_curve, read_features, read_table
 from cinelora.config import Method
 from cinelora.errors import UserError
 from cinelora.layout import SampleFolder, StudyFolder, TrialFolder
-from cinelora.records import TrialResult, TrialSpec, read_json, reference_key
-from cinelora.weights import WEIGHTS
+from cinelora.records import TrialResult, TrialSpec, reference_key
 from sweeps.ledger import check_schema
 from sweeps.plan import Plan
 
@@ -42,34 +39,24 @@ COLUMNS = (
     "metric",
     "value",
 )
+TEXTS = ("trial_id", "method", "arm", "scaling", "targets", "metric")
 WAITING = "queued or running"
-FEATURE_SETS = tuple(name for name, net in WEIGHTS.items() if net.kind != "pair")
-CURVE_COLUMNS = ("step", "loss", "heldout_loss")
-ClipScores = dict[str, dict[str, float]]  # metric -> clip id -> value
-
-
-@dataclass(frozen=True, eq=False)
-class Features:
-    """Features of N clips, sorted by clip id; `values` float64 (N, D)."""
-
-    ids: tuple[str, ...]
-    values: NDArray[np.float64]
-
-    def of(self, clips: tuple[str, ...]) -> NDArray[np.float64]:
-        """The rows of `clips` in that order, (len(clips), D)."""
-        position = {clip: index for index, clip in enumerate(self.ids)}
-        return self.values[[position[clip] for clip in clips]]
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One finished trial. `curve` has one row per optimiser step, columns CURVE_COLUMNS."""
+    """One finished trial."""
 
     spec: TrialSpec
     result: TrialResult
     features: Mapping[str, Features]  # by feature set; absent where its weights were absent
     scores: ClipScores
-    curve: pd.DataFrame
+    read_curve: Callable[[], pd.DataFrame]
+
+    @cached_property
+    def curve(self) -> pd.DataFrame:
+        """One row per optimiser step, columns CURVE_COLUMNS."""
+        return self.read_curve()
 
     @property
     def head(self) -> tuple[str, str, str, int, float, str, str, float, int]:
@@ -94,6 +81,7 @@ class Reference:
     scores: ClipScores
     shots: Mapping[str, str]  # clip id -> its source shot
     captions: Mapping[str, str]
+    train: Mapping[str, Features] = field(default_factory=dict)  # of the training clips; not in older studies
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +94,17 @@ class Study:
     trials: tuple[Trial, ...]  # the finished ones of the plan
     missing: tuple[Missing, ...]
     references: Mapping[str, Reference]  # by records.reference_key
+    merged: Mapping[str, Study] = field(
+        default_factory=dict
+    )  # trial id -> the study it is from, where they are several
+    remarks: tuple[str, ...] = ()  # of merging
+
+    def home(self, trial_id: str) -> Study:
+        """The study that a trial was read from."""
+        return self.merged.get(trial_id, self)
+
+    def trial_folder(self, trial_id: str) -> TrialFolder:
+        return self.home(trial_id).folder.trial(trial_id)
 
     @property
     def reference(self) -> Reference:
@@ -114,7 +113,8 @@ class Study:
 
     @property
     def reference_folder(self) -> SampleFolder:
-        return self.folder.reference(reference_key(self.trials[0].spec))
+        first = self.trials[0].spec
+        return self.home(first.trial_id).folder.reference(reference_key(first))
 
     @property
     def trained(self) -> bool:
@@ -163,12 +163,19 @@ def load_study(root: Path) -> Study:
 
 
 def score_table(study: Study) -> pd.DataFrame:
-    """Every clip score of every finished trial, long, columns COLUMNS."""
-    rows: list[tuple[Any, ...]] = []
-    for trial in study.trials:
-        for metric, values in sorted(trial.scores.items()):
-            rows += [(*trial.head, clip, metric, value) for clip, value in sorted(values.items())]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    """Every clip score of every finished trial, long, columns COLUMNS; texts are categories."""
+    blocks = [(trial.head, metric, values) for trial in study.trials for metric, values in sorted(trial.scores.items())]
+    table = pd.DataFrame([(*head, "", metric, 0.0) for head, metric, _ in blocks], columns=list(COLUMNS))
+    table = table.astype({name: "category" for name in TEXTS})
+    table = table.loc[np.repeat(table.index, [len(values) for *_, values in blocks])].reset_index(drop=True)
+    lists = {values.ids for *_, values in blocks}  # mostly one: trials have the same clips
+    names = sorted({clip for ids in lists for clip in ids})
+    codes = {ids: np.searchsorted(names, ids) for ids in lists}
+    if blocks:
+        clips = np.concatenate([codes[values.ids] for *_, values in blocks])
+        table["clip_id"] = pd.Categorical.from_codes(clips, categories=pd.Index(names))
+        table["value"] = np.concatenate([values.numbers for *_, values in blocks])
+    return table
 
 
 def check_protocols(results: list[TrialResult]) -> None:
@@ -197,7 +204,7 @@ def _planned(path: Path) -> tuple[TrialSpec, ...]:
     if not path.exists():
         raise UserError(f"{path}: missing; plan the study first")
     try:
-        specs = Plan.from_json(_json(path)).trials
+        specs = Plan.from_json(json_of(path)).trials
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a plan this program reads ({type(error).__name__}: {error})") from error
     if not specs:
@@ -208,80 +215,24 @@ def _planned(path: Path) -> tuple[TrialSpec, ...]:
 def _missing(spec: TrialSpec, place: TrialFolder) -> Missing:
     if not place.failed.exists():
         return Missing(spec, WAITING)
-    failure = _json(place.failed)
+    failure = json_of(place.failed)
     lines = str(failure.get("error", "")).strip().splitlines() or ["no message"]
     return Missing(spec, f"failed ({failure.get('kind', 'unknown')}): {lines[-1].strip()}")
 
 
 def _trial(spec: TrialSpec, place: TrialFolder) -> Trial:
     try:
-        result = TrialResult.from_json(_json(place.result))
+        result = TrialResult.from_json(json_of(place.result))
     except TypeError as error:
         raise UserError(f"{place.result}: not a result this program reads ({error})") from error
     if result.trial_id != spec.trial_id:
         raise UserError(f"{place.result}: is of trial {result.trial_id}; was the folder renamed?")
-    return Trial(spec, result, _features(place), _clip_scores(place.clip_scores), _curve(place.train_csv))
-
-
-def _features(place: SampleFolder) -> dict[str, Features]:
-    return {name: _npz(place.features(name)) for name in FEATURE_SETS if place.features(name).exists()}
-
-
-def _npz(path: Path) -> Features:
-    with np.load(path, allow_pickle=False) as arrays:
-        ids = [str(clip) for clip in arrays["ids"]]
-        values = np.asarray(arrays["features"], dtype=np.float64)
-    if values.ndim != 2 or len(values) != len(ids) or len(set(ids)) != len(ids):
-        raise UserError(f"{path}: {len(ids)} ids ({len(set(ids))} different) for features of shape {values.shape}")
-    ranking = sorted(range(len(ids)), key=ids.__getitem__)
-    return Features(tuple(ids[index] for index in ranking), values[ranking])
-
-
-def _clip_scores(path: Path) -> ClipScores:
-    scores: ClipScores = {}
-    for line in _csv(path, ("clip_id", "metric", "value")):
-        values = scores.setdefault(line["metric"], {})
-        if line["clip_id"] in values:
-            raise UserError(f"{path}: {line['metric']} of {line['clip_id']} occurs twice")
-        values[line["clip_id"]] = _number(path, line["value"])
-    return scores
+    scores, curve = read_clip_scores(place.clip_scores), partial(read_curve, place.train_csv)
+    return Trial(spec, result, read_features(place), scores, curve)
 
 
 def _reference(place: SampleFolder) -> Reference:
-    lines = _csv(place.clips, ("clip_id", "shot", "caption"))
-    shots, captions = ({line["clip_id"]: line[column] for line in lines} for column in ("shot", "caption"))
-    return Reference(_features(place), _clip_scores(place.clip_scores), shots, captions)
-
-
-def _curve(path: Path) -> pd.DataFrame:
-    """Losses by optimiser step; a step repeated after a resume counts once, as it was run last."""
-    steps: dict[int, tuple[int, float, float]] = {}
-    for line in _csv(path, CURVE_COLUMNS) if path.exists() else []:
-        step = int(_number(path, line["step"]))
-        steps[step] = (step, _number(path, line["loss"]), _number(path, line["heldout_loss"]))
-    return pd.DataFrame([steps[step] for step in sorted(steps)], columns=list(CURVE_COLUMNS))
-
-
-def _csv(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
-    if not path.exists():
-        raise UserError(f"{path}: missing, although the study has results; restore it or run the study again")
-    with open(path, newline="") as stream:
-        reader = csv.DictReader(stream)
-        absent = [name for name in needed if name not in (reader.fieldnames or ())]
-        if absent:
-            raise UserError(f"{path}: has no column {absent[0]}")
-        return list(reader)
-
-
-def _number(path: Path, text: str | None) -> float:
-    try:
-        return float(text) if text else math.nan
-    except ValueError as error:
-        raise UserError(f"{path}: {text!r} is not a number") from error
-
-
-def _json(path: Path) -> Any:
-    try:
-        return read_json(path)
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
+    clips = read_table(place.clips, {"clip_id": str, "shot": str, "caption": str})
+    shots, captions = (dict(zip(clips["clip_id"], clips[column], strict=True)) for column in ("shot", "caption"))
+    train = read_features(place.train)
+    return Reference(read_features(place), read_clip_scores(place.clip_scores), shots, captions, train)

@@ -19,8 +19,11 @@ from analysis.estimates import Estimates
 from analysis.filmstrips import reel
 from analysis.load import WAITING, Study
 from analysis.page_reel import reel_html
-from analysis.page_tables import bullets, differences_html, rank_table_html, trials_html
+from analysis.page_tables import bullets, differences_html, rank_table_html, ranks_html, trials_html
+from analysis.ranktests import RankTests
+from analysis.ranktests import heading as tests_heading
 from analysis.tables import Table
+from analysis.truncation import Truncated, sentences
 from cinelora.records import whole_file
 
 NAME = "index.html"
@@ -28,12 +31,36 @@ OPEN_LINES = 6  # a longer list of missing trials is folded
 FEW_ANSWERS = 4  # more are set smaller
 NO_ANSWER = "No answer yet: it takes the base and two ranks with a finished seed in common, on three clips."
 SHEET = "contact_sheet"  # left out: the clips themselves are on the page
+TREND_TOLD = (
+    "A trend takes a slope clear of zero and Page's test over shots; a peak takes the umbrella test and slopes clear "
+    "of zero on both sides: seeds that differ are not read as ranks that do."
+)
 OF_DIFFERENCES = "differences"  # stands below its table
+OF_CUTS = "truncation"  # stands above what it says in words
 CAPTIONS: Mapping[str, str] = {
     "quality_vs_rank": "Scores against the rank: one dot a seed, the line through their means; the base dashed, "
     "the real clips dotted.",
     OF_DIFFERENCES: "The same differences with their intervals; grey where the interval holds zero.",
     "learning_curves": "Losses while training. A held-out curve that still falls at its end was not finished.",
+    "spectra": "What the updates use of their rank. Left their singular values, median over layers and seeds with the "
+    "middle half, each curve named by its rank; right the effective rank (exponential of their entropy) of each kind "
+    "of layer. Numbers: spectra.csv.",
+    OF_CUTS: "Trained at a rank, or trained at the largest and cut down by SVD, which costs no training. Right the "
+    "paired difference with its interval, in the colour of the better one; grey where it holds zero. Numbers: "
+    "truncation.csv.",
+    "pareto": "What a gain costs: gain over the base with its interval, against parameters, training time and adapter "
+    "size. Filled and joined: the Pareto front of the means, nothing else costs less and gains as much; where "
+    "intervals overlap another row may belong to it.",
+    "per_clip": "Clip by clip: base across, rank upwards (mean over seeds); green is better than the base, with the "
+    "share of clips that are, ties half.",
+    "noise_floor": "What mere noise does. Above: half of the clips against the other half of the real ones; grey, real "
+    "clips against real clips. Below, where the study has the base under other sampling noise: each rank against the "
+    "best one; grey, what a redraw of the noise does to the base (95 %). Ranks share their noise, which takes part of "
+    "it out of their differences, and the base is farther from the real clips than they are: the band is wide rather "
+    "than narrow. Numbers: noise_floor.csv.",
+    "fvd_vs_n": "Distances on fewer clips, mean over subsets, one seed a rank; the axis is 1/n. fvd rises as clips "
+    "grow fewer (bias), kvd does not. Diamonds: the intercept of the line, the value at infinitely many clips, 95 %; hollow "
+    "and dotted where there are no more clips than dimensions and no line is to be expected. Numbers: fvd_vs_n.csv.",
 }
 
 
@@ -42,13 +69,15 @@ def write_page(
     estimates: Estimates,
     table: Table,
     found: Sequence[Difference],
+    tests: Sequence[RankTests],
     told: Sequence[str],
     place: Path,
     drawn: Sequence[str],
+    cuts: Sequence[Truncated] = (),
 ) -> Path:
     """Write `place`/index.html. `drawn` names the figures that lie in `place` as PNG. Returns its path."""
     plots = {name: (place / f"{name}.png").read_bytes() for name in drawn if name != SHEET}
-    text = page(study, estimates, table, found, told, plots)
+    text = page(study, estimates, table, found, tests, told, plots, cuts)
     with whole_file(place / NAME) as path:
         path.write_text(text, encoding="utf-8")
     return place / NAME
@@ -59,12 +88,15 @@ def page(
     estimates: Estimates,
     table: Table,
     found: Sequence[Difference],
+    tests: Sequence[RankTests],
     told: Sequence[str],
     plots: Mapping[str, bytes],
+    cuts: Sequence[Truncated] = (),
 ) -> str:
     """The page as text. `plots`: figure name -> PNG."""
     clips = reel(study, estimates)
-    rest = {name: png for name, png in plots.items() if name != OF_DIFFERENCES}
+    rest = [_plot(name, png) for name, png in plots.items() if name not in (OF_DIFFERENCES, OF_CUTS)]
+    rest += [_plot(OF_CUTS, plots[OF_CUTS], sentences(cuts))] if OF_CUTS in plots else []
     slots = {
         "title": escape(f"{study.name}: which LoRA rank"),
         "name": escape(study.name),
@@ -75,8 +107,9 @@ def page(
         "answer": _answers(told),
         "table": _ranks(table),
         "differences": _differences(found, plots.get(OF_DIFFERENCES)),
+        "tests": _tests(tests),
         "reel": "" if clips is None else reel_html(clips, study),
-        "figures": "<h2>Figures</h2>" + "".join(_plot(name, png) for name, png in rest.items()) if rest else "",
+        "figures": "<h2>Figures</h2>" + "".join(rest) if rest else "",
         "protocol": _protocol(study, table),
         "provenance": _provenance(study, estimates),
     }
@@ -126,8 +159,15 @@ def _answers(told: Sequence[str]) -> str:
 
 
 def _ranks(table: Table) -> str:
+    marks = f'<p class="soft">{escape(table.marks)}</p>' if table.marks else ""
     notes = f'<div class="soft">{bullets(table.notes)}</div>' if table.notes else ""
-    return f"<h2>{escape(table.title)}</h2>{rank_table_html(table)}{notes}"
+    further = "" if table.further is None else _further(table.further)
+    return f"<h2>{escape(table.title)}</h2>{rank_table_html(table)}{marks}{notes}{further}"
+
+
+def _further(table: Table) -> str:
+    told = f'<p class="soft">{escape(" ".join(filter(None, [table.marks, table.caption])))}</p>'
+    return f"<details><summary>{escape(table.title)}</summary>{rank_table_html(table)}{told}</details>"
 
 
 def _differences(found: Sequence[Difference], plot: bytes | None) -> str:
@@ -139,9 +179,18 @@ def _differences(found: Sequence[Difference], plot: bytes | None) -> str:
     return f"<h2>Against the base, clip by clip</h2>{note}{differences_html(told, 'Differences to the base')}{drawn}"
 
 
-def _plot(name: str, png: bytes) -> str:
+def _tests(found: Sequence[RankTests]) -> str:
+    told = [each for each in found if each.score in COMPARED]
+    if not told:
+        return ""
+    note = f'<p class="soft">{escape(tests_heading(told))}. {escape(TREND_TOLD)} All scores are in tests.csv.</p>'
+    return f"<h2>Rank against rank</h2>{note}{ranks_html(told, 'Tests over the ranks')}"
+
+
+def _plot(name: str, png: bytes, told: Sequence[str] = ()) -> str:
     words = escape(name.replace("_", " "))
     caption = escape(CAPTIONS.get(name, "")) or words
+    caption += bullets(told) if told else ""
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     return (
         f'<figure class="plot"><div role="region" tabindex="0" aria-label="{words}">'
@@ -162,7 +211,9 @@ def _protocol(study: Study, table: Table) -> str:
 def _provenance(study: Study, estimates: Estimates) -> str:
     versions = _gathered(trial.result.versions for trial in study.trials)
     marks = _gathered(spec.fingerprints for spec in study.specs)
-    command = f"python -m analysis.report {shlex.quote(f'studies/{study.folder.root.name}')}"
+    folders = dict.fromkeys(home.folder.root.name for home in study.merged.values()) or [study.folder.root.name]
+    command = " ".join(["python -m analysis.report", *(shlex.quote(f"studies/{name}") for name in sorted(folders))])
+    command += " --out DIR" if study.merged else ""
     parts = [
         "<h2>Where the numbers come from</h2>",
         trials_html(study, estimates),

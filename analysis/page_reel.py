@@ -47,7 +47,8 @@ def reel_html(reel: Reel, study: Study) -> str:
 
 def clip_numbers(lane: Lane, clip: str) -> str:
     """The scores that this lane has of this clip, one a line."""
-    known = [(label, digits, lane.scores.get(score, {}).get(clip)) for score, (label, digits) in SHOWN.items()]
+    here = ((lane.scores[score], *shown) for score, shown in SHOWN.items() if score in lane.scores)
+    known = [(label, digits, values.get(clip)) for values, label, digits in here]
     return "\n".join(
         f"{label} {value:.{digits}f}" for label, digits, value in known if value is not None and math.isfinite(value)
     )

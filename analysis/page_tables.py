@@ -1,6 +1,7 @@
-"""The tables of the page as semantic HTML: ranks against scores, paired differences, which trials stand behind them.
+"""The tables of the page as semantic HTML: ranks against scores, paired differences, tests, the trials behind them.
 
-In: `Table`, `Difference` records, `Study`, `Estimates`. Out: HTML; every text from a study is escaped. Pure: no files.
+In: `Table`, `Difference`, `RankTests`, `Study`, `Estimates`. Out: HTML; every text from a study is escaped. Pure: no
+files.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from html import escape
 from analysis.differences import COMPARED, DIGITS, Difference
 from analysis.estimates import Estimates
 from analysis.load import Study
+from analysis.ranktests import RankTests, listed
 from analysis.render import MARKDOWN_ARROW
 from analysis.scores import DIRECTIONS, HIGHER, LOWER, NONE, spec_name
 from analysis.tables import NOT_AVAILABLE, NOTHING, Cell, Column, Table, column_name
@@ -49,18 +51,31 @@ def differences_html(found: Sequence[Difference], label: str) -> str:
     return scrolling(f"<table>{caption}{top}<tbody>{''.join(rows)}</tbody></table>", label)
 
 
+def ranks_html(found: Sequence[RankTests], label: str) -> str:
+    """One line a series and score of COMPARED."""
+    rows = [_tests_row(each) for each in found if each.score in COMPARED]
+    heads = ["over the ranks", "trend", "slope a doubling", "Page's p", "umbrella's p", "best rank"]
+    heads += ["not told from it", "equivalent to it"]
+    top = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    caption = f'<caption class="unseen">{escape(label)}</caption>'
+    inner = f'<table class="text">{caption}<thead><tr>{top}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    return scrolling(inner, label)
+
+
 def trials_html(study: Study, estimates: Estimates) -> str:
-    """Every planned trial: what it is, whether it has finished, what it cost."""
+    """Every planned trial: what it is, whether it has finished, what it cost; of several studies, from which it is."""
     names = {trial_id: row.full_name for row in estimates.rows for trial_id in row.trial_ids}
     lines = []
     for trial in study.trials:
         result = trial.result
         cost = [f"{sum(result.seconds.values()):.0f}", f"{result.peak_memory_gib:.3g}", str(result.world_size)]
         own = [names[result.trial_id], str(result.seed), result.trial_id, "finished", str(result.steps), *cost]
-        lines.append([*own, str(result.restarts)])
+        lines.append([*own, str(result.restarts), *([study.home(result.trial_id).name] if study.merged else [])])
     heads = ["row", "seed", "trial", "state", "steps", "seconds", "peak GiB", "processes", "restarts"]
+    heads += ["study"] if study.merged else []
     missing = [
-        [spec_name(each.spec.config), str(each.spec.config.seed), each.spec.trial_id, each.reason, *[NOTHING] * 5]
+        [spec_name(each.spec.config), str(each.spec.config.seed), each.spec.trial_id, each.reason]
+        + [NOTHING] * (len(heads) - 4)
         for each in study.missing
     ]
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
@@ -104,7 +119,8 @@ def _rank_row(cells: Sequence[Cell], varies: Cell) -> str:
 
 def _cell(cell: Cell) -> str:
     text = escape(cell.text)
-    text = f"<strong>{text}</strong>" if cell.best else text
+    text = f"<strong>{text}</strong>" if cell.mark.best else f"<u>{text}</u>" if cell.mark.tied else text
+    text += "<sup>†</sup>" if cell.mark.equivalent else ""
     return f"{text}<small>{escape(cell.spread)}</small>" if cell.spread else text
 
 
@@ -114,6 +130,32 @@ def _difference(found: Difference | None) -> str:
     low, high = f"{found.low:+.{DIGITS}g}", f"{found.high:+.{DIGITS}g}"
     verdict = f'<span class="{found.verdict}">{found.verdict}</span>'
     return f"{found.value:+.{DIGITS}g} {verdict}<small>{low} to {high}</small>".replace("-", "\N{MINUS SIGN}")
+
+
+def _tests_row(each: RankTests) -> str:
+    moved, pairs = each.trend, each.pairs
+    cells = [NOTHING] * 7
+    if moved is not None:
+        page = min(1.0, 2 * min(moved.page_rising, moved.page_falling))
+        low, high = f"{moved.slope.low:+.{DIGITS}g}", f"{moved.slope.high:+.{DIGITS}g}"
+        slope = f"{moved.slope.mean:+.{DIGITS}g}<small>{low} to {high}</small>".replace("-", "\N{MINUS SIGN}")
+        falling = "rising" if moved.page_rising < moved.page_falling else "falling"
+        cells[:4] = [
+            escape(each.word),
+            slope,
+            f"{_p(page)}<small>{falling}</small>",
+            f"{_p(moved.umbrella_p)}<small>at rank {moved.peak}</small>",
+        ]
+    if pairs is not None:
+        cells[4:6] = [str(pairs.best), listed(pairs.tied)]
+        cells[6] = listed(pairs.equivalent) if pairs.over_base else NOTHING
+    below = f"<small>{escape(each.series)}</small>" if each.series else ""
+    head = f'<th scope="row">{escape(column_name(each.score))}{below}</th>'
+    return f"<tr>{head}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+
+def _p(value: float) -> str:
+    return "&lt; 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _trial_row(line: Sequence[str]) -> str:

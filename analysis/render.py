@@ -27,7 +27,11 @@ TEX_SPECIAL = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "†": r"$^\dagger$",
+    "‡": r"$^\ddagger$",
 }
+TERMINAL_MARKS = {"best": "*", "tied": "~", "equivalent": "+"}
+TERMINAL_LEGEND = {"best": "* best rank", "tied": "~ not distinguishable from it", "equivalent": "+ equivalent to it"}
 
 
 def markdown(table: Table) -> str:
@@ -36,7 +40,7 @@ def markdown(table: Table) -> str:
     if table.banner:
         parts.append(f"**{table.banner}**")
     parts.append("\n".join(_markdown_lines(table)))
-    parts.append(table.caption)
+    parts.append(" ".join(filter(None, [table.marks, table.caption])))
     if table.notes:
         parts.append("\n".join(f"- {note}" for note in table.notes))
     if table.missing:
@@ -66,15 +70,17 @@ def terminal(table: Table, width: int = 100) -> str:
     """Means only, aligned, at most `width` characters wide where dropping secondary columns achieves it."""
     columns, dropped = _fitting(table.columns, width)
     grid = [_header_parts(column) for column in columns]
+    texts = [_plain(column) for column in columns]
     widths = [
-        max(len(head[0]), len(head[1]), *(len(_plain(cell)) for cell in column.cells))
-        for head, column in zip(grid, columns, strict=True)
+        max(len(head[0]), len(head[1]), *(len(text) for text in body)) for head, body in zip(grid, texts, strict=True)
     ]
     lines = [_aligned([head[part] for head in grid], widths) for part in (0, 1)]
     rule = "-" * len(max(lines, key=len))
-    rows = [_aligned([_plain(column.cells[i]) for column in columns], widths) for i in range(table.rows + 1)]
+    rows = [_aligned([body[i] for body in texts], widths) for i in range(table.rows + 1)]
     body = [*lines, rule, *rows[:-1], rule, rows[-1]]
-    remarks = ["* best of its column"] if any(cell.best for column in columns for cell in column.cells) else []
+    given = [vars(cell.mark) for column in columns for cell in column.cells]
+    used = [words for name, words in TERMINAL_LEGEND.items() if any(each[name] for each in given)]
+    remarks = ["; ".join(used)] if used else []
     if dropped:
         remarks.append(f"left out for width: {', '.join(dropped)}")
     folded = [line for remark in remarks for line in textwrap.wrap(remark, width)]
@@ -95,7 +101,8 @@ def _markdown_lines(table: Table) -> list[str]:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    text = f"**{cell.text}**" if cell.best else cell.text
+    text = f"**{cell.text}**" if cell.mark.best else f"<u>{cell.text}</u>" if cell.mark.tied else cell.text
+    text += "†" if cell.mark.equivalent else ""
     return f"{text} [{cell.spread}]" if cell.spread else text
 
 
@@ -107,7 +114,8 @@ def _tex(text: str) -> str:
 
 def _tex_cell(cell: Cell) -> str:
     text = "--" if cell.text == "-" else _tex(cell.text)
-    return rf"\textbf{{{text}}}" if cell.best else text
+    text = rf"\textbf{{{text}}}" if cell.mark.best else rf"\underline{{{text}}}" if cell.mark.tied else text
+    return text + (TEX_SPECIAL["†"] if cell.mark.equivalent else "")
 
 
 def _tex_spread(cell: Cell) -> str:
@@ -128,7 +136,8 @@ def _tex_line(cells: list[str]) -> str:
 
 def _tex_caption(table: Table) -> str:
     banner = rf"\textbf{{{_tex(table.banner)}.}} " if table.banner else ""
-    return f"{banner}{_tex(table.title)}. {_tex(table.caption)}"
+    marks = f"{_tex(table.marks)} " if table.marks else ""
+    return f"{banner}{_tex(table.title)}. {marks}{_tex(table.caption)}"
 
 
 def _tex_notes(table: Table) -> list[str]:
@@ -151,8 +160,11 @@ def _header_parts(column: Column) -> tuple[str, str]:
     return column.name, ""
 
 
-def _plain(cell: Cell) -> str:
-    return cell.text + ("*" if cell.best else "")
+def _plain(column: Column) -> list[str]:
+    """The cells with their marks, padded so that the numbers stay below each other."""
+    marks = ["".join(TERMINAL_MARKS[name] for name, given in vars(cell.mark).items() if given) for cell in column.cells]
+    room = max(map(len, marks))
+    return [cell.text + mark.ljust(room) for cell, mark in zip(column.cells, marks, strict=True)]
 
 
 def _aligned(texts: list[str], widths: list[int]) -> str:
@@ -161,7 +173,7 @@ def _aligned(texts: list[str], widths: list[int]) -> str:
 
 
 def _column_width(column: Column) -> int:
-    return max(*(len(part) for part in _header_parts(column)), *(len(_plain(cell)) for cell in column.cells)) + 2
+    return max(*(len(part) for part in _header_parts(column)), *map(len, _plain(column))) + 2
 
 
 def _fitting(columns: tuple[Column, ...], width: int) -> tuple[list[Column], list[str]]:

@@ -1,9 +1,11 @@
-"""Study folder -> report folder: the rank table, figures, differences to the base, all scores, one page to read.
+"""Study folder -> report folder: the rank table, figures, differences to the base, tests, all scores, one page.
 
 In: a study folder, finished or half-finished. Out: rank_table.{csv,md,tex}, quality_vs_rank.{png,pdf},
-differences.{csv,png,pdf},
-learning_curves.{png,pdf}, contact_sheet.{png,pdf}, scores.csv, summary.md; each file whole or absent, the
-same bytes for the same study. No torch, no ray, no network.
+differences.{csv,png,pdf}, tests.csv,
+learning_curves.{png,pdf}, spectra.{csv,png,pdf}, truncation.{csv,png,pdf} where adapters were cut,
+contact_sheet.{png,pdf}, pareto.{png,pdf}, per_clip.{png,pdf}, noise_floor.{csv,png,pdf}, fvd_vs_n.{csv,png,pdf},
+scores.csv, summary.md; each file whole or absent, the same bytes for the same
+study. No torch, no ray, no network.
 Run:  python -m analysis.report studies/tiny            (or `make figures STUDY=studies/tiny`)
       python -m analysis.report studies/tiny --out /tmp/report
 """
@@ -11,67 +13,83 @@ Run:  python -m analysis.report studies/tiny            (or `make figures STUDY=
 from __future__ import annotations
 
 import argparse
-import csv
-import io
+import math
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from analysis import figures
+from analysis import confounds, figures, ranktests, truncation
 from analysis.answer import answers, sentence
 from analysis.captions import BANNER, protocol_lines
 from analysis.differences import COMPARED, Difference, differences, differences_csv, heading, sentences
-from analysis.estimates import Estimates, estimate
+from analysis.estimates import Estimates, RowKey, estimate, series_of
 from analysis.frames import contact_sheet
-from analysis.load import Study, load_study, score_table
+from analysis.load import Study
+from analysis.merge import load_studies
 from analysis.page import write_page
+from analysis.plateau import plateaus
+from analysis.rankfigures import spectra_figure, truncation_figure
+from analysis.ranktests import RankTests, rank_tests
 from analysis.render import latex, markdown, print_table
-from analysis.scores import TrialScores, trial_scores
-from analysis.spectra import spectra_csv
-from analysis.tables import Table, plain, rank_csv, rank_table
+from analysis.scores import trial_scores
+from analysis.scorescsv import write_scores
+from analysis.spectra import Spectrum, spectra_csv, study_spectra
+from analysis.tables import Table, rank_csv, rank_table
 from cinelora.errors import UserError
 from cinelora.records import whole_file
 
-SET_CLIP = "(set)"  # stands for the clip of a score that a whole trial has
 NO_DATES: dict[str, dict[str, Any]] = {
     ".png": {"Software": None},
     ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 DOTS_PER_INCH = 200
+Spectra = Mapping[RowKey, tuple[Spectrum, ...]]
+Cuts = tuple[truncation.Truncated, ...]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis.report", description="Rank table and figures of a study.")
-    parser.add_argument("study", type=Path, help="the study folder")
-    parser.add_argument("--out", type=Path, default=None, help="default: STUDY/report")
+    parser.add_argument("studies", type=Path, nargs="+", metavar="STUDY", help="folder; several make one report")
+    parser.add_argument("--out", type=Path, default=None, help="default: STUDY/report; must be given for several")
     options = parser.parse_args(arguments)
     try:
-        report(options.study, options.out)
+        report(options.studies[0], options.out, options.studies[1:])
     except UserError as error:
         print(f"cinelora: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def report(root: Path, out: Path | None = None) -> Path:
-    """Write the whole report and print its table. Returns the folder written."""
-    study = load_study(root)
+def report(root: Path, out: Path | None = None, others: Sequence[Path] = ()) -> Path:
+    """Write the whole report, with `others` as one study, and print its table. Returns the folder written."""
+    if others and out is None:
+        raise UserError("several studies: name a folder for their report with --out; the studies are only read")
+    study = load_studies((root, *others))
     estimates = estimate(study, trial_scores(study))
-    table = rank_table(study, estimates)
+    tests = rank_tests(study, estimates)
+    seen = confounds.confounds(study, estimates)
+    table = rank_table(study, estimates, tests, confounds.sentence(seen, tests))
     found = differences(study, estimates)
     told = [sentence(answer) for answer in answers(study, estimates)]
+    spectra, cuts = study_spectra(study, estimates), truncation.truncations(study, estimates)
     place = study.folder.report if out is None else out
-    drawn = draw(study, estimates, found, place)
-    for name, text in texts(study, estimates, table, found, told, drawn).items():
+    drawn = draw(study, estimates, found, tests, spectra, cuts, seen, place)
+    for name, text in texts(study, estimates, table, found, tests, spectra, cuts, told, drawn).items():
         with whole_file(place / name) as path:
             path.write_text(text)
-    page = write_page(study, estimates, table, found, told, place, drawn)
-    _tell(table, found, told, place, drawn)
+    for name, text in confounds.tables(seen).items():
+        with whole_file(place / name) as path:
+            path.write_text(text)
+    write_scores(study, estimates.scores, place / "scores.csv")
+    if not cuts:
+        (place / "truncation.csv").unlink(missing_ok=True)
+    page = write_page(study, estimates, table, found, tests, told, place, drawn, cuts)
+    _tell(table, found, tests, cuts, told, place, drawn)
     print(f"page:    {page}")
     return place
 
@@ -81,41 +99,34 @@ def texts(
     estimates: Estimates,
     table: Table,
     found: tuple[Difference, ...],
+    tests: tuple[RankTests, ...],
+    spectra: Spectra,
+    cuts: Cuts,
     told: Sequence[str],
     drawn: Sequence[str],
 ) -> dict[str, str]:
     """File name -> content of everything that is not a picture."""
     return {
-        "rank_table.csv": rank_csv(estimates),
+        "rank_table.csv": rank_csv(estimates, plateaus(study, estimates)),
         "rank_table.md": markdown(table),
         "rank_table.tex": latex(table),
-        "scores.csv": scores_csv(study, estimates.scores),
+        **({} if table.further is None else {"further_scores.md": markdown(table.further)}),
         "differences.csv": differences_csv(found),
-        "spectra.csv": spectra_csv(study, estimates),
-        "summary.md": summary(study, table, found, told, drawn),
+        "spectra.csv": spectra_csv(estimates, spectra),
+        **({"truncation.csv": truncation.as_csv(cuts)} if cuts else {}),
+        "tests.csv": ranktests.as_csv(tests),
+        "summary.md": summary(study, table, found, tests, cuts, told, drawn),
     }
 
 
-def scores_csv(study: Study, scores: TrialScores) -> str:
-    """The ScoreTable, then the scores that a trial has as a whole (clip_id SET_CLIP); nine digits."""
-    table = score_table(study)
-    per_clip = set(table["metric"])
-    whole = [
-        (*trial.head, SET_CLIP, score, value)
-        for trial in study.trials
-        for score, value in sorted(scores.values[trial.spec.trial_id].items())
-        if score not in per_clip
-    ]
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(table.columns)
-    for *head, value in (*table.itertuples(index=False, name=None), *whole):
-        writer.writerow([*head, plain(value)])
-    return stream.getvalue()
-
-
 def summary(
-    study: Study, table: Table, found: tuple[Difference, ...], told: Sequence[str], drawn: Sequence[str]
+    study: Study,
+    table: Table,
+    found: tuple[Difference, ...],
+    tests: tuple[RankTests, ...],
+    cuts: Cuts,
+    told: Sequence[str],
+    drawn: Sequence[str],
 ) -> str:
     """One page: what is missing first, then the table, the figures, the recorded protocols."""
     parts = [f"# {study.name}"]
@@ -129,6 +140,10 @@ def summary(
     parts.append(body.removeprefix(f"**{table.banner}**").strip() if table.banner else body)
     if found:
         parts.append(heading(found) + ":\n\n" + "\n".join(f"- {line}" for line in sentences(found)))
+    if ranked := ranktests.sentences(tests):
+        parts.append(ranktests.heading(tests) + ":\n\n" + "\n".join(f"- {line}" for line in ranked))
+    if cut := truncation.sentences(cuts):
+        parts.append(truncation.heading(cuts) + ":\n\n" + "\n".join(f"- {line}" for line in cut))
     parts += [f"![{name}]({name}.png)" for name in drawn]
     lines = protocol_lines(study)
     if lines:
@@ -136,7 +151,16 @@ def summary(
     return "\n\n".join(parts) + "\n"
 
 
-def draw(study: Study, estimates: Estimates, found: tuple[Difference, ...], place: Path) -> list[str]:
+def draw(
+    study: Study,
+    estimates: Estimates,
+    found: tuple[Difference, ...],
+    tests: tuple[RankTests, ...],
+    spectra: Spectra,
+    cuts: Cuts,
+    seen: confounds.Confounds,
+    place: Path,
+) -> list[str]:
     """Write what can be drawn, remove what an earlier report drew and this cannot. Returns the names."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # whatever a reader's own matplotlibrc says
@@ -145,7 +169,13 @@ def draw(study: Study, estimates: Estimates, found: tuple[Difference, ...], plac
             "quality_vs_rank": _quality(study, estimates),
             "differences": _differences(study, found),
             "learning_curves": _curves(study, estimates),
+            "spectra": _under_banner(study, spectra_figure(estimates, spectra)),
+            "truncation": _under_banner(study, truncation_figure(cuts)),
             "contact_sheet": _sheet(study, estimates),
+            **{
+                name: _under_banner(study, figure)
+                for name, figure in confounds.drawings(study, estimates, found, tests, seen).items()
+            },
         }
         for name, figure in made.items():
             for suffix in NO_DATES:
@@ -168,6 +198,12 @@ def _above(study: Study) -> str:
     if done < planned:
         parts.append(f"{done} of {planned} trials finished")
     return "   |   ".join(parts)
+
+
+def _under_banner(study: Study, figure: Figure | None) -> Figure | None:
+    if figure is not None:
+        figures.say_above(figure, _above(study))
+    return figure
 
 
 def _quality(study: Study, estimates: Estimates) -> Figure:
@@ -194,10 +230,11 @@ def _differences(study: Study, found: tuple[Difference, ...]) -> Figure | None:
 def _curves(study: Study, estimates: Estimates) -> Figure | None:
     if all(trial.curve.empty for trial in study.trials):
         return None
-    figure = Figure(figsize=(figures.WIDTH, 2.9), layout="constrained")
-    panels = figure.subplots(1, 2)
-    handles = figures.learning_curves(list(panels), study, estimates)
-    figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
+    figure = Figure(layout="constrained")
+    handles = figures.learning_curves(list(figure.subplots(1, 2)), study, estimates)
+    across = 4 if len(series_of(estimates.rows)) > 1 else 6  # the name of a series takes more room than a rank
+    figure.set_size_inches(figures.WIDTH, 2.75 + 0.16 * math.ceil(len(handles) / across))
+    figure.legend(handles=handles, loc="outside lower center", ncols=across, frameon=False)
     figures.say_above(figure, _above(study))
     return figure
 
@@ -218,7 +255,15 @@ def _sheet(study: Study, estimates: Estimates) -> Figure | None:
     return figure
 
 
-def _tell(table: Table, found: tuple[Difference, ...], told: Sequence[str], place: Path, drawn: Sequence[str]) -> None:
+def _tell(
+    table: Table,
+    found: tuple[Difference, ...],
+    tests: tuple[RankTests, ...],
+    cuts: Cuts,
+    told: Sequence[str],
+    place: Path,
+    drawn: Sequence[str],
+) -> None:
     if table.banner:
         print(table.banner)
     if table.missing:
@@ -227,6 +272,12 @@ def _tell(table: Table, found: tuple[Difference, ...], told: Sequence[str], plac
     if found:
         print(textwrap.fill(heading(found), 100))
         print(*(f"  {line}" for line in sentences(found)), sep="\n")
+    if ranked := ranktests.sentences(tests):
+        print(textwrap.fill(ranktests.heading(tests), 100))
+        print(*(f"  {line}" for line in ranked), sep="\n")
+    if cut := truncation.sentences(cuts):
+        print(textwrap.fill(truncation.heading(cuts), 100))
+        print(*(f"  {line}" for line in cut), sep="\n")
     for line in told:
         print(textwrap.fill(line, 100, subsequent_indent="  "))
     print(f"table:   {place / 'rank_table.md'}")

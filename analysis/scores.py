@@ -15,11 +15,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.load import Study, Trial
+from analysis.load import Reference, Study, Trial
+from analysis.smallsets import style_to
+from analysis.threads import threaded
+from analysis.trialfiles import Clips
 from cinelora.config import Method, TrialConfig
-from cinelora.distances import fit_gaussian, frechet_between, kernel_distance, polynomial_mmd, standardise
+from cinelora.distances import (
+    fit_gaussian,
+    frechet_between,
+    kernel_distance,
+    kernel_mean,
+    polynomial_kernel,
+    standardise,
+)
 from cinelora.errors import UserError
-from cinelora.protocol import directions, family
+from cinelora.protocol import COLOURS, FLOWS, directions, family
 from cinelora.records import reference_key
 from cinelora.weights import WEIGHTS
 
@@ -35,26 +45,57 @@ CORE: Mapping[str, str] = {  # always in the files, n/a where it is not there
     "ssim": HIGHER,
     "image_similarity[mnv2]": HIGHER,
 }
-OPTIONAL: Mapping[str, str] = {  # of the nets whose weights a user brings: shown only where a trial has them
-    name: way for name, way in directions(WEIGHTS).items() if name not in CORE
+_OF_MOTION = ("temporal_flickering", "tdelta", "motion", "warp_error", "warp_excess", "dynamic_degree")
+_OF_FEW_CLIPS = ("memorisation_ratio", "memorisation_share", "style_distance", "diversity")
+_OTHERS = {name: way for flow in FLOWS for name, way in directions(WEIGHTS, flow).items() if name not in CORE}
+FURTHER: Mapping[str, str] = {  # a table of their own, of those that a trial has
+    name: _OTHERS[name] for of in (*_OF_MOTION, *_OF_FEW_CLIPS) for name in _OTHERS if family(name) == of
 }
-DIRECTIONS: Mapping[str, str] = {**CORE, **OPTIONAL}
+OPTIONAL: Mapping[str, str] = {  # of the nets whose weights a user brings: shown only where a trial has them
+    name: way for name, way in _OTHERS.items() if name not in FURTHER
+}
+DIRECTIONS: Mapping[str, str] = {**CORE, **OPTIONAL, **FURTHER}
 OTHER_LOSS = "other_loss"  # a column only where a dataset has a second domain
 TABLE_SCORES = tuple(name for name in CORE if name not in (OTHER_LOSS, "image_similarity[mnv2]"))
 MOTION = "motion[absdiff]"
+_STEADY = ("consistency", "image_similarity", "temporal_flickering", "warp_error", "warp_excess")
+CONSISTENCY = tuple(name for name in DIRECTIONS if family(name) in _STEADY)  # a frozen clip would win them
 
 Array = NDArray[np.float64]
-DISTANCES: Mapping[str, Callable[[Array, Array], float]] = {
-    "kvd": lambda real, made: float(polynomial_mmd(real, made, degree=3, matched=True)),
-    "fvd": lambda real, made: frechet_between(fit_gaussian(real), fit_gaussian(made)),
-    "jedi": lambda real, made: kernel_distance(made, real, "jedi"),
-}
-SET_SCORES: Mapping[str, tuple[str, Callable[[Array, Array], float]]] = {
+Distance = Callable[[Array], float]  # of made features (N, D)
+
+
+def _kvd(real: Array) -> Distance:
+    """`polynomial_mmd(real, made, degree=3, matched=True)`."""
+    within = kernel_mean(polynomial_kernel(real, real), unbiased=True)
+
+    def distance(made: Array) -> float:
+        both = within + kernel_mean(polynomial_kernel(made, made), unbiased=True)
+        return both - 2.0 * kernel_mean(polynomial_kernel(real, made), unbiased=True)
+
+    return distance
+
+
+def _fvd(real: Array) -> Distance:
+    law = fit_gaussian(real)
+    return lambda made: frechet_between(law, fit_gaussian(made))
+
+
+def _jedi(real: Array) -> Distance:
+    return lambda made: kernel_distance(made, real, "jedi")
+
+
+# Given the true features (N, D): what rests on them alone is computed once for all trials.
+DISTANCES: Mapping[str, Callable[[Array], Distance]] = {"kvd": _kvd, "fvd": _fvd, "jedi": _jedi}
+SET_SCORES: Mapping[str, tuple[str, Callable[[Array], Distance]]] = {
     name: (name.partition("[")[2].removesuffix("]"), DISTANCES[family(name)])
     for name in DIRECTIONS
     if family(name) in DISTANCES
 }
-CLIP_SCORES = tuple(name for name in DIRECTIONS if name not in SET_SCORES and name != OTHER_LOSS)
+_OF_SETS = ("style_distance", "diversity")  # analysis/smallsets.py
+CLIP_SCORES = tuple(
+    name for name in DIRECTIONS if name not in SET_SCORES and family(name) not in _OF_SETS and name != OTHER_LOSS
+)
 
 
 @dataclass(frozen=True)
@@ -72,30 +113,37 @@ class TrialScores:
 def trial_scores(study: Study) -> TrialScores:
     """Every score of every finished trial, on the clips common to all of them."""
     clips, gaps = common_clips(study.trials)
-    values = {trial.result.trial_id: _of_trial(study, trial, clips) for trial in study.trials}
+    train = study.reference.train.get(COLOURS)
+    style = {} if train is None else {COLOURS: style_to(train.values)}  # the sweep's, for its controls too
+    ways = {key: _distances(reference, clips) | style for key, reference in study.references.items()}
+    found = threaded(lambda trial: _of_trial(trial, ways[reference_key(trial.spec)], clips), study.trials)
+    values = {trial.result.trial_id: of_trial for trial, of_trial in zip(study.trials, found, strict=True)}
     known = {score for scores in values.values() for score in scores}
     real = {
-        score: _mean([found[clip] for clip in clips if clip in found])
+        score: _mean(found.of(tuple(clip for clip in clips if clip in found)))
         for score, found in study.reference.scores.items()
         if score in DIRECTIONS and any(clip in found for clip in clips)
     }
+    if COLOURS in study.reference.features and style:
+        real |= style[COLOURS](study.reference.features[COLOURS].of(clips))
     reference = next(iter(study.reference.features.values()), None)
     reasons = _reasons(study, known)
     gaps += _holes(study, values, known) + _unknown_numbers(study)
     return TrialScores(values, real, clips, len(reference.ids) if reference else 0, reasons, tuple(gaps))
 
 
-def common_clips(trials: tuple[Trial, ...]) -> tuple[tuple[str, ...], list[str]]:
+def common_clips(trials: tuple[Trial, ...]) -> tuple[Clips, list[str]]:
     """The clip ids that every score and feature of every trial has, and a sentence per trial lacking some."""
     sources = [(trial, name, ids) for trial in trials for name, ids in _clip_ids(trial).items()]
-    every = sorted({clip for _, _, ids in sources for clip in ids})
-    common = tuple(clip for clip in every if all(clip in ids for _, _, ids in sources))
+    lists = {ids for _, _, ids in sources}  # mostly one
+    every = sorted({clip for ids in lists for clip in ids})
+    common = tuple(sorted(set(every).intersection(*lists)))
     if not common:
         raise UserError(f"no clip is scored in all {len(trials)} finished trials, so they cannot be compared")
+    lacking = {ids: sorted(set(every).difference(ids)) for ids in lists}
     gaps = []
     for trial, name, ids in sources:
-        absent = [clip for clip in every if clip not in ids]
-        if absent:
+        if absent := lacking[ids]:
             shown = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
             gaps.append(
                 f"{label(trial)} lacks {name} of {len(absent)} of {len(every)} clips ({shown}); "
@@ -104,18 +152,32 @@ def common_clips(trials: tuple[Trial, ...]) -> tuple[tuple[str, ...], list[str]]
     return common, gaps
 
 
-def set_score(score: str, reference: Array, made: Array) -> float:
-    """A set score of made (N, D) against the reference of the same clips (N, D); NaN in, NaN out."""
-    if not (np.isfinite(reference).all() and np.isfinite(made).all()):
-        return math.nan
-    net, distance = SET_SCORES[score]
-    real, other = standardise(reference, made) if WEIGHTS[net].standardised else (reference, made)
-    return distance(real, other)
+def distances_to(net: str, real: Array) -> Callable[[Array], dict[str, float]]:
+    """Made features (N, D) of `net` -> their set scores against those of the true clips (N, D); NaN in, NaN out."""
+    scores = [score for score, (of_net, _) in SET_SCORES.items() if of_net == net]
+    if not np.isfinite(real).all():
+        return lambda made: dict.fromkeys(scores, math.nan)
+    scaled = WEIGHTS[net].standardised
+    truth = standardise(real)[0] if scaled else real
+    ways = {score: SET_SCORES[score][1](truth) for score in scores}
+
+    def measure(made: Array) -> dict[str, float]:
+        if not np.isfinite(made).all():
+            return dict.fromkeys(scores, math.nan)
+        rows = standardise(real, made)[1] if scaled else made
+        return {score: way(rows) for score, way in ways.items()}
+
+    return measure
 
 
 def shown_optional(scores: TrialScores) -> tuple[str, ...]:
     """The optional scores that some trial has."""
     return tuple(name for name in OPTIONAL if any(name in found for found in scores.values.values()))
+
+
+def shown_further(scores: TrialScores) -> tuple[str, ...]:
+    """The further scores that some trial has."""
+    return tuple(name for name in FURTHER if any(name in found for found in scores.values.values()))
 
 
 def label(trial: Trial) -> str:
@@ -134,30 +196,31 @@ def name_of(rank: int) -> str:
     return f"rank {rank}" if rank else "base"
 
 
-def _clip_ids(trial: Trial) -> dict[str, frozenset[str]]:
-    ids = {name: frozenset(found) for name, found in trial.scores.items() if name in DIRECTIONS}
-    used = {features for features, _ in SET_SCORES.values()}
-    features = {f"{name} features": each for name, each in trial.features.items() if name in used}
-    return ids | {name: frozenset(each.ids) for name, each in features.items()}
+def _clip_ids(trial: Trial) -> dict[str, Clips]:
+    ids = {name: found.ids for name, found in trial.scores.items() if name in DIRECTIONS}
+    used = {COLOURS, *(features for features, _ in SET_SCORES.values())}
+    return ids | {f"{name} features": found.ids for name, found in trial.features.items() if name in used}
 
 
-def _of_trial(study: Study, trial: Trial, clips: tuple[str, ...]) -> dict[str, float]:
+def _distances(reference: Reference, clips: Clips) -> dict[str, Callable[[Array], dict[str, float]]]:
+    """Net -> the set scores against this reference; without nets whose true features are not there."""
+    nets = {net: found for net, found in reference.features.items() if net in WEIGHTS}
+    there = {net: found for net, found in nets.items() if set(clips) <= set(found.ids)}
+    return {net: distances_to(net, found.of(clips)) for net, found in there.items()} if len(clips) > 1 else {}
+
+
+def _of_trial(trial: Trial, ways: Mapping[str, Callable[[Array], dict[str, float]]], clips: Clips) -> dict[str, float]:
     other = trial.result.other_loss
     out = {} if other is None else {OTHER_LOSS: other}
-    for score, (features, _) in SET_SCORES.items():
-        true = study.references[reference_key(trial.spec)]
-        reference, made = true.features.get(features), trial.features.get(features)
-        if reference and made and set(clips) <= set(reference.ids) and len(clips) > 1:
-            out[score] = set_score(score, reference.of(clips), made.of(clips))
-    for score in CLIP_SCORES:
-        if score in trial.scores:
-            out[score] = _mean([trial.scores[score][clip] for clip in clips])
-    return out
+    for net, distances in ways.items():
+        if net in trial.features:
+            out |= distances(trial.features[net].of(clips))
+    return out | {score: _mean(trial.scores[score].of(clips)) for score in CLIP_SCORES if score in trial.scores}
 
 
-def _mean(values: list[float]) -> float:
+def _mean(values: Array) -> float:
     """NaN or infinity stays in sight: a broken clip makes a broken mean."""
-    return float(np.mean(values)) if values else math.nan
+    return float(np.mean(values)) if len(values) else math.nan
 
 
 def _reasons(study: Study, known: set[str]) -> dict[str, str]:
@@ -187,7 +250,7 @@ def _holes(study: Study, values: Mapping[str, Mapping[str, float]], known: set[s
     return [
         f"{label(trial)} has no {score}: {trial.result.unavailable.get(score, 'not recorded')}."
         for trial in study.trials
-        for score in DIRECTIONS
+        for score in (*CORE, *OPTIONAL)
         if score in known and score not in values[trial.result.trial_id]
     ]
 
@@ -197,7 +260,7 @@ def _unknown_numbers(study: Study) -> list[str]:
     out = []
     for trial in study.trials:
         for score, found in sorted(trial.scores.items()):
-            bad = sorted(clip for clip, value in found.items() if not math.isfinite(value))
-            if bad:
-                out.append(f"{label(trial)}: {score} of {len(bad)} clips is not finite (first: {bad[0]}).")
+            bad = np.flatnonzero(~np.isfinite(found.numbers))
+            if len(bad):
+                out.append(f"{label(trial)}: {score} of {len(bad)} clips is not finite (first: {found.ids[bad[0]]}).")
     return out

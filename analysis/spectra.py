@@ -1,28 +1,30 @@
 """What an adapter uses of its rank: the singular values of each update, scale * B A, and what they sum to.
 
-In: a trial's adapter file and its update scale. Out: `Spectrum` per layer; means per row of the rank table as CSV.
-The dense update is never formed: with B = Qb Rb and A^T = Qa Ra its singular values are those of the r x r matrix
-Rb Ra^T. NumPy and safetensors only.
+In: a trial's adapter file and its update scale, the norms of the base's weights. Out: `Spectrum` per layer; means per
+row of the rank table as CSV. The dense update is never formed (`cinelora/lowrank.py`).
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
 
-from analysis.estimates import Estimates, Row
+from analysis.estimates import Estimates, Row, RowKey
 from analysis.load import Study
-from cinelora.errors import UserError
+from analysis.trialfiles import json_of
+from cinelora.lowrank import ADAPTER_FILE, read_factors, singular_values
 
 Array = NDArray[np.float64]
-ADAPTER_FILE = "pytorch_lora_weights.safetensors"
+HEAD = ["row", "varies", "rank", "layers", "effective_rank", "stable_rank", "used_share", "update_norm"]
+HEAD += ["relative_norm"]
+ALL = "all"  # every layer of a row
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +33,17 @@ class Spectrum:
 
     layer: str  # e.g. blocks.0.attn2.to_q
     values: Array
+    weight_norm: float = math.nan  # of the frozen weight; NaN where no trial recorded it
 
     @property
     def norm(self) -> float:
         """Frobenius norm of the update."""
         return float(np.sqrt(np.square(self.values).sum()))
+
+    @property
+    def relative_norm(self) -> float:
+        """Of the update over that of the weight it is added to."""
+        return self.norm / self.weight_norm
 
     @property
     def effective_rank(self) -> float:
@@ -57,53 +65,56 @@ class Spectrum:
         return self.layer.split(".", 2)[2]
 
 
-def update_spectrum(layer: str, a: Array, b: Array, scale: float) -> Spectrum:
+def update_spectrum(layer: str, a: Array, b: Array, scale: float, weight_norm: float = math.nan) -> Spectrum:
     """Of scale * B A for A (r, in) and B (out, r)."""
-    left, right = (np.asarray(np.linalg.qr(each, mode="r")) for each in (b, a.T))
-    small = left @ right.T
-    values = np.zeros(len(a))
-    found = abs(scale) * np.linalg.svd(small, compute_uv=False)
-    values[: len(found)] = found
-    return Spectrum(layer, values)
+    return Spectrum(layer, abs(scale) * singular_values(a, b), weight_norm)
 
 
-def read_spectra(path: Path, scale: float) -> tuple[Spectrum, ...]:
+def read_spectra(path: Path, scale: float, weight_norms: Mapping[str, float] | None = None) -> tuple[Spectrum, ...]:
     """Every layer of an adapter file, by name. UserError where an A has no B."""
-    with safe_open(path, framework="np") as stream:
-        names = sorted(name for name in stream.keys() if name.endswith(".lora_A.weight"))  # noqa: SIM118
-        out = []
-        for name in names:
-            partner = name.replace(".lora_A.", ".lora_B.")
-            if partner not in set(stream.keys()):
-                raise UserError(f"{path}: {name} has no {partner}; the file is not a whole adapter")
-            a, b = (np.asarray(stream.get_tensor(each), dtype=np.float64) for each in (name, partner))
-            layer = name.removeprefix("transformer.").removesuffix(".lora_A.weight")
-            out.append(update_spectrum(layer, a, b, scale))
-    return tuple(out)
+    known = weight_norms or {}
+    return tuple(update_spectrum(layer, a, b, scale, known.get(layer, math.nan)) for layer, a, b in read_factors(path))
 
 
-def row_spectra(study: Study, row: Row) -> tuple[Spectrum, ...]:
-    """Of all finished trials of a row whose adapter is on disk."""
-    places = [study.folder.trial(trial_id).adapter / ADAPTER_FILE for trial_id in row.trial_ids]
-    return tuple(each for place in places if place.exists() for each in read_spectra(place, row.scale))
+def study_spectra(study: Study, estimates: Estimates) -> dict[RowKey, tuple[Spectrum, ...]]:
+    """Of all finished trials of each row with a rank whose adapter is on disk; rows without are left out."""
+    models = {trial.spec.trial_id: trial.spec.fingerprints["model"] for trial in study.trials}
+    paths = {study.home(trial_id).folder.weight_norms(model): model for trial_id, model in models.items()}
+    norms = {model: json_of(path) for path, model in paths.items() if path.exists()}
+
+    def of_row(row: Row) -> tuple[Spectrum, ...]:
+        places = {trial_id: study.trial_folder(trial_id).adapter / ADAPTER_FILE for trial_id in row.trial_ids}
+        return tuple(
+            each
+            for trial_id, place in places.items()
+            if place.exists()
+            for each in read_spectra(place, row.scale, norms.get(models[trial_id]))
+        )
+
+    rows = {row.key: of_row(row) for row in estimates.rows if row.key.rank}
+    return {key: found for key, found in rows.items() if found}
 
 
-def spectra_csv(study: Study, estimates: Estimates) -> str:
+def kinds(found: Sequence[Spectrum]) -> list[str]:
+    return sorted({each.kind for each in found})
+
+
+def spectra_csv(estimates: Estimates, spectra: Mapping[RowKey, Sequence[Spectrum]]) -> str:
     """One line per row and kind of layer, means over layers and seeds; "all" is every layer of the row."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["row", "varies", "rank", "layers", "effective_rank", "stable_rank", "used_share", "update_norm"])
-    for row in (each for each in estimates.rows if each.key.rank):
-        found = row_spectra(study, row)
-        kinds = sorted({each.kind for each in found})
-        for kind in ("all", *kinds) if found else ():
-            of_kind = [each for each in found if kind in ("all", each.kind)]
+    writer.writerow(HEAD)
+    for row in (each for each in estimates.rows if each.key in spectra):
+        found = spectra[row.key]
+        for kind in (ALL, *kinds(found)):
+            of_kind = [each for each in found if kind in (ALL, each.kind)]
             writer.writerow([row.name, row.series, row.key.rank, kind, *_means(of_kind, row.key.rank)])
     return stream.getvalue()
 
 
-def _means(found: Iterable[Spectrum], rank: int) -> list[str]:
-    numbers = np.array(
-        [(each.effective_rank, each.stable_rank, each.effective_rank / rank, each.norm) for each in found]
-    )
-    return [f"{number:.6g}" for number in numbers.mean(axis=0)]
+def _means(found: Sequence[Spectrum], rank: int) -> list[str]:
+    numbers = [
+        (each.effective_rank, each.stable_rank, each.effective_rank / rank, each.norm, each.relative_norm)
+        for each in found
+    ]
+    return ["" if math.isnan(number) else f"{number:.6g}" for number in np.mean(numbers, axis=0)]

@@ -1,7 +1,7 @@
 """Estimates -> the rank table as a `Table` record (cells already text) and as CSV with all digits.
 
 In: `Study` and `Estimates`. Out: `Table` for `analysis/render.py`; CSV text. Pure: no files, no clock,
-so the same ledger gives the same bytes. Best cells are marked only on a trained base, among two rows or more.
+so the same ledger gives the same bytes. Cells are marked only on a trained base (`analysis/marks.py`).
 """
 
 from __future__ import annotations
@@ -9,37 +9,39 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.captions import BANNER, caption, notes
-from analysis.estimates import Estimate, Estimates, Row, RowKey
+from analysis.captions import BANNER, caption, further_caption, notes
+from analysis.estimates import MOTION_FLOOR, Estimate, Estimates, Row, RowKey
 from analysis.load import Study
+from analysis.marks import UNMARKED, Mark, fixed, legend, marks
+from analysis.plateau import Plateau, marked, plateaus, sentence
+from analysis.ranktests import RankTests
 from analysis.scores import (
     CORE,
     DIRECTIONS,
-    HIGHER,
-    MOTION,
+    FURTHER,
     NONE,
     OTHER_LOSS,
     TABLE_SCORES,
     TrialScores,
+    shown_further,
     shown_optional,
     spec_name,
 )
 
 NOT_AVAILABLE, NOTHING = "n/a", "-"
 REAL = "real clips"
-MOTION_FLOOR = 0.5  # below this share of the real motion a clip is near frozen: consistency is no merit
-CONSISTENCY = tuple(name for name in DIRECTIONS if name.startswith(("consistency[", "image_similarity[")))
 DIGITS = 4  # significant, of the largest number in a column
+NO_ENDS: Mapping[RowKey, Plateau] = {}
 
 
 @dataclass(frozen=True)
 class Cell:
     text: str
     spread: str = ""  # smallest and largest seed
-    best: bool = False
+    mark: Mark = UNMARKED
 
 
 @dataclass(frozen=True)
@@ -59,23 +61,54 @@ class Table:
     columns: tuple[Column, ...]
     rows: int  # without the last one, the real clips
     caption: str
+    marks: str  # what bold, underline and dagger mean; "" where nothing is marked
     notes: tuple[str, ...]
     missing: tuple[str, ...]
+    further: Table | None = None  # the same rows, other scores
 
 
-def rank_table(study: Study, estimates: Estimates) -> Table:
-    """One row per rank, the base first, the real clips last."""
-    rows = estimates.rows
-    scores = [_score_column(score, study, estimates) for score in table_scores(estimates.scores)]
+def rank_table(
+    study: Study, estimates: Estimates, tests: Sequence[RankTests] = (), remarks: tuple[str, ...] = ()
+) -> Table:
+    """One row per rank, the base first, the real clips last; `tests` mark the cells, `remarks` end the notes."""
+    rows, ends = estimates.rows, plateaus(study, estimates)
+    improving = tuple(filter(None, [sentence(estimates, ends)]))
+    scores, told = _score_columns(table_scores(estimates.scores), study, estimates, tests)
     return Table(
         title=f"Rank against quality: {study.name}",
         banner="" if study.trained else BANNER,
-        columns=(*_setting_columns(rows), *_cost_columns(rows, len(estimates.scores.clips)), *scores),
+        columns=(*_setting_columns(rows, ends), *_cost_columns(rows, len(estimates.scores.clips)), *scores),
         rows=len(rows),
         caption=caption(study, estimates),
-        notes=notes(study, estimates.scores, MOTION_FLOOR if study.trained else None),
+        marks=told,
+        notes=(*notes(study, estimates.scores, MOTION_FLOOR if study.trained else None), *improving, *remarks),
         missing=missing_lines(study),
+        further=further_table(study, estimates, tests),
     )
+
+
+def further_table(study: Study, estimates: Estimates, tests: Sequence[RankTests] = ()) -> Table | None:
+    """The scores of motion, copying, colours and variety that some trial has, in the rows of the rank table."""
+    names, rows = shown_further(estimates.scores), estimates.rows
+    if not names:
+        return None
+    scores, told = _score_columns(names, study, estimates, tests)
+    settings = [column for column in _setting_columns(rows) if column.name in ("rank", "varies")]
+    title, text = f"Further scores: {study.name}", further_caption(study, estimates.scores)
+    return Table(title, "" if study.trained else BANNER, (*settings, *scores), len(rows), text, told, (), ())
+
+
+def _score_columns(
+    names: Sequence[str], study: Study, estimates: Estimates, tests: Sequence[RankTests]
+) -> tuple[list[Column], str]:
+    """The columns, and what their marks mean."""
+    columns = [_score_column(score, study, estimates, tests) for score in names]
+    marked = {
+        score: column.name
+        for score, column in zip(names, columns, strict=True)
+        if any(cell.mark != UNMARKED for cell in column.cells)
+    }
+    return columns, legend(estimates, tests, marked) if marked else ""
 
 
 def table_scores(scores: TrialScores) -> tuple[str, ...]:
@@ -95,11 +128,13 @@ def missing_lines(study: Study) -> tuple[str, ...]:
     )
 
 
-def rank_csv(estimates: Estimates) -> str:
-    """The table with nine digits; per score the mean, smallest, largest and number of seeds."""
-    scores = (*TABLE_SCORES, *(score for score in CORE if score not in TABLE_SCORES), *shown_optional(estimates.scores))
+def rank_csv(estimates: Estimates, ends: Mapping[RowKey, Plateau] = NO_ENDS) -> str:
+    """The table with nine digits; `ends` of training; per score the mean, smallest, largest and number of seeds."""
+    scores = (*TABLE_SCORES, *(score for score in CORE if score not in TABLE_SCORES))
+    scores += (*shown_optional(estimates.scores), *shown_further(estimates.scores))
     head = ["row", "rank", "alpha", "scale", "scaling", "targets", "learning_rate", "other", "parameters"]
     head += ["adapter_megabytes", "seconds_per_step", "seeds_done", "seeds_planned", "clips"]
+    head += ["steps_to_plateau", "still_improving"]
     head += [f"{score}{suffix}" for score in scores for suffix in ("", "_min", "_max", "_seeds")]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -107,11 +142,13 @@ def rank_csv(estimates: Estimates) -> str:
     absent = [NOT_AVAILABLE] * len(_only_unavailable(estimates.scores))
     for row in estimates.rows:
         cells = [cell for score in scores for cell in _csv_cells(row, score)]
-        writer.writerow([*_csv_settings(row, len(estimates.scores.clips)), *cells, *absent])
+        writer.writerow(
+            [*_csv_settings(row, len(estimates.scores.clips)), *_csv_end(ends.get(row.key)), *cells, *absent]
+        )
     real = estimates.scores.real
     cells = [text for score in scores for text in (plain(real[score]) if score in real else "", "", "", "")]
     blank = [""] * 12
-    writer.writerow([REAL, *blank, len(estimates.scores.clips), *cells, *([""] * len(absent))])
+    writer.writerow([REAL, *blank, len(estimates.scores.clips), *_csv_end(None), *cells, *([""] * len(absent))])
     return stream.getvalue()
 
 
@@ -134,10 +171,10 @@ def decimals(values: list[float]) -> int:
     return min(6, max(0, DIGITS - 1 - math.floor(math.log10(max(sizes))))) if sizes else 2
 
 
-def _setting_columns(rows: tuple[Row, ...]) -> list[Column]:
+def _setting_columns(rows: tuple[Row, ...], ends: Mapping[RowKey, Plateau] = NO_ENDS) -> list[Column]:
     series = any(row.series for row in rows)
     base_differs = any(row.key.other for row in rows)
-    columns = [_column("rank", rows, _rank_text, REAL)]
+    columns = [_column("rank", rows, lambda row: _rank_text(row) + marked(row, ends), REAL)]
     if series or base_differs:
         columns.append(_column("varies", rows, _series_name))
     columns.append(_column("alpha", rows, lambda row: f"{row.key.alpha:g}" if row.key.rank else NOTHING, rank=3))
@@ -176,7 +213,7 @@ def _column(name: str, rows: tuple[Row, ...], text: Callable[[Row], str], real: 
     return Column(name, (*(Cell(text(row)) for row in rows), Cell(real)), rank=rank)
 
 
-def _score_column(score: str, study: Study, estimates: Estimates) -> Column:
+def _score_column(score: str, study: Study, estimates: Estimates, tests: Sequence[RankTests]) -> Column:
     rows, real = estimates.rows, estimates.scores.real
     direction = DIRECTIONS.get(score, NONE)
     if score in estimates.scores.unavailable:
@@ -185,9 +222,9 @@ def _score_column(score: str, study: Study, estimates: Estimates) -> Column:
         return Column(column_name(score), cells, CORE.get(score, NONE), dropped)
     found = [row.estimates.get(score) for row in rows]
     digits = decimals([each.mean for each in found if each])
-    best = _best(score, rows, real, digits) if study.trained else frozenset()
-    cells = tuple(_score_cell(row, row.estimates.get(score), digits, row.key in best) for row in rows)
-    reference = Cell(_fixed(real[score], digits) if score in real else NOTHING)
+    given = marks(score, estimates, tests, digits) if study.trained else {}
+    cells = tuple(_score_cell(row, row.estimates.get(score), digits, given.get(row.key, UNMARKED)) for row in rows)
+    reference = Cell(fixed(real[score], digits) if score in real else NOTHING)
     return Column(column_name(score), (*cells, reference), direction)
 
 
@@ -195,38 +232,13 @@ def column_name(score: str) -> str:
     return {"heldout_loss": "held-out loss", OTHER_LOSS: "other-domain loss"}.get(score, score)
 
 
-def _fixed(value: float, digits: int) -> str:
-    return f"{value:z.{digits}f}"  # z: no minus sign before a rounded zero
-
-
-def _score_cell(row: Row, found: Estimate | None, digits: int, best: bool) -> Cell:
+def _score_cell(row: Row, found: Estimate | None, digits: int, mark: Mark) -> Cell:
     if found is None:
         return Cell(NOT_AVAILABLE if row.done else NOTHING)
-    spread = f"{_fixed(found.low, digits)}..{_fixed(found.high, digits)}" if len(found.values) > 1 else ""
+    spread = f"{fixed(found.low, digits)}..{fixed(found.high, digits)}" if len(found.values) > 1 else ""
     if len(found.values) < row.done:
         spread = f"{spread} ({len(found.values)} of {row.done} seeds)".strip()
-    return Cell(_fixed(found.mean, digits), spread, best)
-
-
-def _best(score: str, rows: tuple[Row, ...], real: Mapping[str, float], digits: int) -> frozenset[RowKey]:
-    """The rows that print the best number; none if alone. Who hardly moves cannot win on consistency."""
-    ranked = [row for row in rows if row.is_base or row.in_grid]  # a control is there to compare with
-    means = {row.key: row.estimates[score].mean for row in ranked if score in row.estimates}
-    able = {key: mean for key, mean in means.items() if math.isfinite(mean)}
-    if DIRECTIONS[score] == NONE or len(able) < 2:
-        return frozenset()
-    if score in CONSISTENCY:
-        able = {row.key: able[row.key] for row in rows if row.key in able and not near_frozen(row, real)}
-    if not able:
-        return frozenset()
-    wins = _fixed(max(able.values()) if DIRECTIONS[score] == HIGHER else min(able.values()), digits)
-    return frozenset(key for key, mean in able.items() if _fixed(mean, digits) == wins)
-
-
-def near_frozen(row: Row, real: Mapping[str, float]) -> bool:
-    """Whether the row's clips move less than MOTION_FLOOR of what the real clips move."""
-    motion = row.estimates.get(MOTION)
-    return motion is not None and MOTION in real and motion.mean < MOTION_FLOOR * real[MOTION]
+    return Cell(fixed(found.mean, digits), spread, mark)
 
 
 def _csv_settings(row: Row, clips: int) -> list[object]:
@@ -247,6 +259,14 @@ def _csv_settings(row: Row, clips: int) -> list[object]:
     ]
 
 
+def _csv_end(end: Plateau | None) -> list[object]:
+    """Empty where unknown."""
+    if end is None:
+        return ["", ""]
+    still = {None: "", True: "yes", False: "no"}[end.still]
+    return ["" if end.steps is None else end.steps, still]
+
+
 def _csv_cells(row: Row, score: str) -> list[object]:
     found = row.estimates.get(score)
     if found is None:
@@ -255,4 +275,4 @@ def _csv_cells(row: Row, score: str) -> list[object]:
 
 
 def _only_unavailable(scores: TrialScores) -> list[str]:
-    return [score for score in scores.unavailable if score not in CORE]
+    return [score for score in scores.unavailable if score not in CORE and score not in FURTHER]

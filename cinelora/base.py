@@ -5,7 +5,7 @@ In: a Job. Out: the loaded parts on this worker's device, and a key that says wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from cinelora.job import Job
 from cinelora.models import model_folder
 from cinelora.nets import open_net
 from cinelora.records import TrialSpec, content_hash, to_dict
+from cinelora.temporal import FLOWS, PairStats, pair_stats
 from cinelora.weights import configured, pins_of
 from cinelora.windows import Window
 
@@ -35,6 +36,7 @@ class Base:
     nets: dict[str, Any]
     _truth: dict[str, np.ndarray] = field(default_factory=dict)
     _bytes: int = 0
+    _pairs: dict[tuple[str, str], PairStats] = field(default_factory=dict)
 
     def truth(self, data: DataConfig, window: Window) -> np.ndarray:
         """The window's real frames, uint8 (F, H, W, 3); decoded once while TRUTH_BYTES hold them."""
@@ -46,6 +48,15 @@ class Base:
             self._truth[key] = frames
             self._bytes += frames.nbytes
         return frames
+
+    def true_pairs(self, data: DataConfig, windows: list[Window], flow: str) -> PairStats:
+        """Flow statistics of the windows' real frames, (N, F - 1) each; worked out once."""
+        keys = [(flow, content_hash([to_dict(data), window.window_id])) for window in windows]
+        for key, window in zip(keys, windows, strict=True):
+            if key not in self._pairs:
+                self._pairs[key] = pair_stats(self.truth(data, window)[None], FLOWS[flow])
+        found = [self._pairs[key] for key in keys]
+        return PairStats(*(np.concatenate(rows) for rows in zip(*map(astuple, found), strict=True)))
 
 
 def base_key(spec: TrialSpec) -> tuple[str, str, bool]:

@@ -199,8 +199,8 @@ def polynomial_mmd(
 
     if matched and (not unbiased or len(a) != len(b)):
         raise ValueError(f"matched rows need an unbiased estimate and equal counts, not {len(a)} and {len(b)}")
-    within = _self_mean(kernel(a, a), unbiased) + _self_mean(kernel(b, b), unbiased)
-    return within - 2.0 * _self_mean(kernel(a, b), unbiased=matched)
+    within = kernel_mean(kernel(a, a), unbiased) + kernel_mean(kernel(b, b), unbiased)
+    return within - 2.0 * kernel_mean(kernel(a, b), unbiased=matched)
 
 
 @dataclass(frozen=True)
@@ -285,7 +285,7 @@ def _floored(deviation: Array) -> Array:
     return np.maximum(deviation, floor) if floor > 0 else np.ones_like(deviation)
 
 
-def _self_mean(gram: Array, unbiased: bool) -> float:
+def kernel_mean(gram: Array, unbiased: bool) -> float:
     """Mean of a kernel matrix, its diagonal left out if `unbiased`."""
     count = len(gram)
     if not unbiased:

@@ -27,6 +27,11 @@ class SampleFolder:
         """What the clips are: clip_id, shot, caption. In a reference only."""
         return self.root / "clips.csv"
 
+    @property
+    def train(self) -> SampleFolder:
+        """Features of the training clips. In a reference only."""
+        return SampleFolder(self.root / "train")
+
 
 @dataclass(frozen=True)
 class TrialFolder(SampleFolder):
@@ -100,6 +105,15 @@ class StudyFolder:
     @property
     def report(self) -> Path:
         return self.root / "report"
+
+    @property
+    def truncation(self) -> StudyFolder:
+        """Adapters cut to smaller ranks, laid out as trials: `cinelora/truncation.py`."""
+        return StudyFolder(self.root / "truncation")
+
+    def weight_norms(self, model: str) -> Path:
+        """Norm of each layer of the frozen base with this fingerprint."""
+        return self.root / "models" / f"{model[:12]}.json"
 
     def reference(self, key: str) -> SampleFolder:
         """The true held-out clips of `records.reference_key`."""

@@ -141,6 +141,27 @@ class TrialResult:
         return TrialResult(**data)
 
 
+@dataclass(frozen=True)
+class CutResult:
+    """What one adapter cut to a smaller rank says of itself; written last."""
+
+    trial_id: str  # of the adapter that was cut
+    adapter_sha256: str
+    source_rank: int
+    rank: int  # what is left; `source_rank`: the whole adapter again, as a check
+    kept: float  # share of the squared norm of all updates together, 0..1
+    heldout_loss: float
+    scored: bool  # whether clips were generated and scored too
+    schema: int = SCHEMA
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> CutResult:
+        return CutResult(**data)
+
+
 def reference_key(spec: TrialSpec) -> str:
     """Which true clips a trial is compared with, and how they were scored: data, frames kept, feature weights."""
     marks = {name: mark for name, mark in spec.fingerprints.items() if name not in ("model", "encoder")}

@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from cinelora.distances import check_dimensions, checked_features, kernel_preset, polynomial_kernel
 
 Array = NDArray[np.float64]
+ROOT_LOSS = 1e-10  # relative, of a sum of singular values
 
 
 @dataclass(frozen=True)
@@ -69,22 +70,21 @@ def frechet_replicates(grams: Grams, x_counts: ArrayLike, y_counts: ArrayLike) -
     """`frechet_distance` of R resamples, (R,), from `linear_grams`; 0 or more.
 
     Centring and drawing act on the rows and columns of X Y^T alone, and tr((S R)^(1/2)) is the sum of the singular
-    values of what results, at most N x M. One row of counts for a set stands for all R (a set held fixed).
+    values of what results, at most N x M. One row of counts for a set stands for all R (a set held fixed). Within
+    1e-10 of that sum, where `_sum_of_roots` serves; else to rounding.
     ValueError: counts that are negative, of the wrong shape, or fewer than 2 clips in a resample.
     """
     a, b = _counts(grams, x_counts, y_counts)
     size_a, size_b = a.sum(1), b.sum(1)
     mean_a, mean_b = a / size_a[:, None], b / size_b[:, None]
-    rows, columns = mean_b @ grams.between.T, mean_a @ grams.between  # products of each clip with the other set's mean
-    means = (mean_a * rows).sum(1)
+    means = ((mean_a @ grams.between) * mean_b).sum(1)
     square_a = ((mean_a @ grams.within_x) * mean_a).sum(1)
     square_b = ((mean_b @ grams.within_y) * mean_b).sum(1)
     spread_a = (a @ np.diag(grams.within_x) - size_a * square_a) / (size_a - 1)
     spread_b = (b @ np.diag(grams.within_y) - size_b * square_b) / (size_b - 1)
     scale = np.sqrt((size_a - 1) * (size_b - 1))
-    cross = np.array([
-        _nuclear_norm(grams.between, a[r], b[r], rows[r], columns[r], means[r]) for r in range(len(a))
-    ])  # fmt: skip
+    clear = _sum_of_roots(_centred(grams.between, np.ones(a.shape[1]), np.ones(b.shape[1]))) is not None
+    cross = np.array([_nuclear_norm(_centred(grams.between, a[r], b[r]), clear) for r in range(len(a))])
     return np.maximum(0.0, square_a + square_b - 2.0 * means + spread_a + spread_b - 2.0 * cross / scale)
 
 
@@ -238,13 +238,37 @@ def _counts(grams: Grams, x_counts: ArrayLike, y_counts: ArrayLike) -> tuple[Arr
     return np.broadcast_to(a, (draws, n)), np.broadcast_to(b, (draws, m))
 
 
-def _nuclear_norm(between: Array, a: Array, b: Array, rows: Array, columns: Array, mean: float) -> float:
-    """Sum of the singular values of the centred products of drawn clips; a clip drawn c times weighs sqrt(c)."""
+def _centred(between: Array, a: Array, b: Array) -> Array:
+    """Products of drawn clips about the means of both draws; a clip drawn c times is one row that weighs sqrt(c)."""
     i, j = np.flatnonzero(a), np.flatnonzero(b)
-    drawn = between[np.ix_(i, j)] - rows[i][:, None] - (columns[j] - mean)
-    drawn *= np.sqrt(a[i])[:, None]
-    drawn *= np.sqrt(b[j])
-    return float(np.linalg.svd(drawn, compute_uv=False).sum())
+    a, b, drawn = a[i], b[j], between.take(i, axis=0).take(j, axis=1)
+    rows, columns = drawn @ b / b.sum(), a @ drawn / a.sum()
+    drawn -= rows[:, None]
+    drawn -= columns - a @ rows / a.sum()
+    drawn *= np.sqrt(a)[:, None]
+    drawn *= np.sqrt(b)
+    return drawn
+
+
+def _nuclear_norm(drawn: Array, clear: bool) -> float:
+    """Sum of the singular values; `clear`: their squares, in half the time, will mostly tell it."""
+    found = _sum_of_roots(drawn) if clear else None
+    return float(np.linalg.svd(drawn, compute_uv=False).sum()) if found is None else found
+
+
+def _sum_of_roots(drawn: Array) -> float | None:
+    """The same from the eigenvalues of the smaller square product; None where rounding may cost more than ROOT_LOSS.
+
+    Centring leaves one eigenvalue of 0, which is not counted. An error of one rounding of the largest in another
+    costs rounding / (2 root); found on 96 real clips 400 times smaller than so reckoned.
+    """
+    product = drawn @ drawn.T if len(drawn) <= drawn.shape[1] else drawn.T @ drawn
+    values = np.linalg.eigvalsh(product)
+    rounding, rest = np.finfo(np.float64).eps * values[-1], values[1:]
+    if (rest <= len(values) * rounding).any():
+        return None
+    roots = np.sqrt(rest)
+    return float(roots.sum()) if (rounding / 2 / roots).sum() <= ROOT_LOSS * roots.sum() else None
 
 
 def _weighted_mean(gram: Array, counts: Array, unbiased: bool) -> Array:

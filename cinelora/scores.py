@@ -53,13 +53,15 @@ def clip_scores(
     keep_first_frame: bool = False,
     frame_feats: Mapping[str, FrameFeatures] | None = None,
     distances: Mapping[str, Floats] | None = None,
+    others: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> list[ClipScore]:
     """Every per-clip score, clip by clip.
 
     `generated`, `truth`: uint8 (N, T, H, W, 3), T >= 2, H and W >= 11. `frame_feats` are those of frame nets, by net;
-    `distances` (N, T) of pair nets, by score name. `keep_first_frame` lets frame 0 count in all but consistency and
-    motion, which always see it, as anchor and as start. Units: dB for psnr, levels 0..255 for motion, 0..100 for
-    clip_sim, else 0..1 (ssim -1..1). ValueError: shapes, dtype or counts disagree, or a score is not finite.
+    `distances` (N, T) of pair nets and `others` (N,), worked out elsewhere, by score name. `keep_first_frame` lets
+    frame 0 count in all but consistency and motion, which always see it, as anchor and as start. Units: dB for psnr,
+    levels 0..255 for motion, 0..100 for clip_sim, else 0..1 (ssim -1..1). ValueError: shapes, dtype or counts
+    disagree, or a score is not finite.
     """
     _check_clips(generated, truth, clip_ids)
     first = _first_scored(keep_first_frame)
@@ -72,6 +74,7 @@ def clip_scores(
             values[f"{CLIP_SIM}[{net}]"] = 100.0 * image_similarity(feats.frames, feats.text, first)
     for name, per_frame in (distances or {}).items():
         values[name] = _mean(per_frame[:, first:].astype(np.float64))
+    values |= others or {}
     rows = [ClipScore(clip, name, float(each[i])) for i, clip in enumerate(clip_ids) for name, each in values.items()]
     _check_finite(rows)
     return rows
@@ -153,6 +156,12 @@ def write_features(path: Path, clip_ids: Sequence[str], features: Floats) -> Non
     ids = np.array(list(clip_ids), dtype=np.str_)
     with whole_file(path) as temporary, open(temporary, "wb") as stream:
         np.savez(stream, ids=ids, features=np.asarray(features, np.float32))
+
+
+def read_features(path: Path) -> tuple[list[str], Floats]:
+    """Clip ids and features (N, D) that `write_features` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return arrays["ids"].tolist(), np.asarray(arrays["features"], np.float32)
 
 
 def _first_scored(keep_first_frame: bool) -> int:

@@ -8,63 +8,102 @@ from __future__ import annotations
 
 import csv
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cinelora import dist, scores
 from cinelora.base import Base
-from cinelora.encode import Encodings
+from cinelora.config import TrialConfig
+from cinelora.encode import Encodings, true_frames
 from cinelora.generate import batches, generate
 from cinelora.job import Job
 from cinelora.layout import SampleFolder
+from cinelora.memorised import memorised
 from cinelora.nets import NETS
 from cinelora.nets.clip import text_features
 from cinelora.parts import load_part, save_part
-from cinelora.protocol import OF_REAL_CLIPS, family
+from cinelora.protocol import COLOURS, OF_FLOW, OF_REAL_CLIPS, family, flow_of
 from cinelora.records import whole_file
 from cinelora.scored import Scored
 from cinelora.scores import FrameFeatures
+from cinelora.smalldata import colour_histograms
 from cinelora.stopping import Stopped, StopSign
+from cinelora.temporal import PIXEL_SCORES, Footage, tdelta, temporal_flickering
 from cinelora.train import Report
 from cinelora.video import write_clips
 from cinelora.weights import CLIP_NETS, WEIGHTS
 from cinelora.windows import Window, WindowPlan
 
 
-def score_batch(base: Base, windows: list[Window], made: np.ndarray, truth: np.ndarray, first: bool) -> Scored:
-    """Features and clip scores of frames (N, F, H, W, 3) against the truth; `first`: frame 0 counts in features."""
-    start, ids = 0 if first else 1, [window.window_id for window in windows]
-    found: dict[str, list[np.ndarray]] = {}
+def score_batch(
+    base: Base, windows: list[Window], made: np.ndarray, truth: np.ndarray, first: bool, footage: Footage | None = None
+) -> Scored:
+    """Features and clip scores of frames (N, F, H, W, 3) against the truth; `first`: frame 0 counts in features.
+
+    `footage` are the same frames and truth with what optical flow is asked of; without it there are no flow scores.
+    """
+    ids, captions = [window.window_id for window in windows], [window.caption for window in windows]
+    per_frame, features = net_features(base, made, first)
     of_frames: dict[str, FrameFeatures] = {}
-    distances: dict[str, np.ndarray] = {}
+    others = {"temporal_flickering": temporal_flickering(Footage(made, fps=1.0))}  # no rate is asked for
+    for name, found in per_frame.items():
+        net = base.nets[name]
+        text = text_features(net, captions) if name in CLIP_NETS else None
+        of_frames[name] = FrameFeatures(found, NETS[name].extract(net, truth[:, :1])[:, 0], text)
+        others[f"tdelta[{name}]"] = tdelta(found)
+    if footage is not None:
+        others |= {f"{name}[{footage.flow}]": PIXEL_SCORES[name].compute(footage) for name in OF_FLOW}
+    pairs = [name for name in base.nets if WEIGHTS[name].kind == "pair"]
+    distances = {name: NETS[name].extract(base.nets[name], made, truth) for name in pairs}
+    rows = scores.clip_scores(made, truth, ids, first, of_frames, distances, others)
+    return Scored(ids, {name: list(found) for name, found in features.items()}, rows)
+
+
+def net_features(
+    base: Base, frames: np.ndarray, first: bool
+) -> tuple[dict[str, scores.Floats], dict[str, scores.Floats]]:
+    """Of frame nets all frames (N, F, D); of `feature_nets` the clips (N, D), for frame nets the mean over frames."""
+    start = 0 if first else 1
+    per_frame, of_clips = {}, {}
     for name, net in base.nets.items():
         facts, extract = WEIGHTS[name], NETS[name].extract
         if facts.kind == "video":
-            found[name] = list(extract(net, made[:, start:][:, : facts.most_frames]))
+            of_clips[name] = extract(net, frames[:, start:][:, : facts.most_frames])
         elif facts.kind == "frame":
-            per_frame = extract(net, made)
-            text = text_features(net, [window.caption for window in windows]) if name in CLIP_NETS else None
-            of_frames[name] = FrameFeatures(per_frame, extract(net, truth[:, :1])[:, 0], text)
-            found[name] = list(per_frame[:, start:].mean(axis=1))
-        else:
-            distances[name] = extract(net, made, truth)
-    return Scored(ids, found, scores.clip_scores(made, truth, ids, first, of_frames, distances))
+            per_frame[name] = extract(net, frames)
+            of_clips[name] = per_frame[name][:, start:].mean(axis=1)
+    colours = colour_histograms(frames[:, start:]).reshape(len(frames), -1)
+    return per_frame, of_clips | {COLOURS: colours.astype(np.float32)}
 
 
 def feature_nets(base: Base) -> list[str]:
-    """The nets whose features are kept: all but those that compare two clips."""
-    return [name for name in base.nets if WEIGHTS[name].kind != "pair"]
+    """The feature sets that are kept: of all nets but those that compare two clips, and the colours."""
+    return [*(name for name in base.nets if WEIGHTS[name].kind != "pair"), COLOURS]
+
+
+def _footage(
+    base: Base, config: TrialConfig, windows: list[Window], made: np.ndarray, truth: np.ndarray
+) -> Footage | None:
+    """None where no flow is asked for."""
+    if not (flow := flow_of(config.score)):
+        return None
+    return Footage(made, config.data.fps, truth, flow, base.true_pairs(config.data, windows, flow))
 
 
 def write_scored(folder: SampleFolder, scored: Scored) -> None:
-    for net, rows in scored.features.items():
-        scores.write_features(folder.features(net), scored.clip_ids, np.stack(rows))
+    _write_features(folder, scored)
     scores.write_clip_scores(folder.clip_scores, scored.rows)
 
 
+def _write_features(folder: SampleFolder, scored: Scored) -> None:
+    for net, rows in scored.features.items():
+        scores.write_features(folder.features(net), scored.clip_ids, np.stack(rows))
+
+
 def write_reference(job: Job, base: Base) -> None:
-    """The true held-out clips, their features and motion: what every trial is compared with."""
+    """The true held-out clips, their features and motion, and those of the training clips: what trials compare with."""
     config, folder = job.spec.config, job.reference
     total = Scored()
     windows = list(job.windows().heldout)
@@ -72,14 +111,30 @@ def write_reference(job: Job, base: Base) -> None:
     for chunk in batches(windows, config.sample.batch_size):
         truth = np.stack([base.truth(config.data, window) for window in chunk])
         write_clips([folder.sample(window.window_id) for window in chunk], truth, config.data.fps)
-        parts.append(score_batch(base, chunk, truth, truth, config.score.keep_first_frame))
+        footage = _footage(base, config, chunk, truth, truth)
+        parts.append(score_batch(base, chunk, truth, truth, config.score.keep_first_frame, footage))
     merged = total.merge(parts, [window.window_id for window in windows])
     merged.rows = [row for row in merged.rows if family(row.metric) in OF_REAL_CLIPS]
     with whole_file(folder.clips) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["clip_id", "shot", "caption"])
         writer.writerows((window.window_id, window.shot_id, window.caption) for window in windows)
-    write_scored(folder, merged)
+    _write_train_features(job, base)
+    _write_features(folder, merged)
+    scores.write_clip_scores(folder.clip_scores, merged.rows + memorised(folder, merged))
+
+
+def _write_train_features(job: Job, base: Base) -> None:
+    """Features of all training windows, in their order."""
+    config, windows = job.spec.config, list(job.windows().train)
+    found: dict[str, list[np.ndarray]] = {}
+    for chunk in batches(windows, config.sample.batch_size):
+        truth = np.stack([true_frames(Path(config.data.path), config.data, window) for window in chunk])
+        for name, features in net_features(base, truth, config.score.keep_first_frame)[1].items():
+            found.setdefault(name, []).extend(features)
+    for name, rows in found.items():
+        path = job.reference.train.features(name)
+        scores.write_features(path, [window.window_id for window in windows], np.stack(rows))
 
 
 def generate_and_score(
@@ -100,7 +155,9 @@ def generate_and_score(
     config, folder = job.spec.config, job.study.trial(job.spec.trial_id)
     windows, started, scoring = list(plan.heldout), time.perf_counter(), 0.0
     work = batches(windows, config.sample.batch_size)
-    kept = {index: part for index in range(len(work)) if (part := load_part(folder.part(index), adapter))}
+    nets = set(feature_nets(base))
+    parts = {index: load_part(folder.part(index), adapter) for index in range(len(work))}
+    kept = {index: part for index, part in parts.items() if part and set(part.features) == nets}
     kept = dist.gather_objects(kept)[0]  # one worker's view for all
     mine = Scored(features={name: [] for name in feature_nets(base)})
     for index in sorted(kept):
@@ -114,7 +171,8 @@ def generate_and_score(
     for index, chunk, made in generate(model, base.vae, base.folder, config, encodings, windows, todo, told):
         before = time.perf_counter()
         truth = np.stack([base.truth(config.data, window) for window in chunk])
-        part = score_batch(base, chunk, made, truth, config.score.keep_first_frame)
+        footage = _footage(base, config, chunk, made, truth)
+        part = score_batch(base, chunk, made, truth, config.score.keep_first_frame, footage)
         write_clips([folder.sample(window.window_id) for window in chunk], made, config.data.fps)
         save_part(folder.part(index), adapter, part)
         mine.add(part)

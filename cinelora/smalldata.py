@@ -7,12 +7,13 @@ pass them through `cinelora.distances.standardise` first, with the training clip
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from cinelora.protocol import RATIO_CAP
 
 Array = NDArray[np.float64]
 Frames = NDArray[np.uint8]
@@ -22,22 +23,6 @@ YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.4
 YCBCR_OFFSET = np.array([0.0, 128.0, 128.0])
 CHANNELS = ("y", "cb", "cr")
 LEVELS = 256
-
-FACTS: Mapping[str, Mapping[str, Any]] = {
-    "memorisation_ratio": {
-        "better": "higher",
-        "unit": "nearest training clip / nearest held-out clip",
-        "of_many": "median",
-        "own_clip": "the held-out clip that gave the first frame is left out",
-    },
-    "memorisation_share": {"better": "lower", "unit": "share of ratios below 1", "by_chance": "M / (M + K)"},
-    "diversity": {"better": "higher", "unit": "mean distance of pairs of seeds, feature units"},
-    "style_distance": {
-        "better": "lower",
-        "unit": "levels, 1-D Wasserstein distance of order 1",
-        "channels": "Y, Cb, Cr, full-range BT.601, whole levels",
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -54,9 +39,14 @@ class Memorisation:
         return float(np.median(self.ratios))
 
     @property
+    def nearer(self) -> Array:
+        """(N,) 1 where a ratio is below 1, 0.5 at exactly 1, else 0."""
+        return np.asarray((self.ratios < 1) + (self.ratios == 1) / 2, np.float64)
+
+    @property
     def share(self) -> float:
-        """Share of ratios below 1, 0..1; a ratio of exactly 1 counts half."""
-        return float(np.mean(self.ratios < 1) + np.mean(self.ratios == 1) / 2)
+        """Share of clips nearer to a training clip, 0..1."""
+        return float(self.nearer.mean())
 
 
 def memorisation(
@@ -69,9 +59,10 @@ def memorisation(
     training row over distance to the nearest remaining held-out row. The nearest of more clips is nearer, so where
     M and K differ 1 is not the neutral value: compare `share` with `by_chance`, M / (M + K), exact for a clip that
     depends on neither set if both are drawn alike; or compare a trained model with the base. A clip at distance 0
-    from both sets has ratio 1. (Related to the data-copying test of Meehan et al. 2020, arXiv 2004.05675, section 3,
-    which asks the same of training and held-out clips as seen from a made set.)
-    ValueError: shapes, `own` or numbers do not fit, or a made clip equals a held-out one that is not its own.
+    from both sets has ratio 1, from the held-out clips alone RATIO_CAP, and none has more. (Related to the
+    data-copying test of Meehan et al. 2020, arXiv 2004.05675, section 3, which asks the same of training and held-out
+    clips as seen from a made set.)
+    ValueError: shapes, `own` or numbers do not fit.
     """
     made, seen, unseen = (
         _features(rows, name) for rows, name in ((generated, "generated"), (train, "train"), (heldout, "heldout"))
@@ -86,10 +77,8 @@ def memorisation(
         to_heldout[np.arange(len(made)), _own_rows(own, len(made), len(unseen))] = np.inf
         remaining -= 1
     near, far = to_train.min(axis=1), to_heldout.min(axis=1)
-    equal = np.flatnonzero((far == 0) & (near > 0))
-    if len(equal):
-        raise ValueError(f"generated clip {equal[0]} equals a held-out clip: name it in `own`, or score made clips")
-    ratios = np.divide(near, far, out=np.ones_like(near), where=far > 0)
+    of_equals = np.where(near > 0, RATIO_CAP, 1.0)
+    ratios = np.minimum(np.divide(near, far, out=of_equals, where=far > 0), RATIO_CAP)
     return Memorisation(ratios, to_train.argmin(axis=1), len(seen) / (len(seen) + remaining))
 
 
@@ -102,8 +91,9 @@ def diversity(feats: ArrayLike) -> Array:
     values = np.asarray(feats, dtype=np.float64)
     if values.ndim != 3 or values.shape[1] < 2 or 0 in values.shape or not np.isfinite(values).all():
         raise ValueError(f"features {values.shape}: give finite (first frames, seeds, dimensions), 2 seeds or more")
-    first, second = np.triu_indices(values.shape[1], k=1)
-    return np.asarray([_distances(each, each)[first, second].mean() for each in values])
+    pairs = combinations(range(values.shape[1]), 2)
+    apart = [np.linalg.norm(values[:, i] - values[:, j], axis=1) for i, j in pairs]
+    return np.asarray(np.mean(apart, axis=0), dtype=np.float64)
 
 
 def colour_histograms(frames: Frames) -> Array:

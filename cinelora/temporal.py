@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cinelora.protocol import PARAMETERS
 from cinelora.scores import consistency, image_similarity
 
 Frames = NDArray[np.uint8]
@@ -66,6 +67,7 @@ class Footage:
     fps: float
     truth: Frames | None = None
     flow: str = FLOW
+    known_true_pairs: PairStats | None = None  # of `truth`, where they were worked out before
 
     def __post_init__(self) -> None:
         for name, frames in (("frames", self.frames), ("truth", self.truth)):
@@ -86,7 +88,7 @@ class Footage:
     def true_pairs(self) -> PairStats:
         if self.truth is None:
             raise ValueError("this score compares with the true clips: give truth")
-        return pair_stats(self.truth, FLOWS[self.flow])
+        return self.known_true_pairs or pair_stats(self.truth, FLOWS[self.flow])
 
 
 def pair_stats(frames: Frames, flow: Callable[[Frames, Frames], Plane]) -> PairStats:
@@ -175,25 +177,22 @@ class FeatureScore:
     needs_image: bool = False
 
 
-_WARP = {
-    "unit": "levels 0..255, mean absolute difference",
-    "warp": "frame t - 1 to t, bilinear",
-    "validity": "inside the picture and |forward + backward|^2 < 0.01 (|forward|^2 + |backward|^2) + 0.5",
-    "no_valid_pixel": "plain frame difference",
-}
-_DYNAMIC = {"unit": "0 or 1", "looked_at_fps": 8, "pair": "top 5 % > 6 px x side / 256", "clip": "4 per 16 frames"}
 PIXEL_SCORES: dict[str, PixelScore] = {
-    "temporal_flickering": PixelScore(temporal_flickering, "higher", {"unit": "0..1"}, uses_flow=False),
-    "motion": PixelScore(motion, "none", {"unit": "pixels per frame, mean flow length"}),
-    "warp_error": PixelScore(warp_error, "lower", _WARP),
-    "warp_excess": PixelScore(warp_excess, "lower", {**_WARP, "minus": "the true clip's"}, needs_truth=True),
-    "followed": PixelScore(followed, "none", {"unit": "share of pixels 0..1", "validity": _WARP["validity"]}),
-    "dynamic_degree": PixelScore(dynamic_degree, "none", _DYNAMIC),
+    "temporal_flickering": PixelScore(
+        temporal_flickering, "higher", PARAMETERS["temporal_flickering"], uses_flow=False
+    ),
+    "motion": PixelScore(motion, "none", PARAMETERS[f"motion[{FLOW}]"]),
+    "warp_error": PixelScore(warp_error, "lower", PARAMETERS["warp_error"]),
+    "warp_excess": PixelScore(warp_excess, "lower", PARAMETERS["warp_excess"], needs_truth=True),
+    "followed": PixelScore(
+        followed, "none", {"unit": "share of pixels 0..1", "validity": PARAMETERS["warp_error"]["validity"]}
+    ),
+    "dynamic_degree": PixelScore(dynamic_degree, "none", PARAMETERS["dynamic_degree"]),
 }
 FEATURE_SCORES: dict[str, FeatureScore] = {
     "consistency": FeatureScore(consistency, "higher", {"unit": "0..1", "negative_cosines": 0}),
     "image_similarity": FeatureScore(image_similarity, "higher", {"unit": "0..1", "first_frame": "dropped"}, True),
-    "tdelta": FeatureScore(tdelta, "none", {"unit": "length in feature space per frame"}),
+    "tdelta": FeatureScore(tdelta, "none", PARAMETERS["tdelta"]),
 }
 
 

@@ -1,37 +1,95 @@
 """Weights & Biases as a mirror of the ledger, never its owner: broken or absent, the trial goes on.
 
-In: a TrialSpec and numbers by step. Out: one run per trial, id = trial id, group = study, flat config keys.
+In: a TrialSpec and numbers by step. Out: one run per trial and study, group = study, flat config keys.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cinelora.config import Method
+from cinelora.config import Method, Scaling, TrialConfig
 from cinelora.records import TrialResult, TrialSpec
 from cinelora.studyconfig import TrackingConfig, Wandb
 
+TRAIN, SCORE, COST, CLIP = "train/", "score/", "cost/", "clip/"  # what a run's keys begin with
+
+
+def score_key(metric: str) -> str:
+    """kvd[tnv2] -> score/kvd_tnv2: W&B cannot sort or plot by a name with brackets."""
+    return SCORE + re.sub(r"\W+", "_", metric).strip("_")
+
+
+def row_name(config: TrialConfig) -> str:
+    """The line of the rank table that a trial belongs to: base, rank 8, full, or an arm such as `frozen, rank 8`."""
+    rank = f"rank {config.lora.rank}" if config.method is Method.lora else ""
+    name = config.arm or ("" if rank else config.method.value)
+    return ", ".join(part for part in (name, rank) if part)
+
 
 def flat_config(spec: TrialSpec) -> dict[str, Any]:
-    """Config keys that dashboards group by."""
+    """Config keys that dashboards group by. Only an adapter has a rank, an alpha and targets."""
     config = spec.config
-    base = config.method is Method.base
+    base, adapter = config.method is Method.base, config.method is Method.lora
     return {
         "trial_id": spec.trial_id,
+        "row": row_name(config),
         "method": config.method.value,
-        "rank": 0 if base else config.lora.rank,
-        "alpha": 0.0 if base else config.lora.effective_alpha,
-        "scaling": config.lora.scaling.value,
-        "targets": config.lora.targets.value,
+        "arm": config.arm,
+        "rank": config.lora.rank if adapter else 0,
+        "alpha": config.lora.effective_alpha if adapter else 0.0,
+        "scaling": config.lora.scaling.value if adapter else "none",
+        "targets": config.lora.targets.value if adapter else "none",
         "seed": config.seed,
-        "learning_rate": config.train.learning_rate,
+        "learning_rate": 0.0 if base else config.train.learning_rate,
         "steps": 0 if base else config.train.steps,
         "model": config.model.name,
     }
+
+
+def run_name(spec: TrialSpec) -> str:
+    """What a person reads in a list of runs: r8-cross-s0-4d980d, r8-rslora16-block-s0-..., full-s0-..., base-..."""
+    config, lora = spec.config, spec.config.lora
+    parts = [config.arm, config.method.value]
+    if config.method is Method.lora:
+        rule = "" if lora.scaling is Scaling.alpha_equals_rank else f"{lora.scaling.value}{lora.alpha:g}"
+        parts = [config.arm, f"r{lora.rank}", rule, lora.targets.value]
+    seed = "" if config.method is Method.base else f"s{config.seed}"
+    return "-".join(part for part in (*parts, seed, spec.trial_id[:6]) if part)
+
+
+def run_id(trial_id: str, study: str) -> str:
+    """One run per trial and study: two studies may hold the same trial. The trial's id stands before the first dash."""
+    return f"{trial_id}-{re.sub(r'[^A-Za-z0-9_-]+', '-', study)}"[:64]
+
+
+def labels(spec: TrialSpec, study: str) -> dict[str, Any]:
+    """What W&B finds, groups and filters runs by; named as `wandb.init` names it."""
+    return {
+        "name": run_name(spec),
+        "group": study,
+        "job_type": spec.config.method.value,
+        "tags": [study[:64], row_name(spec.config)[:64]],
+        "config": {**flat_config(spec), "study": study},
+    }
+
+
+def result_summary(result: TrialResult) -> dict[str, float]:
+    """A run's last word: the loss, and what the trial cost (seconds, GiB, MB). None is left out."""
+    found = {
+        "heldout_loss": result.heldout_loss,
+        "trainable_parameters": result.trainable_parameters,
+        f"{COST}seconds": sum(result.seconds.values()),
+        f"{COST}seconds_per_step": result.seconds_per_step,
+        f"{COST}peak_memory_gib": result.peak_memory_gib,
+        f"{COST}adapter_megabytes": result.adapter_bytes / 1e6,
+        f"{COST}restarts": result.restarts,
+    }
+    return {key: value for key, value in found.items() if value is not None}
 
 
 class Tracker:
@@ -49,11 +107,8 @@ class Tracker:
         folder.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
             project=tracking.project,
-            id=spec.trial_id,
-            name=f"r{flat_config(spec)['rank']}-s{spec.config.seed}-{spec.trial_id[:6]}",
-            group=study,
-            job_type=spec.config.method.value,
-            config={**flat_config(spec), "study": study},
+            id=run_id(spec.trial_id, study),
+            **labels(spec, study),
             dir=str(folder.parent),
             mode="online" if tracking.wandb is Wandb.online else "offline",
             resume="allow",
@@ -69,7 +124,7 @@ class Tracker:
 
     def log(self, values: dict[str, float | None], step: int) -> None:
         """Numbers of one optimiser step; None is left out."""
-        known = {f"train/{key}": value for key, value in values.items() if value is not None}
+        known = {TRAIN + key: value for key, value in values.items() if value is not None}
         if self._run is not None and known:
             self._guard(lambda: self._run.log(known, step=step))
 
@@ -78,12 +133,12 @@ class Tracker:
         values: dict[str, list[float]] = {}
         for _, metric, value in rows:
             values.setdefault(metric, []).append(value)
-        means = {f"score/{metric}": sum(found) / len(found) for metric, found in values.items()}
+        means = {score_key(metric): sum(found) / len(found) for metric, found in values.items()}
 
         def upload() -> None:
             import wandb
 
-            clips = {f"clip/{path.stem}": wandb.Video(str(path), format="mp4") for path in videos}
+            clips = {CLIP + path.stem: wandb.Video(str(path), format="mp4") for path in videos}
             self._run.log({**means, **clips})
 
         if self._run is not None:
@@ -94,7 +149,6 @@ class Tracker:
         if self._run is None:
             return
         if result is not None:
-            summary = {"heldout_loss": result.heldout_loss, "trainable_parameters": result.trainable_parameters}
-            self._guard(lambda: self._run.summary.update(summary))
+            self._guard(lambda: self._run.summary.update(result_summary(result)))
         if self._run is not None:
             self._guard(lambda: self._run.finish(exit_code=0 if result is not None else 1))

@@ -28,6 +28,7 @@ from cinelora.encode import Encodings
 from cinelora.heldout import window_losses
 from cinelora.job import Job
 from cinelora.layout import StudyFolder
+from cinelora.memorised import memorised
 from cinelora.parts import drop_parts
 from cinelora.records import TrialResult, TrialSpec, read_json, trial_from_dict, write_json
 from cinelora.scores import ClipScore
@@ -36,6 +37,7 @@ from cinelora.stopping import StopSign
 from cinelora.studyconfig import TrackingConfig
 from cinelora.tracking import Tracker
 from cinelora.train import Report, Trained, train
+from cinelora.weightnorms import write_weight_norms
 from cinelora.windows import WindowPlan
 
 HELDOUT_LOSS = "heldout_loss"  # a clip score like any other, so it is compared in pairs
@@ -98,6 +100,8 @@ def run_trial(job: Job, base: Base, report: Report, clock: Callable[[], float] =
     tracker = Tracker(spec, job.tracking, job.study_name, job.study.wandb, active=dist.rank() == 0)
     result, trained, stop = None, None, StopSign(job.study.stop)
     try:
+        if dist.rank() == 0:
+            write_weight_norms(job.study.weight_norms(spec.fingerprints["model"]), base.transformer)
         model, trained = _open_model(job, base, plan, encodings, report, tracker, stop)
         seconds = {"train": trained.seconds if trained else 0.0}
         begun = clock()
@@ -110,6 +114,7 @@ def run_trial(job: Job, base: Base, report: Report, clock: Callable[[], float] =
         )
         scored = mine.merge(dist.gather_objects(mine), order)
         scored.rows += [ClipScore(name, HELDOUT_LOSS, loss) for name, loss in zip(order, losses, strict=True)]
+        scored.rows += memorised(job.reference, scored)
         result = describe(job, trained, (losses, other), digest, len(scored.clip_ids), seconds)
         if dist.rank() == 0:
             is_lora = spec.config.method is Method.lora

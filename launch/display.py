@@ -38,7 +38,7 @@ def axes(spec: TrialSpec) -> str:
     """The settings of a trial that a sweep usually varies."""
     config = spec.config
     if config.method is Method.base:
-        return "base model, no adapter"
+        return f"base model, no adapter {config.arm}".rstrip()
     if config.method is Method.full:
         return f"full fine-tune, lr {config.train.learning_rate:g}, seed {config.seed} {config.arm}".rstrip()
     lora = config.lora

@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "hydra_plugins": {"launch.launcher"},
     "analysis": {
         "analysis", "sweeps", "cinelora.config", "cinelora.records", "cinelora.layout", "cinelora.errors",
-        "cinelora.distances", "cinelora.weights", "cinelora.protocol",
+        "cinelora.distances", "cinelora.extrapolation", "cinelora.resampling", "cinelora.smalldata", "cinelora.weights",
+        "cinelora.protocol", "cinelora.lowrank",
     },
 }  # fmt: skip
 FORBIDDEN = {

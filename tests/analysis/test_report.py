@@ -17,14 +17,18 @@ from analysis.report import main
 from analysis.scores import trial_scores
 from tests.analysis.paper_study import Builder
 
-FIGURES = ("quality_vs_rank", "differences", "learning_curves", "contact_sheet")
+FIGURES = ("quality_vs_rank", "differences", "learning_curves", "contact_sheet", "pareto", "per_clip")
 FILES = {
     *(
         "rank_table.csv",
         "rank_table.md",
         "rank_table.tex",
+        "further_scores.md",
         "differences.csv",
         "spectra.csv",
+        "tests.csv",
+        "noise_floor.csv",
+        "fvd_vs_n.csv",
         "scores.csv",
         "summary.md",
         "index.html",

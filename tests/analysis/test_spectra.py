@@ -10,9 +10,13 @@ from safetensors.numpy import save_file
 
 from analysis.estimates import estimate
 from analysis.load import load_study
+from analysis.rankfigures import kind_style, pairs, spectra_figure
 from analysis.scores import trial_scores
-from analysis.spectra import ADAPTER_FILE, read_spectra, spectra_csv, update_spectrum
+from analysis.spectra import read_spectra, spectra_csv, study_spectra, update_spectrum
 from cinelora.errors import UserError
+from cinelora.layout import StudyFolder
+from cinelora.lowrank import ADAPTER_FILE
+from cinelora.records import write_json
 from tests.analysis.paper_study import Builder
 
 A = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
@@ -52,10 +56,45 @@ def test_files_and_rows(builder: Builder, tmp_path: Path) -> None:
     root = builder.build()
     write(root / "trials" / "r4s0" / "adapter" / ADAPTER_FILE, lora_A=A, lora_B=B)
     study = load_study(root)
-    lines = spectra_csv(study, estimate(study, trial_scores(study))).splitlines()
+    estimates = estimate(study, trial_scores(study))
+    lines = spectra_csv(estimates, study_spectra(study, estimates)).splitlines()
     assert [line.split(",")[:4] for line in lines[1:]] == [
         ["rank 4", "", "4", "all"],
         ["rank 4", "", "4", "attn2.to_q"],
     ]
+    assert all(line.endswith(",5,") for line in lines[1:])  # the update's norm; nothing recorded of the weight's
+    write_json(StudyFolder(root).weight_norms("aa"), {"blocks.0.attn2.to_q": 20.0})
+    lines = spectra_csv(estimates, study_spectra(study, estimates)).splitlines()
+    assert all(line.endswith(",5,0.25") for line in lines[1:])
     with pytest.raises(UserError, match="not a whole adapter"):
         read_spectra(write(tmp_path / "half.safetensors", lora_A=A), 1.0)
+
+
+def test_the_figure_has_a_line_for_each_kind_and_the_diagonal(builder: Builder) -> None:
+    root = builder.build()
+    study = load_study(root)
+    estimates = estimate(study, trial_scores(study))
+    assert spectra_figure(estimates, study_spectra(study, estimates)) is None
+    for trial, rank in (("r4s0", 4), ("r8s1", 8)):
+        write(root / "trials" / trial / "adapter" / ADAPTER_FILE, lora_A=np.eye(rank), lora_B=np.eye(rank))
+    figure = spectra_figure(estimates, study_spectra(study, estimates))
+    assert figure is not None
+    left, right = figure.axes
+    assert [list(line.get_ydata()) for line in left.lines] == [[1.0] * 4, [1.0] * 8]
+    assert [list(map(float, line.get_ydata())) for line in right.lines] == [pytest.approx([4, 8])] * 2
+
+
+def test_kinds_of_layers_look_different() -> None:
+    attention = [f"attn{block}.{name}" for block in (1, 2) for name in ("to_q", "to_k", "to_v", "to_out.0")]
+    kinds = [*attention, "attn2.add_k_proj", "attn2.add_v_proj", "ffn.net.0.proj", "ffn.net.2"]
+    assert len({tuple(sorted(kind_style(kind).items())) for kind in kinds}) == len(kinds) == 12
+
+
+def test_pairs_fill_a_column_then_the_page() -> None:
+    assert [(len(pairs(count)[1]), len(pairs(count)[0].axes)) for count in (1, 2, 3, 6)] == [
+        (1, 2),
+        (2, 4),
+        (3, 6),
+        (6, 12),
+    ]
+    assert pairs(2)[0].get_figwidth() < 3.5 < pairs(3)[0].get_figwidth()

@@ -58,12 +58,12 @@ def test_equal_numbers_share_the_bold(study: Path) -> None:
 def test_untrained_base_has_a_banner_and_no_bold(builder: Builder) -> None:
     table = table_of(builder.build(trained=False))
     assert "**untrained base: plumbing only**" in markdown(table) and "untrained base" in latex(table)
-    assert not any(cell.best for column in table.columns for cell in column.cells)
+    assert not any(cell.mark.best for column in table.columns for cell in column.cells)
 
 
 def test_a_row_alone_has_no_best(builder: Builder) -> None:
     table = table_of(builder.build(only=("r4s0",)))
-    assert not any(cell.best for column in table.columns for cell in column.cells)
+    assert not any(cell.mark.best for column in table.columns for cell in column.cells)
 
 
 def test_captions_tell_the_protocol(study: Path) -> None:

@@ -47,6 +47,16 @@ def test_frechet_replicates_are_distances_of_the_drawn_rows(plan: Callable[..., 
     np.testing.assert_allclose(frechet_replicates(linear_grams(x, y), a, b), expected, rtol=1e-11)
 
 
+@pytest.mark.parametrize("smallest", [1e-1, 1e-5])
+def test_eigenvalues_give_way_where_squares_lose_digits(smallest: float) -> None:
+    x, y = _sets(12, 17, 14)
+    scale = np.geomspace(1, smallest, 14)
+    grams = linear_grams(x * scale, y * scale)
+    a, b = half_samples(12, 6, np.random.default_rng(1)), np.ones((1, 17))
+    expected = [frechet_distance(_drawn(x, each) * scale, y * scale) for each in a]
+    np.testing.assert_allclose(frechet_replicates(grams, a, b), expected, rtol=1e-9)
+
+
 def test_frechet_replicates_leave_one_out_and_hold_a_set_fixed() -> None:
     x, y = _sets(7, 9, 20)
     expected = [frechet_distance(np.delete(x, i, axis=0), y) for i in range(7)]

@@ -10,8 +10,11 @@ import pytest
 
 from cinelora import scoring
 from cinelora.base import Base
+from cinelora.clipmeasure import CLIP_VALUES, Batch
+from cinelora.config import DataConfig
 from cinelora.nets import NETS, Net
-from cinelora.protocol import directions
+from cinelora.protocol import OF_FLOW, directions
+from cinelora.temporal import FLOWS, Footage, pair_stats
 from cinelora.weights import WEIGHTS
 from cinelora.windows import Window
 
@@ -50,11 +53,13 @@ def _base(*names: str) -> Base:
 def test_every_configured_net_gives_its_features_and_scores(nets: None) -> None:
     base = _base(*WEIGHTS)
     found = scoring.score_batch(base, WINDOWS, _clips(33), _clips(33), first=False)
-    assert list(found.features) == scoring.feature_nets(base) == [name for name in WEIGHTS if name != "lpips"]
+    kept = [name for name in WEIGHTS if name != "lpips"] + ["ycbcr"]
+    assert list(found.features) == scoring.feature_nets(base) == kept
     assert found.features["i3d"][1].tolist() == [11.0, 42.0]  # frames 1 to 32
     assert found.features["vjepa"][1].tolist() == [11.0, 26.0]  # the first 16 of those: it sees no more
     assert found.features["dino"][1].tolist() == [10 + np.arange(1, 33).mean(), 1.0]
-    clip_metrics = {name for name in directions(WEIGHTS) if not name.startswith(("fvd", "kvd", "jedi"))}
+    of_sets = ("fvd", "kvd", "jedi", "style_distance", "diversity", "memorisation")
+    clip_metrics = {name for name in directions(WEIGHTS) if not name.startswith(of_sets)}
     assert {row.metric for row in found.rows} == clip_metrics
     assert {row.clip_id for row in found.rows} == {"a", "b"}
 
@@ -76,4 +81,34 @@ def test_only_what_a_true_clip_can_be_asked_is_kept_of_the_reference(nets: None)
     base = _base("mnv2", "clip_b32", "lpips")
     rows = scoring.score_batch(base, WINDOWS, _clips(3), _clips(3), first=False).rows
     kept = {row.metric for row in rows if scoring.family(row.metric) in scoring.OF_REAL_CLIPS}
-    assert kept == {"consistency[mnv2]", "consistency[clip_b32]", "clip_sim[clip_b32]", "motion[absdiff]"}
+    of_nets = {f"{name}[{net}]" for name in ("consistency", "tdelta") for net in ("mnv2", "clip_b32")}
+    assert kept == of_nets | {"clip_sim[clip_b32]", "motion[absdiff]", "temporal_flickering"}
+
+
+def test_flow_scores_are_those_of_the_command(nets: None) -> None:
+    random = np.random.default_rng(0)
+    made, true = (random.integers(0, 256, (2, 3, 16, 16, 3), dtype=np.uint8) for _ in range(2))
+    known = pair_stats(true, FLOWS["dis"])
+    batch = Batch(made, true, 1, 16.0, {})
+    found = scoring.score_batch(_base(), WINDOWS, made, true, False, Footage(made, 16.0, true, "dis", known))
+    values = {(row.clip_id, row.metric): row.value for row in found.rows}
+    for name in (*OF_FLOW, "temporal_flickering"):
+        expected = CLIP_VALUES[name](batch, "dis")
+        full = name if name == "temporal_flickering" else f"{name}[dis]"
+        assert [values[clip, full] for clip in ("a", "b")] == expected.tolist(), name
+    assert "motion[dis]" not in {row.metric for row in scoring.score_batch(_base(), WINDOWS, made, true, False).rows}
+
+
+def test_true_flow_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = np.random.default_rng(1).integers(0, 256, (2, 3, 16, 16, 3), dtype=np.uint8)
+    base, asked = _base(), []
+
+    def truth(data: DataConfig, window: Window) -> np.ndarray:
+        asked.append(window.window_id)
+        return frames["ab".index(window.window_id)]
+
+    monkeypatch.setattr(base, "truth", truth)
+    both = base.true_pairs(DataConfig(), WINDOWS, "dis")
+    again = base.true_pairs(DataConfig(), WINDOWS[1:], "dis")
+    assert asked == ["a", "b"] and np.array_equal(both.error[1:], again.error)
+    assert np.array_equal(both.error, pair_stats(frames, FLOWS["dis"]).error)

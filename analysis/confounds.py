@@ -1,0 +1,60 @@
+"""What else than the rank a number may come from: too few clips, mere noise, a training cut short, what it cost.
+
+In: `Study`, `Estimates`. Out: `Confounds`; the figures, CSV files and sentence made of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from analysis import noise, setsizes
+from analysis.differences import Difference
+from analysis.estimates import Estimates
+from analysis.figure_clips import clips_figure
+from analysis.figure_cost import pareto_figure
+from analysis.figure_floor import floor_figure
+from analysis.figure_sizes import sizes_figure
+from analysis.load import Study
+from analysis.ranktests import RankTests
+
+
+@dataclass(frozen=True)
+class Confounds:
+    sizes: tuple[setsizes.SizeCurve, ...]
+    halves: tuple[noise.Halves, ...]
+    redraws: tuple[noise.Redraw, ...]
+
+
+def confounds(study: Study, estimates: Estimates) -> Confounds:
+    return Confounds(
+        setsizes.set_sizes(study, estimates), noise.halves(study, estimates), noise.redraws(study, estimates)
+    )
+
+
+def drawings(
+    study: Study, estimates: Estimates, found: Sequence[Difference], tests: Sequence[RankTests], seen: Confounds
+) -> dict[str, Figure | None]:
+    """Name of a file -> its figure, None where it cannot be drawn."""
+    return {
+        "pareto": pareto_figure(study, estimates, found),
+        "per_clip": clips_figure(study, estimates),
+        "noise_floor": floor_figure(estimates, seen.halves, seen.redraws, tests),
+        "fvd_vs_n": sizes_figure(seen.sizes),
+    }
+
+
+def tables(seen: Confounds) -> dict[str, str]:
+    """Name of a file -> CSV."""
+    return {
+        "noise_floor.csv": noise.as_csv(seen.halves, seen.redraws),
+        "fvd_vs_n.csv": setsizes.as_csv(seen.sizes),
+    }
+
+
+def sentence(seen: Confounds, tests: Sequence[RankTests]) -> tuple[str, ...]:
+    """What the noise alone does, for the notes; () where nothing was computed."""
+    told = noise.sentence(seen.halves, seen.redraws, tests)
+    return (told,) if told else ()

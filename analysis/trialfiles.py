@@ -1,0 +1,167 @@
+"""The files of one trial, or of the true clips -> features, clip scores, loss curve.
+
+In: a `SampleFolder`. Out: `Features`, `ClipScores`, a DataFrame. Reads only. Features stay on disk until they are
+asked for: those of a large study do not fit in memory. Bad input raises UserError, one line.
+N clips, D features.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cinelora.errors import UserError
+from cinelora.layout import SampleFolder
+from cinelora.protocol import COLOURS
+from cinelora.records import read_json
+from cinelora.weights import WEIGHTS
+
+FEATURE_SETS = (*(name for name, net in WEIGHTS.items() if net.kind == "video"), COLOURS)  # that set scores rest on
+CURVE_COLUMNS = ("step", "loss", "heldout_loss")
+Array = NDArray[np.float64]
+Clips = tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Features of N clips, sorted by clip id."""
+
+    ids: Clips
+    read: Callable[[], Array]  # of `values`
+
+    @property
+    def values(self) -> Array:
+        """float64 (N, D), read anew each time."""
+        return self.read()
+
+    def of(self, clips: Clips) -> Array:
+        """The rows of `clips` in that order, (len(clips), D)."""
+        return self.values[_rows(self.ids, clips)]
+
+
+@dataclass(frozen=True, eq=False)
+class ClipValues(Mapping[str, float]):
+    """One score of N clips, clip id -> value, sorted by clip id; `numbers` float64 (N,)."""
+
+    ids: Clips
+    numbers: Array
+
+    def of(self, clips: Clips) -> Array:
+        """The values of `clips` in that order."""
+        return self.numbers[_rows(self.ids, clips)]
+
+    def __getitem__(self, clip: str) -> float:
+        row = bisect_left(self.ids, clip)
+        if row == len(self.ids) or self.ids[row] != clip:
+            raise KeyError(clip)
+        return float(self.numbers[row])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+ClipScores = Mapping[str, ClipValues]  # by metric
+
+
+def read_features(place: SampleFolder) -> dict[str, Features]:
+    """The feature sets that are there, by name."""
+    paths = {name: place.features(name) for name in FEATURE_SETS}
+    return {name: _features(path) for name, path in paths.items() if path.exists()}
+
+
+def read_clip_scores(path: Path) -> ClipScores:
+    """By metric, in the order of the file."""
+    table = read_table(path, {"clip_id": str, "metric": str, "value": float})
+    try:
+        layout = _layout(tuple(table["clip_id"].tolist()), tuple(table["metric"].tolist()))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    numbers = table["value"].to_numpy(np.float64)
+    return {metric: ClipValues(ids, numbers[rows]) for metric, (ids, rows) in layout.items()}
+
+
+def read_curve(path: Path) -> pd.DataFrame:
+    """Losses by optimiser step, CURVE_COLUMNS; a step repeated after a resume counts once, as it was run last."""
+    if not path.exists():
+        return pd.DataFrame(columns=list(CURVE_COLUMNS))
+    table = read_table(path, {"step": int, "loss": float, "heldout_loss": float})[list(CURVE_COLUMNS)]
+    return table.drop_duplicates("step", keep="last").sort_values("step", ignore_index=True)
+
+
+def read_table(path: Path, types: Mapping[str, type]) -> pd.DataFrame:
+    """A CSV file with these columns; an empty number is NaN, an empty text stays empty."""
+    if not path.exists():
+        raise UserError(f"{path}: missing, although the study has results; restore it or run the study again")
+    blank = {name: ["", "nan"] for name, type_ in types.items() if type_ is float}
+    try:
+        table = pd.read_csv(path, dtype=dict(types), keep_default_na=False, na_values=blank)
+    except ValueError as error:  # of pandas' parser too
+        raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
+    absent = [name for name in types if name not in table]
+    if absent:
+        raise UserError(f"{path}: has no column {absent[0]}")
+    return table
+
+
+def json_of(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})") from error
+
+
+def _features(path: Path) -> Features:
+    with np.load(path, allow_pickle=False) as arrays:
+        ids = tuple(arrays["ids"].tolist())
+    ranking = tuple(sorted(range(len(ids)), key=ids.__getitem__))
+    return Features(_shared(tuple(ids[row] for row in ranking)), partial(_feature_values, path, _shared(ranking)))
+
+
+def _feature_values(path: Path, ranking: tuple[int, ...]) -> Array:
+    with np.load(path, allow_pickle=False) as arrays:
+        ids, values = arrays["ids"].tolist(), np.asarray(arrays["features"], dtype=np.float64)
+    if values.ndim != 2 or len(values) != len(ids) or len(set(ids)) != len(ids):
+        raise UserError(f"{path}: {len(ids)} ids ({len(set(ids))} different) for features of shape {values.shape}")
+    return values[list(ranking)]
+
+
+# Trials of a study have the same clips: their ids, and what follows from them, are kept once.
+
+
+@lru_cache(maxsize=256)
+def _shared(ids: tuple[Any, ...]) -> Any:
+    return ids
+
+
+@lru_cache(maxsize=256)
+def _rows(ids: Clips, clips: Clips) -> NDArray[np.intp]:
+    """Where each of `clips` stands in `ids`."""
+    position = {clip: row for row, clip in enumerate(ids)}
+    return np.array([position[clip] for clip in clips], dtype=np.intp)
+
+
+@lru_cache(maxsize=256)
+def _layout(clips: Clips, metrics: tuple[str, ...]) -> dict[str, tuple[Clips, NDArray[np.intp]]]:
+    """Metric -> its clips, sorted, and their rows in the file. ValueError: a clip has a metric twice."""
+    found: dict[str, dict[str, int]] = {}
+    for row, (clip, metric) in enumerate(zip(clips, metrics, strict=True)):
+        of_metric = found.setdefault(metric, {})
+        if clip in of_metric:
+            raise ValueError(f"{metric} of {clip} occurs twice")
+        of_metric[clip] = row
+    ids = {metric: _shared(tuple(sorted(rows))) for metric, rows in found.items()}
+    return {
+        metric: (ids[metric], np.array([rows[clip] for clip in ids[metric]], dtype=np.intp))
+        for metric, rows in found.items()
+    }

@@ -1,0 +1,234 @@
+"""Simulated studies with planted effects: records as a finished study folder gives them, without the folder.
+
+In: a `Kind` (what is true of the ranks) and a random generator. Out: `analysis.load.Study`, held in memory, and the
+true values behind it. Two scores are planted: `heldout_loss`, a number a clip, and `kvd[tnv2]`, through Gaussian
+features whose distance has a closed form. All sizes are those of study `quick` (docs/results.md: 96 clips, 3 seeds).
+R ranks, S seeds, N clips, D features; z: standard normal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.linalg import hadamard
+
+from analysis.load import Reference, Study, Trial
+from analysis.trialfiles import CURVE_COLUMNS, ClipValues, Features
+from cinelora.config import LoraConfig, Method, TrialConfig
+from cinelora.layout import StudyFolder
+from cinelora.records import TrialResult, TrialSpec, reference_key
+
+Array = NDArray[np.float64]
+RANKS = (4, 8, 16, 32, 64, 128)
+CLIPS = tuple(f"c{index:02d}" for index in range(96))
+WITHIN_SHOT = 0.5  # correlation of clips of one shot; assumed, since the clips of `quick` are of 96 shots
+FAR = 3.3  # standard deviations; beyond it a distance could fall below that of no shift
+LOSS, KVD = "heldout_loss", "kvd[tnv2]"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Standard deviations of one score: of clips, and what a training seed adds to all ranks and to one."""
+
+    base_clip: float
+    clip: float  # how much a clip gains, whatever the rank
+    rank_clip: float
+    seed_clip: float
+    rest: float
+    seed: float  # the same for every rank of a seed
+    rank_seed: float
+
+
+@dataclass(frozen=True)
+class Plant:
+    """A score of the base and the gain that a share of 1 stands for."""
+
+    base: float
+    gain: float
+    spread: Spread
+
+
+# Variance components of `quick` (ranks 1 to 16 x seeds x clips), as standard deviations. Its loss shows no common
+# seed effect (the estimate is below zero); one of the size of `rank_seed` is planted all the same.
+QUICK_LOSS = Plant(0.517, 0.19, Spread(0.205, 0.110, 0.0070, 0.0059, 0.0078, seed=0.0023, rank_seed=0.0023))
+# Clips enter a distance through their features (`_noise`), so that only the seeds' spreads are used here.
+QUICK_KVD = Plant(2.75, 1.9, Spread(0, 0, 0, 0, 0, seed=0.207, rank_seed=0.065))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """`shares[rank]` of the gain over the base that a rank truly has, of both scores alike."""
+
+    name: str
+    shares: tuple[float, ...]
+    clips_per_shot: int = 1
+    seeds: int = 3
+    loss: Plant = QUICK_LOSS
+    kvd: Plant = QUICK_KVD
+
+    def difference(self, score: str, rank: int) -> float:
+        """What is true of rank minus base: the mean over all training seeds and all clips."""
+        plant = {LOSS: self.loss, KVD: self.kvd}[score]
+        return -plant.gain * self.shares[RANKS.index(rank)]
+
+
+def ledger(kind: Kind, random: np.random.Generator) -> Study:
+    """One study of that kind: base, RANKS x seeds, all finished."""
+    losses = _losses(kind, random)
+    real, made = _features(kind, random)
+    specs = (
+        _spec(Method.base, 8, 0),
+        *(_spec(Method.lora, rank, seed) for rank in RANKS for seed in range(kind.seeds)),
+    )
+    trials = tuple(
+        Trial(spec, _result(spec), {"tnv2": _held(rows)}, {LOSS: ClipValues(CLIPS, values)}, lambda: _NO_CURVE)
+        for spec, rows, values in zip(specs, made, losses, strict=True)
+    )
+    shots = {clip: f"shot{index // kind.clips_per_shot:02d}" for index, clip in enumerate(CLIPS)}
+    captions = dict.fromkeys(CLIPS, "")
+    reference = Reference({"tnv2": _held(real)}, {}, shots, captions)
+    return Study(kind.name, StudyFolder(Path("nowhere")), specs, trials, (), {reference_key(specs[0]): reference})
+
+
+def _losses(kind: Kind, random: np.random.Generator) -> Array:
+    """Held-out losses of the base and then of rank by rank and seed by seed, (1 + R S, N)."""
+    plant, spread, n, r, s = kind.loss, kind.loss.spread, kind.clips_per_shot, len(RANKS), kind.seeds
+    base = plant.base + spread.base_clip * _clips(random, n)
+    gains = plant.gain * np.array(kind.shares)[:, None, None] + spread.clip * _clips(random, n)
+    gains = gains + spread.rank_clip * _clips(random, n, r, 1) + spread.seed_clip * _clips(random, n, 1, s)
+    gains = gains + spread.rest * _clips(random, n, r, s) + _seeds(kind, spread, random)[:, :, None]
+    return np.vstack([base, (base - gains).reshape(r * s, -1)])
+
+
+def _seeds(kind: Kind, spread: Spread, random: np.random.Generator) -> Array:
+    """What a training seed adds to a gain, (R, S); one in a thousand lies beyond FAR and is drawn in to it."""
+    common, own = random.normal(size=kind.seeds), random.normal(size=(len(RANKS), kind.seeds))
+    most = FAR * np.hypot(spread.seed, spread.rank_seed)
+    return np.asarray(np.clip(spread.seed * common + spread.rank_seed * own, -most, most), dtype=np.float64)
+
+
+def _clips(random: np.random.Generator, per_shot: int, *shape: int) -> Array:
+    """z of every clip, (*shape, N), clips of a shot correlated."""
+    own = random.normal(size=(*shape, len(CLIPS)))
+    if per_shot == 1:
+        return own
+    of_shot = np.repeat(random.normal(size=(*shape, len(CLIPS) // per_shot)), per_shot, axis=-1)
+    return np.asarray(np.sqrt(WITHIN_SHOT) * of_shot + np.sqrt(1 - WITHIN_SHOT) * own, dtype=np.float64)
+
+
+# Features. The true clips are N(0, C), those of a model N(m, NARROW^2 C) with m along one axis of C: in `quick` the
+# eigenvalues of the 448 standardised TransNetV2 features fall as 0.27, 0.22, 0.13, 0.11, 0.07 of their sum, the models'
+# clips have 0.55 of the true ones' variance, and the base's mean lies where the true clips' variance is 0.16 of all.
+DIMENSIONS = 32
+DECAY = 0.73
+AXIS = 2
+NARROW = 0.75
+# Shares of a feature's variance that clips have in common: a model's with the true one, a rank's with the base's, both
+# as correlated as in `quick` (0.4, 0.73); the rest divided so that gains spread as there (`planted.sizes` prints both).
+WITH_TRUTH, WITH_BASE, OF_ALL_RANKS, OF_RANK, OF_SEED, OF_TRIAL = 0.16, 0.57, 0.06, 0.015, 0.11, 0.085
+OF_BASE = 1 - WITH_TRUTH - WITH_BASE
+
+
+def variances() -> Array:
+    """Eigenvalues of C, (D,), of mean 1."""
+    falling = DECAY ** np.arange(DIMENSIONS)
+    return np.asarray(falling * DIMENSIONS / falling.sum(), dtype=np.float64)
+
+
+def true_kvd(shift: Array) -> Array:
+    """Squared MMD of N(0, C) and N(shift along AXIS, NARROW^2 C) under (a.b / D + 1)^3; any shape in and out.
+
+    Expanded in powers of a.b the kernel is a sum of products of moments, so the distance is that of the first three
+    moment tensors: 3 |m|^2 / D + 3 |M - C|^2 / D^2 + |T|^2 / D^3, with M = S + m m', S = NARROW^2 C and, for a normal
+    law, |T|^2 = |m|^6 + 6 |m|^2 m'S m + 3 |m|^2 |S|^2 + 6 m'S S m. The true clips have no third moment.
+    """
+    true = variances()
+    made, square = NARROW**2 * true, np.square(shift)
+    second = np.square(made - true).sum() + 2 * square * (made - true)[AXIS] + square**2
+    third = square**3 + 6 * square**2 * made[AXIS] + square * (3 * np.square(made).sum() + 6 * made[AXIS] ** 2)
+    return np.asarray(3 * square / DIMENSIONS + 3 * second / DIMENSIONS**2 + third / DIMENSIONS**3, dtype=np.float64)
+
+
+def shift_for(distance: Array) -> Array:
+    """The shift at which `true_kvd` is `distance`. ValueError: no shift is so near."""
+    shifts = np.linspace(0, 12, 100_001)
+    found = true_kvd(shifts)
+    if np.min(distance) < found.min() or np.max(distance) > found.max():
+        raise ValueError(f"a true kvd of {np.min(distance):.3g} is below the {found.min():.3g} of no shift")
+    return np.interp(distance, found[found.argmin() :], shifts[found.argmin() :])
+
+
+@cache
+def _axes() -> Array:
+    """z of D axes -> features of covariance C and variance 1 each, (D, D)."""
+    return np.asarray(np.sqrt(variances())[:, None] * hadamard(DIMENSIONS) / np.sqrt(DIMENSIONS), dtype=np.float64)
+
+
+def _features(kind: Kind, random: np.random.Generator) -> tuple[Array, Array]:
+    """Of the true clips (N, D), and of the base and then rank by rank and seed by seed (1 + R S, N, D)."""
+    r, s = len(RANKS), kind.seeds
+
+    def noise(share: float, *shape: int) -> Array:
+        drawn = _clips(random, kind.clips_per_shot, *shape, DIMENSIONS)
+        return np.asarray(np.sqrt(share) * np.moveaxis(drawn, -1, -2), dtype=np.float64)
+
+    true = noise(1.0)
+    shared = np.sqrt(WITH_TRUTH) * true + noise(WITH_BASE)
+    base = shared + noise(OF_BASE)
+    ranks = shared + noise(OF_ALL_RANKS) + noise(OF_RANK, r, 1) + noise(OF_SEED, 1, s) + noise(OF_TRIAL, r, s)
+    clips = NARROW * np.concatenate([base[None], ranks.reshape(r * s, *base.shape)])
+    plant = kind.kvd
+    levels = plant.base - plant.gain * np.array(kind.shares)[:, None] - _seeds(kind, plant.spread, random)
+    # a shift is in features, whose axis has the standard deviation that `_axes` multiplies with
+    clips[:, :, AXIS] += shift_for(np.array([plant.base, *levels.ravel()]))[:, None] / np.sqrt(variances()[AXIS])
+    return true @ _axes(), clips @ _axes()
+
+
+def _held(rows: Array) -> Features:
+    return Features(CLIPS, lambda: rows)
+
+
+_NO_CURVE = pd.DataFrame(columns=list(CURVE_COLUMNS))
+
+
+@cache
+def _spec(method: Method, rank: int, seed: int) -> TrialSpec:
+    name = "base" if method is Method.base else f"r{rank}s{seed}"
+    return TrialSpec(name, TrialConfig(method=method, seed=seed, lora=LoraConfig(rank=rank)), {"model": "a"})
+
+
+def _result(spec: TrialSpec) -> TrialResult:
+    """The facts of a trial; its scores stand elsewhere."""
+    config, base = spec.config, spec.config.method is Method.base
+    return TrialResult(
+        trial_id=spec.trial_id,
+        method=config.method.value,
+        arm="",
+        rank=0 if base else config.lora.rank,
+        alpha=0.0 if base else config.lora.effective_alpha,
+        scale=0.0 if base else config.lora.scale,
+        scaling=config.lora.scaling.value,
+        targets=config.lora.targets.value,
+        learning_rate=config.train.learning_rate,
+        seed=config.seed,
+        steps=config.train.steps,
+        trainable_parameters=config.lora.rank,
+        adapter_bytes=config.lora.rank,
+        adapter_sha256="",
+        train_loss=None,
+        heldout_loss=None,
+        other_loss=None,
+        clips=len(CLIPS),
+        seconds={},
+        seconds_per_step=None,
+        peak_memory_gib=0.0,
+        world_size=1,
+        restarts=0,
+        protocol={},
+        unavailable={},
+    )
