@@ -8,7 +8,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fetch sweep plan status figures truncation dashboard wandb-sync check fmt test test-fast base metrics-selftest bench clean
+.PHONY: help setup fetch sweep plan status figures truncation dashboard wandb-sync check fmt test test-fast base metrics-selftest bench chaos clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -78,6 +78,9 @@ metrics-selftest: fetch ## does each score see what it claims to see (6 minutes)
 
 bench: .venv/.runtime ## overhead per trial on a warm gang, printed
 	@$(BIN)/python -m benchmarks.overhead
+
+chaos: .venv/.runtime ## disturb a sweep at 60 random moments and compare its tables (half an hour; FAULTS=60)
+	@$(BIN)/python -m benchmarks.chaos --faults $(or $(FAULTS),60)
 
 clean: ## remove studies and caches, keep .venv
 	rm -rf studies $(CACHE)

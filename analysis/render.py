@@ -29,6 +29,7 @@ TEX_SPECIAL = {
     ">": r"\textgreater{}",
     "†": r"$^\dagger$",
     "‡": r"$^\ddagger$",
+    "±": r"$\pm$",
 }
 TERMINAL_MARKS = {"best": "*", "tied": "~", "equivalent": "+"}
 TERMINAL_LEGEND = {"best": "* best rank", "tied": "~ not distinguishable from it", "equivalent": "+ equivalent to it"}

@@ -2,7 +2,7 @@
 
     python -m benchmarks.chaos --faults 60 --seed 0            (or `make chaos`; half an hour on 2 cores)
 
-In: nothing; a Ray of two nodes is started on this machine, with real trials of the tiny model, alone and in gangs of two.
+In: nothing; a Ray of two nodes is started here, with real trials of the tiny model, alone and in gangs of two.
 Out: a line per fault, then what was checked; exit status 1 if a finished result was lost or made twice, or a table
 differs.
 When a sweep ends before all faults are spent, seeds are added to the same study.

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ MEANS = {  # of a trial of study `quick`
 MOST_SECONDS, MOST_GIGABYTES = 20.0, 2.0
 MARKS = {"model": "0" * 64, "data": "1" * 64}
 MEMORY, REPORT = "most memory held", "the whole analysis.report"
+RECORDED = "trial_scores, estimate, rank_csv of the recorded scores alone, no distances of features"
 Floats = NDArray[np.float64]
 Measured = dict[str, tuple[float, float]]
 
@@ -174,9 +176,11 @@ def measure(root: Path, whole_report: bool) -> Measured:
     scores = timed("trial_scores", lambda: trial_scores(study))
     timed("estimate, rank_csv", lambda: rank_csv(estimate(study, scores)))
     timed("score_table", lambda: score_table(study))
+    bare = replace(study, trials=tuple(replace(trial, features={}) for trial in study.trials))
+    timed(RECORDED, lambda: rank_csv(estimate(bare, trial_scores(bare))))
     found[MEMORY] = (_most_gigabytes(), 0.0)
     if whole_report:
-        del study, scores
+        del study, scores, bare
         timed(REPORT, lambda: report(root))
         found[f"{MEMORY}, {REPORT}"] = (_most_gigabytes(), 0.0)
     return found
@@ -219,13 +223,13 @@ def main() -> int:
 
 
 def _tell(found: Measured) -> int:
-    stages = [stage for stage in found if not stage.startswith((MEMORY, REPORT))]
+    stages = [stage for stage in found if not stage.startswith((MEMORY, REPORT, RECORDED))]
     total, processor = (sum(found[stage][part] for stage in stages) for part in (0, 1))
     print("| stage | seconds | of processor time |\n|---|---|---|")
     print(*(f"| {stage} | {found[stage][0]:.1f} | {found[stage][1]:.1f} |" for stage in stages), sep="\n")
     print(f"| **gathering: all of these** (at most {MOST_SECONDS:g}) | **{total:.1f}** | {processor:.1f} |")
-    if REPORT in found:
-        print(f"| {REPORT}, its own loading included | {found[REPORT][0]:.0f} | {found[REPORT][1]:.0f} |")
+    for name in (name for name in (RECORDED, REPORT) if name in found):
+        print(f"| {name} | {found[name][0]:.1f} | {found[name][1]:.1f} |")
     for name in (name for name in found if name.startswith(MEMORY)):
         print(f"{name}: {found[name][0]:.2f} GB")
     return int(total > MOST_SECONDS or found[MEMORY][0] > MOST_GIGABYTES)

@@ -215,6 +215,7 @@ class ScoreConfig:
     """Which scores, on which frames. Weight paths are execution; their SHA-256 is in the protocol."""
 
     keep_first_frame: bool = False  # frame 0 is given to the model, so scoring it flatters everybody
+    flow: str = field(default="", metadata=EXECUTION)  # dis or farneback: the scores of optical flow too, 2 s a trial
     tnv2: str = field(default="", metadata=EXECUTION)  # weight files; empty: the scores are n/a
     mnv2: str = field(default="", metadata=EXECUTION)
     i3d: str = field(default="", metadata=EXECUTION)  # from here on files (vjepa, clip: folders) that the user brings

@@ -97,7 +97,7 @@ def family(name: str) -> str:
 
 def flow_of(score: ScoreConfig) -> str:
     """The optical flow that is asked for, or ""."""
-    return str(getattr(score, "flow", ""))
+    return score.flow
 
 
 def directions(nets: Iterable[str], flow: str = "") -> dict[str, str]:

@@ -16,6 +16,7 @@ from cinelora.config import DataConfig, Method, TrialConfig
 from cinelora.encodings import ENCODER_VERSION, WINDOWS_FILE, encoding_folder
 from cinelora.errors import UserError
 from cinelora.models import BUILTIN, model_fingerprint, model_folder
+from cinelora.protocol import FLOWS
 from cinelora.records import content_hash, to_dict, write_json
 from cinelora.sets import data_path
 from cinelora.studyconfig import StudyConfig
@@ -59,6 +60,10 @@ def check_batch(config: StudyConfig) -> None:
 
 def check_nets(config: TrialConfig) -> None:
     """That every feature net can see the clips, before a GPU does. Raises UserError."""
+    if config.score.flow not in ("", *FLOWS):
+        raise UserError(
+            f"score.flow={config.score.flow}: no such optical flow; take {' or '.join(FLOWS)}, or leave it empty"
+        )
     scored = config.data.frames - (0 if config.score.keep_first_frame else 1)
     for net, path in configured(config.score).items():
         facts = WEIGHTS[net]
@@ -98,6 +103,7 @@ class Fingerprints:
         for net, path in configured(config.score).items():
             pins = pins_of(config.score, net)
             marks |= self._once(["weights", net, path, pins], partial(weight_marks, net, path, pins))
+        marks |= {"flow": config.score.flow} if config.score.flow else {}
         marks["model"] = self._once(["model", config.model.path, config.model.revision], lambda: self._model(config))
         target = encoding_folder(self.cache_dir, marks["data"], marks["model"]) / WINDOWS_FILE
         if not target.exists():

@@ -13,7 +13,10 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = ("cinelora", "sweeps", "launch", "analysis", "hydra_plugins")
 MAY_IMPORT = {
     "cinelora": {"cinelora"},
-    "sweeps": {"sweeps", "cinelora.config", "cinelora.studyconfig", "cinelora.records", "cinelora.layout", "cinelora.errors", "cinelora.flops"},
+    "sweeps": {
+        "sweeps", "cinelora.config", "cinelora.studyconfig", "cinelora.records", "cinelora.layout", "cinelora.errors",
+        "cinelora.flops",
+    },
     "launch": {"launch", "sweeps", "cinelora"},
     "hydra_plugins": {"launch.launcher"},
     "analysis": {

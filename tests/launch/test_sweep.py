@@ -144,6 +144,7 @@ BAD = {
     "cluster.workers_by_rank={4:2}": "to fill it write +cluster.workers_by_rank={...}",
     "cluster.workers_per_trial=3": "train.batch_size=4: must be a multiple of cluster.workers_per_trial=3",
     "model.path=/nowhere": "model.path=/nowhere",
+    "score.flow=raft": "score.flow=raft: no such optical flow; take dis or farneback",
     "score.tnv2=/nowhere": "score.tnv2=/nowhere: no such file",
 }
 
