@@ -2,10 +2,10 @@
 
 In: `Study`, `Estimates`, a score. Out: `Answer` records and sentences. Pure: no files.
 
-A rank is sufficient if its gain over the base is at least SHARE of every other rank's gain: for each rival the contrast
-gain - SHARE * rival's gain is taken clip by clip and seed by seed, and all contrasts must be clear of zero (one-sided
+A rank is sufficient if its gain over the base is at least `share` of every other rank's gain: for each rival the
+contrast gain - share * rival's gain is taken clip by clip and seed by seed, and all must be clear of zero (one-sided
 5 %; an intersection of tests, each at its level, needs no correction: Berger 1982). It is insufficient if one contrast
-is clearly negative, corrected for the number of rivals. SHARE is fixed before looking, here.
+is clearly negative, corrected for the number of rivals. `share` is fixed when the study begins (answer.share).
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from analysis.clipvalues import Values, clip_values, rank_values
 from analysis.estimates import Estimates, Row, series_of
 from analysis.intervals import Interval, clips_needed, crossed_interval, seeds_needed
 from analysis.load import Study, Trial
+from analysis.redraws import smallest_in_redraws
 from analysis.scores import DIRECTIONS, LOWER
 
 Array = NDArray[np.float64]
-SHARE = 0.9
+SELDOM = 0.01  # shares of redraws below this are not told
 LEVEL = 0.9  # two-sided, so one-sided 5 %
 SCORES = ("kvd[tnv2]", "heldout_loss")
 SUFFICIENT, INSUFFICIENT, UNDECIDED = "sufficient", "insufficient", "undecided"
@@ -37,6 +38,7 @@ class RankVerdict:
     gain: Interval
     worst: Interval
     verdict: str
+    chance: float  # share of redraws in which it is the smallest sufficient rank, analysis/redraws.py
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Answer:
 
     score: str
     series: str
+    share: float
     ranks: tuple[RankVerdict, ...]
     more_clips: int | None
     more_seeds: int | None
@@ -68,7 +71,7 @@ def answers(study: Study, estimates: Estimates) -> tuple[Answer, ...]:
         for score in SCORES:
             gains = _gains(rows, trials, base, score, ways)
             if len(gains) > 1:
-                out.append(_answer(score, series, gains, shots))
+                out.append(_answer(score, series, gains, shots, study.share))
     return tuple(out)
 
 
@@ -83,33 +86,34 @@ def _gains(
     return {rank: sign * (values - before) for rank, values in rank_values(rows, trials, ways[score]).items()}
 
 
-def _answer(score: str, series: str, gains: dict[int, Array], shots: list[str]) -> Answer:
-    verdicts = tuple(_verdict(rank, gains, shots) for rank in sorted(gains))
+def _answer(score: str, series: str, gains: dict[int, Array], shots: list[str], share: float) -> Answer:
+    chances = smallest_in_redraws(gains, shots, share)
+    verdicts = tuple(_verdict(rank, gains, shots, share, chances[rank]) for rank in sorted(gains))
     more_clips = more_seeds = None
     hopeful = next((each for each in verdicts if each.verdict == UNDECIDED and each.worst.mean > 0), None)
     if hopeful is not None and all(each.verdict != SUFFICIENT for each in verdicts):
-        rival = _strongest(hopeful.rank, gains, shots)
-        contrast = gains[hopeful.rank] - SHARE * gains[rival]
+        rival = _strongest(hopeful.rank, gains, shots, share)
+        contrast = gains[hopeful.rank] - share * gains[rival]
         more_clips, more_seeds = clips_needed(contrast, shots, LEVEL), seeds_needed(contrast, shots, LEVEL)
-    return Answer(score, series, verdicts, more_clips, more_seeds)
+    return Answer(score, series, share, verdicts, more_clips, more_seeds)
 
 
-def _contrasts(rank: int, gains: dict[int, Array], shots: list[str], level: float) -> dict[int, Interval]:
-    return {rival: crossed_interval(gains[rank] - SHARE * gains[rival], shots, level) for rival in gains}
+def _contrasts(rank: int, gains: dict[int, Array], shots: list[str], share: float, level: float) -> dict[int, Interval]:
+    return {rival: crossed_interval(gains[rank] - share * gains[rival], shots, level) for rival in gains}
 
 
-def _strongest(rank: int, gains: dict[int, Array], shots: list[str]) -> int:
+def _strongest(rank: int, gains: dict[int, Array], shots: list[str], share: float) -> int:
     """The rival whose contrast is least clear of zero; the rank itself where it hardly gains on the base."""
-    found = _contrasts(rank, gains, shots, LEVEL)
+    found = _contrasts(rank, gains, shots, share, LEVEL)
     return min(found, key=lambda rival: found[rival].low)
 
 
-def _verdict(rank: int, gains: dict[int, Array], shots: list[str]) -> RankVerdict:
-    worst = min(_contrasts(rank, gains, shots, LEVEL).values(), key=lambda each: each.low)
+def _verdict(rank: int, gains: dict[int, Array], shots: list[str], share: float, chance: float) -> RankVerdict:
+    worst = min(_contrasts(rank, gains, shots, share, LEVEL).values(), key=lambda each: each.low)
     corrected = 1 - (1 - LEVEL) / max(1, len(gains) - 1)
-    beaten = any(each.high < 0 for each in _contrasts(rank, gains, shots, corrected).values())
+    beaten = any(each.high < 0 for each in _contrasts(rank, gains, shots, share, corrected).values())
     verdict = SUFFICIENT if worst.low > 0 else INSUFFICIENT if beaten else UNDECIDED
-    return RankVerdict(rank, crossed_interval(gains[rank], shots), worst, verdict)
+    return RankVerdict(rank, crossed_interval(gains[rank], shots), worst, verdict, chance)
 
 
 def sentence(answer: Answer) -> str:
@@ -123,17 +127,24 @@ def sentence(answer: Answer) -> str:
     if smallest is None:
         return (
             f"{where}: undecided; rank {best.rank} gains most ({_numbers(best.gain)}), but no rank is shown to keep "
-            f"{SHARE:.0%} of every other's gain.{_more(answer)}"
+            f"{answer.share:.0%} of every other's gain.{_more(answer)}{_redraws(answer)}"
         )
     lower = [each for each in answer.ranks if each.rank < smallest.rank]
     open_ones = [str(each.rank) for each in lower if each.verdict == UNDECIDED]
     told = (
         f"{where}: rank {smallest.rank} is enough: it gains {_numbers(smallest.gain)} on the base and keeps at least "
     )
-    told += f"{SHARE:.0%} of every other rank's gain"
+    told += f"{answer.share:.0%} of every other rank's gain"
     if open_ones:
-        return f"{told}; whether {_either(open_ones)} would do is undecided."
-    return f"{told}; {_either([str(each.rank) for each in lower])} does not." if lower else f"{told}."
+        return f"{told}; whether {_either(open_ones)} would do is undecided.{_redraws(answer)}"
+    rest = f"; {_either([str(each.rank) for each in lower])} does not." if lower else "."
+    return told + rest + _redraws(answer)
+
+
+def _redraws(answer: Answer) -> str:
+    """In how many redraws of the study each rank is the smallest sufficient one; nothing where it is always one."""
+    seen = [f"{each.rank} in {each.chance:.0%}" for each in answer.ranks if each.chance >= SELDOM]
+    return f" In redraws of the study the smallest such rank is {', '.join(seen)}." if len(seen) > 1 else ""
 
 
 def _either(ranks: list[str]) -> str:

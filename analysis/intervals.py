@@ -40,7 +40,7 @@ def crossed_interval(values: Array, shots: Sequence[str], level: float = LEVEL) 
     """
     if values.ndim != 2 or values.shape[1] < 2 or values.shape[1] != len(shots):
         raise ValueError(f"values {values.shape} for {len(shots)} shots: give (seeds, clips), 2 clips or more")
-    by_shot = _shot_values(values, shots)
+    by_shot = shot_values(values, shots)
     seeds, columns = by_shot.shape
     mean = float(values.mean())
     variance, freedom = _variance(by_shot)
@@ -50,7 +50,7 @@ def crossed_interval(values: Array, shots: Sequence[str], level: float = LEVEL) 
 
 def p_value(values: Array, shots: Sequence[str]) -> float:
     """Two-sided p of a mean of zero, (S, N): below 1 - level exactly where `crossed_interval` leaves zero out."""
-    variance, freedom = _variance(_shot_values(values, shots))
+    variance, freedom = _variance(shot_values(values, shots))
     mean = float(values.mean())
     if variance > 0:
         return float(2 * stats.t.sf(abs(mean) / np.sqrt(variance), freedom))
@@ -59,13 +59,13 @@ def p_value(values: Array, shots: Sequence[str]) -> float:
 
 def clips_needed(values: Array, shots: Sequence[str], level: float = LEVEL, most: int = 5000) -> int | None:
     """How many shots, seeds as they are, would clear the mean of zero at the variances seen; None above `most`."""
-    by_shot = _shot_values(values, shots)
+    by_shot = shot_values(values, shots)
     return _first_clear(by_shot, level, [(len(values), count) for count in range(by_shot.shape[1], most + 1)], 1)
 
 
 def seeds_needed(values: Array, shots: Sequence[str], level: float = LEVEL, most: int = 50) -> int | None:
     """How many training seeds, shots as they are, would do it; None above `most`, and from one seed."""
-    by_shot = _shot_values(values, shots)
+    by_shot = shot_values(values, shots)
     if len(values) < 2:
         return None
     return _first_clear(by_shot, level, [(count, by_shot.shape[1]) for count in range(len(values), most + 1)], 0)
@@ -83,13 +83,23 @@ def _first_clear(values: Array, level: float, sizes: list[tuple[int, int]], axis
     return sizes[clear[0]][axis] if len(clear) else None
 
 
-def _shot_values(values: Array, shots: Sequence[str]) -> Array:
+def shot_values(values: Array, shots: Sequence[str]) -> Array:
     """(S, M) with the mean of `values` as their mean: a shot's deviation counts by its number of clips."""
     names, member = np.unique(np.asarray(shots), return_inverse=True)
     if len(names) < 2:
         return values
     totals = (values - values.mean()) @ (member[:, None] == np.arange(len(names))).astype(np.float64)
     return np.asarray(values.mean() + totals * (len(names) / len(shots)), dtype=np.float64)
+
+
+def variance_of_mean(by_shot: Array) -> float:
+    """Of (S, M): over other seeds and other shots."""
+    return _variance(by_shot)[0]
+
+
+def degrees_of_freedom(by_shot: Array) -> float:
+    """Of the variance of the mean of (S, M)."""
+    return _variance(by_shot)[1]
 
 
 def _variance(values: Array) -> tuple[float, float]:
@@ -124,6 +134,6 @@ def reach_about_zero(values: Array, shots: Sequence[str], level: float = LEVEL) 
 
     For differences of two draws of one thing: their mean square about zero, over shots, and not about their own mean.
     """
-    by_shot = _shot_values(values, shots)
+    by_shot = shot_values(values, shots)
     shot_count = by_shot.shape[1]
     return float(stats.t.ppf((1 + level) / 2, shot_count) * np.sqrt(np.square(by_shot).mean() / shot_count))

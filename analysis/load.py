@@ -22,7 +22,7 @@ from cinelora.config import Method
 from cinelora.errors import UserError
 from cinelora.layout import SampleFolder, StudyFolder, TrialFolder
 from cinelora.records import TrialResult, TrialSpec, reference_key
-from sweeps.ledger import check_schema
+from sweeps.ledger import SHARE, check_schema
 from sweeps.plan import Plan
 
 COLUMNS = (
@@ -98,6 +98,7 @@ class Study:
         default_factory=dict
     )  # trial id -> the study it is from, where they are several
     remarks: tuple[str, ...] = ()  # of merging
+    share: float = SHARE  # of the best gain that counts as enough
 
     def home(self, trial_id: str) -> Study:
         """The study that a trial was read from."""
@@ -159,7 +160,7 @@ def load_study(root: Path) -> Study:
     check_protocols([trial.result for trial in trials])
     places_of = {reference_key(trial.spec): folder.reference(reference_key(trial.spec)) for trial in trials}
     references = {key: _reference(place) for key, place in sorted(places_of.items())}
-    return Study(name, folder, tuple(spec for spec, _ in places), trials, missing, references)
+    return Study(name, folder, tuple(spec for spec, _ in places), trials, missing, references, share=_share(folder))
 
 
 def score_table(study: Study) -> pd.DataFrame:
@@ -236,3 +237,7 @@ def _reference(place: SampleFolder) -> Reference:
     shots, captions = (dict(zip(clips["clip_id"], clips[column], strict=True)) for column in ("shot", "caption"))
     train = read_features(place.train)
     return Reference(read_features(place), read_clip_scores(place.clip_scores), shots, captions, train)
+
+
+def _share(folder: StudyFolder) -> float:
+    return float(check_schema(folder).get("share", SHARE))

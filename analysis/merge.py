@@ -68,6 +68,7 @@ def merged(studies: Sequence[Study]) -> Study:
         references=references,
         merged=homes,
         remarks=(*remarks, *of_references),
+        share=max(part.share for part in parts),
     )
 
 
@@ -143,7 +144,8 @@ def _scores_differ(mine: ClipScores, other: ClipScores) -> list[str]:
             rows = np.flatnonzero(~((a == b) | (np.isnan(a) & np.isnan(b))))
             if len(rows):
                 clip = mine[metric].ids[rows[0]]
-                found.append(f"{metric} of {len(rows)} of {len(a)} clips (first {clip}: {a[rows[0]]:.9g} and {b[rows[0]]:.9g})")
+                numbers = f"{a[rows[0]]:.9g} and {b[rows[0]]:.9g}"
+                found.append(f"{metric} of {len(rows)} of {len(a)} clips (first {clip}: {numbers})")
     return found
 
 

@@ -59,8 +59,8 @@ CAPTIONS: Mapping[str, str] = {
     "it out of their differences, and the base is farther from the real clips than they are: the band is wide rather "
     "than narrow. Numbers: noise_floor.csv.",
     "fvd_vs_n": "Distances on fewer clips, mean over subsets, one seed a rank; the axis is 1/n. fvd rises as clips "
-    "grow fewer (bias), kvd does not. Diamonds: the intercept of the line, the value at infinitely many clips, 95 %; hollow "
-    "and dotted where there are no more clips than dimensions and no line is to be expected. Numbers: fvd_vs_n.csv.",
+    "grow fewer (bias), kvd does not. Diamonds: the intercept of the line, the value at infinitely many clips, 95 %; "
+    "hollow and dotted where there are no more clips than dimensions and no line is expected. Numbers: fvd_vs_n.csv.",
 }
 
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.answer import SHARE
 from analysis.clipvalues import clip_values, rank_values
 from analysis.differences import COMPARED, DIGITS
 from analysis.estimates import Estimates, near_frozen, series_of
@@ -66,7 +65,7 @@ class Line:
     verdict: str = ""
 
 
-def rank_tests(study: Study, estimates: Estimates, share: float = SHARE) -> tuple[RankTests, ...]:
+def rank_tests(study: Study, estimates: Estimates) -> tuple[RankTests, ...]:
     """One per score with a value a clip and series of two ranks or more with a seed in common."""
     clips = estimates.scores.clips
     if len(clips) < 3:
@@ -82,7 +81,7 @@ def rank_tests(study: Study, estimates: Estimates, share: float = SHARE) -> tupl
             values = rank_values(rows, trials, ways[score])
             before = None if base is None else ways[score](base)
             barred = frozen if score in CONSISTENCY else set()
-            out.append(_tested(score, series, values, before, shots, barred, share))
+            out.append(_tested(score, series, values, before, shots, barred, study.share))
     return tuple(each for each in out if each.trend is not None or each.pairs is not None)
 
 

@@ -78,12 +78,15 @@ def positive(owner: object, group: str, *names: str) -> None:
 
 @dataclass
 class ModelConfig:
-    """The frozen base. `path` is a folder in diffusers layout, or `builtin:tiny`."""
+    """The frozen base. `path` is a folder in diffusers layout, `builtin:tiny`, or empty: `hub` from the hub's cache."""
 
     name: str = field(default="tiny", metadata=EXECUTION)
     path: str = field(default="builtin:tiny", metadata=EXECUTION)
+    hub: str = field(default="", metadata=EXECUTION)  # OWNER/NAME it is published under; what a message says to fetch
     revision: str = ""  # pinned revision of a published checkpoint
     dtype: Dtype = Dtype.float32  # training and sampling precision of the transformer
+    # Of the text encoder; None: as it is stored. Counts as part of the fingerprint "encoder" (cinelora/encodings.py).
+    text_dtype: Dtype | None = field(default=None, metadata=EXECUTION)
     short_text: bool = False  # count the text's equal padding instead of computing it: same to rounding, see padding.py
     trained: bool = field(default=False, metadata=EXECUTION)  # False: banner "untrained base: plumbing only"
 

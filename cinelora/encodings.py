@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cinelora.config import Dtype
 from cinelora.records import content_hash
 from cinelora.windows import Window, WindowPlan
 
@@ -11,10 +12,19 @@ ENCODER_VERSION = 1  # raise when the meaning of a cached tensor changes
 WINDOWS_FILE = "windows.json"  # the WindowPlan, beside the encodings it names
 
 
-def encoding_folder(cache_dir: Path, data_fingerprint: str, model_fingerprint: str) -> Path:
-    """The one folder of this data set under this model."""
+def encoding_folder(
+    cache_dir: Path, data_fingerprint: str, model_fingerprint: str, text_dtype: Dtype | None = None
+) -> Path:
+    """The one folder of this data set under this model, whose text encoder runs in `text_dtype`."""
     key = {"data": data_fingerprint, "model": model_fingerprint, "version": ENCODER_VERSION}
+    if text_dtype is not None:  # only then: caches filled as the encoder is stored keep their names
+        key["text_dtype"] = text_dtype.value
     return cache_dir / "encodings" / content_hash(key, 16)
+
+
+def encoder_mark(text_dtype: Dtype | None) -> str:
+    """What a trial's identity says of the encoders beyond the model's own files."""
+    return str(ENCODER_VERSION) if text_dtype is None else f"{ENCODER_VERSION}, text in {text_dtype.value}"
 
 
 def window_file(folder: Path, window_id: str) -> Path:

@@ -30,7 +30,7 @@ class Job:
     @property
     def encodings(self) -> Path:
         marks = self.spec.fingerprints
-        return encoding_folder(self.cache_dir, marks["data"], marks["model"])
+        return encoding_folder(self.cache_dir, marks["data"], marks["model"], self.spec.config.model.text_dtype)
 
     @property
     def reference(self) -> SampleFolder:

@@ -67,6 +67,7 @@ _PARTS: dict[str, Any] = {
 }
 _ENUMS: dict[tuple[str, str], type[Enum]] = {
     ("model", "dtype"): Dtype,
+    ("model", "text_dtype"): Dtype,
     ("data", "resize"): Resize,
     ("lora", "scaling"): Scaling,
     ("lora", "targets"): TargetSet,
@@ -80,7 +81,8 @@ def trial_from_dict(data: dict[str, Any]) -> TrialConfig:
     """The inverse of `to_dict` for a TrialConfig. Unknown keys raise TypeError."""
     parts: dict[str, Any] = {}
     for name, part in _PARTS.items():
-        values = {k: _ENUMS[name, k](v) if (name, k) in _ENUMS else v for k, v in data[name].items()}
+        enums = {k: _ENUMS[name, k] for k in data[name] if (name, k) in _ENUMS}
+        values = {k: enums[k](v) if k in enums and v is not None else v for k, v in data[name].items()}
         parts[name] = part(**values)
     return TrialConfig(method=Method(data["method"]), arm=data["arm"], seed=data["seed"], **parts)
 

@@ -64,7 +64,7 @@ def cost_plan(study: StudyConfig, ledger: Ledger, plan: Plan) -> CostPlan:
 def work_of(study: StudyConfig, spec: TrialSpec) -> Work:
     """The arithmetic of a trial, from the config of its base and the window plan of its data."""
     marks, config = spec.fingerprints, spec.config
-    folder = encoding_folder(Path(study.cache_dir), marks["data"], marks["model"])
+    folder = encoding_folder(Path(study.cache_dir), marks["data"], marks["model"], config.model.text_dtype)
     clips = len(read_json(folder / WINDOWS_FILE)["heldout"])
     net = _denoiser(model_folder(config.model, Path(study.cache_dir)), config.model.short_text)
     return Work.of(config, net, clips, workers(study.cluster, spec))

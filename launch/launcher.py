@@ -83,7 +83,7 @@ def launch_jobs(
         print(*cost_lines(study, cost), sep="\n")
         return [_returned(job, JobStatus.COMPLETED, None) for job in jobs[:grid]]
     with ledger.locked():
-        ledger.open(study.name)
+        ledger.open(study.name, study.answer.share)
         if initial_job_idx > 0:  # a sweeper that works in batches: one study all the same
             plan = ledger.plan().merged(plan)
         ledger.write_plan(plan)

@@ -21,22 +21,28 @@ from cinelora.layout import StudyFolder
 from cinelora.records import SCHEMA, TrialResult, TrialSpec, read_json, write_json
 from sweeps.plan import Plan
 
+SHARE = 0.9  # of the best gain that counts as enough, where nothing else is said
+
 
 @dataclass(frozen=True)
 class Ledger:
     folder: StudyFolder
 
-    def open(self, name: str) -> None:
-        """Create the study or check that this program can continue it.
+    def open(self, name: str, share: float = SHARE) -> None:
+        """Create the study or check that this program can continue it. `share` is fixed before anyone looks.
 
-        Raises UserError for a folder of another schema, or one that holds something else.
+        Raises UserError for a folder of another schema or share, or one that holds something else.
         """
         if self.folder.study.exists():
-            check_schema(self.folder)
+            before = check_schema(self.folder).get("share", SHARE)
+            if share != before:
+                raise UserError(
+                    f"answer.share={share}: this study began with {before}; keep it, or take another study_dir"
+                )
             return
         if self.folder.root.exists() and any(self.folder.root.glob("trials/*")):
             raise UserError(f"study_dir={self.folder.root}: has trials but no study.json; choose another study_dir")
-        write_json(self.folder.study, {"schema": SCHEMA, "name": name})
+        write_json(self.folder.study, {"schema": SCHEMA, "name": name, "share": share})
 
     def write_plan(self, plan: Plan) -> None:
         """Write the plan and each trial's spec."""

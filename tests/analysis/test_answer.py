@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import stats
 
 from analysis.answer import INSUFFICIENT, SUFFICIENT, UNDECIDED, Answer, _answer, answers, sentence
 from analysis.estimates import estimate
-from analysis.intervals import clips_needed, crossed_interval, seeds_needed
+from analysis.intervals import clips_needed, crossed_interval, degrees_of_freedom, seeds_needed
 from analysis.load import load_study
+from analysis.redraws import _covariance, smallest_in_redraws
 from analysis.scores import trial_scores
 from tests.analysis.paper_study import Builder
 
@@ -24,7 +26,7 @@ def planted(gains: dict[int, float], noise: float, seed: int = 0) -> dict[int, N
 
 
 def asked(gains: dict[int, float], noise: float, seed: int = 0) -> Answer:
-    return _answer("kvd[tnv2]", "", planted(gains, noise, seed), SHOTS)
+    return _answer("kvd[tnv2]", "", planted(gains, noise, seed), SHOTS, 0.9)
 
 
 def test_the_smallest_of_equals_is_enough() -> None:
@@ -74,3 +76,28 @@ def test_answers_of_a_study(builder: Builder) -> None:
 def test_without_a_base_there_is_no_answer(builder: Builder) -> None:
     study = load_study(builder.build(only=("r4s0", "r4s1", "r8s0", "r8s1")))
     assert answers(study, estimate(study, trial_scores(study))) == ()
+
+
+def test_redraws_know_what_the_means_and_their_spread_allow() -> None:
+    sure = asked({1: 0.5, 4: 1.0, 8: 1.0}, noise=0.05)
+    assert [each.chance for each in sure.ranks] == [0, 1, 0] and "redraws" not in sentence(sure)
+    level = asked({1: 0.9, 4: 1.0}, noise=0.05, seed=3)  # rank 1 keeps just 90 %: a coin
+    assert 0.02 < level.ranks[0].chance < 0.98
+    assert sum(each.chance for each in level.ranks) == pytest.approx(1)
+    assert "In redraws of the study the smallest such rank is 1 in" in sentence(level)
+    none = asked({4: -1.0, 8: -1.0}, noise=0.05)
+    assert [each.chance for each in none.ranks] == [0, 0], "no rank gains"
+    assert asked({1: 0.9, 4: 1.0}, 0.05, seed=3) == level, "the same numbers each time"
+
+
+def test_redraws_spread_as_the_intervals_say() -> None:
+    """Of one rank the covariance is the interval's variance; a rank against itself shifted is certain."""
+    values = planted({1: 1.0, 2: 1.0}, noise=0.3)
+    cov = _covariance(np.stack([values[1], values[2]]))
+    for index, rank in enumerate((1, 2)):
+        found = crossed_interval(values[rank], SHOTS, 0.95)
+        half = stats.t.ppf(0.975, degrees_of_freedom(values[rank])) * np.sqrt(cov[index, index])
+        assert found.high - found.mean == pytest.approx(half)
+    assert cov[0, 1] == pytest.approx(cov[1, 0])
+    shifted = {1: values[1], 2: values[1] + 0.01}
+    assert smallest_in_redraws(shifted, SHOTS, 0.9)[1] == 1

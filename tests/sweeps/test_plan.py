@@ -101,3 +101,13 @@ def test_folder_of_another_schema(tmp_path: Path) -> None:
     write_json(folder.study, {"schema": 99, "name": "x"})
     with pytest.raises(UserError, match="schema 99, this program reads 1"):
         Ledger(folder).open("x")
+
+
+def test_what_counts_as_enough_is_fixed_when_a_study_begins(tmp_path: Path) -> None:
+    ledger = Ledger(StudyFolder(tmp_path / "study"))
+    ledger.open("x", share=0.8)
+    ledger.open("x", share=0.8)
+    with pytest.raises(UserError, match="answer.share=0.9: this study began with 0.8"):
+        ledger.open("x", share=0.9)
+    write_json(ledger.folder.study, {"schema": 1, "name": "older"})
+    ledger.open("x", share=0.9)
