@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from analysis.estimates import Estimates
 from analysis.load import Study
-from analysis.scores import SET_SCORES, TrialScores
+from analysis.scores import SET_SCORES, TrialScores, spec_name
 from cinelora.config import LoraConfig, Method, Resize, Scaling, TargetSet, TrialConfig
 from cinelora.protocol import family
 from cinelora.weights import WEIGHTS
@@ -69,7 +69,16 @@ def notes(study: Study, scores: TrialScores, motion_floor: float | None) -> tupl
         guard = [f"A row moving less than {share} of real wins no consistency."]
     restarted = {trial.result.trial_id for trial in study.trials if trial.result.restarts}
     resumed = [f"Restarted after a fault and resumed: trial {trial_id}." for trial_id in sorted(restarted)]
-    return (*reasons, *scores.gaps, *study.remarks, *guard, *resumed)
+    return (*reasons, *scores.gaps, *study.remarks, *guard, *resumed, *_pruned(study))
+
+
+def _pruned(study: Study) -> tuple[str, ...]:
+    """The learning rates that were ended early, by row."""
+    found: dict[str, dict[str, None]] = {}
+    for config in (each.spec.config for each in study.pruned):
+        found.setdefault(spec_name(config), {})[f"{config.train.learning_rate:g}"] = None
+    rows = "; ".join(f"{name} at learning rate {', '.join(rates)}" for name, rates in found.items())
+    return (f"Pruned, and in no mean with any of its seeds: {rows}.",) if rows else ()
 
 
 def protocol_lines(study: Study) -> tuple[str, ...]:

@@ -17,13 +17,24 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.trialfiles import ClipScores, Features, json_of, read_clip_scores, read_curve, read_features, read_table
+from analysis.trialfiles import (
+    ClipScores,
+    Features,
+    Run,
+    json_of,
+    read_clip_scores,
+    read_curve,
+    read_features,
+    read_runs,
+    read_table,
+)
 from cinelora.config import Method
 from cinelora.errors import UserError
 from cinelora.layout import SampleFolder, StudyFolder, TrialFolder
 from cinelora.records import TrialResult, TrialSpec, reference_key
 from sweeps.ledger import SHARE, check_schema
 from sweeps.plan import Plan
+from sweeps.prune import cell
 
 COLUMNS = (
     "trial_id",
@@ -52,6 +63,7 @@ class Trial:
     features: Mapping[str, Features]  # by feature set; absent where its weights were absent
     scores: ClipScores
     read_curve: Callable[[], pd.DataFrame]
+    runs: tuple[Run, ...] = ()  # not in older studies
 
     @cached_property
     def curve(self) -> pd.DataFrame:
@@ -67,7 +79,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Missing:
-    """A planned trial without result. `reason` is WAITING, or the recorded failure."""
+    """A planned trial without result, or one that was pruned. `reason` is WAITING, or what was recorded."""
 
     spec: TrialSpec
     reason: str
@@ -90,7 +102,7 @@ class Study:
 
     name: str
     folder: StudyFolder
-    specs: tuple[TrialSpec, ...]  # the current plan, base first
+    specs: tuple[TrialSpec, ...]  # the current plan without what was pruned, base first
     trials: tuple[Trial, ...]  # the finished ones of the plan
     missing: tuple[Missing, ...]
     references: Mapping[str, Reference]  # by records.reference_key
@@ -99,6 +111,7 @@ class Study:
     )  # trial id -> the study it is from, where they are several
     remarks: tuple[str, ...] = ()  # of merging
     share: float = SHARE  # of the best gain that counts as enough
+    pruned: tuple[Missing, ...] = ()  # learning rates that were ended early, with all their seeds: in no mean
 
     def home(self, trial_id: str) -> Study:
         """The study that a trial was read from."""
@@ -151,7 +164,10 @@ def load_study(root: Path) -> Study:
     """The whole study. Refuses a folder that is none, a plan of which nothing is done, mixed protocols."""
     folder = StudyFolder(root)
     name = _study_name(folder)
-    places = [(spec, folder.trial(spec.trial_id)) for spec in _planned(folder.plan)]
+    planned = _planned(folder.plan)
+    pruned = _pruned(planned, folder)
+    left = {each.spec.trial_id for each in pruned}
+    places = [(spec, folder.trial(spec.trial_id)) for spec in planned if spec.trial_id not in left]
     trials = tuple(_trial(spec, place) for spec, place in places if place.result.exists())
     missing = tuple(_missing(spec, place) for spec, place in places if not place.result.exists())
     if not trials:
@@ -160,7 +176,8 @@ def load_study(root: Path) -> Study:
     check_protocols([trial.result for trial in trials])
     places_of = {reference_key(trial.spec): folder.reference(reference_key(trial.spec)) for trial in trials}
     references = {key: _reference(place) for key, place in sorted(places_of.items())}
-    return Study(name, folder, tuple(spec for spec, _ in places), trials, missing, references, share=_share(folder))
+    specs = tuple(spec for spec, _ in places)
+    return Study(name, folder, specs, trials, missing, references, share=_share(folder), pruned=pruned)
 
 
 def score_table(study: Study) -> pd.DataFrame:
@@ -221,6 +238,19 @@ def _missing(spec: TrialSpec, place: TrialFolder) -> Missing:
     return Missing(spec, f"failed ({failure.get('kind', 'unknown')}): {lines[-1].strip()}")
 
 
+def _pruned(specs: tuple[TrialSpec, ...], folder: StudyFolder) -> tuple[Missing, ...]:
+    """Trials that were ended early, and those, finished or not, that differ from one of them in the seed alone."""
+    places = {spec.trial_id: folder.trial(spec.trial_id) for spec in specs}
+    records = {name: at.pruned for name, at in places.items() if at.pruned.exists() and not at.result.exists()}
+    rates = {(cell(spec), spec.config.train.learning_rate) for spec in specs if spec.trial_id in records}
+    whys = {name: str(json_of(record)["why"]) for name, record in records.items()}
+    return tuple(
+        Missing(spec, f"pruned, learning rate {rate:g}: {whys.get(spec.trial_id, 'another seed of it was')}")
+        for spec in specs
+        if rates and (cell(spec), rate := spec.config.train.learning_rate) in rates
+    )
+
+
 def _trial(spec: TrialSpec, place: TrialFolder) -> Trial:
     try:
         result = TrialResult.from_json(json_of(place.result))
@@ -229,7 +259,7 @@ def _trial(spec: TrialSpec, place: TrialFolder) -> Trial:
     if result.trial_id != spec.trial_id:
         raise UserError(f"{place.result}: is of trial {result.trial_id}; was the folder renamed?")
     scores, curve = read_clip_scores(place.clip_scores), partial(read_curve, place.train_csv)
-    return Trial(spec, result, read_features(place), scores, curve)
+    return Trial(spec, result, read_features(place), scores, curve, read_runs(place))
 
 
 def _reference(place: SampleFolder) -> Reference:

@@ -59,6 +59,7 @@ def merged(studies: Sequence[Study]) -> Study:
     references, of_references = _references(parts)
     missing = _missing(parts, trials)
     specs = {spec.trial_id: spec for part in parts for spec in part.specs}
+    pruned = {each.spec.trial_id: each for part in parts for each in part.pruned if each.spec.trial_id not in specs}
     return Study(
         name=" + ".join(part.name for part in parts),
         folder=parts[0].folder,
@@ -69,6 +70,7 @@ def merged(studies: Sequence[Study]) -> Study:
         merged=homes,
         remarks=(*remarks, *of_references),
         share=max(part.share for part in parts),
+        pruned=tuple(sorted(pruned.values(), key=lambda each: order(each.spec))),
     )
 
 

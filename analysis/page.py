@@ -20,6 +20,7 @@ from analysis.filmstrips import reel
 from analysis.load import WAITING, Study
 from analysis.page_reel import reel_html
 from analysis.page_tables import bullets, differences_html, rank_table_html, ranks_html, trials_html
+from analysis.provenance import provenance_lines
 from analysis.ranktests import RankTests
 from analysis.ranktests import heading as tests_heading
 from analysis.tables import Table
@@ -217,6 +218,7 @@ def _provenance(study: Study, estimates: Estimates) -> str:
     parts = [
         "<h2>Where the numbers come from</h2>",
         trials_html(study, estimates),
+        *(f'<p class="soft">{escape(line)}</p>' for line in provenance_lines(study)),
         f'<p class="soft">Versions: {escape(versions or "not recorded")}.</p>',
         f'<p class="soft">Content hashes: {escape(marks)}.</p>',
         "<p>This page and all tables and figures again, from the study folder alone and without a GPU:</p>",

@@ -76,7 +76,7 @@ def trials_html(study: Study, estimates: Estimates) -> str:
     missing = [
         [spec_name(each.spec.config), str(each.spec.config.seed), each.spec.trial_id, each.reason]
         + [NOTHING] * (len(heads) - 4)
-        for each in study.missing
+        for each in (*study.missing, *study.pruned)
     ]
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     body = "".join(_trial_row(line) for line in [*lines, *missing])

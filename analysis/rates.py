@@ -30,6 +30,7 @@ class Search:
     name: str
     rank: int  # 0 for the full fine-tune
     losses: dict[float, float]
+    pruned: tuple[float, ...] = ()  # rates that were ended early
 
     @property
     def best(self) -> float:
@@ -37,7 +38,8 @@ class Search:
 
     @property
     def at_edge(self) -> bool:
-        return self.best in (min(self.losses), max(self.losses))
+        tried = (*self.losses, *self.pruned)
+        return self.best in (min(tried), max(tried))
 
 
 def searches(study: Study) -> tuple[Search, ...]:
@@ -56,12 +58,17 @@ def searches(study: Study) -> tuple[Search, ...]:
             continue
         rank = config.lora.rank if config.method is Method.lora else 0
         found.setdefault(rank, {}).setdefault(config.train.learning_rate, []).append(loss)
+    pruned: dict[int, set[float]] = {}
+    for config in (each.spec.config for each in study.pruned if not each.spec.config.arm):
+        rank = config.lora.rank if config.method is Method.lora else 0
+        pruned.setdefault(rank, set()).add(config.train.learning_rate)
     ranks = sorted(found, key=lambda rank: (rank == 0, rank))
     return tuple(
         Search(
             f"rank {rank}" if rank else FULL,
             rank,
             {rate: float(np.mean(losses)) for rate, losses in sorted(found[rank].items())},
+            tuple(sorted(pruned.get(rank, ()))),
         )
         for rank in ranks
     )
@@ -69,7 +76,7 @@ def searches(study: Study) -> tuple[Search, ...]:
 
 def markdown(study: Study, found: tuple[Search, ...]) -> str:
     """The table, the chosen rates as YAML, what lies at an edge."""
-    rates = sorted({rate for each in found for rate in each.losses})
+    rates = sorted({rate for each in found for rate in (*each.losses, *each.pruned)})
     lines = [
         "| | " + " | ".join(f"{rate:g}" for rate in rates) + " | chosen |",
         "|:--" + "|--:" * (len(rates) + 1) + "|",
@@ -89,7 +96,7 @@ def markdown(study: Study, found: tuple[Search, ...]) -> str:
 
 def _cell(search: Search, rate: float) -> str:
     if rate not in search.losses:
-        return "-"
+        return "pruned" if rate in search.pruned else "-"
     text = f"{search.losses[rate]:.4f}"
     return f"**{text}**" if rate == search.best else text
 
@@ -101,7 +108,7 @@ def main() -> int:
     try:
         study = load_study(options.study)
         found = searches(study)
-        if not any(len(each.losses) > 1 for each in found):
+        if not any(len(each.losses) + len(each.pruned) > 1 for each in found):
             raise UserError(f"{options.study}: no rank was trained at two learning rates; vary train.learning_rate")
     except UserError as error:
         print(f"cinelora: {error}", file=sys.stderr)

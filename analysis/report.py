@@ -8,6 +8,7 @@ scores.csv, summary.md; each file whole or absent, the same bytes for the same
 study. No torch, no ray, no network.
 Run:  python -m analysis.report studies/tiny            (or `make figures STUDY=studies/tiny`)
       python -m analysis.report studies/tiny --out /tmp/report
+      python -m analysis.report studies/a studies/b --out /tmp/report      (one report of several, which are only read)
 """
 
 from __future__ import annotations

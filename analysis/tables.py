@@ -17,6 +17,7 @@ from analysis.estimates import MOTION_FLOOR, Estimate, Estimates, Row, RowKey
 from analysis.load import Study
 from analysis.marks import UNMARKED, Mark, fixed, legend, marks
 from analysis.plateau import Plateau, marked, plateaus, sentence
+from analysis.provenance import warning
 from analysis.ranktests import RankTests
 from analysis.scores import (
     CORE,
@@ -76,7 +77,7 @@ def rank_table(
     scores, told = _score_columns(table_scores(estimates.scores), study, estimates, tests)
     return Table(
         title=f"Rank against quality: {study.name}",
-        banner="" if study.trained else BANNER,
+        banner=_banner(study),
         columns=(*_setting_columns(rows, ends), *_cost_columns(rows, len(estimates.scores.clips)), *scores),
         rows=len(rows),
         caption=caption(study, estimates),
@@ -95,7 +96,12 @@ def further_table(study: Study, estimates: Estimates, tests: Sequence[RankTests]
     scores, told = _score_columns(names, study, estimates, tests)
     settings = [column for column in _setting_columns(rows) if column.name in ("rank", "varies")]
     title, text = f"Further scores: {study.name}", further_caption(study, estimates.scores)
-    return Table(title, "" if study.trained else BANNER, (*settings, *scores), len(rows), text, told, (), ())
+    return Table(title, _banner(study), (*settings, *scores), len(rows), text, told, (), ())
+
+
+def _banner(study: Study) -> str:
+    """What must be known before the first number."""
+    return "; ".join(filter(None, ["" if study.trained else BANNER, warning(study)]))
 
 
 def _score_columns(

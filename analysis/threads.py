@@ -1,4 +1,7 @@
-"""Work on many trials at once, where most of it is NumPy's, which lets other threads run meanwhile."""
+"""Work on many trials at once, a thread a core.
+
+Products, powers and sums of NumPy let other threads run meanwhile, its singular values do not.
+"""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cinelora.errors import UserError
-from cinelora.layout import SampleFolder
+from cinelora.layout import SampleFolder, TrialFolder
 from cinelora.protocol import COLOURS
 from cinelora.records import read_json
 from cinelora.weights import WEIGHTS
@@ -28,6 +28,7 @@ FEATURE_SETS = (*(name for name, net in WEIGHTS.items() if net.kind == "video"),
 CURVE_COLUMNS = ("step", "loss", "heldout_loss")
 Array = NDArray[np.float64]
 Clips = tuple[str, ...]
+Run = Mapping[str, Any]  # of provenance.json, cinelora/provenance.py
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +98,11 @@ def read_curve(path: Path) -> pd.DataFrame:
         return pd.DataFrame(columns=list(CURVE_COLUMNS))
     table = read_table(path, {"step": int, "loss": float, "heldout_loss": float})[list(CURVE_COLUMNS)]
     return table.drop_duplicates("step", keep="last").sort_values("step", ignore_index=True)
+
+
+def read_runs(place: TrialFolder) -> tuple[Run, ...]:
+    """Each time the trial was taken up; none where nothing was recorded."""
+    return tuple(json_of(place.provenance)["runs"]) if place.provenance.exists() else ()
 
 
 def read_table(path: Path, types: Mapping[str, type]) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.answer import INSUFFICIENT, SHARE, SUFFICIENT, Answer, answers
+from analysis.answer import INSUFFICIENT, SUFFICIENT, Answer, answers
 from analysis.clipvalues import clip_values
 from analysis.differences import Difference, differences
 from analysis.estimates import estimate
@@ -26,6 +26,7 @@ from analysis.ordered import FALLS, NOT_SHOWN, PEAKS, RISES
 from analysis.ranktests import RankTests, rank_tests
 from analysis.scores import trial_scores
 from benchmarks.ledgers import CLIPS, KVD, LOSS, RANKS, Kind, ledger
+from sweeps.ledger import SHARE
 
 Array = NDArray[np.float64]
 LEDGERS = 200

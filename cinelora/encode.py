@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cinelora import wan
-from cinelora.config import DataConfig
+from cinelora.config import DataConfig, Dtype
 from cinelora.encodings import text_file, window_file
 from cinelora.records import whole_file
 from cinelora.video import decode_window
@@ -35,13 +35,12 @@ def _save(path: Path, tensors: dict[str, torch.Tensor]) -> None:
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)
 
 
-def encode_texts(model: Path, folder: Path, prompts: Iterable[str], device: str) -> None:
-    """Write the text states of these prompts. The text encoder is freed on return."""
+def encode_texts(model: Path, folder: Path, prompts: Iterable[str], device: str, dtype: Dtype | None = None) -> None:
+    """Write the text states of these prompts, encoded in `dtype` (None: as stored). The encoder is freed on return."""
     prompts = list(prompts)
     if not prompts:
         return
-    tokenizer, encoder = wan.load_text_encoder(model)
-    encoder.to(device)
+    tokenizer, encoder = wan.load_text_encoder(model, device, dtype)
     for prompt in prompts:
         _save(text_file(folder, prompt), {"text": wan.encode_text(tokenizer, encoder, prompt)[0]})
 
@@ -55,13 +54,15 @@ def encode_windows(
     device: str,
     report: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write latents, condition and image tokens of these windows; `report` is called after each."""
+    """Write latents, condition and image tokens of these windows; `report` is called after each.
+
+    VAE and image encoder are freed on return.
+    """
     windows = list(windows)
     if not windows:
         return
     vae = wan.load_vae(model, device)
-    processor, encoder = wan.load_image_encoder(model)
-    encoder.to(device)
+    processor, encoder = wan.load_image_encoder(model, device)
     for window in windows:
         frames = true_frames(root, data, window)
         video = wan.pixels(frames[None])

@@ -65,6 +65,24 @@ class TrialFolder(SampleFolder):
     def failed(self) -> Path:
         return self.root / "failed.json"
 
+    @property
+    def provenance(self) -> Path:
+        return self.root / "provenance.json"
+
+    @property
+    def stop(self) -> Path:
+        """While this file exists, the trial saves a checkpoint and leaves."""
+        return self.root / "stop"
+
+    @property
+    def pruned(self) -> Path:
+        """In place of a result: the trial was ended early, `sweeps/prune.py`."""
+        return self.root / "pruned.json"
+
+    def code_diff(self, sha256: str) -> Path:
+        """Changes of the code since its commit."""
+        return self.root / f"code-{sha256[:12]}.diff"
+
     def part(self, batch: int) -> Path:
         """Scores of one batch of generated clips, until all are there."""
         return self.root / "parts" / f"{batch:05d}.npz"

@@ -1,4 +1,4 @@
-"""Where the frozen base lies and what it is. Standard library only, so planning loads no torch.
+"""Where the frozen base lies and what it is. Loads no torch, so planning does not.
 
 In: ModelConfig. Out: a folder in diffusers layout and the hash of its content.
 """
@@ -10,29 +10,51 @@ from pathlib import Path
 
 from cinelora.config import ModelConfig
 from cinelora.errors import UserError
+from cinelora.modelfiles import PARTS, incomplete, other_model
 
 BUILTIN = "builtin:"
-PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "image_encoder", "image_processor", "scheduler")
+EXAMPLE = "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers"
 SHIPPED = {"small": Path(__file__).resolve().parents[1] / "assets" / "wan-small"}  # in the repository
 WHOLE_FILE = 64 * 2**20  # bytes; larger weight files are hashed by size, header and evenly spaced blocks
 BLOCK = 2**20
 
 
 def model_folder(config: ModelConfig, cache_dir: Path) -> Path:
-    """The folder of `config.path`; a built-in model is written on first use.
+    """The folder of `config.path`, or where the hub's own cache has `config.hub`; a built-in is written on first use.
 
-    Raises UserError if a part of the diffusers layout is missing.
+    Nothing is downloaded. Raises UserError if the checkpoint is not there, not whole, or of another model.
     """
     if config.path.startswith(BUILTIN):
         return _builtin_folder(config.path.removeprefix(BUILTIN), cache_dir)
-    folder = Path(config.path)
-    missing = [part for part in PARTS if not (folder / part).is_dir()]
-    if missing:
-        raise UserError(
-            f"model.path={config.path}: {', '.join(missing)} missing; give a folder in diffusers layout holding "
-            f"{', '.join(PARTS)}"
-        )
+    folder = Path(config.path) if config.path else _hub_folder(config)
+    place = f"model.path={folder}" if config.path else f"model.hub={config.hub} in {folder}"
+    if (text := other_model(folder)) is not None:
+        raise UserError(f"{place}: {text}; give a folder like that of {fetching(EXAMPLE)}")
+    if (text := incomplete(folder)) is not None:
+        raise UserError(f"{place}: {text}; fetch: {fetching(config.hub or EXAMPLE, config.revision, config.path)}")
     return folder
+
+
+def fetching(hub: str, revision: str = "", path: str = "") -> str:
+    """The command that fetches a checkpoint, or what is not there of it, into a folder or the hub's cache."""
+    pinned = f" --revision {revision}" if revision else ""
+    return f"hf download {hub}{pinned}" + (f" --local-dir {path}" if path else "")
+
+
+def _hub_folder(config: ModelConfig) -> Path:
+    """The snapshot that `hf download` left in its cache (HF_HOME), perhaps in part."""
+    if not config.hub:
+        raise UserError("model.path=: give a folder in diffusers layout, or model.hub=OWNER/NAME that is in its cache")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(config.hub, revision=config.revision or None, local_files_only=True))
+    except LocalEntryNotFoundError as error:
+        command = fetching(config.hub, config.revision)
+        raise UserError(
+            f"model.hub={config.hub}: not in the hub's cache; fetch: {command}; or have it elsewhere: model.path=FOLDER"
+        ) from error
 
 
 def _builtin_folder(name: str, cache_dir: Path) -> Path:

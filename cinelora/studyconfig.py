@@ -17,6 +17,14 @@ class Wandb(Enum):
     off = "off"
 
 
+class Prune(Enum):
+    """How learning rates that fall behind are ended early, `sweeps/prune.py`."""
+
+    off = "off"
+    median = "median"
+    halving = "halving"
+
+
 @dataclass
 class ClusterConfig:
     """Where trials run. One trial takes `workers_per_trial` processes of the given resources."""
@@ -91,6 +99,7 @@ class StudyConfig(TrialConfig):
     learning_rate_by_rank: dict[int, float] = field(default_factory=dict)  # wins over train.learning_rate
     learning_rate_by_targets: dict[str, dict[int, float]] = field(default_factory=dict)  # wins over both, per rank
     fail_fast: bool = False  # a failed trial stops the sweep; else the others go on
+    prune: Prune = Prune.off  # among the learning rates of one rank, never between ranks
     extra: list[str] = field(default_factory=list)  # trials beside the grid, e.g. "method=full seed=0,1"
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

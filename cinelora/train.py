@@ -165,6 +165,7 @@ def train(
             if dist.rank() == 0:
                 checkpoint.save(folder.checkpoints, state, finished, spec.trial_id)
         if stopping:
+            zero.release(engine, parameters)  # the base goes on to the next trial as it was
             raise Stopped(f"stopped after step {finished} of {settings.steps}")
     last = log.mean_last_tenth(settings.steps)
     seconds = time.perf_counter() - begun

@@ -9,7 +9,6 @@ In: a TrialSpec on disk, filled encodings, a resident base. Out: everything in t
 from __future__ import annotations
 
 import argparse
-import platform
 import resource
 import sys
 import time
@@ -21,9 +20,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cinelora import dist, lora, protocol, wan, zero
+from cinelora import dist, lora, protocol, provenance, zero
 from cinelora.base import SPENT, Base, load_base
-from cinelora.config import Dtype, Method
+from cinelora.config import Method
 from cinelora.encode import Encodings
 from cinelora.heldout import window_losses
 from cinelora.job import Job
@@ -63,13 +62,6 @@ def peak_memory_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    names = ("torch", "diffusers", "peft", "deepspeed", "transformers", "ray", "numpy")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
 def _open_model(
     job: Job, base: Base, plan: WindowPlan, encodings: Encodings, report: Report, tracker: Tracker, stop: StopSign
 ) -> tuple[Any, Trained | None]:
@@ -83,8 +75,6 @@ def _open_model(
         parameters = lora.attach(base.transformer, config.lora, config.seed)
         engine = zero.build_engine(base.transformer, parameters, config.train, config.zero, config.model.dtype)
         return engine, Trained(engine, parameters, 0, None, 0.0, None)
-    if config.model.dtype is not Dtype.float32:
-        base.transformer.to(wan.TORCH_DTYPE[config.model.dtype])
     return base.transformer, None
 
 
@@ -95,10 +85,11 @@ def run_trial(job: Job, base: Base, report: Report, clock: Callable[[], float] =
     """
     spec, started = job.spec, clock()
     folder, plan = job.study.trial(spec.trial_id), job.windows()
+    provenance.begin(job)
     order = [window.window_id for window in plan.heldout]
     encodings = Encodings(job.encodings)
     tracker = Tracker(spec, job.tracking, job.study_name, job.study.wandb, active=dist.rank() == 0)
-    result, trained, stop = None, None, StopSign(job.study.stop)
+    result, trained, stop = None, None, StopSign(job.study.stop, folder.stop)
     try:
         if dist.rank() == 0:
             write_weight_norms(job.study.weight_norms(spec.fingerprints["model"]), base.transformer)
@@ -123,8 +114,10 @@ def run_trial(job: Job, base: Base, report: Report, clock: Callable[[], float] =
             tracker.scores(scored.rows, [folder.sample(clip) for clip in scored.clip_ids[:TRACKED_CLIPS]])
             seconds["overhead"] = clock() - started - sum(seconds.values())
             result = TrialResult(**{**result.to_json(), "adapter_bytes": size, "seconds": seconds})
+            provenance.finish(folder)
             write_json(folder.result, result.to_json())
-            folder.failed.unlink(missing_ok=True)
+            for over in (folder.failed, folder.stop):
+                over.unlink(missing_ok=True)
             drop_parts(folder)
         return result
     finally:
@@ -176,7 +169,7 @@ def describe(
         restarts=job.restarts,
         protocol=protocol.protocol(config.score, config.data, spec.fingerprints),
         unavailable=protocol.unavailable(config.score),
-        versions=versions(),
+        versions=provenance.versions(),
     )
 
 

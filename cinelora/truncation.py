@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from cinelora import lora, lowrank, wan
 from cinelora.base import Base, base_key, load_base
-from cinelora.config import Dtype, ScoreConfig
+from cinelora.config import ScoreConfig
 from cinelora.cuts import Cut, all_cuts
 from cinelora.encode import Encodings
 from cinelora.encodings import WINDOWS_FILE, missing
@@ -98,8 +98,8 @@ def run_cut(each: Cut, study: StudyFolder, job: Job, base: Base, encodings: Enco
     parameters = lora.attach(base.transformer, job.spec.config.lora, seed=0)
     try:
         fill(parameters, factors, adapter)
-        if job.spec.config.model.dtype is not Dtype.float32:
-            base.transformer.to(wan.TORCH_DTYPE[job.spec.config.model.dtype])
+        for _, parameter in parameters:  # as the engine computed with them
+            parameter.data = parameter.data.to(wan.TORCH_DTYPE[job.spec.config.model.dtype])
         losses = window_losses(base.transformer, job.spec.config, encodings, job.windows().heldout)
         loss = float(losses.mean())
         _check_whole(each, loss)

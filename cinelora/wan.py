@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import init_empty_weights
 from diffusers import (
     AutoencoderKLWan,
     FlowMatchEulerDiscreteScheduler,
@@ -19,26 +20,58 @@ from diffusers import (
 )
 from diffusers.pipelines.wan.pipeline_wan_i2v import prompt_clean
 from PIL import Image
+from safetensors import safe_open
 
 from cinelora.config import TEMPORAL_FACTOR, Dtype, Scheduler
+from cinelora.errors import UserError
+from cinelora.modelfiles import weight_files
 from cinelora.padding import TEXT_TOKENS, use_short_text
 
 TORCH_DTYPE = {Dtype.float32: torch.float32, Dtype.bfloat16: torch.bfloat16}
 
 
 def load_transformer(folder: Path, dtype: Dtype, device: str = "cpu", short_text: bool = False) -> Any:
-    """The denoiser (WanTransformer3DModel), frozen, in evaluation mode; `short_text` as in `cinelora.padding`."""
-    model = WanTransformer3DModel.from_pretrained(
-        folder, subfolder="transformer", torch_dtype=TORCH_DTYPE[dtype], local_files_only=True
-    )
+    """The denoiser (WanTransformer3DModel), frozen, in evaluation mode; `short_text` as in `cinelora.padding`.
+
+    In bfloat16 the parts that the model computes in float32 (norms, time embedding) stay so. Equal to what
+    `from_pretrained` loads. Raises UserError if the files do not hold the weights of the config.
+    """
+    part = folder / "transformer"
+    with init_empty_weights():  # parameters take no memory yet; the buffers, which no file holds, are made as ever
+        model = WanTransformer3DModel.from_config(WanTransformer3DModel.load_config(part, local_files_only=True))
+    _fill(model, part, TORCH_DTYPE[dtype], device)
     if short_text:
         use_short_text(model)
     return model.requires_grad_(False).eval().to(device)
 
 
+def _fill(model: Any, part: Path, dtype: torch.dtype, device: str) -> None:
+    """Give an empty model its weights, each read, cast and moved by itself: memory holds the model once.
+
+    `from_pretrained` maps whole shards, and the few tensors that stay in float32 keep every shard of a float32
+    checkpoint mapped: it held 2.4 times the model, this holds 1.25 times (benchmarks/loading.py).
+    """
+    expected = {name: each.shape for name, each in model.named_parameters()}
+    files = weight_files(part)
+    for name in sorted(expected):
+        if name not in files:
+            raise UserError(f"{part}: no file holds {name}, which its config.json asks for; fetch the checkpoint again")
+        with safe_open(files[name], framework="pt") as stream:  # opened for each: closing gives its pages back
+            tensor = stream.get_tensor(name)
+        if tensor.shape != expected[name]:
+            shapes = f"{list(tensor.shape)}, its config.json asks for {list(expected[name])}"
+            raise UserError(f"{files[name]}: {name} is {shapes}; fetch the checkpoint again")
+        kept = any(each in model._keep_in_fp32_modules for each in name.split("."))
+        tensor = tensor.to(device).to(torch.float32 if kept else dtype)
+        module, _, leaf = name.rpartition(".")
+        model.get_submodule(module).register_parameter(leaf, torch.nn.Parameter(tensor, requires_grad=False))
+
+
 def load_vae(folder: Path, device: str = "cpu") -> Any:
     """The video autoencoder (AutoencoderKLWan) in float32, frozen; kernels channels last: 0.7 of the time on a CPU."""
-    vae = AutoencoderKLWan.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32, local_files_only=True)
+    vae = AutoencoderKLWan.from_pretrained(
+        folder, subfolder="vae", torch_dtype=torch.float32, use_safetensors=True, local_files_only=True
+    )
     for parameter in vae.parameters():
         if parameter.ndim in (4, 5):
             layout = torch.channels_last if parameter.ndim == 4 else torch.channels_last_3d
@@ -46,20 +79,28 @@ def load_vae(folder: Path, device: str = "cpu") -> Any:
     return vae.requires_grad_(False).eval().to(device)
 
 
-def load_text_encoder(folder: Path) -> tuple[Any, Any]:
-    """(tokenizer, UMT5 encoder), frozen, float32."""
+def load_text_encoder(folder: Path, device: str = "cpu", dtype: Dtype | None = None) -> tuple[Any, Any]:
+    """(tokenizer, UMT5 encoder), frozen, in `dtype` or as it is stored."""
     from transformers import AutoTokenizer, UMT5EncoderModel
 
-    encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder", local_files_only=True)
+    encoder = UMT5EncoderModel.from_pretrained(
+        folder / "text_encoder",
+        dtype="auto" if dtype is None else TORCH_DTYPE[dtype],
+        device_map={"": device},
+        use_safetensors=True,
+        local_files_only=True,
+    )
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     return tokenizer, encoder.requires_grad_(False).eval()
 
 
-def load_image_encoder(folder: Path) -> tuple[Any, Any]:
-    """(image processor, CLIP vision tower), frozen, float32."""
+def load_image_encoder(folder: Path, device: str = "cpu") -> tuple[Any, Any]:
+    """(image processor, CLIP vision tower), frozen, as it is stored."""
     from transformers import CLIPImageProcessorPil, CLIPVisionModel
 
-    encoder = CLIPVisionModel.from_pretrained(folder / "image_encoder", local_files_only=True)
+    encoder = CLIPVisionModel.from_pretrained(
+        folder / "image_encoder", device_map={"": device}, use_safetensors=True, local_files_only=True
+    )
     processor = CLIPImageProcessorPil.from_pretrained(folder / "image_processor", local_files_only=True)
     return processor, encoder.requires_grad_(False).eval()
 

@@ -7,6 +7,8 @@ full (gathered) adapter and optimiser state, and after `release` a base as it wa
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -50,6 +52,9 @@ def build_engine(
     """An engine over the whole transformer that trains only `parameters`, with torch's AdamW."""
     deepspeed = dist.quiet_deepspeed()
     trainable = [parameter for _, parameter in parameters]
+    if dtype is Dtype.bfloat16:
+        for parameter in trainable:  # what trains runs in bfloat16; the engine keeps float32 copies of it
+            parameter.data = parameter.data.to(torch.bfloat16)
     optimizer = torch.optim.AdamW(
         trainable,
         lr=train.learning_rate,
@@ -57,14 +62,31 @@ def build_engine(
         eps=train.eps,
         weight_decay=train.weight_decay,
     )
-    engine, *_ = deepspeed.initialize(
-        model=transformer,
-        model_parameters=trainable,
-        optimizer=optimizer,
-        config=deepspeed_config(train, zero, dtype, dist.world_size()),
-    )
+    with _frozen_as_it_is():
+        engine, *_ = deepspeed.initialize(
+            model=transformer,
+            model_parameters=trainable,
+            optimizer=optimizer,
+            config=deepspeed_config(train, zero, dtype, dist.world_size()),
+        )
     _undo_first_step(engine, parameters)
     return engine
+
+
+@contextmanager
+def _frozen_as_it_is() -> Iterator[None]:
+    """Within, DeepSpeed casts no parameter: it would take all to bfloat16, also what the model wants in float32.
+
+    Its own list of exceptions (data_types.keep_in_fp32_modules) is for buffers only.
+    """
+    from deepspeed.runtime.engine import DeepSpeedEngine
+
+    cast = DeepSpeedEngine._cast_module_mixed_precision
+    DeepSpeedEngine._cast_module_mixed_precision = lambda *_: None
+    try:
+        yield
+    finally:
+        DeepSpeedEngine._cast_module_mixed_precision = cast
 
 
 def _undo_first_step(engine: Any, parameters: NamedParameters) -> None:

@@ -15,7 +15,7 @@ from cinelora.errors import UserError
 from cinelora.flops import IMAGE_TOKENS, TEXT_TOKENS, Denoiser
 from cinelora.models import model_folder
 from cinelora.records import TrialSpec, read_json
-from cinelora.studyconfig import ClusterConfig, StudyConfig
+from cinelora.studyconfig import ClusterConfig, Prune, StudyConfig
 from launch.display import clock
 from launch.running import task_for, workers
 from sweeps.cost import PEAK_TFLOPS, Model, Work, assumed, fitted, in_total
@@ -44,7 +44,7 @@ class CostPlan:
 def cost_plan(study: StudyConfig, ledger: Ledger, plan: Plan) -> CostPlan:
     """What is still to run. Raises UserError for a device that nobody knows."""
     done = [(spec, result) for spec in plan.trials if (result := ledger.result(spec.trial_id)) is not None]
-    pending = ledger.pending(plan)
+    pending = ledger.pending(plan, study.prune is not Prune.off)
     works = {spec.trial_id: work_of(study, spec) for spec in plan.trials}
     model = fitted((works[spec.trial_id], result) for spec, result in done) or _assumed(study.cluster)
     seconds = {spec.trial_id: model.rates.seconds(works[spec.trial_id]) for spec in pending} if model else {}

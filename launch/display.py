@@ -48,15 +48,21 @@ def axes(spec: TrialSpec) -> str:
     ).rstrip()
 
 
-def print_plan(plan: Plan, ledger: Ledger) -> None:
+def print_plan(plan: Plan, ledger: Ledger, keep_pruned: bool = False) -> None:
     """One line per trial with its state on disk, then the counts."""
-    done = [spec for spec in plan.trials if ledger.is_done(spec.trial_id)]
     for spec in plan.trials:
-        state = "done" if ledger.is_done(spec.trial_id) else "to run"
-        if state == "to run" and ledger.folder.trial(spec.trial_id).failed.exists():
-            state = "failed, to run again"
-        print(f"  {spec.trial_id}  {axes(spec):<78} {state}")
-    print(f"{len(plan.trials)} trials: {len(done)} done, {len(plan.trials) - len(done)} to run")
+        print(f"  {spec.trial_id}  {axes(spec):<78} {_state(ledger, spec.trial_id, keep_pruned)}")
+    done, waiting = sum(ledger.is_done(spec.trial_id) for spec in plan.trials), len(ledger.pending(plan, keep_pruned))
+    pruned = len(plan.trials) - done - waiting
+    print(f"{len(plan.trials)} trials: {done} done, {f'{pruned} pruned, ' if pruned else ''}{waiting} to run")
+
+
+def _state(ledger: Ledger, trial_id: str, keep_pruned: bool) -> str:
+    if ledger.is_done(trial_id):
+        return "done"
+    if (record := ledger.pruned(trial_id)) is not None:
+        return f"pruned ({record['why']})" if keep_pruned else "pruned, to run again"
+    return "failed, to run again" if ledger.folder.trial(trial_id).failed.exists() else "to run"
 
 
 def fraction(progress: dict[str, Any] | None) -> float:
@@ -99,13 +105,14 @@ class Display:
         return f"about {clock((len(engine.jobs) - sum(parts)) / rate)} left"
 
     def tick(self, engine: Engine) -> None:
-        failed = len(engine.errors)
-        done = self.total - self.done_before - len(engine.jobs) - failed
+        failed, pruned = len(engine.errors), engine.pruned
+        done = self.total - self.done_before - len(engine.jobs) - failed - pruned
         notes = [self.ledger.progress(run.job.spec.trial_id) for run in engine.running]
         left = self._left(engine, done, [fraction(note) for note in notes])
         head = (
             f"{self.done_before + done} done, {len(engine.running)} running, {engine.waiting} queued"
             + (f", {failed} failed" if failed else "")
+            + (f", {pruned} pruned" if pruned else "")
             + f"; {clock(time.monotonic() - self.started)} elapsed, {left}"
         )
         rows: list[tuple[str, ...]] = [

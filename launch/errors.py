@@ -29,7 +29,8 @@ LOST_ERRORS = (
     WorkerCrashedError,
     GetTimeoutError,
 )
-OF_TYPE = {"UserError": "user", "NonFiniteLoss": "diverged", "Stopped": "stopped", "TrialTaken": LOST}
+STOPPED = "stopped"
+OF_TYPE = {"UserError": "user", "NonFiniteLoss": "diverged", "Stopped": STOPPED, "TrialTaken": LOST}
 
 
 def failure_kind(error: Exception) -> str:

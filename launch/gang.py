@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayTaskError
 
 from cinelora.job import Job
-from launch.errors import LOST_ERRORS
+from launch.errors import LOST_ERRORS, STOPPED, failure_kind
 from launch.pool import Member
 
 SETTLE_SECONDS = 5.0  # for the peers of a dead worker to fail too, so that the first cause is seen
@@ -30,6 +30,21 @@ def story(members: list[Member], job: Job) -> Story:
         for member, pid in zip(members, pids, strict=True):
             member.group, member.pid = list(members), pid
     yield RUN, [member.actor.run.remote(job) for member in members]
+
+
+def all_stopped(calls: Calls, seconds: float) -> bool:
+    """Wait for the workers of a trial that was asked to stop. True if each left in order: its gang can go on."""
+    finished, _ = ray.wait(calls, num_returns=len(calls), timeout=seconds)
+    return len(finished) == len(calls) and all(_ended(call) == STOPPED for call in finished)
+
+
+def _ended(call: Any) -> str:
+    """The class of its failure, "" if it has none."""
+    try:
+        ray.get(call)
+    except Exception as error:
+        return failure_kind(error)
+    return ""
 
 
 def is_lost(error: Exception, others: Calls) -> bool:

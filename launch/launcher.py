@@ -5,6 +5,7 @@ In: Hydra's context and one list of overrides per job. Out: one JobReturn per jo
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cinelora.errors import UserError
 from cinelora.layout import StudyFolder
-from cinelora.studyconfig import StudyConfig
+from cinelora.studyconfig import Prune, StudyConfig
 from launch.costplan import cost_plan
 from launch.costplan import lines as cost_lines
 from launch.display import axes, clock, print_plan
@@ -58,7 +59,7 @@ def compose(context: HydraContext, config: DictConfig, overrides: Sequence[str],
 def one_study(jobs: list[ComposedJob]) -> StudyConfig:
     """The study that all jobs belong to. Raises UserError if the sweep varies where or how it runs."""
     first = jobs[0].config
-    for name in ("name", "study_dir", "cache_dir", "plan_only", "cluster", "tracking"):
+    for name in ("name", "study_dir", "cache_dir", "plan_only", "prune", "cluster", "tracking"):
         values = {str(getattr(job.config, name)) for job in jobs}
         if len(values) > 1:
             raise UserError(f"{name}: a sweep cannot vary it (found {len(values)} values); run one sweep for each")
@@ -79,7 +80,7 @@ def launch_jobs(
     plan = make_plan([job.config for job in jobs], marks)
     cost = cost_plan(study, ledger, plan)
     if study.plan_only:
-        _announce(plan, ledger)
+        _announce(plan, ledger, study.prune is not Prune.off)
         print(*cost_lines(study, cost), sep="\n")
         return [_returned(job, JobStatus.COMPLETED, None) for job in jobs[:grid]]
     with ledger.locked():
@@ -114,19 +115,21 @@ def extra_overrides(extra: list[str], jobs: Sequence[Sequence[str]]) -> list[lis
     return lines
 
 
-def _announce(plan: Plan, ledger: Ledger) -> None:
+def _announce(plan: Plan, ledger: Ledger, keep_pruned: bool) -> None:
     if ledger.folder.study.exists():
         from sweeps.ledger import check_schema
 
         check_schema(ledger.folder)
-    print_plan(plan, ledger)
+    print_plan(plan, ledger, keep_pruned)
 
 
 def report(plan: Plan, ledger: Ledger, errors: dict[str, str]) -> None:
     """Say how the sweep ended and what to type next."""
     done = sum(ledger.is_done(spec.trial_id) for spec in plan.trials)
+    pruned = sum(ledger.pruned(spec.trial_id) is not None for spec in plan.trials)
     if not errors:
-        print(f"nothing left to do: {done} of {len(plan.trials)} trials done")
+        told = f", {pruned} pruned" if pruned else ""
+        print(f"nothing left to do: {done} of {len(plan.trials)} trials done{told}")
     for spec in plan.trials:
         if spec.trial_id in errors:
             print(f"FAILED {spec.trial_id} {axes(spec)}: {errors[spec.trial_id]}")
@@ -148,4 +151,7 @@ def _outcome(job: ComposedJob, marks: Fingerprints, ledger: Ledger, errors: dict
     result = ledger.result(trial_id)
     if result is not None:
         return _returned(job, JobStatus.COMPLETED, result.heldout_loss)
+    if (record := ledger.pruned(trial_id)) is not None:
+        loss = record["heldout_loss"]
+        return _returned(job, JobStatus.COMPLETED, math.inf if loss is None else loss)
     return _returned(job, JobStatus.FAILED, TrialsFailed(f"{trial_id}: {errors.get(trial_id, 'no result')}"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from sweeps.scheduler import Node, Shape, Start
 
 SHARDED = " sharded"  # ends the name of a base that ZeRO stage 3 has cut over its gang
 CONNECT_SECONDS = 90
+RENEW_GIB = 4.0  # growth of a process over its first trial
 
 
 def connect(address: str) -> None:
@@ -58,6 +59,12 @@ class Member:
     base: str = ""
     group: list[Member] = field(default_factory=list)
     pid: int = 0
+    memory: list[float] = field(default_factory=list)  # GiB it held after each of its trials
+
+    @property
+    def worn(self) -> bool:
+        """It has kept more and more: time for a new process."""
+        return bool(self.memory) and self.memory[-1] - self.memory[0] > RENEW_GIB
 
     @property
     def sharded(self) -> bool:
@@ -109,10 +116,12 @@ class Pool:
         self.idle = [member for member in self.idle if member not in members]
         self.busy += members
 
-    def release(self, members: Iterable[Member]) -> None:
+    def release(self, members: Sequence[Member]) -> None:
+        """They are free; those that are worn end, with the gang that a sharded base ties them to."""
         for member in members:
             self.busy.remove(member)
             self.idle.append(member)
+        self.discard([member for member in members if member.worn])
 
     def replaced(self, member: Member, shape: Shape) -> Member:
         """A new busy member for one that is lost: on its node, or on another if that is gone too."""

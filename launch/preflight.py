@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cinelora.config import DataConfig, Method, TrialConfig
-from cinelora.encodings import ENCODER_VERSION, WINDOWS_FILE, encoding_folder
+from cinelora.encodings import WINDOWS_FILE, encoder_mark, encoding_folder
 from cinelora.errors import UserError
 from cinelora.models import BUILTIN, model_fingerprint, model_folder
 from cinelora.protocol import FLOWS
@@ -98,14 +98,15 @@ class Fingerprints:
         Cheap checks come first: clips, then weight files, then the model.
         """
         windows: WindowPlan = self._once(["data", to_dict(config.data)], lambda: self._windows(config.data))
-        marks = {"data": windows.fingerprint, "encoder": str(ENCODER_VERSION)}
+        model = config.model
+        marks = {"data": windows.fingerprint, "encoder": encoder_mark(model.text_dtype)}
         check_nets(config)
         for net, path in configured(config.score).items():
             pins = pins_of(config.score, net)
             marks |= self._once(["weights", net, path, pins], partial(weight_marks, net, path, pins))
         marks |= {"flow": config.score.flow} if config.score.flow else {}
-        marks["model"] = self._once(["model", config.model.path, config.model.revision], lambda: self._model(config))
-        target = encoding_folder(self.cache_dir, marks["data"], marks["model"]) / WINDOWS_FILE
+        marks["model"] = self._once(["model", model.path, model.hub, model.revision], lambda: self._model(config))
+        target = encoding_folder(self.cache_dir, marks["data"], marks["model"], model.text_dtype) / WINDOWS_FILE
         if not target.exists():
             write_json(target, windows.to_json())
         return marks

@@ -15,10 +15,11 @@ from cinelora.errors import UserError
 from cinelora.job import Job
 from cinelora.layout import StudyFolder
 from cinelora.records import TrialSpec
-from cinelora.studyconfig import ClusterConfig, StudyConfig
+from cinelora.studyconfig import ClusterConfig, Prune, StudyConfig
 from launch.display import Display
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan
+from sweeps.prune import Pruner
 from sweeps.scheduler import Infeasible, Scheduler, Shape, Task
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def run_missing(study: StudyConfig, ledger: Ledger, plan: Plan, seconds: Mapping
     Raises UserError for a trial that the cluster can never hold, before anything is started, and KeyboardInterrupt when
     the sweep was stopped before its end.
     """
-    pending = ledger.pending(plan)
+    keep_pruned = study.prune is not Prune.off
+    pending = ledger.pending(plan, keep_pruned)
     if not pending:
         return {}
     import ray
@@ -41,15 +43,16 @@ def run_missing(study: StudyConfig, ledger: Ledger, plan: Plan, seconds: Mapping
     from launch.schedule import run_all
     from launch.signals import stopped_by_signal
 
-    done = len(plan.trials) - len(pending)
-    say(f"study {study.name}: {done} trials done, {len(pending)} to run")
+    done = sum(ledger.is_done(spec.trial_id) for spec in plan.trials)
+    pruned = len(plan.trials) - done - len(pending)
+    say(f"study {study.name}: {done} trials done, {f'{pruned} pruned, ' if pruned else ''}{len(pending)} to run")
     ledger.folder.stop.unlink(missing_ok=True)
     connect(study.cluster.address)
     engine = engine_for(study, ledger)
     try:
         queue_trials(engine, study, pending, seconds)
         encode_all(engine.pool, shape(study.cluster, 1), list(engine.jobs.values()), study.cluster.max_restarts, say)
-        with stopped_by_signal(engine), Display(ledger, len(plan.trials), done) as display:
+        with stopped_by_signal(engine), Display(ledger, done + len(pending), done) as display:
             errors = run_all(engine, display.tick)
         if engine.stopping and engine.jobs:
             raise KeyboardInterrupt
@@ -65,7 +68,10 @@ def engine_for(study: StudyConfig, ledger: Ledger) -> Engine:
     from launch.pool import Pool
     from launch.schedule import Engine
 
-    engine = Engine(ledger, study.cluster, Scheduler(), Pool(), fail_fast=study.fail_fast, say=say)
+    pruner = Pruner(ledger, study.prune) if study.prune is not Prune.off else None
+    if pruner and not pruner.compares:
+        say(f"prune={study.prune.value}: no two trials differ in train.learning_rate alone, so none will be pruned")
+    engine = Engine(ledger, study.cluster, Scheduler(), Pool(), pruner=pruner, fail_fast=study.fail_fast, say=say)
     engine.pool.refresh()
     engine.meet_nodes()
     return engine
@@ -102,8 +108,9 @@ def shape(cluster: ClusterConfig, count: int) -> Shape:
 
 def job_for(study: StudyConfig, ledger: Ledger, spec: TrialSpec) -> Job:
     folder = StudyFolder(ledger.folder.root.resolve())
-    ledger.folder.trial(spec.trial_id).failed.unlink(missing_ok=True)
-    ledger.folder.trial(spec.trial_id).progress.unlink(missing_ok=True)
+    place = ledger.folder.trial(spec.trial_id)
+    for left in (place.failed, place.progress, place.pruned, place.stop):
+        left.unlink(missing_ok=True)
     return Job(spec, folder, study.name, Path(study.cache_dir).resolve(), study.tracking)
 
 

@@ -18,12 +18,13 @@ import ray
 from cinelora.errors import UserError
 from cinelora.job import Job
 from cinelora.studyconfig import ClusterConfig
-from launch.errors import failure_kind, first_cause
-from launch.gang import RUN, START, Calls, Story, is_lost, story
+from launch.errors import STOPPED, failure_kind, first_cause
+from launch.gang import RUN, START, Calls, Story, all_stopped, is_lost, story
 from launch.heartbeat import Heartbeats
 from launch.pool import Member, Pool
 from sweeps.failures import HANG, LOST, History, Next, what_next
 from sweeps.ledger import Ledger
+from sweeps.prune import Pruner
 from sweeps.scheduler import Infeasible, Scheduler, Start, Task
 
 POLL_SECONDS = 0.3
@@ -62,6 +63,8 @@ class Engine:
     running: list[Running] = field(default_factory=list)
     errors: dict[str, str] = field(default_factory=dict)
     beats: Heartbeats = field(default_factory=Heartbeats)
+    pruner: Pruner | None = None
+    pruned: int = 0  # trials in this sweep
     fail_fast: bool = False
     asked_to_stop: bool = False
     stopping: bool = False
@@ -92,6 +95,8 @@ class Engine:
         self.meet_nodes()
         self._look_at_disk()
         self._give_up_stranded(now)
+        if self.pruner:
+            self.pruner.look(run.job.spec for run in self.running if run.phase == RUN)
         if self.ledger.folder.stop.exists():
             self.stop()
 
@@ -125,7 +130,12 @@ class Engine:
             self.say(f"stopping: {len(self.running)} running trials save a checkpoint and leave (Ctrl-C again: now)")
 
     def begin(self, start: Start, now: float) -> None:
-        job, members = self.jobs[start.task.task_id], self.pool.take(start)
+        job = self.jobs[start.task.task_id]
+        if self.pruner and (why := self.pruner.verdict(job.spec)):
+            self.scheduler.finished(start.task.task_id, now, resident=start.warm)
+            self._prune(job, why)
+            return
+        members = self.pool.take(start)
         run = Running(job, start.task, members, story(members, job), [], now)
         self.running.append(run)
         self._enter(run, *next(run.story))
@@ -143,6 +153,8 @@ class Engine:
         try:
             self._enter(run, *run.story.send(answers))
         except StopIteration:
+            for member, answer in zip(run.members, answers, strict=True):
+                member.memory.append(answer)
             self.pool.release(run.members)
             self._leave(run, now)
             self.jobs.pop(run.task.task_id)
@@ -161,13 +173,16 @@ class Engine:
 
     def end(self, run: Running, kind: str, cause: str, now: float) -> None:
         """A trial ended without a result: give its gang up and do what its failure's rule says."""
-        if kind == "stopped":
-            self.stop()  # a worker may see the sign before we do
-            ray.wait(run.calls, num_returns=len(run.calls), timeout=GRACE_SECONDS)
-        self.pool.discard(run.members)
-        self._leave(run, now)
         trial_id = run.task.task_id
-        if kind == "stopped" or (self.stopping and kind in (LOST, HANG)):
+        why = self.pruner.leaving.get(trial_id, "") if self.pruner else ""
+        if kind == STOPPED and not why:
+            self.stop()  # a worker may see the sign before we do
+        whole = kind == STOPPED and all_stopped(run.calls, GRACE_SECONDS)
+        (self.pool.release if whole else self.pool.discard)(run.members)
+        self._leave(run, now)
+        if why and kind in (STOPPED, LOST, HANG):
+            self._prune(run.job, why)
+        elif kind == STOPPED or (self.stopping and kind in (LOST, HANG)):
             self.ledger.event("stopped", trial_id=trial_id, error=cause)
             self.jobs.pop(trial_id)
         elif run.phase == START:
@@ -175,6 +190,12 @@ class Engine:
         else:
             history = History(run.job.causes, run.job.spec.config.train.micro_batch, self.cluster.max_restarts)
             self._act(run, kind, cause, what_next(kind, history))
+
+    def _prune(self, job: Job, why: str) -> None:
+        assert self.pruner is not None
+        self.pruner.record(job.spec, why)
+        self.jobs.pop(job.spec.trial_id)
+        self.pruned += 1
 
     def _start_failed(self, run: Running, cause: str, now: float) -> None:
         """Somebody else holds the node, or it is gone: try elsewhere, and here again later."""

@@ -22,7 +22,7 @@ from rich.table import Table
 from cinelora.errors import UserError
 from launch.display import clock, label
 from sweeps.ledger import Ledger, study_folder
-from sweeps.status import DONE, FAILED, RUNNING, WAITING, StudyStatus, TrialStatus, study_status
+from sweeps.status import DONE, FAILED, PRUNED, RUNNING, WAITING, StudyStatus, TrialStatus, study_status
 
 WATCH_SECONDS = 3.0
 
@@ -74,22 +74,23 @@ def show(ledger: Ledger, status: StudyStatus, watch: bool) -> StudyStatus:
 def headline(status: StudyStatus) -> str:
     sign = ", stopping" if status.stopping else ""
     driver = f"a sweep is running{sign}" if status.driver else "no sweep is running"
-    counts = ", ".join(f"{status.count(state)} {state}" for state in (DONE, RUNNING, WAITING, FAILED))
+    states = (DONE, RUNNING, WAITING, FAILED) + ((PRUNED,) if status.count(PRUNED) else ())
+    counts = ", ".join(f"{status.count(state)} {state}" for state in states)
     left = f"; about {clock(status.seconds_left)} left" if status.seconds_left is not None else ""
     return f"{status.name}: {counts}; {driver}{left}"
 
 
 def table(status: StudyStatus) -> Table:
-    """One line per trial that runs or failed; the rest is counted in the headline."""
+    """One line per trial that runs, failed or was pruned; the rest is counted in the headline."""
     found = Table(show_header=False, box=None)
     for trial in status.trials:
-        if trial.state in (RUNNING, FAILED):
+        if trial.state in (RUNNING, FAILED, PRUNED):
             found.add_row(trial.spec.trial_id, label(trial.spec), trial.state, _doing(trial))
     return found
 
 
 def _doing(trial: TrialStatus) -> str:
-    if trial.state == FAILED:
+    if trial.state in (FAILED, PRUNED):
         return trial.reason
     note, parts = trial.progress, []
     if note is not None:

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cinelora.base import Base
@@ -54,13 +54,16 @@ class Worker:
 
     def encode(self, job: Job, windows: list[Window], prompts: list[str]) -> int:
         """Fill the encoding cache with these windows and prompts; returns how many windows."""
+        import torch
+
         from cinelora import dist, encode
         from cinelora.models import model_folder
 
         config, device = job.spec.config, dist.device_name()
         model = model_folder(config.model, job.cache_dir)
-        encode.encode_texts(model, job.encodings, prompts, device)
+        encode.encode_texts(model, job.encodings, prompts, device, config.model.text_dtype)
         encode.encode_windows(model, job.encodings, Path(config.data.path), config.data, windows, device)
+        torch.cuda.empty_cache()  # the encoders are gone, and the denoiser needs their room
         return len(windows)
 
     def reference(self, job: Job) -> None:
@@ -69,8 +72,8 @@ class Worker:
 
         write_reference(job, self._base_for(job))
 
-    def run(self, job: Job) -> dict[str, Any]:
-        """Run one trial and return its result as plain data. Raises what stopped it; the log has the trace."""
+    def run(self, job: Job) -> float:
+        """Run one trial; returns the memory that is then held, GiB. Raises what stopped it; the log has the trace."""
         from cinelora import dist
         from cinelora.trial import run_trial
 
@@ -80,7 +83,8 @@ class Worker:
         try:
             with alone_in(folder.root) if writer else nullcontext():
                 progress("load", 0, 1, None)
-                return run_trial(job, self._base_for(job), progress).to_json()
+                run_trial(job, self._base_for(job), progress)
+                return memory_gib()
         except Exception:
             log = folder.log(dist.rank())
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +100,16 @@ class Worker:
             self.base = None
             self.base = load_base(job)
         return self.base
+
+
+def memory_gib() -> float:
+    """What this process holds now, on its device and, under Linux, on the host."""
+    import torch
+
+    statm = Path("/proc/self/statm")
+    resident = int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
+    device = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
+    return float(resident + device) / 2**30
 
 
 class TrialTaken(RuntimeError):

@@ -1,6 +1,6 @@
 """What is done, read from and written to the study folder alone. Standard library only.
 
-    study.json  plan.json  events.jsonl  trials/<id>/{spec,progress,failed,result}.json
+    study.json  plan.json  events.jsonl  trials/<id>/{spec,progress,failed,pruned,result}.json
 
 A result file that exists is whole, and is the only proof that a trial is done.
 """
@@ -58,8 +58,10 @@ class Ledger:
     def is_done(self, trial_id: str) -> bool:
         return self.folder.trial(trial_id).result.exists()
 
-    def pending(self, plan: Plan) -> list[TrialSpec]:
-        return [spec for spec in plan.trials if not self.is_done(spec.trial_id)]
+    def pending(self, plan: Plan, keep_pruned: bool = False) -> list[TrialSpec]:
+        """What is to run. Pruned trials are over as long as pruning is wanted (`keep_pruned`)."""
+        over = [spec.trial_id for spec in plan.trials if keep_pruned and self.pruned(spec.trial_id)]
+        return [spec for spec in plan.trials if not self.is_done(spec.trial_id) and spec.trial_id not in over]
 
     def result(self, trial_id: str) -> TrialResult | None:
         path = self.folder.trial(trial_id).result
@@ -75,6 +77,18 @@ class Ledger:
         record = {"trial_id": trial_id, "kind": kind, "error": error}
         write_json(self.folder.trial(trial_id).failed, record)
         self.event("failed", **record)
+
+    def pruned(self, trial_id: str) -> dict[str, Any] | None:
+        """What was recorded of a trial that was ended early and has no result: step, heldout_loss, why."""
+        folder = self.folder.trial(trial_id)
+        return read_json(folder.pruned) if folder.pruned.exists() and not folder.result.exists() else None
+
+    def prune(self, trial_id: str, step: int, heldout_loss: float | None, why: str) -> None:
+        """Record that a trial was ended early, or never begun (step 0)."""
+        record = {"trial_id": trial_id, "step": step, "heldout_loss": heldout_loss, "why": why}
+        write_json(self.folder.trial(trial_id).pruned, record)
+        self.folder.trial(trial_id).stop.unlink(missing_ok=True)
+        self.event("pruned", **record)
 
     def event(self, name: str, **facts: Any) -> None:
         """Append one line to events.jsonl."""

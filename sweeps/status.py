@@ -15,13 +15,17 @@ from typing import Any
 from cinelora.records import TrialSpec, read_json
 from sweeps.ledger import Ledger, check_schema
 
-DONE, RUNNING, WAITING, FAILED = "done", "running", "waiting", "failed"
-ENDS = ("done", "failed", "stopped", "lost", "hang", "out_of_memory", "disk_full")  # events after which none runs
+DONE, RUNNING, WAITING, FAILED, PRUNED = "done", "running", "waiting", "failed", "pruned"
+STATES = (DONE, RUNNING, WAITING, FAILED, PRUNED)
+ENDS = ("done", "failed", "stopped", "pruned", "lost", "hang", "out_of_memory", "disk_full")  # after which none runs
 
 
 @dataclass(frozen=True)
 class TrialStatus:
-    """`silent_seconds`: since the trial last wrote about itself, by this machine's clock. `reason`: of a failure."""
+    """`silent_seconds`: since the trial last wrote about itself, by this machine's clock.
+
+    `reason`: of a failure or of pruning.
+    """
 
     spec: TrialSpec
     state: str
@@ -49,7 +53,7 @@ class StudyStatus:
         names = ("state", "progress", "silent_seconds", "restarts", "reason")
         trials = [{"trial_id": t.spec.trial_id, **{name: getattr(t, name) for name in names}} for t in self.trials]
         head = {"name": self.name, "driver": self.driver, "stopping": self.stopping, "seconds_left": self.seconds_left}
-        counts = {state: self.count(state) for state in (DONE, RUNNING, WAITING, FAILED)}
+        counts = {state: self.count(state) for state in STATES}
         return {**head, **counts, "trials": trials}
 
 
@@ -79,6 +83,8 @@ def _trial(ledger: Ledger, spec: TrialSpec, runs: bool, started: dict[str, Any] 
         return TrialStatus(spec, RUNNING, ledger.progress(spec.trial_id), max(0.0, now - written), restarts, "")
     if folder.failed.exists():
         return TrialStatus(spec, FAILED, None, None, restarts, str(read_json(folder.failed)["error"]))
+    if (record := ledger.pruned(spec.trial_id)) is not None:
+        return TrialStatus(spec, PRUNED, None, None, restarts, record["why"])
     return TrialStatus(spec, WAITING, None, None, restarts, "")
 
 

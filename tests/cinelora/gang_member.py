@@ -27,6 +27,7 @@ def resize(root: Path, rank: int, port: int) -> None:
         dist.start(rank if world == 2 else 0, world, "127.0.0.1", port if world == 2 else dist.free_port())
         config = tiny_study.tiny_config(root / "clips", zero__stage=stage, lora__rank=4, seed=seed, train__steps=4)
         job = tiny_study.make_job(root, config, encode=False)
+        dist.gather_objects(None)  # both write the spec into the folder that one clears
         if world == 1 or rank == 0:
             shutil.rmtree(job.study.trial(job.spec.trial_id).root, ignore_errors=True)
         dist.gather_objects(None)

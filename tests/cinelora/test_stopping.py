@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cinelora import checkpoint
+from cinelora.base import load_base
 from cinelora.layout import TrialFolder
 from cinelora.parts import drop_parts, load_part, save_part
 from cinelora.scored import Scored
@@ -17,9 +18,11 @@ from cinelora.scores import ClipScore
 from cinelora.stopping import Stopped
 from tests import tiny_study
 
+ADAPTER = "adapter/pytorch_lora_weights.safetensors"
+
 
 def contents(folder: Path) -> dict[str, bytes]:
-    names = ("clip_scores.csv", "adapter/pytorch_lora_weights.safetensors")
+    names = ("clip_scores.csv", ADAPTER)
     files = [*(folder / name for name in names), *sorted((folder / "samples").glob("*.mp4"))]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
@@ -60,6 +63,27 @@ def test_a_stop_sign_saves_and_leaves(
     assert [done for what, done in seen if what == "train"] == list(range(1, 7)), "every step once"
     assert contents(folder.root) == quiet
     assert not folder.part(0).parent.exists(), "the parts go when the whole is there"
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_a_trial_that_leaves_gives_the_base_back_as_it_was(
+    study_root: Path, quiet: dict[str, bytes], stage: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cinelora.stopping.LOOK_SECONDS", 0.0)
+    leaves = tiny_study.tiny_config(study_root / "clips", lora__rank=6, zero__stage=stage)
+    leaving = tiny_study.make_job(study_root, leaves)
+    stays = tiny_study.tiny_config(
+        study_root / "clips", lora__rank=3, data__heldout_shots=2, sample__batch_size=1, zero__stage=stage
+    )
+    job = tiny_study.make_job(study_root, stays)
+    sign, folder = leaving.study.trial(leaving.spec.trial_id).stop, job.study.trial(job.spec.trial_id).root
+    shutil.rmtree(folder, ignore_errors=True)
+    base = load_base(leaving)
+    with pytest.raises(Stopped):
+        tiny_study.run(leaving, base, lambda what, done, total, loss: sign.touch())
+    tiny_study.run(job, base)
+    assert contents(folder)[ADAPTER] == quiet[ADAPTER], "in every stage the same bytes"
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in base.transformer.modules())
 
 
 def test_a_killed_generation_keeps_its_batches(study_root: Path, quiet: dict[str, bytes]) -> None:

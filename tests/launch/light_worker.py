@@ -1,10 +1,12 @@
-"""A worker without torch for tests of the engine: it counts on disk, so that a lost trial goes on where it was."""
+"""A worker without torch for tests of the engine: it counts on disk, so that a lost trial goes on where it was.
+
+Its held-out loss is its learning rate, at every step.
+"""
 
 from __future__ import annotations
 
 import os
 import time
-from typing import Any
 
 from cinelora.job import Job
 from cinelora.records import write_json
@@ -24,7 +26,7 @@ class LightWorker:
         self.place = (rank, world_size)
         return os.getpid()
 
-    def run(self, job: Job) -> dict[str, Any]:
+    def run(self, job: Job) -> float:
         rank, size = self.place
         folder = job.study.trial(job.spec.trial_id)
         steps = folder.root / f"steps-{rank}"
@@ -35,8 +37,11 @@ class LightWorker:
                 stream.write(".")
             if rank == 0:
                 write_json(folder.progress, {"stage": "train", "done": step + 1, "total": STEPS, "loss": None})
-            if job.study.stop.exists():
+                with open(folder.train_csv, "a") as stream:
+                    stream.write("" if step else "step,heldout_loss\n")
+                    stream.write(f"{step + 1},{job.spec.config.train.learning_rate}\n")
+            if job.study.stop.exists() or folder.stop.exists():
                 raise Stopped(f"stopped after step {step + 1}")
         if rank == 0:
             write_json(folder.result, {"world_size": size, "pid": os.getpid()})
-        return {}
+        return 0.0

@@ -12,16 +12,18 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from cinelora.config import LoraConfig, Method, TrialConfig
+from cinelora.config import LoraConfig, Method, TrainConfig, TrialConfig
 from cinelora.job import Job
 from cinelora.layout import StudyFolder
-from cinelora.records import TrialSpec, read_json
-from cinelora.studyconfig import ClusterConfig, TrackingConfig
+from cinelora.records import TrialSpec, read_json, write_json
+from cinelora.studyconfig import ClusterConfig, Prune, TrackingConfig
 from launch.pool import Pool
 from launch.schedule import Engine, run_all
 from sweeps.ledger import Ledger
 from sweeps.plan import build_plan
+from sweeps.prune import Pruner
 from sweeps.scheduler import Infeasible, Scheduler, Shape, Task
+from sweeps.status import DONE, PRUNED, study_status
 from tests.launch.light_worker import STEPS, LightWorker
 
 SIZES = [1, 2, 4, 8, 1, 2, 4, 1, 8, 1]  # workers of the trials, one GPU each
@@ -102,4 +104,35 @@ def test_a_stop_sign_from_another_shell(cluster: Any, tmp_path: Path) -> None:
     assert run_all(engine, stop) == {}
     assert engine.stopping and not engine.running
     assert {event["trial_id"] for event in events(engine, "stopped")} == {spec.trial_id for spec in specs}
+    engine.pool.close()
+
+
+@pytest.mark.slow
+def test_rates_that_fall_behind_leave_and_their_gangs_go_on(cluster: Any, tmp_path: Path) -> None:
+    """The held-out loss is the rate. All rates of one rank train at once; of 9 another seed waits."""
+    ledger = Ledger(StudyFolder(tmp_path / "study"))
+    wanted = [(rate, 0) for rate in (1, 2, 3, 8, 9)] + [(9, 1)]
+    configs = [TrialConfig(seed=seed, train=TrainConfig(steps=STEPS, learning_rate=rate)) for rate, seed in wanted]
+    plan = build_plan([(config, {"model": "m"}) for config in configs])
+    ledger.open("test")
+    ledger.write_plan(plan)
+    base, *specs = plan.trials
+    write_json(ledger.folder.trial(base.trial_id).result, {})
+    engine = Engine(ledger, ClusterConfig(), Scheduler(), Pool(worker=LightWorker), say=lambda text: None)
+    engine.pruner = Pruner(ledger, Prune.halving)
+    engine.pool.refresh()
+    engine.meet_nodes()
+    for spec, size in zip(specs, (2, 2, 2, 2, 2, 4), strict=True):  # of 12 GPUs: the last one has to wait
+        task = Task(spec.trial_id, Shape(size, 1, 1.0), "base", 100.0 / size)
+        engine.add(Job(spec, ledger.folder, "test", tmp_path, TrackingConfig()), task)
+    assert run_all(engine, lambda state: None) == {}
+    states = [trial.state for trial in study_status(ledger).trials]
+    assert states[:4] == [DONE] * 4 and states[4:] == [PRUNED] * 3 and engine.pruned == 3
+    eight, nine, waiting = (ledger.pruned(spec.trial_id) or {} for spec in specs[3:])
+    assert 5 <= eight["step"] < STEPS and 5 <= nine["step"] < STEPS and "others had less" in nine["why"]
+    assert (waiting["step"], waiting["heldout_loss"]) == (0, None) and "pruned at seed 0" in waiting["why"]
+    assert ledger.pending(plan, keep_pruned=True) == [] and len(ledger.pending(plan)) == 3
+    assert not any(ledger.folder.trial(spec.trial_id).stop.exists() for spec in specs)
+    pids = [pid for event in events(engine, "started") for pid in event["pids"]]
+    assert len(engine.pool.idle) == len(set(pids)) == 10, "those who left are still there"
     engine.pool.close()
