@@ -2,11 +2,11 @@
 
     python -m benchmarks.engine [--trials 12]
 
-In: nothing; hydra-ray-launcher comes from pip into a temporary folder for this run. Out: per launcher the wall time
+In: nothing; what the others need comes from pip into a temporary folder for this run. Out: per launcher the wall time
 from the start of its process to its end, and the overhead of a trial: the time that it holds its place, less what it
-trains, evaluates, generates and scores. Ours goes first and pays for encoding the clips; the others find it done. All run two
-trials at a time, one process each, W&B off. Targets: our overhead at most 1/15 of Tune's, our wall time at most 0.4 of
-the better of the two. Exit status 1 where adapters differ.
+trains, evaluates, generates and scores. Ours goes first and pays for encoding the clips; the others find it done. All
+run two trials at a time, one process each, W&B off. Targets: our overhead at most 1/15 of Tune's, our wall time at
+most 0.4 of the better of the two. Exit status 1 where adapters differ.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 from benchmarks.overhead import clips
 from cinelora.records import read_json
 
-LAUNCHER = "hydra-ray-launcher==1.2.2"
+PACKAGES = ("hydra-ray-launcher==1.2.2", "pyarrow==21.0.0", "tensorboardX==2.6.4")  # the last two: of ray[train]
 WORK = ("train", "evaluate", "generate", "score")
 SETTINGS = [
     "model=tiny", "data.frames=9", "data.height=32", "data.width=32", "data.stride=9", "data.heldout_shots=1",
@@ -50,20 +50,26 @@ def ours(root: Path, count: int) -> Slots:
 
 def tune(root: Path, count: int) -> Slots:
     folders = copies(root, "tune")
-    call(["-m", "benchmarks.peers", "tune", str(root / "cache"), *folders])
+    call(["-m", "benchmarks.peers", "tune", str(root / "cache"), *folders], packages(root))
     return slots(folders)
 
 
 def hydra_ray(root: Path, count: int) -> Slots:
-    """Raises CalledProcessError where pip has no such package, or it does not work beside our versions."""
-    target = root / "packages"
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), LAUNCHER]
-    subprocess.run(pip, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     folders = copies(root, "hydra_ray")
-    call(["-m", "benchmarks.peers", "--multirun", "hydra/launcher=ray", f"hydra.sweep.dir={root}/hydra",
-          "hydra.launcher.ray.init.num_cpus=2", "hydra.launcher.ray.remote.num_cpus=1", f"+cache={root}/cache",
-          f"+trial={','.join(folders)}"], {"PYTHONPATH": f"{Path.cwd()}:{target}"})  # fmt: skip
+    settings = ("init.address=local", "init.num_cpus=2", "remote.num_cpus=1")
+    launcher = ["hydra/launcher=ray", *(f"++hydra.launcher.ray.{setting}" for setting in settings)]
+    trials = [f"hydra.sweep.dir={root}/hydra", f"+cache={root}/cache", f"+trial={','.join(folders)}"]
+    call(["-m", "benchmarks.peers", "--multirun", *launcher, *trials], packages(root))
     return slots(folders)
+
+
+def packages(root: Path) -> dict[str, str]:
+    """An environment that has them, beside ours. Raises CalledProcessError where pip does not."""
+    target = root / "packages"
+    if not target.exists():
+        pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), *PACKAGES]
+        subprocess.run(pip, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return {"PYTHONPATH": f"{Path.cwd()}:{target}"}
 
 
 def call(arguments: list[str], environment: dict[str, str] | None = None) -> None:
@@ -110,8 +116,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for name, launch in LAUNCHERS.items():
-            started = time.monotonic()
             try:
+                packages(root)
+                started = time.monotonic()
                 of_trials = launch(root, options.trials - 1)  # the base is one of ours
             except (RuntimeError, subprocess.CalledProcessError) as error:
                 print(f"{name:10} n/a: {error}")

@@ -58,7 +58,7 @@ def tune(cache: str, folders: list[str]) -> None:
     from ray.tune import TuneConfig, Tuner, grid_search
 
     storage = str(Path(folders[0]).parent.parent / "ray")
-    ray.init(num_cpus=2 * AT_ONCE, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2 * AT_ONCE, include_dashboard=False, log_to_driver=False)
 
     def loop(config: dict[str, Any]) -> None:
         run_one(config["folder"], config["cache"])
