@@ -35,7 +35,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     ("name", "smaller", "ranks", "beside"),
     [
-        ("quick", ["lora.rank=1,16", "seed=0", "data.max_heldout_windows=12"], (1, 16), 2),
+        ("quick", ["lora.rank=1,16", "seed=0", "data.max_heldout_windows=12"], (1, 16), 3),
         ("clips", ["lora.rank=4,8", "seed=0"], (4, 8), 0),
     ],
 )
@@ -48,7 +48,7 @@ def test_study(tmp_path: Path, name: str, smaller: list[str], ranks: tuple[int, 
     assert f"{trials} trials: {trials} done, 0 to run" in run(*place, "plan_only=true")
 
     results = [read_json(path) for path in study.glob("trials/*/result.json")]
-    base = next(result for result in results if result["method"] == "base")
+    base = next(result for result in results if result["method"] == "base" and not result["arm"])
     grid = [result for result in results if result["method"] == "lora" and not result["arm"]]
     assert sorted(result["rank"] for result in grid) == list(ranks) and len(results) == trials
     for result in grid:

@@ -16,8 +16,8 @@ from tests import tiny_study
 from tests.launch.test_sweep import checkpoint_step, command, events, results, sweep, wait_for_step
 
 SETTINGS = [
-    "lora.rank=2,4", "+cluster.workers_by_rank={4:2}", "train.steps=300", "train.heldout_every=300",
-    "cluster.hang_seconds=20",
+    "lora.rank=2,4", "+cluster.workers_by_rank={4:2}", "train.steps=260", "train.heldout_every=260",
+    "cluster.hang_seconds=15",
 ]  # fmt: skip
 
 
@@ -62,14 +62,14 @@ def test_a_disturbed_sweep_ends_as_if_nothing_had_happened(tmp_path: Path) -> No
 
     csv = tmp_path / "sweep/trials" / stopped / "train.csv"
     with start(tmp_path) as driver:
-        wait_for_step(tmp_path, 120)
+        wait_for_step(tmp_path, 90)
         fill_the_disk_under(tmp_path, csv)
-        _, running = wait_for_step(tmp_path, 200)
+        _, running = wait_for_step(tmp_path, 150)
         os.kill(running["pids"][1], signal.SIGSTOP)  # rank 1 of 2: rank 0 waits for it in a collective
         output, _ = driver.communicate(timeout=200)
     assert driver.returncode == 0, output[-3000:]
     assert of_trial(tmp_path, stopped)[2:] == ["started", "disk_full", "started", "hang", "started", "done"]
-    assert [int(row.split(",")[0]) for row in csv.read_text().splitlines()[1:]] == list(range(301))
+    assert [int(row.split(",")[0]) for row in csv.read_text().splitlines()[1:]] == list(range(261))
     assert {key: found["world_size"] for key, found in results(tmp_path).items()} == {(0, 0): 1, (2, 0): 1, (4, 0): 2}
 
     quiet = sweep(tmp_path, *SETTINGS, f"study_dir={tmp_path}/quiet")
