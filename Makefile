@@ -63,10 +63,10 @@ fmt: .venv/.dev ## format the code
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format .
 
 test: .venv/.dev fetch ## all tests (under 10 minutes on 2 cores)
-	@CINELORA_CACHE=$(abspath $(CACHE)) $(BIN)/python -m pytest
+	@CINELORA_CACHE=$(abspath $(CACHE)) $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-fast: .venv/.dev fetch ## the tests without real sweeps
-	@CINELORA_CACHE=$(abspath $(CACHE)) $(BIN)/python -m pytest -m "not slow"
+	@CINELORA_CACHE=$(abspath $(CACHE)) $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 base: fetch ## pretrain the small base again from nothing (hours; resumable)
 	@$(BIN)/python -m torch.distributed.run --standalone --nproc_per_node=$(WORKERS) \

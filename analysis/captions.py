@@ -13,7 +13,7 @@ from analysis.estimates import Estimates
 from analysis.load import Study
 from analysis.scores import SET_SCORES, TrialScores, spec_name
 from cinelora.config import LoraConfig, Method, Resize, Scaling, TargetSet, TrialConfig
-from cinelora.protocol import family
+from cinelora.protocol import family, step_cache_of
 from cinelora.weights import WEIGHTS
 
 BANNER = "untrained base: plumbing only"
@@ -24,7 +24,7 @@ def caption(study: Study, estimates: Estimates) -> str:
     """The protocol in a few sentences."""
     return " ".join(
         (
-            _clips(study, estimates.scores),
+            _clips(study, estimates.scores) + _step_cache(study),
             _set_scores(study, estimates.scores),
             "Scores are means over clips, then over seeds; behind a mean, the smallest and the largest seed."
             " Motion is to be compared with the real clips, more is not better.",
@@ -105,6 +105,11 @@ def _clips(study: Study, scores: TrialScores) -> str:
         f"{len(scores.clips)} held-out clips of {frames} frames at {fps} fps, {size} pixels "
         f"(resize: {resize}); {first}."
     )
+
+
+def _step_cache(study: Study) -> str:
+    used = {step_cache_of(spec.config.sample) for spec in study.specs}
+    return f" Passes of the sampler are cut short ({_either(sorted(used))})." if any(used) else ""
 
 
 def _set_scores(study: Study, scores: TrialScores) -> str:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from analysis import stages
 from analysis.trialfiles import (
     ClipScores,
     Features,
@@ -26,12 +27,14 @@ from analysis.trialfiles import (
     read_curve,
     read_features,
     read_runs,
+    read_set_scores,
     read_table,
 )
 from cinelora.config import Method
 from cinelora.errors import UserError
 from cinelora.layout import SampleFolder, StudyFolder, TrialFolder
 from cinelora.records import TrialResult, TrialSpec, reference_key
+from cinelora.setdistances import SetScores
 from sweeps.ledger import SHARE, check_schema
 from sweeps.plan import Plan
 from sweeps.prune import cell
@@ -64,6 +67,7 @@ class Trial:
     scores: ClipScores
     read_curve: Callable[[], pd.DataFrame]
     runs: tuple[Run, ...] = ()  # not in older studies
+    set_scores: Mapping[str, SetScores] = field(default_factory=dict)  # by net, as recorded; not in older studies
 
     @cached_property
     def curve(self) -> pd.DataFrame:
@@ -109,7 +113,7 @@ class Study:
     merged: Mapping[str, Study] = field(
         default_factory=dict
     )  # trial id -> the study it is from, where they are several
-    remarks: tuple[str, ...] = ()  # of merging
+    remarks: tuple[str, ...] = ()  # of merging, and of a first stage
     share: float = SHARE  # of the best gain that counts as enough
     pruned: tuple[Missing, ...] = ()  # learning rates that were ended early, with all their seeds: in no mean
 
@@ -166,7 +170,8 @@ def load_study(root: Path) -> Study:
     name = _study_name(folder)
     planned = _planned(folder.plan)
     pruned = _pruned(planned, folder)
-    left = {each.spec.trial_id for each in pruned}
+    firsts = _first_stages(planned, folder)
+    left = {each.spec.trial_id for each in pruned} | {each.spec.trial_id for each in firsts}
     places = [(spec, folder.trial(spec.trial_id)) for spec in planned if spec.trial_id not in left]
     trials = tuple(_trial(spec, place) for spec, place in places if place.result.exists())
     missing = tuple(_missing(spec, place) for spec, place in places if not place.result.exists())
@@ -177,7 +182,9 @@ def load_study(root: Path) -> Study:
     places_of = {reference_key(trial.spec): folder.reference(reference_key(trial.spec)) for trial in trials}
     references = {key: _reference(place) for key, place in sorted(places_of.items())}
     specs = tuple(spec for spec, _ in places)
-    return Study(name, folder, specs, trials, missing, references, share=_share(folder), pruned=pruned)
+    remarks = tuple(stages.sentence(trial) for trial in firsts)
+    share = _share(folder)
+    return Study(name, folder, specs, trials, missing, references, remarks=remarks, share=share, pruned=pruned)
 
 
 def score_table(study: Study) -> pd.DataFrame:
@@ -238,6 +245,13 @@ def _missing(spec: TrialSpec, place: TrialFolder) -> Missing:
     return Missing(spec, f"failed ({failure.get('kind', 'unknown')}): {lines[-1].strip()}")
 
 
+def _first_stages(specs: tuple[TrialSpec, ...], folder: StudyFolder) -> tuple[Trial, ...]:
+    """The finished trials that others start from."""
+    ids = stages.first_stages(specs)
+    places = [(spec, folder.trial(spec.trial_id)) for spec in specs if spec.trial_id in ids]
+    return tuple(_trial(spec, place) for spec, place in places if place.result.exists())
+
+
 def _pruned(specs: tuple[TrialSpec, ...], folder: StudyFolder) -> tuple[Missing, ...]:
     """Trials that were ended early, and those, finished or not, that differ from one of them in the seed alone."""
     places = {spec.trial_id: folder.trial(spec.trial_id) for spec in specs}
@@ -259,7 +273,7 @@ def _trial(spec: TrialSpec, place: TrialFolder) -> Trial:
     if result.trial_id != spec.trial_id:
         raise UserError(f"{place.result}: is of trial {result.trial_id}; was the folder renamed?")
     scores, curve = read_clip_scores(place.clip_scores), partial(read_curve, place.train_csv)
-    return Trial(spec, result, read_features(place), scores, curve, read_runs(place))
+    return Trial(spec, result, read_features(place), scores, curve, read_runs(place), read_set_scores(place))
 
 
 def _reference(place: SampleFolder) -> Reference:

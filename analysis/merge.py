@@ -68,7 +68,7 @@ def merged(studies: Sequence[Study]) -> Study:
         missing=tuple(sorted(missing, key=lambda each: order(each.spec))),
         references=references,
         merged=homes,
-        remarks=(*remarks, *of_references),
+        remarks=tuple(dict.fromkeys((*(line for part in parts for line in part.remarks), *remarks, *of_references))),
         share=max(part.share for part in parts),
         pruned=tuple(sorted(pruned.values(), key=lambda each: order(each.spec))),
     )

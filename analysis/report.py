@@ -81,14 +81,10 @@ def report(root: Path, out: Path | None = None, others: Sequence[Path] = ()) -> 
     place = study.folder.report if out is None else out
     drawn = draw(study, estimates, found, tests, spectra, cuts, seen, place)
     for name, text in texts(study, estimates, table, found, tests, spectra, cuts, told, drawn).items():
-        with whole_file(place / name) as path:
-            path.write_text(text)
+        _write_or_remove(place / name, text)
     for name, text in confounds.tables(seen).items():
-        with whole_file(place / name) as path:
-            path.write_text(text)
+        _write_or_remove(place / name, text)
     write_scores(study, estimates.scores, place / "scores.csv")
-    if not cuts:
-        (place / "truncation.csv").unlink(missing_ok=True)
     page = write_page(study, estimates, table, found, tests, told, place, drawn, cuts)
     _tell(table, found, tests, cuts, told, place, drawn)
     print(f"page:    {page}")
@@ -105,19 +101,28 @@ def texts(
     cuts: Cuts,
     told: Sequence[str],
     drawn: Sequence[str],
-) -> dict[str, str]:
-    """File name -> content of everything that is not a picture."""
+) -> dict[str, str | None]:
+    """File name -> content of everything that is not a picture; None for what there is nothing to say about."""
     return {
         "rank_table.csv": rank_csv(estimates, plateaus(study, estimates)),
         "rank_table.md": markdown(table),
         "rank_table.tex": latex(table),
-        **({} if table.further is None else {"further_scores.md": markdown(table.further)}),
+        "further_scores.md": None if table.further is None else markdown(table.further),
         "differences.csv": differences_csv(found),
         "spectra.csv": spectra_csv(estimates, spectra),
-        **({"truncation.csv": truncation.as_csv(cuts)} if cuts else {}),
+        "truncation.csv": truncation.as_csv(cuts) if cuts else None,
         "tests.csv": ranktests.as_csv(tests),
         "summary.md": summary(study, table, found, tests, cuts, told, drawn),
     }
+
+
+def _write_or_remove(path: Path, text: str | None) -> None:
+    """A file of an earlier report that this one has nothing for would pass for a part of it."""
+    if text is None:
+        path.unlink(missing_ok=True)
+        return
+    with whole_file(path) as temporary:
+        temporary.write_text(text)
 
 
 def summary(

@@ -18,19 +18,12 @@ from numpy.typing import NDArray
 from analysis.load import Reference, Study, Trial
 from analysis.smallsets import style_to
 from analysis.threads import threaded
-from analysis.trialfiles import Clips
+from analysis.trialfiles import Clips, Features
 from cinelora.config import Method, TrialConfig
-from cinelora.distances import (
-    fit_gaussian,
-    frechet_between,
-    kernel_distance,
-    kernel_mean,
-    polynomial_kernel,
-    standardise,
-)
 from cinelora.errors import UserError
 from cinelora.protocol import COLOURS, FLOWS, directions, family
 from cinelora.records import reference_key
+from cinelora.setdistances import DISTANCES, Distance, definition, distances_to
 from cinelora.weights import WEIGHTS
 
 LOWER, HIGHER, NONE = "lower", "higher", "none"
@@ -62,31 +55,7 @@ _STEADY = ("consistency", "image_similarity", "temporal_flickering", "warp_error
 CONSISTENCY = tuple(name for name in DIRECTIONS if family(name) in _STEADY)  # a frozen clip would win them
 
 Array = NDArray[np.float64]
-Distance = Callable[[Array], float]  # of made features (N, D)
-
-
-def _kvd(real: Array) -> Distance:
-    """`polynomial_mmd(real, made, degree=3, matched=True)`."""
-    within = kernel_mean(polynomial_kernel(real, real), unbiased=True)
-
-    def distance(made: Array) -> float:
-        both = within + kernel_mean(polynomial_kernel(made, made), unbiased=True)
-        return both - 2.0 * kernel_mean(polynomial_kernel(real, made), unbiased=True)
-
-    return distance
-
-
-def _fvd(real: Array) -> Distance:
-    law = fit_gaussian(real)
-    return lambda made: frechet_between(law, fit_gaussian(made))
-
-
-def _jedi(real: Array) -> Distance:
-    return lambda made: kernel_distance(made, real, "jedi")
-
-
-# Given the true features (N, D): what rests on them alone is computed once for all trials.
-DISTANCES: Mapping[str, Callable[[Array], Distance]] = {"kvd": _kvd, "fvd": _fvd, "jedi": _jedi}
+Way = Callable[[Trial], dict[str, float]]  # the scores of a trial that one feature set gives
 SET_SCORES: Mapping[str, tuple[str, Callable[[Array], Distance]]] = {
     name: (name.partition("[")[2].removesuffix("]"), DISTANCES[family(name)])
     for name in DIRECTIONS
@@ -114,8 +83,8 @@ def trial_scores(study: Study) -> TrialScores:
     """Every score of every finished trial, on the clips common to all of them."""
     clips, gaps = common_clips(study.trials)
     train = study.reference.train.get(COLOURS)
-    style = {} if train is None else {COLOURS: style_to(train.values)}  # the sweep's, for its controls too
-    ways = {key: _distances(reference, clips) | style for key, reference in study.references.items()}
+    style = None if train is None else style_to(train.values)  # the sweep's, for its controls too
+    ways = {key: _ways(reference, style, clips) for key, reference in study.references.items()}
     found = threaded(lambda trial: _of_trial(trial, ways[reference_key(trial.spec)], clips), study.trials)
     values = {trial.result.trial_id: of_trial for trial, of_trial in zip(study.trials, found, strict=True)}
     known = {score for scores in values.values() for score in scores}
@@ -124,8 +93,8 @@ def trial_scores(study: Study) -> TrialScores:
         for score, found in study.reference.scores.items()
         if score in DIRECTIONS and any(clip in found for clip in clips)
     }
-    if COLOURS in study.reference.features and style:
-        real |= style[COLOURS](study.reference.features[COLOURS].of(clips))
+    if COLOURS in study.reference.features and style is not None:
+        real |= style(study.reference.features[COLOURS].of(clips))
     reference = next(iter(study.reference.features.values()), None)
     reasons = _reasons(study, known)
     gaps += _holes(study, values, known) + _unknown_numbers(study)
@@ -150,24 +119,6 @@ def common_clips(trials: tuple[Trial, ...]) -> tuple[Clips, list[str]]:
                 f"all trials are compared on the {len(common)} clips that every trial has."
             )
     return common, gaps
-
-
-def distances_to(net: str, real: Array) -> Callable[[Array], dict[str, float]]:
-    """Made features (N, D) of `net` -> their set scores against those of the true clips (N, D); NaN in, NaN out."""
-    scores = [score for score, (of_net, _) in SET_SCORES.items() if of_net == net]
-    if not np.isfinite(real).all():
-        return lambda made: dict.fromkeys(scores, math.nan)
-    scaled = WEIGHTS[net].standardised
-    truth = standardise(real)[0] if scaled else real
-    ways = {score: SET_SCORES[score][1](truth) for score in scores}
-
-    def measure(made: Array) -> dict[str, float]:
-        if not np.isfinite(made).all():
-            return dict.fromkeys(scores, math.nan)
-        rows = standardise(real, made)[1] if scaled else made
-        return {score: way(rows) for score, way in ways.items()}
-
-    return measure
 
 
 def shown_optional(scores: TrialScores) -> tuple[str, ...]:
@@ -202,19 +153,34 @@ def _clip_ids(trial: Trial) -> dict[str, Clips]:
     return ids | {f"{name} features": found.ids for name, found in trial.features.items() if name in used}
 
 
-def _distances(reference: Reference, clips: Clips) -> dict[str, Callable[[Array], dict[str, float]]]:
-    """Net -> the set scores against this reference; without nets whose true features are not there."""
+def _ways(reference: Reference, style: Callable[[Array], dict[str, float]] | None, clips: Clips) -> dict[str, Way]:
+    """Feature set -> its set scores against this reference; without those whose true features are not there."""
     nets = {net: found for net, found in reference.features.items() if net in WEIGHTS}
     there = {net: found for net, found in nets.items() if set(clips) <= set(found.ids)}
-    return {net: distances_to(net, found.of(clips)) for net, found in there.items()} if len(clips) > 1 else {}
+    ways = {net: _way(net, found, clips) for net, found in there.items()} if len(clips) > 1 else {}
+    return ways if style is None else ways | {COLOURS: lambda trial: style(trial.features[COLOURS].of(clips))}
 
 
-def _of_trial(trial: Trial, ways: Mapping[str, Callable[[Array], dict[str, float]]], clips: Clips) -> dict[str, float]:
+def _way(net: str, real: Features, clips: Clips) -> Way:
+    """As the trial recorded them, where that was by this code on these clips and features; else computed again."""
+    compute = distances_to(net, real.of(clips))
+
+    def scores(trial: Trial) -> dict[str, float]:
+        made, kept = trial.features[net], trial.set_scores.get(net)
+        basis = None if kept is None else (kept.definition, kept.made, kept.real)
+        if kept is not None and basis == (definition(net), made.mark, real.mark) and made.ids == clips:
+            return dict(kept.scores)
+        return compute(made.of(clips))
+
+    return scores
+
+
+def _of_trial(trial: Trial, ways: Mapping[str, Way], clips: Clips) -> dict[str, float]:
     other = trial.result.other_loss
     out = {} if other is None else {OTHER_LOSS: other}
-    for net, distances in ways.items():
-        if net in trial.features:
-            out |= distances(trial.features[net].of(clips))
+    for features, scores in ways.items():
+        if features in trial.features:
+            out |= scores(trial)
     return out | {score: _mean(trial.scores[score].of(clips)) for score in CLIP_SCORES if score in trial.scores}
 
 

@@ -17,7 +17,7 @@ from analysis.threads import threaded
 from analysis.trialfiles import Clips
 from cinelora.distances import standardise
 from cinelora.records import reference_key
-from cinelora.smalldata import CHANNELS, LEVELS, diversity, style_distance
+from cinelora.smalldata import CHANNELS, LEVELS, style_distance
 from cinelora.weights import WEIGHTS
 
 Array = NDArray[np.float64]
@@ -63,8 +63,7 @@ def _features(study: Study, trials: Sequence[Trial], net: str, clips: Clips) -> 
 
 def _apart(made: Sequence[Array]) -> Array:
     """Mean distance of the clips of each pair of seeds, (S, S); NaN where a feature is no number."""
-    out = np.zeros((len(made), len(made)))
-    for i, j in combinations(range(len(made)), 2):
-        pair = np.stack([made[i], made[j]], axis=1)
-        out[i, j] = out[j, i] = diversity(pair).mean() if np.isfinite(pair).all() else np.nan
+    out, known = np.zeros((len(made), len(made))), [np.isfinite(each).all() for each in made]
+    for i, j in combinations(range(len(made)), 2):  # `smalldata.diversity` of each pair
+        out[i, j] = out[j, i] = np.linalg.norm(made[i] - made[j], axis=1).mean() if known[i] and known[j] else np.nan
     return out

@@ -61,8 +61,8 @@ class Spectrum:
 
     @property
     def kind(self) -> str:
-        """The layer without its block: attn2.to_q."""
-        return self.layer.split(".", 2)[2]
+        """The layer without its block: attn2.to_q; one outside the blocks as it is."""
+        return self.layer.split(".", 2)[2] if self.layer.startswith("blocks.") else self.layer
 
 
 def update_spectrum(layer: str, a: Array, b: Array, scale: float, weight_norm: float = math.nan) -> Spectrum:

@@ -1,7 +1,7 @@
-"""The files of one trial, or of the true clips -> features, clip scores, loss curve.
+"""The files of one trial, or of the true clips -> features, set scores, clip scores, loss curve.
 
-In: a `SampleFolder`. Out: `Features`, `ClipScores`, a DataFrame. Reads only. Features stay on disk until they are
-asked for: those of a large study do not fit in memory. Bad input raises UserError, one line.
+In: a `SampleFolder`. Out: `Features`, `SetScores`, `ClipScores`, a DataFrame. Reads only. Features stay on disk until
+they are asked for: those of a large study do not fit in memory. Bad input raises UserError, one line.
 N clips, D features.
 """
 
@@ -11,8 +11,10 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import pandas as pd
@@ -22,6 +24,7 @@ from cinelora.errors import UserError
 from cinelora.layout import SampleFolder, TrialFolder
 from cinelora.protocol import COLOURS
 from cinelora.records import read_json
+from cinelora.setdistances import SetScores, feature_mark
 from cinelora.weights import WEIGHTS
 
 FEATURE_SETS = (*(name for name, net in WEIGHTS.items() if net.kind == "video"), COLOURS)  # that set scores rest on
@@ -37,6 +40,7 @@ class Features:
 
     ids: Clips
     read: Callable[[], Array]  # of `values`
+    mark: str = ""  # of what the file holds, `cinelora.setdistances.feature_mark`
 
     @property
     def values(self) -> Array:
@@ -45,7 +49,7 @@ class Features:
 
     def of(self, clips: Clips) -> Array:
         """The rows of `clips` in that order, (len(clips), D)."""
-        return self.values[_rows(self.ids, clips)]
+        return self.values if clips == self.ids else self.values[_rows(self.ids, clips)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +85,15 @@ def read_features(place: SampleFolder) -> dict[str, Features]:
     return {name: _features(path) for name, path in paths.items() if path.exists()}
 
 
+def read_set_scores(place: TrialFolder) -> dict[str, SetScores]:
+    """By net, as the trial recorded them; none in older studies."""
+    path = place.set_scores
+    try:
+        return {net: SetScores(**found) for net, found in json_of(path).items()} if path.exists() else {}
+    except (AttributeError, TypeError) as error:
+        raise UserError(f"{path}: not what this program writes ({error}); remove it, it is only a short cut") from error
+
+
 def read_clip_scores(path: Path) -> ClipScores:
     """By metric, in the order of the file."""
     table = read_table(path, {"clip_id": str, "metric": str, "value": float})
@@ -110,8 +123,9 @@ def read_table(path: Path, types: Mapping[str, type]) -> pd.DataFrame:
     if not path.exists():
         raise UserError(f"{path}: missing, although the study has results; restore it or run the study again")
     blank = {name: ["", "nan"] for name, type_ in types.items() if type_ is float}
+    kinds = {name: object if type_ is str else type_ for name, type_ in types.items()}  # faster than pandas' own texts
     try:
-        table = pd.read_csv(path, dtype=dict(types), keep_default_na=False, na_values=blank)
+        table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=blank, low_memory=False)
     except ValueError as error:  # of pandas' parser too
         raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
     absent = [name for name in types if name not in table]
@@ -128,26 +142,39 @@ def json_of(path: Path) -> Any:
 
 
 def _features(path: Path) -> Features:
-    with np.load(path, allow_pickle=False) as arrays:
-        ids = tuple(arrays["ids"].tolist())
-    ranking = tuple(sorted(range(len(ids)), key=ids.__getitem__))
-    return Features(_shared(tuple(ids[row] for row in ranking)), partial(_feature_values, path, _shared(ranking)))
+    try:
+        with ZipFile(path) as archive:
+            stored, mark = archive.read("ids.npy"), feature_mark(archive)
+        ids, ranking = _sorted_ids(stored)
+    except (BadZipFile, KeyError, ValueError) as error:
+        raise UserError(f"{path}: not a feature file ({error})") from error
+    return Features(ids, partial(_feature_values, path, ranking), mark)
 
 
-def _feature_values(path: Path, ranking: tuple[int, ...]) -> Array:
+def _feature_values(path: Path, ranking: NDArray[np.intp]) -> Array:
     with np.load(path, allow_pickle=False) as arrays:
-        ids, values = arrays["ids"].tolist(), np.asarray(arrays["features"], dtype=np.float64)
-    if values.ndim != 2 or len(values) != len(ids) or len(set(ids)) != len(ids):
-        raise UserError(f"{path}: {len(ids)} ids ({len(set(ids))} different) for features of shape {values.shape}")
-    return values[list(ranking)]
+        values = np.asarray(arrays["features"], dtype=np.float64)
+    if values.ndim != 2 or len(values) != len(ranking):
+        raise UserError(f"{path}: {len(ranking)} ids for features of shape {values.shape}")
+    return values if (ranking[:-1] < ranking[1:]).all() else values[ranking]
 
 
 # Trials of a study have the same clips: their ids, and what follows from them, are kept once.
 
 
 @lru_cache(maxsize=256)
-def _shared(ids: tuple[Any, ...]) -> Any:
+def _shared(ids: Clips) -> Clips:
     return ids
+
+
+@lru_cache(maxsize=16)
+def _sorted_ids(stored: bytes) -> tuple[Clips, NDArray[np.intp]]:
+    """An array file of N clip ids -> the ids, sorted, and their rows in the file. ValueError: one occurs twice."""
+    ids = np.lib.format.read_array(BytesIO(stored), allow_pickle=False).tolist()
+    if twice := len(ids) - len(set(ids)):
+        raise ValueError(f"{twice} of {len(ids)} ids occur twice")
+    ranking = sorted(range(len(ids)), key=ids.__getitem__)
+    return _shared(tuple(ids[row] for row in ranking)), np.array(ranking, dtype=np.intp)
 
 
 @lru_cache(maxsize=256)

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from cinelora import dist, wan
+from cinelora.attention import use_attention
+from cinelora.blocks import compile_blocks
 from cinelora.config import DataConfig
 from cinelora.encode import true_frames
 from cinelora.job import Job
@@ -29,7 +31,7 @@ TRUTH_BYTES = 2**28  # of decoded real clips kept in memory
 class Base:
     """What stays in memory between trials. `key` says which trials may use it as it is."""
 
-    key: tuple[str, str, bool]
+    key: tuple[str | bool, ...]
     folder: Path
     transformer: Any
     vae: Any
@@ -59,24 +61,30 @@ class Base:
         return PairStats(*(np.concatenate(rows) for rows in zip(*map(astuple, found), strict=True)))
 
 
-def base_key(spec: TrialSpec) -> tuple[str, str, bool]:
-    """(model, dtype, sharded): the engine casts the base in place, stage 3 leaves it partitioned."""
-    return spec.fingerprints["model"], spec.config.model.dtype.value, spec.config.zero.stage == 3
+def base_key(spec: TrialSpec) -> tuple[str | bool, ...]:
+    """What stays on a base once done: the engine casts it in place, stage 3 leaves it partitioned, blocks compiled."""
+    model, sharded = spec.config.model, spec.config.zero.stage == 3
+    return spec.fingerprints["model"], model.dtype.value, sharded, model.short_text, model.attention, model.compile
 
 
-SPENT = ("", "", False)  # key of a base whose own weights were trained: no trial may use it again
+SPENT = ()  # key of a base whose own weights were trained: no trial may use it again
 
 
 def load_base(job: Job) -> Base:
-    """Denoiser, VAE and feature nets on this worker's device."""
+    """Denoiser, VAE and feature nets on this worker's device. UserError: its attention cannot be computed here."""
     config, device = job.spec.config, dist.device_name()
-    folder = model_folder(config.model, job.cache_dir)
+    model, folder = config.model, model_folder(config.model, job.cache_dir)
+    transformer = wan.load_transformer(
+        folder, model.dtype, "cpu" if config.zero.stage == 3 else device, model.short_text
+    )
+    if model.attention:
+        use_attention(transformer, model.attention, wan.TORCH_DTYPE[model.dtype])
+    if model.compile:
+        compile_blocks(transformer)
     return Base(
         base_key(job.spec),
         folder,
-        wan.load_transformer(
-            folder, config.model.dtype, "cpu" if config.zero.stage == 3 else device, config.model.short_text
-        ),
+        transformer,
         wan.load_vae(folder, device),
         {
             name: open_net(name, path, pins_of(config.score, name), device).net

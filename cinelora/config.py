@@ -3,6 +3,7 @@
 In: nothing. Out: plain dataclasses that Hydra fills (`launch/sweep.py`) and every stage reads.
 A field marked `EXECUTION` says where or how a trial runs and never what it computes: it is left out
 of the trial's identity (`sweeps/identity.py`). A path is execution; the content behind it is hashed.
+A field marked `WHEN_SET` counts only where it is not its default: it came later, and older trials keep their names.
 A "step" is an optimiser step; sizes are pixels; durations are seconds unless the name says otherwise.
 Range checks live in `__post_init__` and raise `ValueError` naming the field, the value, the remedy.
 """
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 EXECUTION = {"identity": False}
+WHEN_SET = {"identity": "when set"}
 SPATIAL_MULTIPLE = 16  # VAE downsamples 8x, the transformer patches 2x2
 TEMPORAL_FACTOR = 4  # the VAE folds 4 frames into one latent frame after the first
 
@@ -38,10 +40,29 @@ class Scaling(Enum):
 class TargetSet(Enum):
     cross = "cross"  # cross-attention with its image branch
     cross_text = "cross_text"  # cross-attention, text path only
+    cross_image = "cross_image"  # keys and values of the image branch alone
     self = "self"  # self-attention
     attn = "attn"  # cross + self
+    attn_text = "attn_text"  # cross_text + self
     ffn = "ffn"  # feed-forward
     block = "block"  # every linear layer of the transformer blocks
+    block_text = "block_text"  # attn_text + ffn
+    linear = "linear"  # every linear layer of the model: those of its blocks and the 8 outside them
+
+
+class Offload(Enum):
+    """What lies in host memory while no GPU computes with it."""
+
+    none = "none"
+    optimizer = "optimizer"  # float32 adapter and its moments
+    weights = "weights"  # those, and the shards of the base; stage 3
+
+
+class StepCache(Enum):
+    """Which passes of the sampler are left out where their result hardly changes (diffusers' hooks)."""
+
+    none = "none"
+    first_block = "first_block"  # the rest of the blocks is skipped while the first changes by less than the threshold
 
 
 class Resize(Enum):
@@ -88,7 +109,13 @@ class ModelConfig:
     # Of the text encoder; None: as it is stored. Counts as part of the fingerprint "encoder" (cinelora/encodings.py).
     text_dtype: Dtype | None = field(default=None, metadata=EXECUTION)
     short_text: bool = False  # count the text's equal padding instead of computing it: same to rounding, see padding.py
+    attention: str = field(default="", metadata=WHEN_SET)  # backend of diffusers, e.g. flash; empty: torch's choice
+    compile: bool = field(default=False, metadata=WHEN_SET)  # the blocks, with torch.compile
+    sequence_workers: int = field(default=1, metadata=EXECUTION)  # of a gang, which share each clip's tokens (Ulysses)
     trained: bool = field(default=False, metadata=EXECUTION)  # False: banner "untrained base: plumbing only"
+
+    def __post_init__(self) -> None:
+        positive(self, "model", "sequence_workers")
 
 
 @dataclass
@@ -173,6 +200,9 @@ class TrainConfig:
     heldout_windows: int = 16  # of the held-out windows in that curve, at most; the final loss counts all
     checkpoint_every: int = field(default=20, metadata=EXECUTION)
     gradient_checkpointing: bool = field(default=False, metadata=EXECUTION)
+    checkpointed_blocks: int = field(default=0, metadata=EXECUTION)  # the first so many; 0: all of them
+    caption_dropout: float = field(default=0.0, metadata=WHEN_SET)  # share of samples that see the empty caption
+    stills: float = field(default=0.0, metadata=WHEN_SET)  # share of steps on single frames, which see no first frame
 
     def __post_init__(self) -> None:
         positive(self, "train", "steps", "batch_size", "micro_batch", "learning_rate", "clip_norm", "shift")
@@ -183,17 +213,26 @@ class TrainConfig:
         good = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
         require(good, "train.betas", self.betas, "give two numbers in 0..1, e.g. [0.9,0.999]")
         require(0 <= self.weight_decay < 1, "train.weight_decay", self.weight_decay, "must lie in 0..1")
+        require(
+            self.checkpointed_blocks >= 0, "train.checkpointed_blocks", self.checkpointed_blocks, "0 is all of them"
+        )
+        for name in ("caption_dropout", "stills"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"train.{name}", value, "is a share: 0 (off) or more, below 1")
 
 
 @dataclass
 class ZeroConfig:
-    """DeepSpeed ZeRO. The four stages agree bit for bit in float32 and not in bfloat16, so it counts."""
+    """DeepSpeed ZeRO. The stages agree to the bit in float32 and not in bfloat16, so it counts."""
 
     stage: int = 0
     persistence_threshold: int = field(default=100_000, metadata=EXECUTION)  # stage 3 keeps smaller tensors whole
+    offload: Offload = field(default=Offload.none, metadata=EXECUTION)
 
     def __post_init__(self) -> None:
         require(self.stage in (0, 1, 2, 3), "zero.stage", self.stage, "must be 0, 1, 2 or 3")
+        least = {Offload.none: 0, Offload.optimizer: 1, Offload.weights: 3}[self.offload]
+        require(self.stage >= least, "zero.offload", self.offload.value, f"needs zero.stage={least} or more")
 
 
 @dataclass
@@ -207,9 +246,12 @@ class SampleConfig:
     seed: int = 0
     batch_size: int = 4  # part of the result: batching moves latents by about 3e-6
     negative_prompt: str = ""
+    batched_guidance: bool = field(default=False, metadata=WHEN_SET)  # both passes of the guidance as one batch
+    cache: StepCache = field(default=StepCache.none, metadata=WHEN_SET)
+    cache_threshold: float = field(default=0.05, metadata=WHEN_SET)  # relative change; higher is faster and less exact
 
     def __post_init__(self) -> None:
-        positive(self, "sample", "steps", "shift", "batch_size")
+        positive(self, "sample", "steps", "shift", "batch_size", "cache_threshold")
         require(self.guidance >= 1, "sample.guidance", self.guidance, "must be 1 (off) or more")
 
 
@@ -244,6 +286,7 @@ class TrialConfig:
     method: Method = Method.lora
     arm: str = field(default="", metadata=EXECUTION)  # name of a control in the tables; empty: the sweep itself
     seed: int = 0  # of adapter initialisation, data order, training noise and timesteps
+    first: str = field(default="", metadata=WHEN_SET)  # id of the trial whose adapter lies frozen under this one's
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as torch_dist
+
+_meshes: dict[int, Any] = {}  # of this process group, by sequence workers
 
 
 def device_name() -> str:
@@ -63,6 +66,7 @@ def leave() -> None:
     from deepspeed.utils import groups
 
     torch_dist.destroy_process_group()
+    _meshes.clear()
     comm.cdb = None
     for name, value in vars(groups).items():
         if isinstance(value, torch_dist.ProcessGroup):
@@ -79,12 +83,41 @@ def world_size() -> int:
     return torch_dist.get_world_size() if torch_dist.is_initialized() else 1
 
 
+@dataclass(frozen=True)
+class DataGroup:
+    """`index` of `count`: which share of the clips a worker sees. One of those that see the same `leads`."""
+
+    index: int
+    count: int
+    leads: bool
+
+
+def data_group(sequence_workers: int) -> DataGroup:
+    """This worker's; `sequence_workers` neighbours see the same clips, each a part of their tokens."""
+    index, place = divmod(rank(), sequence_workers)
+    return DataGroup(index, world_size() // sequence_workers, place == 0)
+
+
+def sequence_mesh(workers: int) -> Any:
+    """The gang as (data group, ring 1, Ulysses `workers`), the names diffusers looks for; made once a process group."""
+    if workers not in _meshes:
+        shape, names = (world_size() // workers, 1, workers), ("data", "ring", "ulysses")
+        kind = device_name().partition(":")[0]
+        _meshes[workers] = torch_dist.device_mesh.init_device_mesh(kind, shape, mesh_dim_names=names)
+    return _meshes[workers]
+
+
 def sum_over_workers(values: torch.Tensor) -> torch.Tensor:
     """Elementwise sum of a small float64 tensor over the gang."""
     if world_size() > 1:
         values = values.to(device_name())
         torch_dist.all_reduce(values)
     return values.cpu()
+
+
+def any_worker(holds: bool) -> bool:
+    """Whether it holds on any worker of the gang; all of them ask."""
+    return bool(sum_over_workers(torch.tensor([float(holds)], dtype=torch.float64)))
 
 
 def gather_objects(value: Any) -> list[Any]:

@@ -37,7 +37,8 @@ def standardise(reference: ArrayLike, *others: ArrayLike) -> tuple[Array, ...]:
         check_dimensions(base, row)
     mean = base.mean(axis=0)
     scale = _floored(base.std(axis=0, ddof=1))
-    return tuple((row - mean) / scale for row in (base, *rows))
+    centred = [row - mean for row in (base, *rows)]
+    return tuple(np.divide(row, scale, out=row) for row in centred)
 
 
 class UnreliableDistance(UserWarning):

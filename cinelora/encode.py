@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -89,16 +90,19 @@ class Encodings:
     """Read side of the cache. Tensors come back on the CPU in float32; the last `MEMORY_BYTES` stay loaded."""
 
     folder: Path
+    grey: torch.Tensor | None = None  # latent (16, 1, h, w) of a grey frame, for training on stills
     _loaded: dict[Path, dict[str, torch.Tensor]] = field(default_factory=dict)
     _bytes: int = 0
+    _lock: Lock = field(default_factory=Lock)  # the next batch is read in a thread of its own, cinelora/ahead.py
 
     def _read(self, path: Path) -> dict[str, torch.Tensor]:
-        if path not in self._loaded:
-            self._loaded[path] = load_file(path)
-            self._bytes += _size(self._loaded[path])
-            while self._bytes > MEMORY_BYTES and len(self._loaded) > 1:
-                self._bytes -= _size(self._loaded.pop(next(iter(self._loaded))))
-        return self._loaded[path]
+        with self._lock:
+            if path not in self._loaded:
+                self._loaded[path] = load_file(path)
+                self._bytes += _size(self._loaded[path])
+                while self._bytes > MEMORY_BYTES and len(self._loaded) > 1:
+                    self._bytes -= _size(self._loaded.pop(next(iter(self._loaded))))
+            return self._loaded[path]
 
     def stack(self, windows: list[Window], name: str) -> torch.Tensor:
         """`latents`, `condition` or `image` of these windows, (N, ...)."""

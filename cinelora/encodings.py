@@ -9,6 +9,7 @@ from cinelora.records import content_hash
 from cinelora.windows import Window, WindowPlan
 
 ENCODER_VERSION = 1  # raise when the meaning of a cached tensor changes
+NO_CAPTION = ""  # what a sample sees whose caption is dropped
 WINDOWS_FILE = "windows.json"  # the WindowPlan, beside the encodings it names
 
 

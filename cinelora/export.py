@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,7 +23,7 @@ import numpy as np
 from cinelora.config import Method
 from cinelora.errors import UserError
 from cinelora.layout import StudyFolder, TrialFolder
-from cinelora.lowrank import ADAPTER_FILE, read_factors
+from cinelora.lowrank import ADAPTER_FILE, Array, read_factors
 from cinelora.modelcard import UNKNOWN_LICENCE, Card
 from cinelora.models import model_fingerprint, model_folder
 from cinelora.originalnames import PREFIX, original_layer
@@ -33,42 +33,76 @@ CARD = "README.md"
 SHARD = "5GB"  # of a merged denoiser
 
 
-def write_diffusers(adapter: Path, scale: float, out: Path) -> None:
-    """The trial's own file: diffusers reads rank and alpha from its metadata."""
+@dataclass(frozen=True)
+class Part:
+    """An adapter file and what multiplies its B A. The trial's own, after that of its first stage if it has one."""
+
+    adapter: Path
+    scale: float
+
+
+def factors(parts: Sequence[Part]) -> Iterator[tuple[str, Array, Array]]:
+    """(layer, A, B) of the sum of the updates, scales in B: ranks add up, a layer that a part lacks gets zeros there.
+
+    So all layers have one rank, which is what a reader without metadata takes alpha for.
+    """
+    read = [{layer: (a, part.scale * b) for layer, a, b in read_factors(part.adapter)} for part in parts]
+    ranks = [len(next(iter(layers.values()))[0]) for layers in read]
+    shapes = {layer: (a.shape[1], len(b)) for layers in read for layer, (a, b) in layers.items()}
+    for layer, (inner, outer) in sorted(shapes.items()):
+        found = [
+            layers.get(layer, (np.zeros((rank, inner)), np.zeros((outer, rank))))
+            for layers, rank in zip(read, ranks, strict=True)
+        ]
+        yield layer, np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found], axis=1)
+
+
+def _write(out: Path, tensors: Mapping[str, Array]) -> None:
+    from safetensors.numpy import save_file
+
     with whole_file(out) as temporary:
-        shutil.copyfile(adapter, temporary)
+        save_file(
+            {name: tensor.astype(np.float32) for name, tensor in tensors.items()}, temporary, metadata={"format": "pt"}
+        )
 
 
-def write_comfyui(adapter: Path, scale: float, out: Path) -> None:
+def _named(parts: Sequence[Part], name: Callable[[str], str]) -> dict[str, Array]:
+    tensors: dict[str, Array] = {}
+    for layer, a, b in factors(parts):
+        tensors |= {f"{name(layer)}.lora_A.weight": a, f"{name(layer)}.lora_B.weight": b}
+    return tensors
+
+
+def write_diffusers(parts: Sequence[Part], out: Path) -> None:
+    """The trial's own file: diffusers reads rank and alpha from its metadata. Two stages: their sum, at scale 1."""
+    if len(parts) > 1:
+        _write(out, _named(parts, lambda layer: f"transformer.{layer}"))
+        return
+    with whole_file(out) as temporary:
+        shutil.copyfile(parts[0].adapter, temporary)
+
+
+def write_comfyui(parts: Sequence[Part], out: Path) -> None:
     """Names of the original Wan code; the scale is multiplied into lora_B, because readers differ on alpha.
 
     ComfyUI and diffusers take a file without alpha at scale 1.
     """
-    from safetensors.numpy import save_file
-
-    tensors = {}
-    for layer, a, b in read_factors(adapter):
-        name = PREFIX + original_layer(layer)
-        tensors[f"{name}.lora_A.weight"] = a.astype(np.float32)
-        tensors[f"{name}.lora_B.weight"] = (scale * b).astype(np.float32)
-    with whole_file(out) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+    _write(out, _named(parts, lambda layer: PREFIX + original_layer(layer)))
 
 
-FORMATS: dict[str, Callable[[Path, float, Path], None]] = {"diffusers": write_diffusers, "comfyui": write_comfyui}
+FORMATS: dict[str, Callable[[Sequence[Part], Path], None]] = {"diffusers": write_diffusers, "comfyui": write_comfyui}
 
 
-def write_merged(spec: TrialSpec, adapter: Path, base: Path, out: Path) -> None:
+def write_merged(spec: TrialSpec, parts: Sequence[Part], base: Path, out: Path) -> None:
     """The denoiser with W + scale B A in place of W, in the precision it was trained in, as safetensors shards."""
     import torch
 
     from cinelora import wan
 
     denoiser = wan.load_transformer(base, spec.config.model.dtype)
-    for layer, a, b in read_factors(adapter):
+    for layer, a, b in factors(parts):
         weight = denoiser.get_submodule(layer).weight
-        update = torch.from_numpy(spec.config.lora.scale * b @ a)
-        weight.data = (weight.double() + update).to(weight.dtype)
+        weight.data = (weight.double() + torch.from_numpy(b @ a)).to(weight.dtype)
     denoiser.save_pretrained(out, max_shard_size=SHARD)
     for path in out.iterdir():
         path.chmod(0o644)  # safetensors writes for its owner alone
@@ -119,17 +153,21 @@ def export(options: argparse.Namespace) -> Path:
     """Write what is asked for and its card; returns where the weights are."""
     folder = TrialFolder(options.trial.resolve())
     spec, result, adapter = read_trial(folder)
+    parts = [Part(adapter, spec.config.lora.scale)]
+    study = StudyFolder(folder.root.parent.parent)
+    if spec.config.first:
+        below, _, its_adapter = read_trial(study.trial(spec.config.first))
+        parts.insert(0, Part(its_adapter, below.config.lora.scale))
     check_out(options.out, options.merge)
     layout = "merged" if options.merge else options.format
-    report = StudyFolder(folder.root.parent.parent).report
-    card = Card(spec, result, report, layout, options.out.name, options.licence).text()
+    card = Card(spec, result, study.report, layout, options.out.name, options.licence).text()
     if options.merge:
         base = base_folder(spec, options.cache, options.base)
         with whole_folder(options.out) as temporary:
-            write_merged(spec, adapter, base, temporary)
+            write_merged(spec, parts, base, temporary)
             (temporary / CARD).write_text(card)
         return Path(options.out)
-    FORMATS[layout](adapter, spec.config.lora.scale, options.out)
+    FORMATS[layout](parts, options.out)
     with whole_file(options.out.parent / CARD) as temporary:
         temporary.write_text(card)
     return Path(options.out)

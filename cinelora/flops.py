@@ -16,6 +16,8 @@ from cinelora.config import TEMPORAL_FACTOR, DataConfig
 TEXT_TOKENS = 512
 IMAGE_TOKENS = 257  # of CLIP ViT-H/14 at 224 pixels
 LATENT_PIXELS = 16  # pixels a side under one video token: VAE 8, patch 2
+HELDOUT_BATCH = 8  # windows at a time in the held-out loss, at most
+HELDOUT_TOKENS = 65_536  # and fewer of large windows: a GPU is long full, and memory is not
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,22 @@ class Denoiser:
     def forward(self, tokens: int) -> float:
         return self.linear(tokens) + self.attention(tokens)
 
-    def step(self, tokens: int, checkpointing: bool, frozen: bool) -> float:
+    def step(self, tokens: int, checkpointing: float, frozen: bool) -> float:
         """One clip forward and backward. A frozen base needs no gradient of its weights, only of its activations.
 
         Backward: linear layers once more (twice if their weights train), attention twice and a half, since flash
-        attention computes its scores again; with checkpointing the whole forward again.
+        attention computes its scores again. `checkpointing`: the share of blocks whose forward is done again, 0..1.
         """
         backward = self.linear(tokens) * (1 if frozen else 2) + 2.5 * self.attention(tokens)
-        return self.forward(tokens) * (2 if checkpointing else 1) + backward
+        return self.forward(tokens) * (1 + checkpointing) + backward
 
 
 def video_tokens(data: DataConfig) -> int:
     """L of one window."""
     frames = (data.frames - 1) // TEMPORAL_FACTOR + 1
     return frames * (data.height // LATENT_PIXELS) * (data.width // LATENT_PIXELS)
+
+
+def heldout_batch(data: DataConfig) -> int:
+    """Windows at a time in the held-out loss: fixed by their size alone, so the loss does not depend on the gang."""
+    return max(1, min(HELDOUT_BATCH, HELDOUT_TOKENS // video_tokens(data)))

@@ -20,6 +20,7 @@ from cinelora import dist, wan
 from cinelora.config import SampleConfig, TrialConfig
 from cinelora.encode import Encodings
 from cinelora.flow import draw_noise
+from cinelora.stepcache import step_cache
 from cinelora.windows import Window
 
 
@@ -43,27 +44,33 @@ def denoise(
 ) -> torch.Tensor:
     """Integrate noise (N, 16, T, h, w) to clean latents under condition (N, 20, T, h, w).
 
-    Guidance: v = v_negative + g (v_text - v_negative), two passes as in the stock pipeline; g = 1 is one pass.
+    Guidance: v = v_negative + g (v_text - v_negative), two passes as in the stock pipeline, or both as one batch where
+    `sample.batched_guidance` says so; g = 1 is one pass.
     """
     scheduler.set_timesteps(sample.steps, device=latents.device)
-    for time in scheduler.timesteps:
-        inputs = torch.cat([latents, condition], dim=1).to(dtype)
-        timestep = time.expand(latents.shape[0])
+    both = negative is not None and sample.batched_guidance
+    if negative is not None and both:
+        text = torch.cat([negative, text])
+        image, condition = (torch.cat([each, each]) for each in (image, condition))
+    with step_cache(model, sample) as cached:
 
-        def velocity(states: torch.Tensor, inputs: torch.Tensor = inputs, timestep: torch.Tensor = timestep) -> Any:
-            return model(
-                hidden_states=inputs,
-                timestep=timestep,
-                encoder_hidden_states=states.to(dtype),
-                encoder_hidden_states_image=image.to(dtype),
-                return_dict=False,
-            )[0]
+        def velocity(time: torch.Tensor, states: torch.Tensor, name: str) -> torch.Tensor:
+            inputs = torch.cat([torch.cat([latents, latents]) if both else latents, condition], dim=1).to(dtype)
+            with cached(name):
+                return model(
+                    hidden_states=inputs,
+                    timestep=time.expand(inputs.shape[0]),
+                    encoder_hidden_states=states.to(dtype),
+                    encoder_hidden_states_image=image.to(dtype),
+                    return_dict=False,
+                )[0]
 
-        predicted = velocity(text)
-        if negative is not None:
-            without = velocity(negative)
-            predicted = without + sample.guidance * (predicted - without)
-        latents = scheduler.step(predicted, time, latents, return_dict=False)[0]
+        for time in scheduler.timesteps:
+            predicted = velocity(time, text, "cond")
+            if negative is not None:
+                without, predicted = predicted.chunk(2) if both else (velocity(time, negative, "uncond"), predicted)
+                predicted = without + sample.guidance * (predicted - without)
+            latents = scheduler.step(predicted, time, latents, return_dict=False)[0]
     return latents
 
 
@@ -88,9 +95,10 @@ def generate(
     sample, device = config.sample, dist.device_name()
     cut = batches(windows, sample.batch_size)
     work = [(index, cut[index]) for index in todo]
-    turns = math.ceil(len(work) / dist.world_size())
+    group = dist.data_group(config.model.sequence_workers)
+    turns = math.ceil(len(work) / group.count)
     for turn in range(turns):
-        mine = turn * dist.world_size() + dist.rank()
+        mine = turn * group.count + group.index
         index, chunk = work[mine if mine < len(work) else 0]  # ZeRO-3 needs every worker in every forward
         negative = None
         if sample.guidance > 1:
@@ -106,6 +114,6 @@ def generate(
             negative,
             wan.TORCH_DTYPE[config.model.dtype],
         )
-        if mine < len(work):
+        if mine < len(work) and group.leads:
             yield index, chunk, wan.decode_video(vae, latents)
         report(turn + 1, turns)

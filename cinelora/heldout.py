@@ -15,13 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from cinelora import dist, flow
-from cinelora.batch import make_batch, predict
+from cinelora.batch import make_batch, predict, read_samples
 from cinelora.config import TrialConfig
 from cinelora.encode import Encodings
+from cinelora.flops import heldout_batch
 from cinelora.wan import TORCH_DTYPE
 from cinelora.windows import Window
-
-HELDOUT_BATCH = 8  # windows at a time; fixed, so the loss does not depend on the gang
 
 
 @torch.no_grad()
@@ -30,18 +29,20 @@ def window_losses(
 ) -> NDArray[np.float64]:
     """Mean flow loss over `flow.HELDOUT_TIMES` of each window, (N,); the same on every worker.
 
-    Batches are dealt to workers round robin; a worker without one repeats the first and does not count it,
+    Batches are dealt to data groups round robin; one without any repeats the first and does not count it,
     because ZeRO-3 needs every worker in every forward.
     """
-    starts = range(0, len(windows), HELDOUT_BATCH)
+    size = heldout_batch(config.data)
+    starts = range(0, len(windows), size)
     jobs = [(start, column) for start in starts for column in range(len(flow.HELDOUT_TIMES))]
     table = torch.zeros(len(windows), len(flow.HELDOUT_TIMES), dtype=torch.float64)
-    for turn in range(math.ceil(len(jobs) / dist.world_size())):
-        mine = turn * dist.world_size() + dist.rank()
+    group = dist.data_group(config.model.sequence_workers)
+    for turn in range(math.ceil(len(jobs) / group.count)):
+        mine = turn * group.count + group.index
         start, column = jobs[mine if mine < len(jobs) else 0]
-        chunk = list(windows[start : start + HELDOUT_BATCH])
+        chunk = list(windows[start : start + size])
         losses = _batch_losses(model, config, encodings, chunk, flow.HELDOUT_TIMES[column])
-        if mine < len(jobs):
+        if mine < len(jobs) and group.leads:
             table[start : start + len(chunk), column] = losses
     return np.asarray(dist.sum_over_workers(table).mean(1).numpy(), dtype=np.float64)
 
@@ -51,5 +52,5 @@ def _batch_losses(
 ) -> torch.Tensor:
     shape = tuple(encodings.stack(windows[:1], "latents").shape[1:])
     noise = torch.stack([flow.draw_noise(shape, "heldout", w.window_id, str(time)) for w in windows])
-    batch = make_batch(encodings, windows, noise, [time] * len(windows), TORCH_DTYPE[config.model.dtype])
+    batch = make_batch(read_samples(encodings, windows), noise, [time] * len(windows), TORCH_DTYPE[config.model.dtype])
     return flow.sample_losses(predict(model, batch), batch.target).double().cpu()

@@ -62,6 +62,11 @@ class TrialFolder(SampleFolder):
         return self.root / "result.json"
 
     @property
+    def set_scores(self) -> Path:
+        """Set scores on all clips of the trial, and what they were computed from: `cinelora/recorded.py`."""
+        return self.root / "set_scores.json"
+
+    @property
     def failed(self) -> Path:
         return self.root / "failed.json"
 

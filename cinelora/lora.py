@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +18,44 @@ import torch
 from peft import LoraConfig as PeftConfig
 
 from cinelora.config import LoraConfig, Scaling, TargetSet
+from cinelora.errors import UserError
+from cinelora.lowrank import ADAPTER_FILE
 from cinelora.records import whole_folder
 from cinelora.seeds import generator
 
 _ATTENTION = r"(to_q|to_k|to_v|to_out\.0)"
 _IMAGE = r"(add_k_proj|add_v_proj)"
+_SIBLINGS = re.compile(r"blocks\.\d+\.attn1\.to_[qkv]")  # read one tensor that needs a gradient
 _FFN = r"ffn\.net\.(0\.proj|2)"
+_BLOCK = rf"blocks\.\d+\.(attn1\.{_ATTENTION}|attn2\.({_ATTENTION}|{_IMAGE})|{_FFN})"
+_EMBEDDERS = r"(time|text)_embedder\.linear_[12]|time_proj|image_embedder\.ff\.net\.(0\.proj|2)"
 # Anchored: PEFT full-matches a string, whereas a list of names would match by suffix and hit both attentions.
 TARGETS: dict[TargetSet, str] = {
     TargetSet.cross_text: rf"blocks\.\d+\.attn2\.{_ATTENTION}",
+    TargetSet.cross_image: rf"blocks\.\d+\.attn2\.{_IMAGE}",
     TargetSet.cross: rf"blocks\.\d+\.attn2\.({_ATTENTION}|{_IMAGE})",
     TargetSet.self: rf"blocks\.\d+\.attn1\.{_ATTENTION}",
     TargetSet.attn: rf"blocks\.\d+\.(attn1\.{_ATTENTION}|attn2\.({_ATTENTION}|{_IMAGE}))",
+    TargetSet.attn_text: rf"blocks\.\d+\.attn[12]\.{_ATTENTION}",
     TargetSet.ffn: rf"blocks\.\d+\.{_FFN}",
-    TargetSet.block: rf"blocks\.\d+\.(attn1\.{_ATTENTION}|attn2\.({_ATTENTION}|{_IMAGE})|{_FFN})",
+    TargetSet.block: _BLOCK,
+    TargetSet.block_text: rf"blocks\.\d+\.(attn[12]\.{_ATTENTION}|{_FFN})",
+    TargetSet.linear: rf"{_BLOCK}|condition_embedder\.({_EMBEDDERS})|proj_out",
 }
 MODULES_PER_BLOCK: dict[TargetSet, int] = {
     TargetSet.cross_text: 4,
+    TargetSet.cross_image: 2,
     TargetSet.cross: 6,
     TargetSet.self: 4,
     TargetSet.attn: 10,
+    TargetSet.attn_text: 8,
     TargetSet.ffn: 2,
     TargetSet.block: 12,
+    TargetSet.block_text: 10,
+    TargetSet.linear: 12,
 }
+MODULES_OUTSIDE: dict[TargetSet, int] = {TargetSet.linear: 8}
+OWN, FIRST = "default", "first"  # PEFT's names for the adapter of a trial and for that of its first stage
 NamedParameters = list[tuple[str, torch.nn.Parameter]]
 
 
@@ -53,20 +69,58 @@ def peft_config(lora: LoraConfig) -> PeftConfig:
     )
 
 
-def attach(transformer: Any, lora: LoraConfig, seed: int) -> NamedParameters:
-    """Add the adapter in place; returns its (name, float32 parameter) pairs sorted by name.
+def stack(transformer: Any, folder: Path) -> None:
+    """Put a finished adapter on the base, frozen, under the one that `attach` adds. `detach` removes both.
 
-    Raises AssertionError if the target set did not match its modules in every block.
+    Its tensors take the dtype of the layers they sit on. Raises UserError if the folder holds none.
+    """
+    from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin
+
+    if not (folder / ADAPTER_FILE).is_file():
+        raise UserError(f"{folder}: no {ADAPTER_FILE} there to start from; run its trial again")
+    state, metadata = WanLoraLoaderMixin.lora_state_dict(str(folder), return_lora_metadata=True, local_files_only=True)
+    transformer.load_lora_adapter(state, adapter_name=FIRST, metadata=metadata)
+    for name, parameter in adapter_parameters(transformer, FIRST):
+        layer = transformer.get_submodule(name.split(".lora_")[0])
+        parameter.data = parameter.data.to(layer.base_layer.weight)  # its dtype and device
+        parameter.requires_grad_(False)
+
+
+def adapter_parameters(transformer: Any, adapter: str) -> NamedParameters:
+    return sorted((n, p) for n, p in transformer.named_parameters() if ".lora_" in n and f".{adapter}." in n)
+
+
+def attach(transformer: Any, lora: LoraConfig, seed: int) -> NamedParameters:
+    """Add the adapter in place, on what `stack` put there; returns its (name, float32 parameter) pairs sorted by name.
+
+    Raises AssertionError if the target set did not match its modules.
     """
     with torch.random.fork_rng(devices=[]):  # PEFT draws from the global generator before we overwrite A
-        transformer.add_adapter(peft_config(lora))
-    parameters = sorted((n, p) for n, p in transformer.named_parameters() if ".lora_" in n)
-    expected = 2 * MODULES_PER_BLOCK[lora.targets] * transformer.config.num_layers
+        stacked = list(getattr(transformer, "peft_config", None) or {})
+        transformer.add_adapter(peft_config(lora), OWN)
+    if stacked:
+        transformer.set_adapters([*stacked, OWN])
+        transformer.requires_grad_(False)  # PEFT lets all active adapters train
+    parameters = adapter_parameters(transformer, OWN)
+    modules = MODULES_PER_BLOCK[lora.targets] * transformer.config.num_layers + MODULES_OUTSIDE.get(lora.targets, 0)
+    expected = 2 * modules
     assert len(parameters) == expected, f"{lora.targets.value}: {len(parameters)} adapter tensors, not {expected}"
     for name, parameter in parameters:
         parameter.data = _initial(name, parameter, seed).to(parameter.device)
         parameter.requires_grad_(True)
+    for name, module in transformer.named_modules():
+        if _SIBLINGS.fullmatch(name) and hasattr(module, "base_layer"):
+            module.register_forward_pre_hook(_own_input)
     return parameters
+
+
+def _own_input(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The input under a name of its own: what comes back through the base layer and through A is added up here first.
+
+    Queries, keys and values read one tensor. ZeRO-3 wraps the input of each module anyway, and sums in this order; with
+    all stages alike, none changes a bit.
+    """
+    return args[0].view_as(args[0]), *args[1:]
 
 
 def _initial(name: str, parameter: torch.nn.Parameter, seed: int) -> torch.Tensor:

@@ -84,6 +84,7 @@ class Card:
                 "training",
                 f"{result.steps} steps of {train.batch_size} clips, AdamW, learning rate {result.learning_rate:g}",
             ),
+            ("first stage", f"trial {config.first}, whose update is in here too" if config.first else "none"),
             ("seed", str(result.seed)),
             ("clips", f"{data.frames} frames at {data.fps:g} fps, {data.height}x{data.width} pixels"),
             ("fingerprint of the clips", f"`{marks['data']}`"),

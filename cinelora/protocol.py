@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cinelora.config import DataConfig, ScoreConfig
+from cinelora.config import DataConfig, SampleConfig, ScoreConfig, StepCache
 from cinelora.weights import CLIP_NETS, WEIGHTS, configured
 
 PSNR_CAP_DB = 100.0  # an exact frame has infinite PSNR, which JSON cannot hold; one level off is 48 dB
@@ -100,6 +100,13 @@ def flow_of(score: ScoreConfig) -> str:
     return score.flow
 
 
+def step_cache_of(sample: SampleConfig | None) -> str:
+    """How the sampler cuts passes short, in words; "" where it does not."""
+    if sample is None or sample.cache is StepCache.none:
+        return ""
+    return f"{sample.cache.value}, relative change below {sample.cache_threshold:g}"
+
+
 def directions(nets: Iterable[str], flow: str = "") -> dict[str, str]:
     """The scores that `nets`, the pixels and a `flow` give: name -> "higher", "lower" or "none"."""
     found: dict[str, str] = {}
@@ -128,18 +135,22 @@ def unavailable(score: ScoreConfig) -> dict[str, str]:
     return reasons
 
 
-def protocol(score: ScoreConfig, data: DataConfig, marks: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def protocol(
+    score: ScoreConfig, data: DataConfig, marks: Mapping[str, str], sample: SampleConfig | None = None
+) -> dict[str, dict[str, Any]]:
     """How each available score is measured: score name -> JSON-ready facts, equal for comparable trials.
 
     `marks` are the trial's fingerprints, for the hashes of weights that the user brought.
     Always: features, frames scored, first_frame ("dropped" or "kept"), fps, size [height, width] in
     pixels, the clips' resize rule, better ("higher", "lower" or "none"). A net adds its input size,
-    resize rule and weight hash; a distance adds its divisor or kernel and how features are scaled.
+    resize rule and weight hash; a distance adds its divisor or kernel and how features are scaled. Where `sample` cuts
+    passes of the denoiser short, every score says so.
     """
     return {
         name: _clip_facts(name, better, score, data)
         | _net_facts(name, data, score, marks)
         | (PARAMETERS.get(name) or PARAMETERS.get(family(name), {}))
+        | ({"step_cache": cached} if (cached := step_cache_of(sample)) else {})
         for name, better in directions(configured(score), flow_of(score)).items()
     }
 

@@ -61,7 +61,8 @@ def _run(job: Job, workers: list[dict[str, Any]]) -> dict[str, Any]:
     """`workers`: what each says of itself; those that agree are told once, with their number."""
     config, size = job.spec.config, len(workers)
     trains = config.method is not Method.base or config.zero.stage == 3
-    settings = zero.deepspeed_config(config.train, config.zero, config.model.dtype, size) if trains else None
+    groups = size // config.model.sequence_workers
+    settings = zero.deepspeed_config(config.train, config.zero, config.model.dtype, groups) if trains else None
     kinds = [worker for index, worker in enumerate(workers) if worker not in workers[:index]]
     return {
         "started": _now(),

@@ -14,23 +14,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from cinelora.config import (
     DataConfig,
-    Dtype,
     LoraConfig,
     Method,
     ModelConfig,
-    Resize,
     SampleConfig,
-    Scaling,
-    Schedule,
-    Scheduler,
     ScoreConfig,
-    TargetSet,
-    TimestepLaw,
     TrainConfig,
     TrialConfig,
     ZeroConfig,
@@ -40,12 +34,17 @@ SCHEMA = 1  # of a study folder; raised when old folders can no longer be read
 
 
 def to_dict(config: Any, identity_only: bool = False) -> dict[str, Any]:
-    """Nested plain dict of a config dataclass (enums by value); `identity_only` drops EXECUTION fields."""
+    """Nested plain dict of a config dataclass (enums by value).
+
+    `identity_only` drops EXECUTION fields, and WHEN_SET fields at their default.
+    """
     out: dict[str, Any] = {}
     for item in fields(config):
         if identity_only and item.metadata.get("identity") is False:
             continue
         value = getattr(config, item.name)
+        if identity_only and item.metadata.get("identity") == "when set" and value == item.default:
+            continue
         if is_dataclass(value):
             value = to_dict(value, identity_only)
         elif isinstance(value, Enum):
@@ -65,26 +64,28 @@ _PARTS: dict[str, Any] = {
     "sample": SampleConfig,
     "score": ScoreConfig,
 }
-_ENUMS: dict[tuple[str, str], type[Enum]] = {
-    ("model", "dtype"): Dtype,
-    ("model", "text_dtype"): Dtype,
-    ("data", "resize"): Resize,
-    ("lora", "scaling"): Scaling,
-    ("lora", "targets"): TargetSet,
-    ("train", "schedule"): Schedule,
-    ("train", "timestep"): TimestepLaw,
-    ("sample", "scheduler"): Scheduler,
-}
+
+
+@cache
+def _enums(part: Any) -> dict[str, type[Enum]]:
+    """The fields of a config dataclass that hold an enum, some of them or None."""
+    hints = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(part).items()}
+    found = {
+        name: [each for each in kinds if isinstance(each, type) and issubclass(each, Enum)]
+        for name, kinds in hints.items()
+    }
+    return {name: kinds[0] for name, kinds in found.items() if kinds}
 
 
 def trial_from_dict(data: dict[str, Any]) -> TrialConfig:
     """The inverse of `to_dict` for a TrialConfig. Unknown keys raise TypeError."""
     parts: dict[str, Any] = {}
     for name, part in _PARTS.items():
-        enums = {k: _ENUMS[name, k] for k in data[name] if (name, k) in _ENUMS}
+        enums = _enums(part)
         values = {k: enums[k](v) if k in enums and v is not None else v for k, v in data[name].items()}
         parts[name] = part(**values)
-    return TrialConfig(method=Method(data["method"]), arm=data["arm"], seed=data["seed"], **parts)
+    own = {name: data[name] for name in ("arm", "seed", "first") if name in data}
+    return TrialConfig(method=Method(data["method"]), **own, **parts)
 
 
 @dataclass(frozen=True)

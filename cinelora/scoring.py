@@ -165,8 +165,12 @@ def generate_and_score(
             mine.add(kept[index])
     todo = [index for index in range(len(work)) if index not in kept]
 
+    in_step = config.zero.stage == 3 or config.model.sequence_workers > 1  # no worker may leave the others in a pass
+
     def told(done: int, total: int) -> None:
         report("generate", done, total, None)
+        if in_step and dist.any_worker(stop()):
+            raise Stopped(f"stopped after batch {done} of {total}")
 
     for index, chunk, made in generate(model, base.vae, base.folder, config, encodings, windows, todo, told):
         before = time.perf_counter()
@@ -177,6 +181,6 @@ def generate_and_score(
         save_part(folder.part(index), adapter, part)
         mine.add(part)
         scoring += time.perf_counter() - before
-        if stop():
+        if not in_step and stop():
             raise Stopped(f"stopped after {len(mine.clip_ids)} clips")
     return mine, time.perf_counter() - started - scoring, scoring

@@ -21,6 +21,11 @@ def counter_seed(*key: Key) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
+def share_of(*key: Key) -> float:
+    """A number in [0, 1) for this key, uniform over keys."""
+    return counter_seed(*key) / 2**63
+
+
 def generator(*key: Key) -> torch.Generator:
     """A fresh CPU generator for this key."""
     import torch

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from cinelora.config import TrialConfig, positive, require
+from cinelora.config import DataConfig, LoraConfig, TrainConfig, TrialConfig, positive, require
 
 
 class Wandb(Enum):
@@ -89,6 +89,20 @@ class AnswerConfig:
 
 
 @dataclass
+class StageConfig:
+    """The first of two stages: one adapter of its own, trained before and frozen under every trial of the study.
+
+    Model, ZeRO, sampling and scoring are those of the study. It is a trial like any other, in the arm "first stage".
+    """
+
+    enabled: bool = False
+    seed: int = 0  # one for all trials, so that they differ in their own stage alone
+    data: DataConfig = field(default_factory=DataConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass
 class StudyConfig(TrialConfig):
     """What Hydra composes: one trial, and where and how its study runs."""
 
@@ -100,6 +114,7 @@ class StudyConfig(TrialConfig):
     learning_rate_by_targets: dict[str, dict[int, float]] = field(default_factory=dict)  # wins over both, per rank
     fail_fast: bool = False  # a failed trial stops the sweep; else the others go on
     prune: Prune = Prune.off  # among the learning rates of one rank, never between ranks
+    stage1: StageConfig = field(default_factory=StageConfig)
     extra: list[str] = field(default_factory=list)  # trials beside the grid, e.g. "method=full seed=0,1"
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

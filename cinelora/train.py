@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from cinelora import checkpoint, dist, flow, lora, zero
-from cinelora.batch import predict, training_batch
+from cinelora.ahead import ahead
+from cinelora.batch import Batch, predict, training_batch
+from cinelora.blocks import checkpoint_blocks
 from cinelora.config import Method, Schedule, TrainConfig, TrialConfig
 from cinelora.encode import Encodings
 from cinelora.heldout import window_losses
@@ -63,10 +66,10 @@ def learning_rate(train: TrainConfig, step: int) -> float:
     return train.learning_rate * factor
 
 
-def my_micro_batches(train: TrainConfig) -> list[range]:
-    """This worker's slots of a step, cut into micro-batches."""
-    share, micro = train.batch_size // dist.world_size(), zero.micro_batch(train, dist.world_size())
-    first = dist.rank() * share
+def my_micro_batches(train: TrainConfig, group: dist.DataGroup) -> list[range]:
+    """The slots of a step that fall to a data group, cut into micro-batches."""
+    share, micro = train.batch_size // group.count, zero.micro_batch(train, group.count)
+    first = group.index * share
     return [range(start, start + micro) for start in range(first, first + share, micro)]
 
 
@@ -87,9 +90,9 @@ def prepare(transformer: Any, spec: TrialSpec, folder: TrialFolder) -> tuple[Any
     state, done = checkpoint.load(path, spec.trial_id) if path else ({}, 0)
     if state:
         zero.load_parameters(parameters, state)
-    engine = zero.build_engine(transformer, parameters, config.train, config.zero, config.model.dtype)
+    engine = zero.build_engine(transformer, parameters, config.train, config.zero, config.model)
     if config.train.gradient_checkpointing:
-        transformer.enable_gradient_checkpointing()
+        checkpoint_blocks(transformer, config.train.checkpointed_blocks)
     else:
         transformer.disable_gradient_checkpointing()  # the trial before may have had it
     if state:
@@ -98,25 +101,32 @@ def prepare(transformer: Any, spec: TrialSpec, folder: TrialFolder) -> tuple[Any
 
 
 def optimiser_step(
-    engine: Any, config: TrialConfig, encodings: Encodings, plan: WindowPlan, step: int, stop: bool
+    engine: Any, config: TrialConfig, batches: Iterator[Batch], step: int, stop: bool
 ) -> tuple[float, bool]:
     """One whole step over this worker's micro-batches; returns the mean loss of the gang, and if any of it says stop.
 
     Workers see the stop sign at different times, so they tell each other with the loss, which they share anyway.
+    Gradients of workers that share tokens add up, but the engine averages them like all others: hence the factor.
     """
     for group in engine.optimizer.param_groups:
         group["lr"] = learning_rate(config.train, step)
     total = torch.tensor([0.0, float(stop)], dtype=torch.float64)  # loss, stop
-    slots = my_micro_batches(config.train)
-    for micro in slots:
-        batch = training_batch(config, encodings, plan, step, micro)
+    sharers = config.model.sequence_workers
+    mine = dist.data_group(sharers)
+    count = len(my_micro_batches(config.train, mine))
+    for turn in range(count):
+        batch = next(batches)
         loss = flow.sample_losses(predict(engine, batch), batch.target).mean()
-        engine.backward(loss)
-        total[0] += loss.detach().double().cpu()
-        if micro != slots[-1]:
-            engine.step()  # accumulates; the last one, which updates, is the caller's
+        zero.backward(engine, loss * sharers, last=turn == count - 1)  # the step itself is the caller's
+        total[0] += loss.detach().double().cpu() * mine.leads
     loss_sum, stops = dist.sum_over_workers(total).tolist()
-    return loss_sum / (len(slots) * dist.world_size()), stops > 0
+    return loss_sum / (count * mine.count), stops > 0
+
+
+def my_batches(config: TrialConfig, encodings: Encodings, plan: WindowPlan, steps: range) -> Iterator[Batch]:
+    """This worker's micro-batches of these steps, in order."""
+    slots = my_micro_batches(config.train, dist.data_group(config.model.sequence_workers))
+    return ahead(partial(training_batch, config, encodings, plan, step, micro) for step in steps for micro in slots)
 
 
 def train(
@@ -138,12 +148,13 @@ def train(
     begun = time.perf_counter()
     log = TrainLog(folder.train_csv, done, write=dist.rank() == 0, mirror=mirror)
     watched = plan.heldout[: settings.heldout_windows]
+    batches = my_batches(config, encodings, plan, range(done, settings.steps))
     if done == 0:
         heldout = float(window_losses(engine, config, encodings, watched).mean())
         log.write(0, None, heldout, None, learning_rate(settings, 0), 0.0)
     for step in range(done, settings.steps):
         started = time.perf_counter()
-        loss, stopping = optimiser_step(engine, config, encodings, plan, step, stop())
+        loss, stopping = optimiser_step(engine, config, batches, step, stop())
         if not math.isfinite(loss):
             raise NonFiniteLoss(f"step {step + 1}: loss is {loss}; lower train.learning_rate={settings.learning_rate}")
         norm = zero.local_gradient_norm(parameters) if config.zero.stage == 0 else None

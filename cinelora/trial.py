@@ -13,6 +13,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cinelora import dist, lora, protocol, provenance, zero
+from cinelora import dist, lora, protocol, provenance, wan, zero
 from cinelora.base import SPENT, Base, load_base
-from cinelora.config import Method
+from cinelora.config import Method, TrialConfig
 from cinelora.encode import Encodings
 from cinelora.heldout import window_losses
 from cinelora.job import Job
 from cinelora.layout import StudyFolder
 from cinelora.memorised import memorised
 from cinelora.parts import drop_parts
+from cinelora.recorded import write_set_scores
 from cinelora.records import TrialResult, TrialSpec, read_json, trial_from_dict, write_json
 from cinelora.scores import ClipScore
 from cinelora.scoring import generate_and_score, write_scored
+from cinelora.sequence import shared_tokens
 from cinelora.stopping import StopSign
 from cinelora.studyconfig import TrackingConfig
 from cinelora.tracking import Tracker
@@ -73,9 +76,13 @@ def _open_model(
         return trained.engine, trained
     if config.zero.stage == 3:  # the base may only fit sharded: an adapter at its zero start is the base exactly
         parameters = lora.attach(base.transformer, config.lora, config.seed)
-        engine = zero.build_engine(base.transformer, parameters, config.train, config.zero, config.model.dtype)
+        engine = zero.build_engine(base.transformer, parameters, config.train, config.zero, config.model)
         return engine, Trained(engine, parameters, 0, None, 0.0, None)
     return base.transformer, None
+
+
+def _grey(base: Base, config: TrialConfig) -> torch.Tensor:
+    return wan.grey_latent(base.vae, config.data.height, config.data.width)
 
 
 def run_trial(job: Job, base: Base, report: Report, clock: Callable[[], float] = time.perf_counter) -> TrialResult:
@@ -87,12 +94,15 @@ def run_trial(job: Job, base: Base, report: Report, clock: Callable[[], float] =
     folder, plan = job.study.trial(spec.trial_id), job.windows()
     provenance.begin(job)
     order = [window.window_id for window in plan.heldout]
-    encodings = Encodings(job.encodings)
+    encodings = Encodings(job.encodings, grey=_grey(base, spec.config) if spec.config.train.stills else None)
     tracker = Tracker(spec, job.tracking, job.study_name, job.study.wandb, active=dist.rank() == 0)
-    result, trained, stop = None, None, StopSign(job.study.stop, folder.stop)
+    result, trained, stop, shared = None, None, StopSign(job.study.stop, folder.stop), ExitStack()
     try:
+        shared.enter_context(shared_tokens(base.transformer, spec.config.model.sequence_workers))
         if dist.rank() == 0:
             write_weight_norms(job.study.weight_norms(spec.fingerprints["model"]), base.transformer)
+        if spec.config.first:
+            lora.stack(base.transformer, job.study.trial(spec.config.first).adapter)
         model, trained = _open_model(job, base, plan, encodings, report, tracker, stop)
         seconds = {"train": trained.seconds if trained else 0.0}
         begun = clock()
@@ -111,6 +121,7 @@ def run_trial(job: Job, base: Base, report: Report, clock: Callable[[], float] =
             is_lora = spec.config.method is Method.lora
             size = lora.save_adapter(folder.adapter, state, spec.config.lora) if is_lora else 0
             write_scored(folder, scored)
+            write_set_scores(folder, job.reference)
             tracker.scores(scored.rows, [folder.sample(clip) for clip in scored.clip_ids[:TRACKED_CLIPS]])
             seconds["overhead"] = clock() - started - sum(seconds.values())
             result = TrialResult(**{**result.to_json(), "adapter_bytes": size, "seconds": seconds})
@@ -125,6 +136,7 @@ def run_trial(job: Job, base: Base, report: Report, clock: Callable[[], float] =
         if trained is not None:
             zero.release(trained.engine, trained.parameters)
         lora.detach(base.transformer)
+        shared.close()
         if spec.config.method is Method.full:
             base.key = SPENT
 
@@ -167,7 +179,7 @@ def describe(
         peak_memory_gib=peak_memory_gib(),
         world_size=dist.world_size(),
         restarts=job.restarts,
-        protocol=protocol.protocol(config.score, config.data, spec.fingerprints),
+        protocol=protocol.protocol(config.score, config.data, spec.fingerprints, config.sample),
         unavailable=protocol.unavailable(config.score),
         versions=provenance.versions(),
     )

@@ -95,6 +95,8 @@ def run_cut(each: Cut, study: StudyFolder, job: Job, base: Base, encodings: Enco
     recorded = each.source.result
     adapter = study.trial(recorded.trial_id).adapter / lowrank.ADAPTER_FILE
     factors, kept = cut_adapter(adapter, recorded.scale, each.rank)
+    if first := job.spec.config.first:
+        lora.stack(base.transformer, study.trial(first).adapter)
     parameters = lora.attach(base.transformer, job.spec.config.lora, seed=0)
     try:
         fill(parameters, factors, adapter)

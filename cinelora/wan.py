@@ -27,6 +27,7 @@ from cinelora.errors import UserError
 from cinelora.modelfiles import weight_files
 from cinelora.padding import TEXT_TOKENS, use_short_text
 
+CACHE_LINE = 64  # bytes; torch's own tensors begin at one
 TORCH_DTYPE = {Dtype.float32: torch.float32, Dtype.bfloat16: torch.bfloat16}
 
 
@@ -62,9 +63,18 @@ def _fill(model: Any, part: Path, dtype: torch.dtype, device: str) -> None:
             shapes = f"{list(tensor.shape)}, its config.json asks for {list(expected[name])}"
             raise UserError(f"{files[name]}: {name} is {shapes}; fetch the checkpoint again")
         kept = any(each in model._keep_in_fp32_modules for each in name.split("."))
-        tensor = tensor.to(device).to(torch.float32 if kept else dtype)
+        tensor = _aligned(tensor.to(device).to(torch.float32 if kept else dtype))
         module, _, leaf = name.rpartition(".")
         model.get_submodule(module).register_parameter(leaf, torch.nn.Parameter(tensor, requires_grad=False))
+
+
+def _aligned(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy of float32 that lies askew, as in a mapped file: on a CPU its products round by the address.
+
+    Moved elsewhere, as FSDP does, the same weights would give other last bits.
+    """
+    askew = tensor.dtype is torch.float32 and tensor.data_ptr() % CACHE_LINE
+    return tensor.clone() if askew else tensor
 
 
 def load_vae(folder: Path, device: str = "cpu") -> Any:
@@ -159,6 +169,11 @@ def condition_latents(vae: Any, first: torch.Tensor, frames: int) -> torch.Tenso
     mask = torch.zeros_like(latents[:, :TEMPORAL_FACTOR])
     mask[:, :, 0] = 1
     return torch.cat([mask, latents], dim=1)
+
+
+def grey_latent(vae: Any, height: int, width: int) -> torch.Tensor:
+    """The encoding (16, 1, h, w) of one mid-grey frame, on the CPU."""
+    return encode_video(vae, torch.zeros(1, 3, 1, height, width))[0].cpu()
 
 
 @torch.no_grad()

@@ -17,11 +17,9 @@ DIGITS = 9  # significant; devices differ in later ones
 
 
 def write_weight_norms(path: Path, transformer: Any) -> None:
-    """Of every Linear in the blocks; nothing where `path` is there, or the weights are not (sharded by ZeRO-3)."""
+    """Of every Linear; nothing where `path` is there, or the weights are not (sharded by ZeRO-3)."""
     layers = {
-        name: module.weight
-        for name, module in transformer.named_modules()
-        if isinstance(module, torch.nn.Linear) and name.startswith("blocks.")
+        name: module.weight for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)
     }
     if path.exists() or any(weight.numel() == 0 for weight in layers.values()):
         return

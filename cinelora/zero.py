@@ -14,44 +14,54 @@ from typing import Any
 import torch
 
 from cinelora import dist
-from cinelora.config import Dtype, TrainConfig, ZeroConfig
+from cinelora.config import Dtype, ModelConfig, Offload, TrainConfig, ZeroConfig
 from cinelora.lora import NamedParameters
 
 State = dict[str, torch.Tensor]
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def micro_batch(train: TrainConfig, world_size: int) -> int:
-    """Windows per worker at a time: the largest divisor of its share that `train.micro_batch` allows."""
-    share, rest = divmod(train.batch_size, world_size)
+def micro_batch(train: TrainConfig, groups: int) -> int:
+    """Windows per worker at a time: the largest divisor of its data group's share that `train.micro_batch` allows."""
+    share, rest = divmod(train.batch_size, groups)
     if rest:
-        raise ValueError(f"train.batch_size={train.batch_size} must be a multiple of the {world_size} workers")
+        raise ValueError(f"train.batch_size={train.batch_size} must be a multiple of the {groups} data groups")
     return max(m for m in range(1, min(share, train.micro_batch) + 1) if share % m == 0)
 
 
-def deepspeed_config(train: TrainConfig, zero: ZeroConfig, dtype: Dtype, world_size: int) -> dict[str, Any]:
-    """DeepSpeed's dictionary. Clipping and accumulation live here, so both act on whole optimiser steps."""
-    micro = micro_batch(train, world_size)
+def deepspeed_config(train: TrainConfig, zero: ZeroConfig, dtype: Dtype, groups: int) -> dict[str, Any]:
+    """DeepSpeed's dictionary. Clipping and accumulation live here, so both act on whole optimiser steps.
+
+    `groups`: of workers that see different windows. With `zero.offload` the optimiser stays torch's AdamW, on the CPU:
+    DeepSpeed's own would be compiled first, and an adapter is small.
+    """
+    micro = micro_batch(train, groups)
     stage: dict[str, Any] = {"stage": zero.stage}
     if zero.stage == 3:
         stage["stage3_param_persistence_threshold"] = zero.persistence_threshold
+    host = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    if zero.offload is not Offload.none:
+        stage["offload_optimizer"] = host
+    if zero.offload is Offload.weights:
+        stage["offload_param"] = host
     return {
         "train_micro_batch_size_per_gpu": micro,
-        "gradient_accumulation_steps": train.batch_size // (world_size * micro),
+        "gradient_accumulation_steps": train.batch_size // (groups * micro),
         "gradient_clipping": train.clip_norm,
         "bf16": {"enabled": dtype is Dtype.bfloat16},
         "zero_optimization": stage,
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 2**31 - 1,
     }
 
 
 def build_engine(
-    transformer: Any, parameters: NamedParameters, train: TrainConfig, zero: ZeroConfig, dtype: Dtype
+    transformer: Any, parameters: NamedParameters, train: TrainConfig, zero: ZeroConfig, model: ModelConfig
 ) -> Any:
     """An engine over the whole transformer that trains only `parameters`, with torch's AdamW."""
     deepspeed = dist.quiet_deepspeed()
-    trainable = [parameter for _, parameter in parameters]
+    trainable, dtype = [parameter for _, parameter in parameters], model.dtype
     if dtype is Dtype.bfloat16:
         for parameter in trainable:  # what trains runs in bfloat16; the engine keeps float32 copies of it
             parameter.data = parameter.data.to(torch.bfloat16)
@@ -67,10 +77,33 @@ def build_engine(
             model=transformer,
             model_parameters=trainable,
             optimizer=optimizer,
-            config=deepspeed_config(train, zero, dtype, dist.world_size()),
+            config=deepspeed_config(train, zero, dtype, dist.data_group(model.sequence_workers).count),
         )
+    if not hasattr(engine.optimizer, "optimizer"):
+        _keep_to_adapter(engine, trainable)
     _undo_first_step(engine, parameters)
+    _choose_linear(zero.stage)
     return engine
+
+
+def _choose_linear(stage: int) -> None:
+    """Stage 3 replaces torch's linear layers for the whole process, for good: they keep no gathered weight, but every
+    input, frozen or not. Engines of other stages that come after it get torch's own again.
+    """
+    from deepspeed.runtime.zero.linear import zero3_linear_wrap
+    from deepspeed.runtime.zero.partition_parameters import InsertPostInitMethodToModuleSubClasses as Patched
+
+    stock = getattr(Patched, "linear_bk", torch.nn.functional.linear)
+    torch.nn.functional.linear = zero3_linear_wrap if stage == 3 else stock
+
+
+def _keep_to_adapter(engine: Any, trainable: list[torch.nn.Parameter]) -> None:
+    """Stage 0 in float32: the engine's own helpers walk through the whole base at each step to find these few."""
+    from deepspeed.runtime.utils import clip_grad_norm_
+
+    engine.zero_grad = engine.optimizer.zero_grad
+    engine.clip_fp32_gradients = lambda: clip_grad_norm_(trainable, engine.gradient_clipping())
+    engine.enable_backward_allreduce = dist.world_size() > 1  # else it copies all gradients for nobody
 
 
 @contextmanager
@@ -106,6 +139,28 @@ def _whole_masters(engine: Any, parameters: NamedParameters) -> list[torch.Tenso
         return [parameter for _, parameter in parameters]
     groups = getattr(engine.optimizer, "fp32_groups", None)
     return None if groups is None else [master for group in groups for master in group]
+
+
+def backward(engine: Any, loss: torch.Tensor, last: bool) -> None:
+    """One micro-batch's backward pass. After the `last` of an optimiser step the caller calls `engine.step`.
+
+    Stages 2 and 3 sum a micro-batch's gradients over the gang, then over micro-batches. Stage 0 would sum in the other
+    order; in float32 it is made to follow, so that accumulation changes no bit between them (stage 1 keeps its own).
+    """
+    if hasattr(engine.optimizer, "optimizer"):
+        engine.backward(loss)
+        if not last:
+            engine.step()
+        return
+    trained = [parameter for group in engine.optimizer.param_groups for parameter in group["params"]]
+    sums = [parameter.grad for parameter in trained]
+    for parameter in trained:
+        parameter.grad = None
+    engine.set_gradient_accumulation_boundary(True)  # now: the mean over the gang, though no step yet
+    engine.backward(loss)
+    for parameter, total in zip(trained, sums, strict=True):
+        if total is not None:
+            parameter.grad += total
 
 
 def full_parameters(parameters: NamedParameters) -> State:

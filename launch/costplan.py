@@ -17,8 +17,9 @@ from cinelora.models import model_folder
 from cinelora.records import TrialSpec, read_json
 from cinelora.studyconfig import ClusterConfig, Prune, StudyConfig
 from launch.display import clock
+from launch.memoryplan import Demand, demand, memory_lines
 from launch.running import task_for, workers
-from sweeps.cost import PEAK_TFLOPS, Model, Work, assumed, fitted, in_total
+from sweeps.cost import PEAK_TFLOPS, Model, Work, assumed, fitted, in_total, pace
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan
 from sweeps.scheduler import Infeasible, Node, Shape
@@ -39,10 +40,11 @@ class CostPlan:
     whole: float | None
     infeasible: tuple[str, ...]
     bytes_needed: float | None
+    told: tuple[str, ...] = ()  # on memory and pace
 
 
 def cost_plan(study: StudyConfig, ledger: Ledger, plan: Plan) -> CostPlan:
-    """What is still to run. Raises UserError for a device that nobody knows."""
+    """What is still to run. Raises UserError for a device that nobody knows, or that cannot hold a trial."""
     done = [(spec, result) for spec in plan.trials if (result := ledger.result(spec.trial_id)) is not None]
     pending = ledger.pending(plan, study.prune is not Prune.off)
     works = {spec.trial_id: work_of(study, spec) for spec in plan.trials}
@@ -58,25 +60,51 @@ def cost_plan(study: StudyConfig, ledger: Ledger, plan: Plan) -> CostPlan:
         whole=whole if seconds else None,
         infeasible=infeasible,
         bytes_needed=sum(sizes) / len(sizes) * len(pending) if sizes else None,
+        told=(*memory_lines(study, [_demand(study, spec) for spec in pending]), *_pace(study, pending, model)),
     )
+
+
+def _demand(study: StudyConfig, spec: TrialSpec) -> Demand:
+    text, image = _tokens(model_folder(spec.config.model, Path(study.cache_dir)), spec.config.model.short_text)
+    return demand(study, spec, text, image, _heldout(study, spec))
+
+
+def _pace(study: StudyConfig, pending: list[TrialSpec], model: Model | None) -> list[str]:
+    """Seconds a step and a clip, from the fastest trial to the slowest."""
+    if model is None or not pending:
+        return []
+    found = [pace(spec.config, net_of(study, spec), model.rates, workers(study.cluster, spec)) for spec in pending]
+    spans = [sorted({f"{value:.3g}" for value in values}, key=float) for values in zip(*found, strict=True)]
+    step, clip = ("..".join(dict.fromkeys((span[0], span[-1]))) for span in spans)
+    return [f"pace: {step} s a step, {clip} s a clip"]
+
+
+def net_of(study: StudyConfig, spec: TrialSpec) -> Denoiser:
+    return _denoiser(model_folder(spec.config.model, Path(study.cache_dir)), spec.config.model.short_text)
+
+
+def _heldout(study: StudyConfig, spec: TrialSpec) -> int:
+    """Windows held out of its training."""
+    marks = spec.fingerprints
+    folder = encoding_folder(Path(study.cache_dir), marks["data"], marks["model"], spec.config.model.text_dtype)
+    return len(read_json(folder / WINDOWS_FILE)["heldout"])
 
 
 def work_of(study: StudyConfig, spec: TrialSpec) -> Work:
     """The arithmetic of a trial, from the config of its base and the window plan of its data."""
-    marks, config = spec.fingerprints, spec.config
-    folder = encoding_folder(Path(study.cache_dir), marks["data"], marks["model"], config.model.text_dtype)
-    clips = len(read_json(folder / WINDOWS_FILE)["heldout"])
-    net = _denoiser(model_folder(config.model, Path(study.cache_dir)), config.model.short_text)
-    return Work.of(config, net, clips, workers(study.cluster, spec))
+    return Work.of(spec.config, net_of(study, spec), _heldout(study, spec), workers(study.cluster, spec))
 
 
 @cache
 def _denoiser(folder: Path, short_text: bool) -> Denoiser:
+    return Denoiser.of(read_json(folder / "transformer" / "config.json"), *_tokens(folder, short_text))
+
+
+def _tokens(folder: Path, short_text: bool) -> tuple[int, int]:
+    """Of text and of image, that cross-attention reads."""
     vision = read_json(folder / "image_encoder" / "config.json")
     side = vision["image_size"] // vision["patch_size"] if "image_size" in vision else 0
-    image = side * side + 1 if side else IMAGE_TOKENS
-    text = SHORT_TEXT if short_text else TEXT_TOKENS
-    return Denoiser.of(read_json(folder / "transformer" / "config.json"), text, image)
+    return SHORT_TEXT if short_text else TEXT_TOKENS, side * side + 1 if side else IMAGE_TOKENS
 
 
 def _assumed(cluster: ClusterConfig) -> Model | None:
@@ -121,6 +149,7 @@ def _size(folder: Path) -> int:
 def lines(study: StudyConfig, cost: CostPlan) -> list[str]:
     """What to print under the plan."""
     cluster, told = study.cluster, [f"cannot run on this cluster: {text}" for text in cost.infeasible]
+    told += cost.told
     if not cost.seconds:
         known = "set cluster.device, or finish a trial, to learn the cost" if cost.model is None else ""
         return [*told, *([known] if known else [])]

@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayTaskError
 
-from cinelora.encodings import missing
+from cinelora.encodings import NO_CAPTION, missing
 from cinelora.errors import UserError
 from cinelora.job import Job
 from launch.display import clock
@@ -43,7 +43,10 @@ def encode_all(pool: Pool, shape: Shape, jobs: list[Job], patience: int, say: Ca
     """
     prompts: dict[Path, set[str]] = {}
     for job in jobs:
-        prompts.setdefault(job.encodings, set()).add(job.spec.config.sample.negative_prompt)
+        config = job.spec.config
+        prompts.setdefault(job.encodings, set()).add(config.sample.negative_prompt)
+        if config.train.caption_dropout:
+            prompts[job.encodings].add(NO_CAPTION)
     distinct = list({(job.encodings, job.reference.root): job for job in jobs}.values())
     sets = {job.encodings: job for job in distinct}.values()
     _deal(pool, shape, [call for job in sets for call in _encoding(job, prompts[job.encodings])], patience, say)

@@ -26,7 +26,7 @@ from launch.costplan import cost_plan
 from launch.costplan import lines as cost_lines
 from launch.display import axes, clock, print_plan
 from launch.messages import TrialsFailed
-from launch.preflight import Fingerprints, make_plan, trial_config
+from launch.preflight import Fingerprints, make_plan, stages
 from launch.running import run_missing
 from sweeps.identity import trial_spec
 from sweeps.ledger import Ledger
@@ -146,7 +146,7 @@ def _returned(job: ComposedJob, status: JobStatus, value: Any) -> JobReturn:
 
 def _outcome(job: ComposedJob, marks: Fingerprints, ledger: Ledger, errors: dict[str, str]) -> JobReturn:
     """What Hydra's sweeper sees of a job: its held-out loss, or the error that it will raise."""
-    config = trial_config(job.config)
+    config = stages(job.config, marks)[-1]
     trial_id = trial_spec(config, marks.of(config)).trial_id
     result = ledger.result(trial_id)
     if result is not None:

@@ -12,17 +12,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cinelora.config import DataConfig, Method, TrialConfig
+from cinelora.config import DataConfig, Method, ModelConfig, TrialConfig
 from cinelora.encodings import WINDOWS_FILE, encoder_mark, encoding_folder
 from cinelora.errors import UserError
 from cinelora.models import BUILTIN, model_fingerprint, model_folder
 from cinelora.protocol import FLOWS
-from cinelora.records import content_hash, to_dict, write_json
+from cinelora.records import content_hash, read_json, to_dict, write_json
 from cinelora.sets import data_path
+from cinelora.stepcache import check_cache
 from cinelora.studyconfig import StudyConfig
 from cinelora.weights import CLIP_NETS, LPIPS_SIDE, TOKENIZER_FILES, WEIGHTS, configured, pins_of, weight_marks
 from cinelora.windows import WindowPlan, plan_windows
+from launch.division import check_denoiser, check_division
+from sweeps.identity import trial_spec
 from sweeps.plan import Plan, build_plan
+
+FIRST_STAGE = "first stage"  # arm of the trials that others start from
 
 
 def trial_config(config: StudyConfig) -> TrialConfig:
@@ -41,21 +46,31 @@ def trial_config(config: StudyConfig) -> TrialConfig:
     return replace(trial, model=model, data=data, score=score)
 
 
+def stages(config: StudyConfig, marks: Fingerprints) -> list[TrialConfig]:
+    """The trial that a job of the sweep stands for, last; before it the one whose adapter it starts from, if any.
+
+    Raises UserError for a method that cannot have a first stage.
+    """
+    trial = trial_config(config)
+    if not config.stage1.enabled:
+        return [trial]
+    if trial.method is Method.full:
+        raise UserError("method=full: trains no adapter to put on that of the first stage; add stage1.enabled=false")
+    stage = config.stage1
+    data = replace(stage.data, path=absolute(data_path(stage.data.path, Path(config.cache_dir))))
+    first = replace(
+        trial, method=Method.lora, arm=FIRST_STAGE, seed=stage.seed, data=data, lora=stage.lora, train=stage.train
+    )
+    return [first, replace(trial, first=trial_spec(first, marks.of(first)).trial_id)]
+
+
 def absolute(path: str) -> str:
     """A path that means the same to a worker started elsewhere; empty stays empty."""
     return str(Path(path).resolve()) if path else ""
 
 
 def check_batch(config: StudyConfig) -> None:
-    trial = config.lora.rank if config.method is Method.lora else 0
-    workers = config.cluster.workers(trial)
-    if config.train.batch_size % workers:
-        near = max(workers, config.train.batch_size // workers * workers)
-        field = "workers_by_rank" if trial in config.cluster.workers_by_rank else "workers_per_trial"
-        raise UserError(
-            f"train.batch_size={config.train.batch_size}: must be a multiple of cluster.{field}={workers}; "
-            f"nearest is {near}"
-        )
+    check_division(config, config.cluster, config.lora.rank if config.method is Method.lora else 0)
 
 
 def check_nets(config: TrialConfig) -> None:
@@ -101,6 +116,7 @@ class Fingerprints:
         model = config.model
         marks = {"data": windows.fingerprint, "encoder": encoder_mark(model.text_dtype)}
         check_nets(config)
+        check_cache(config)
         for net, path in configured(config.score).items():
             pins = pins_of(config.score, net)
             marks |= self._once(["weights", net, path, pins], partial(weight_marks, net, path, pins))
@@ -110,6 +126,14 @@ class Fingerprints:
         if not target.exists():
             write_json(target, windows.to_json())
         return marks
+
+    def denoiser(self, model: ModelConfig) -> dict[str, Any]:
+        """The config of its denoiser."""
+        folder = self._once(["folder", model.path, model.hub, model.revision], lambda: self._folder(model))
+        return dict(read_json(folder / "transformer" / "config.json"))
+
+    def _folder(self, model: ModelConfig) -> Path:
+        return model_folder(model, self.cache_dir)
 
     def _model(self, config: TrialConfig) -> str:
         return model_fingerprint(model_folder(config.model, self.cache_dir), config.model.revision)
@@ -124,4 +148,10 @@ def make_plan(configs: list[StudyConfig], marks: Fingerprints) -> Plan:
     """The plan of these configs. Raises UserError at the first thing that cannot work."""
     for config in configs:
         check_batch(config)
-    return build_plan([(trial_config(config), marks.of(trial_config(config))) for config in configs])
+        if config.stage1.enabled:
+            check_batch(replace(config, method=Method.lora, lora=config.stage1.lora, train=config.stage1.train))
+    trials = [trial for config in configs for trial in stages(config, marks)]
+    here = not any(config.cluster.address for config in configs)
+    for trial in trials:
+        check_denoiser(trial, marks.denoiser(trial.model), here)
+    return build_plan([(trial, marks.of(trial)) for trial in trials])

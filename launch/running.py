@@ -95,7 +95,7 @@ def task_for(cluster: ClusterConfig, spec: TrialSpec, seconds: float) -> Task:
     config, count = spec.config, workers(cluster, spec)
     base = f"{spec.fingerprints['model']} {config.model.dtype.value}"
     base += f" {count} sharded" if config.zero.stage == 3 else ""
-    return Task(spec.trial_id, shape(cluster, count), base, seconds)
+    return Task(spec.trial_id, shape(cluster, count), base, seconds, after=config.first)
 
 
 def workers(cluster: ClusterConfig, spec: TrialSpec) -> int:

@@ -22,7 +22,7 @@ from launch.errors import STOPPED, failure_kind, first_cause
 from launch.gang import RUN, START, Calls, Story, all_stopped, is_lost, story
 from launch.heartbeat import Heartbeats
 from launch.pool import Member, Pool
-from sweeps.failures import HANG, LOST, History, Next, what_next
+from sweeps.failures import FIRST, HANG, LOST, History, Next, what_next
 from sweeps.ledger import Ledger
 from sweeps.prune import Pruner
 from sweeps.scheduler import Infeasible, Scheduler, Start, Task
@@ -158,6 +158,7 @@ class Engine:
             self.pool.release(run.members)
             self._leave(run, now)
             self.jobs.pop(run.task.task_id)
+            self.scheduler.has_result(run.task.task_id)
             self.ledger.event("done", trial_id=run.task.task_id)
 
     def settle(self, run: Running, call: Any, now: float) -> None:
@@ -194,8 +195,8 @@ class Engine:
     def _prune(self, job: Job, why: str) -> None:
         assert self.pruner is not None
         self.pruner.record(job.spec, why)
-        self.jobs.pop(job.spec.trial_id)
         self.pruned += 1
+        self._drop(job.spec.trial_id, f"pruned, {why}")
 
     def _start_failed(self, run: Running, cause: str, now: float) -> None:
         """Somebody else holds the node, or it is gone: try elsewhere, and here again later."""
@@ -211,10 +212,7 @@ class Engine:
     def _act(self, run: Running, kind: str, cause: str, decision: Next) -> None:
         job, task = run.job, run.task
         if not decision.again:
-            text = f"{cause}; {decision.remedy}" if decision.remedy else cause
-            self.errors[task.task_id] = text
-            self.jobs.pop(task.task_id)
-            self.ledger.fail(task.task_id, kind, text)
+            self._fail(task, kind, f"{cause}; {decision.remedy}" if decision.remedy else cause)
             if self.fail_fast:
                 self.stop()
             return
@@ -234,21 +232,27 @@ class Engine:
         try:
             self.scheduler.add(task)
         except Infeasible as error:
-            self._unplaceable(task, str(error))
+            self._fail(task, LOST, f"the nodes that are left cannot hold it: {error}")
 
-    def _unplaceable(self, task: Task, why: str) -> None:
-        self.errors[task.task_id] = text = f"the nodes that are left cannot hold it: {why}"
-        self.jobs.pop(task.task_id)
-        self.ledger.fail(task.task_id, LOST, text)
+    def _fail(self, task: Task, kind: str, text: str) -> None:
+        self.errors[task.task_id] = text
+        self.ledger.fail(task.task_id, kind, text)
+        self._drop(task.task_id, text)
+
+    def _drop(self, trial_id: str, why: str) -> None:
+        """A trial leaves the sweep without a result, and with it those that were to start from its adapter."""
+        self.jobs.pop(trial_id)
+        for task in self.scheduler.has_none(trial_id):
+            self._fail(task, FIRST, f"starts from {trial_id}, which has no adapter: {why}")
 
     def _give_up_stranded(self, now: float) -> None:
         """Nothing runs and nothing can: wait a while for nodes to come back, then say so."""
         stuck = [] if self.running or self.stopping else self.scheduler.stranded
-        if not stuck or len(stuck) < len(self.jobs):
+        if not stuck or len(stuck) + self.scheduler.dependent < len(self.jobs):
             self.stranded_since = math.inf
         elif now - min(self.stranded_since, now) > STRANDED_SECONDS:
             for task in stuck:
-                self._unplaceable(task, f"none came back within {STRANDED_SECONDS:.0f} s")
+                self._fail(task, LOST, f"no node that could hold it came back within {STRANDED_SECONDS:.0f} s")
         else:
             self.stranded_since = min(self.stranded_since, now)
 

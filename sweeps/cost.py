@@ -19,13 +19,25 @@ from cinelora.records import TrialResult
 
 HELDOUT_TIMES = 5  # forwards a clip for the held-out loss
 UTILISATION = 0.35  # of the peak, assumed where nothing was measured
-PEAK_TFLOPS = {
-    "A100": 312.0,
-    "H100": 989.0,
-    "H200": 989.0,
-    "L40S": 362.0,
-    "A6000": 155.0,
-}  # dense bfloat16, data sheets
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU. `tflops`: dense bfloat16, of its data sheet; `gib`: memory that a program sees, in whole GiB."""
+
+    tflops: float
+    gib: float
+
+
+CARDS = {
+    "A100": Card(312.0, 79),
+    "A100-40": Card(312.0, 39),
+    "H100": Card(989.0, 79),
+    "H200": Card(989.0, 139),
+    "L40S": Card(362.0, 44),
+    "A6000": Card(155.0, 47),
+}
+PEAK_TFLOPS = {name: card.tflops for name, card in CARDS.items()}
 
 
 @dataclass(frozen=True)
@@ -41,7 +53,7 @@ class Work:
     @staticmethod
     def of(config: TrialConfig, net: Denoiser, clips: int, workers: int) -> Work:
         tokens, train = video_tokens(config.data), config.train
-        step = net.step(tokens, train.gradient_checkpointing, config.method is not Method.full)
+        step = net.step(tokens, checkpointed_share(config, net), config.method is not Method.full)
         trained = 0.0 if config.method is Method.base else step * train.steps * train.batch_size
         curve = 0 if config.method is Method.base else train.steps // train.heldout_every + 1
         watched = min(train.heldout_windows, clips)
@@ -54,6 +66,13 @@ class Work:
             clips=clips,
             workers=workers,
         )
+
+
+def checkpointed_share(config: TrialConfig, net: Denoiser) -> float:
+    """Of the blocks, whose forward pass is done twice."""
+    if not config.train.gradient_checkpointing:
+        return 0.0
+    return min(1.0, (config.train.checkpointed_blocks or net.layers) / net.layers)
 
 
 @dataclass(frozen=True)
@@ -86,6 +105,17 @@ class Model:
             return f"no trial measured yet: peak rate at an assumed {UTILISATION:.0%} utilisation"
         told = "" if self.error is None else f", mean error {self.error:.0%} when each is reckoned from the others"
         return f"fitted on {self.trials} finished trials{told}"
+
+
+def pace(config: TrialConfig, net: Denoiser, rates: Rates, workers: int) -> tuple[float, float]:
+    """(seconds an optimiser step, seconds until a clip is generated); a clip's workers are those that share tokens."""
+    tokens, passes = video_tokens(config.data), 2 if config.sample.guidance > 1 else 1
+    step = net.step(tokens, checkpointed_share(config, net), config.method is not Method.full)
+    clip = config.sample.steps * passes * net.forward(tokens)
+    return (
+        step * config.train.batch_size / workers / rates.train,
+        clip / config.model.sequence_workers / rates.generate,
+    )
 
 
 def assumed(tflops: float) -> Model:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 LOST, HANG, MEMORY, DISK = "lost", "hang", "out_of_memory", "disk_full"
+FIRST = "first_failed"  # the trial that it was to start from
 DISK_TRIES = 5  # of one trial
 
 

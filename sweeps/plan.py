@@ -33,16 +33,18 @@ class Plan:
 
 
 def base_of(config: TrialConfig) -> TrialConfig:
-    """The same question put to the model without adapter: the row "rank 0"."""
+    """The same question put to the model without adapter: the row "rank 0". A first stage stays under it."""
     return replace(config, method=Method.base, seed=0, lora=LoraConfig())
 
 
 def build_plan(configs: Iterable[tuple[TrialConfig, dict[str, str]]]) -> Plan:
     """Plan from (config, fingerprints): every base once and first, then each distinct trial in order.
 
-    A control arm is read against the sweep's own base and brings none.
+    A control arm is read against the sweep's own base and brings none. Before them all, what others start from.
     """
     wanted = list(configs)
     bases = [trial_spec(base_of(config), marks) for config, marks in wanted if not config.arm]
     trials = [trial_spec(config, marks) for config, marks in wanted]
-    return Plan(tuple({spec.trial_id: spec for spec in (*bases, *trials)}.values()))
+    firsts = {spec.config.first for spec in trials}
+    ordered = [*(spec for spec in trials if spec.trial_id in firsts), *bases, *trials]
+    return Plan(tuple({spec.trial_id: spec for spec in ordered}.values()))

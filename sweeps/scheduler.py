@@ -5,6 +5,7 @@ In: nodes, tasks with their shapes and estimated times, what ended. Out: starts.
 Tasks are in one order (`ORDERS`). The first is never delayed by a later one: if it cannot start now, it is reserved the
 places where, by the estimates, it can start soonest; others start only if they end before that or use what it leaves
 (EASY backfill: Lifka, JSSPP 1995; Mu'alem and Feitelson, IEEE TPDS 12(6), 2001). There is never a second reservation.
+A task that needs the result of another waits outside that order until the caller says that the other has it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Task:
     base: str  # identity of the resident base model that it needs
     seconds: float  # estimate; only order and backfill depend on it
     avoid: frozenset[str] = frozenset()  # nodes where it was lost: not used if there is any other way
+    after: str = ""  # id of the task whose result it needs, where that one is in the books too
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class Scheduler:
     _cluster: Cluster = field(default_factory=Cluster)
     _groups: dict[tuple[Shape, str, frozenset[str]], list[Task]] = field(default_factory=dict)
     _running: dict[str, Running] = field(default_factory=dict)
-    _known: set[str] = field(default_factory=set)  # ids, waiting or running
+    _known: set[str] = field(default_factory=set)  # ids, waiting, running or dependent
+    _dependent: dict[str, list[Task]] = field(default_factory=dict)  # by the id that they wait for
     _reserved: Reservation | None = None
     _stale: bool = False  # the reservation is to be reckoned again
     _draining: bool = False
@@ -88,6 +91,12 @@ class Scheduler:
             cluster = named(task.shape, self._cluster.nodes.values())
             raise Infeasible(f"{task.task_id}: {cluster}; ask for less or add nodes")
         self._known.add(task.task_id)
+        if task.after in self._known:
+            self._dependent.setdefault(task.after, []).append(task)
+        else:
+            self._queue(task)
+
+    def _queue(self, task: Task) -> None:
         group = self._groups.setdefault((task.shape, task.base, task.avoid), [])
         insort(group, task, key=lambda t: (-t.seconds, t.task_id))
 
@@ -130,6 +139,19 @@ class Scheduler:
             self._stale |= run.end != now  # sooner or later than it was reckoned with
             self._drop(task_id, resident)
 
+    def has_result(self, task_id: str) -> None:
+        """Queue the tasks that waited for it."""
+        for task in self._dependent.pop(task_id, []):
+            self._queue(task)
+
+    def has_none(self, task_id: str) -> tuple[Task, ...]:
+        """There will be no result: forget the tasks that waited for it, and those that waited for them."""
+        left: list[Task] = []
+        for task in self._dependent.pop(task_id, []):
+            self._known.discard(task.task_id)
+            left += [task, *self.has_none(task.task_id)]
+        return tuple(left)
+
     def drain(self) -> None:
         """Start nothing any more."""
         self._draining = True
@@ -138,6 +160,11 @@ class Scheduler:
     def waiting(self) -> tuple[Task, ...]:
         """In order."""
         return tuple(sorted((task for group in self._groups.values() for task in group), key=self._key))
+
+    @property
+    def dependent(self) -> int:
+        """How many wait for the result of another."""
+        return sum(len(tasks) for tasks in self._dependent.values())
 
     @property
     def head(self) -> Task | None:

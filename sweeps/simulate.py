@@ -53,7 +53,9 @@ def simulate(
             return runs
         now = ends[0][0]
         while ends and ends[0][0] == now:
-            scheduler.finished(heapq.heappop(ends)[1], now)
+            ended = heapq.heappop(ends)[1]
+            scheduler.finished(ended, now)
+            scheduler.has_result(ended)
 
 
 def makespan(runs: Iterable[Run]) -> float:

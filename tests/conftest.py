@@ -13,6 +13,16 @@ import pytest
 from tests import tiny_study
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Which tests share a process of `pytest -n`: those that disturb sweeps, so that nothing else disturbs them, and
+    those of a file whose fixture takes long."""
+    for item in items:
+        if item.path.parent.name == "launch":
+            item.add_marker(pytest.mark.xdist_group("sweeps"))
+        elif item.path.name in ("test_full_size.py", "test_render.py", "test_engine.py"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def study_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with clips, a model cache and encodings, shared by the tests of a session."""

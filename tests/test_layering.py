@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "analysis": {
         "analysis", "sweeps", "cinelora.config", "cinelora.records", "cinelora.layout", "cinelora.errors",
         "cinelora.distances", "cinelora.extrapolation", "cinelora.resampling", "cinelora.smalldata", "cinelora.weights",
-        "cinelora.protocol", "cinelora.lowrank",
+        "cinelora.protocol", "cinelora.lowrank", "cinelora.setdistances",
     },
 }  # fmt: skip
 FORBIDDEN = {

@@ -15,7 +15,7 @@ from analysis.frames import contact_sheet, read_clip, spread
 from analysis.load import load_study
 from analysis.report import main
 from analysis.scores import trial_scores
-from tests.analysis.paper_study import Builder
+from tests.analysis.paper_study import SHIFTS, Builder
 
 FIGURES = ("quality_vs_rank", "differences", "learning_curves", "contact_sheet", "pareto", "per_clip")
 FILES = {
@@ -73,6 +73,20 @@ def test_base_alone_has_no_curves_and_stale_figures_go(builder: Builder) -> None
     stale.write_bytes(b"old")
     assert main([str(root)]) == 0
     assert not stale.exists() and (root / "report" / "quality_vs_rank.png").exists()
+
+
+def test_tables_that_an_earlier_report_alone_had_go_and_notes_stay(builder: Builder) -> None:
+    root = builder.build()
+    for name in SHIFTS:  # no further score is left: features give diversity
+        for place in (builder.reference, builder.folder.trial(name)):
+            place.features("tnv2").unlink(missing_ok=True)
+    stale = [root / "report" / name for name in ("further_scores.md", "truncation.csv", "truncation.pdf")]
+    notes = root / "report" / "my_notes.md"
+    notes.parent.mkdir()
+    for path in (*stale, notes):
+        path.write_text("old")
+    assert main([str(root)]) == 0
+    assert not any(path.exists() for path in stale) and notes.read_text() == "old"
 
 
 def test_samples_may_be_absent(builder: Builder) -> None:

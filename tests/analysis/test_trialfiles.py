@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from analysis.load import load_study
-from analysis.scores import distances_to, trial_scores
+from analysis.scores import trial_scores
 from analysis.scorescsv import write_scores
 from analysis.trialfiles import ClipValues, read_clip_scores, read_curve
 from cinelora.distances import fit_gaussian, frechet_between, kernel_distance, polynomial_mmd, standardise
 from cinelora.errors import UserError
+from cinelora.setdistances import distances_to
 from tests.analysis.paper_study import CLIPS, SHIFTS, Builder, write_rows
 
 HEAD = ["clip_id", "metric", "value"]

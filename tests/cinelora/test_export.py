@@ -114,18 +114,16 @@ def test_a_merged_base_computes_the_same(
 
 
 def test_names_of_the_original_code(tmp_path: Path, folder: Path) -> None:
-    """All twelve layers of a block; A as trained, the scale in B, no alpha."""
-    trial, _ = finished(tmp_path, folder, Scaling.rslora, TargetSet.block)
+    """All twelve layers of a block and the eight outside; A as trained, the scale in B, no alpha."""
+    trial, _ = finished(tmp_path, folder, Scaling.rslora, TargetSet.linear)
     main([str(trial), "--out", str(tmp_path / "out.safetensors"), "--format", "comfyui"])
     made = load_file(tmp_path / "out.safetensors")
     layers = [f"self_attn.{name}" for name in "qkvo"] + [f"cross_attn.{name}" for name in "qkvo"]
     layers += ["cross_attn.k_img", "cross_attn.v_img", "ffn.0", "ffn.2"]
-    assert set(made) == {
-        f"diffusion_model.blocks.{block}.{layer}.lora_{which}.weight"
-        for block in range(2)
-        for layer in layers
-        for which in "AB"
-    }
+    names = [f"blocks.{block}.{layer}" for block in range(2) for layer in layers]
+    names += ["time_embedding.0", "time_embedding.2", "time_projection.1", "text_embedding.0", "text_embedding.2"]
+    names += ["img_emb.proj.1", "img_emb.proj.3", "head.head"]
+    assert set(made) == {f"diffusion_model.{name}.lora_{which}.weight" for name in names for which in "AB"}
     ours = load_file(trial / "adapter" / "pytorch_lora_weights.safetensors")
     pairs = {"self_attn.o": "attn1.to_out.0", "cross_attn.v_img": "attn2.add_v_proj", "ffn.2": "ffn.net.2"}
     for theirs, layer in pairs.items():

@@ -13,12 +13,16 @@ from cinelora.config import LoraConfig, Scaling, TargetSet
 
 # Trainable parameters per unit of rank at the true 14B shape, counted by hand from its layer sizes.
 PER_RANK_14B = {
+    TargetSet.cross_image: 819_200,
     TargetSet.cross_text: 1_638_400,
     TargetSet.cross: 2_457_600,
     TargetSet.self: 1_638_400,
+    TargetSet.attn_text: 3_276_800,
     TargetSet.attn: 4_096_000,
     TargetSet.ffn: 1_515_520,
+    TargetSet.block_text: 4_792_320,
     TargetSet.block: 5_611_520,
+    TargetSet.linear: 5_696_576,
 }
 SHAPE_14B = {
     "num_attention_heads": 40, "attention_head_dim": 128, "in_channels": 36, "out_channels": 16, "text_dim": 4096,
@@ -38,7 +42,8 @@ def linears_14b() -> dict[str, tuple[int, int]]:
 @pytest.mark.parametrize("targets", list(TargetSet))
 def test_counts_at_the_true_shape(targets: TargetSet, linears_14b: dict[str, tuple[int, int]]) -> None:
     hit = [size for name, size in linears_14b.items() if re.fullmatch(lora.TARGETS[targets], name)]
-    assert len(hit) == 40 * lora.MODULES_PER_BLOCK[targets]
+    assert len(hit) == 40 * lora.MODULES_PER_BLOCK[targets] + lora.MODULES_OUTSIDE.get(targets, 0)
+    assert targets is not TargetSet.linear or len(hit) == len(linears_14b) == 488
     assert sum(rows + columns for rows, columns in hit) == PER_RANK_14B[targets]
 
 
@@ -52,7 +57,7 @@ def test_only_the_adapter_trains(model: torch.nn.Module, targets: TargetSet) -> 
     parameters = lora.attach(model, LoraConfig(rank=2, targets=targets), seed=0)
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trainable == {name for name, _ in parameters}
-    assert len(parameters) == 2 * 2 * lora.MODULES_PER_BLOCK[targets]
+    assert len(parameters) == 2 * (2 * lora.MODULES_PER_BLOCK[targets] + lora.MODULES_OUTSIDE.get(targets, 0))
 
 
 def test_a_larger_rank_starts_as_the_smaller_one_plus_rows(model: torch.nn.Module) -> None:

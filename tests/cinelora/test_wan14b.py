@@ -30,12 +30,16 @@ KEPT_IN_FLOAT32 = 29_196_800
 RANKS = (4, 8, 16, 32, 64, 128, 256)
 # Trainable parameters in millions at these ranks, as published tables round them, and per unit of rank.
 COUNTS: dict[TargetSet, tuple[int, tuple[float, ...]]] = {
+    TargetSet.cross_image: (819_200, (3.28, 6.55, 13.1, 26.2, 52.4, 104.9, 209.7)),
     TargetSet.cross_text: (1_638_400, (6.55, 13.1, 26.2, 52.4, 104.9, 209.7, 419.4)),
     TargetSet.cross: (2_457_600, (9.83, 19.7, 39.3, 78.6, 157.3, 314.6, 629.1)),
     TargetSet.self: (1_638_400, (6.55, 13.1, 26.2, 52.4, 104.9, 209.7, 419.4)),
+    TargetSet.attn_text: (3_276_800, (13.1, 26.2, 52.4, 104.9, 209.7, 419.4, 838.9)),
     TargetSet.attn: (4_096_000, (16.4, 32.8, 65.5, 131.1, 262.1, 524.3, 1048.6)),
     TargetSet.ffn: (1_515_520, (6.06, 12.1, 24.2, 48.5, 97.0, 194.0, 388.0)),
+    TargetSet.block_text: (4_792_320, (19.2, 38.3, 76.7, 153.4, 306.7, 613.4, 1226.8)),
     TargetSet.block: (5_611_520, (22.4, 44.9, 89.8, 179.6, 359.1, 718.3, 1436.5)),
+    TargetSet.linear: (5_696_576, (22.8, 45.6, 91.1, 182.3, 364.6, 729.2, 1458.3)),
 }
 
 
@@ -115,10 +119,11 @@ def test_training_in_bfloat16_leaves_norms_and_time_embedding_in_float32(folder:
     kept, before = in_float32(base), {name: each.detach().clone() for name, each in base.named_parameters()}
     assert {"scale_shift_table", "blocks.0.norm2.weight", "condition_embedder.time_embedder.linear_1.weight"} <= kept
     assert not torch.equal(before["scale_shift_table"], before["scale_shift_table"].bfloat16())
+    model = ModelConfig(dtype=Dtype.bfloat16)
     for _ in range(2):  # the second trial meets a base that stage 3 has left sharded
         parameters = lora.attach(base, LoraConfig(rank=2), seed=0)
         engine = zero.build_engine(
-            base, parameters, TrainConfig(), ZeroConfig(stage=stage, persistence_threshold=0), Dtype.bfloat16
+            base, parameters, TrainConfig(), ZeroConfig(stage=stage, persistence_threshold=0), model
         )
         assert {name.replace(".base_layer.", ".") for name in in_float32(base)} == kept
         zero.release(engine, parameters)

@@ -139,7 +139,7 @@ BAD = {
     "train.learning_rate=inf": "train.learning_rate=inf: must be greater than 0 and finite",
     "train.betas=[0.9,2]": "train.betas=[0.9, 2.0]: give two numbers in 0..1",
     "+study=nope": "no such option; there are",
-    "lora=nope": "no such option; there are attn, block",
+    "lora=nope": "no such option; there are attn, attn_text, block",
     "data.path=/nowhere": "/nowhere",
     "cluster.workers_by_rank={4:2}": "to fill it write +cluster.workers_by_rank={...}",
     "cluster.workers_per_trial=3": "train.batch_size=4: must be a multiple of cluster.workers_per_trial=3",

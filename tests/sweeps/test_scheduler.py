@@ -432,3 +432,24 @@ def test_whatever_happens_nothing_is_overbooked_and_all_is_finished(seed: int) -
         else:
             now = max(made.held.values())
     assert sorted(done) == [f"t{number:03d}" for number in range(60)]
+
+
+def test_a_task_waits_for_the_result_it_needs() -> None:
+    """`second` is longest and fits beside, but starts when `first` has its result; a failed `first` takes it along."""
+    chain = [
+        task("first", 2, 5),
+        replace(task("second", 1, 90), after="first"),
+        replace(task("third", 1, 1), after="second"),
+    ]
+    made = scheduler(node("a"), tasks=tuple(chain))
+    assert ids(made.starts(0)) == ["first"] and made.dependent == 2
+    made.finished("first", 5)
+    assert ids(made.starts(5)) == [], "it ended, but perhaps without a result"
+    made.has_result("first")
+    assert ids(made.starts(5)) == ["second"] and made.dependent == 1
+    made.finished("second", 9)
+    assert [each.task_id for each in made.has_none("second")] == ["third"]
+    made.add(replace(chain[2], after="gone"))  # nobody by that name in the books: nothing to wait for
+    assert ids(made.starts(9)) == ["third"]
+    runs = simulate(chain, [node("a")])
+    assert [(run.task.task_id, run.start) for run in runs] == [("first", 0), ("second", 5), ("third", 95)]

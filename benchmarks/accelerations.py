@@ -1,0 +1,228 @@
+"""Ways to generate faster, and what each changes in the clips: the second half of `benchmarks/generation.py`.
+
+In: held-out clips of the built-in film set, the shipped small base, a wider random one, TransNetV2's weights. Out: rows
+of Markdown tables. As a program it is one of two processes that generate together.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cinelora import dist, encode, scores, sets, wan
+from cinelora.config import DataConfig, Dtype, SampleConfig, StepCache
+from cinelora.distances import polynomial_mmd, resampled_mmd, standardise
+from cinelora.encodings import encoding_folder, missing
+from cinelora.flow import draw_noise
+from cinelora.generate import batches, denoise, starting_noise
+from cinelora.models import SHIPPED, model_fingerprint
+from cinelora.nets import NETS, open_net
+from cinelora.parallel import Parallel, spread
+from cinelora.resampling import half_samples, kernel_grams
+from cinelora.windows import Window, plan_windows
+
+SMALL = SHIPPED["small"]
+PLAIN = SampleConfig(steps=8, guidance=5.0, shift=2.0, batch_size=1)  # the guidance that the stock pipeline starts with
+BATCH, CLIPS, DRAWS = 8, 24, 1000
+MODES = ("a process a clip", Parallel.ulysses.value, Parallel.fsdp.value, Parallel.both.value)
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to generate: settings, the text as 512 tokens or shortened, precision."""
+
+    sample: SampleConfig = field(default_factory=lambda: PLAIN)
+    short: bool = False
+    dtype: Dtype = Dtype.float32
+
+
+def first_block(threshold: float) -> Way:
+    return Way(replace(PLAIN, cache=StepCache.first_block, cache_threshold=threshold))
+
+
+WAYS = {
+    "plain: one clip at a time, two passes": Way(),
+    "short text": Way(short=True),
+    f"batch {BATCH}": Way(replace(PLAIN, batch_size=BATCH)),
+    "guidance in one batch": Way(replace(PLAIN, batched_guidance=True)),
+    f"short text, batch {BATCH}, guidance in one": Way(replace(PLAIN, batch_size=BATCH, batched_guidance=True), True),
+    "first block, threshold 0.15": first_block(0.15),
+    "first block, threshold 0.3": first_block(0.3),
+    "bfloat16": Way(dtype=Dtype.bfloat16),
+}
+
+
+@dataclass
+class Film:
+    """Held-out windows and their encodings by the base in `folder`."""
+
+    folder: Path
+    data: DataConfig
+    windows: list[Window]
+    encodings: encode.Encodings
+
+    @staticmethod
+    def of(cache: Path, base: Path = SMALL, clips: int = CLIPS) -> Film:
+        data = DataConfig(path=str(sets.ensure("film", cache)))
+        plan = plan_windows(Path(data.path), data, cache)
+        folder = encoding_folder(cache, plan.fingerprint, model_fingerprint(base, ""))
+        windows, (absent, prompts) = list(plan.heldout[:clips]), missing(folder, plan, {""})
+        encode.encode_texts(base, folder, prompts, "cpu")
+        todo = [window for window in windows if window in absent]
+        encode.encode_windows(base, folder, Path(data.path), data, todo, "cpu")
+        return Film(base, data, windows, encode.Encodings(folder))
+
+    def truth(self) -> np.ndarray:
+        return np.stack([encode.true_frames(Path(self.data.path), self.data, window) for window in self.windows])
+
+    def generate(self, model: Any, vae: Any, way: Way, windows: Sequence[Window]) -> np.ndarray:
+        """Frames (N, F, H, W, 3), decoded."""
+        made = []
+        for chunk in batches(list(windows), way.sample.batch_size):
+            latents = denoise(
+                model,
+                wan.load_scheduler(self.folder, way.sample.scheduler, way.sample.shift),
+                way.sample,
+                starting_noise(self.encodings, chunk, 0),
+                *(self.encodings.stack(chunk, name) for name in ("condition", "image")),
+                self.encodings.texts([window.caption for window in chunk]),
+                self.encodings.texts([""] * len(chunk)),
+                wan.TORCH_DTYPE[way.dtype],
+            )
+            made.append(wan.decode_video(vae, latents))
+        return np.concatenate(made)
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def row(*cells: object) -> None:
+    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def forward(transformer: Any, side: int = 8) -> torch.Tensor:
+    """One pass of a 17-frame clip."""
+    shape = transformer.config
+    with torch.no_grad():
+        return transformer(
+            hidden_states=draw_noise((1, 36, 5, side, side), "x"),
+            timestep=torch.tensor([500.0]),
+            encoder_hidden_states=draw_noise((1, 512, shape.text_dim), "text"),
+            encoder_hidden_states_image=draw_noise((1, 17, shape.image_dim), "image"),
+            return_dict=False,
+        )[0]
+
+
+def member(mode: str, film: Film, wide: Path, out: Path) -> None:
+    """One of two processes: clips of the small base and passes of the wide one, timed; the first writes them."""
+    vae, rank, whole = wan.load_vae(SMALL), dist.rank(), mode == MODES[0]
+    took, made = [], np.empty(0)
+    for folder in (SMALL, wide):
+        model = wan.load_transformer(folder, Dtype.float32)
+        with nullcontext() if whole else spread(model, Parallel(mode)):
+            mine = film.windows[rank::2] if whole else film.windows
+            forward(model)
+            torch.distributed.barrier()
+            started = time.perf_counter()
+            if folder == SMALL:
+                made = film.generate(model, vae, Way(), mine)
+            else:
+                steps = PLAIN.steps * (1 if whole else 2)  # a half of one clip, or all of it
+                [forward(model, side=16) for _ in range(steps)]
+            torch.distributed.barrier()
+            took.append(time.perf_counter() - started)
+    if rank == 0:
+        np.savez(out / f"{mode}.npz", made=made, small=took[0] / CLIPS, wide=took[1])
+
+
+def processes(film: Film, cache: Path, wide: Path, out: Path) -> dict[str, dict[str, Any]]:
+    """The table, and what each mode made."""
+    model, plain = wan.load_transformer(SMALL, Dtype.float32), wan.load_transformer(wide, Dtype.float32)
+    vae = wan.load_vae(SMALL)
+    alone = seconds(lambda: film.generate(model, vae, Way(), film.windows)) / CLIPS
+    alone_wide = seconds(lambda: [forward(plain, side=16) for _ in range(2 * PLAIN.steps)])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = ["-m", "benchmarks.accelerations", str(cache), str(wide), str(out)]
+    subprocess.run([*command, *arguments], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=280)
+    row(1, "plain", f"{alone:.3f}", 1, f"{alone_wide:.2f}", 1)
+    found = {mode: dict(np.load(out / f"{mode}.npz")) for mode in MODES}
+    for mode, each in found.items():
+        small, large = float(each["small"]), float(each["wide"])
+        each["gain"] = alone / small
+        row(2, mode, f"{small:.3f}", f"{alone / small:.2f}", f"{large:.2f}", f"{alone_wide / large:.2f}")
+    return found
+
+
+def fidelity(film: Film, tnv2: Path, others: dict[str, dict[str, Any]]) -> None:
+    """Against the plain loop; kvd against the true clips, its difference from that of the plain loop in pairs."""
+    net, truth, vae = open_net("tnv2", tnv2).net, film.truth(), wan.load_vae(SMALL)
+    real = NETS["tnv2"].extract(net, truth[:, 1:])
+    stock, plain, base = wan.load_transformer(SMALL, Dtype.float32), np.empty(0), np.empty(0)
+    counts = half_samples(CLIPS, DRAWS, np.random.default_rng(0))
+
+    def replicates(features: np.ndarray) -> np.ndarray:
+        scaled_real, scaled = standardise(real, features)
+        grams = kernel_grams(scaled, scaled_real)
+        return resampled_mmd(grams.within_x, grams.within_y, grams.between, counts)
+
+    def told(name: str, made: np.ndarray, took: float, gain: float) -> None:
+        features = NETS["tnv2"].extract(net, made[:, 1:])
+        kvd = [polynomial_mmd(x, y, matched=True) for y, x in (standardise(real, f) for f in (features, base))]
+        spread_of = float(np.std(replicates(features) - replicates(base)))
+        psnr, ssim = scores.psnr(made, plain, 0).mean(), scores.ssim(made, plain, 0).mean()
+        near = ("exact", 1) if np.array_equal(made, plain) else (f"{psnr:.1f}", f"{ssim:.4f}")
+        change = f"{kvd[0] - kvd[1]:+.4f} ± {spread_of:.4f}"
+        row(name, f"{took:.3f}", f"{gain:.2f}", *near, f"{kvd[0]:.3f}", change, "n/a")
+
+    for name, way in WAYS.items():
+        model = wan.load_transformer(SMALL, way.dtype, short_text=way.short)
+        film.generate(model, vae, way, film.windows[: way.sample.batch_size])
+        beside = seconds(partial(film.generate, stock, vae, Way(), film.windows[:BATCH])) / BATCH
+        with passes(model) as calls:
+            started = time.perf_counter()
+            made = film.generate(model, vae, way, film.windows)
+            took = (time.perf_counter() - started) / CLIPS
+        if not len(plain):
+            plain, base = made, NETS["tnv2"].extract(net, made[:, 1:])
+        cut = f", {1 - calls[1] / calls[0]:.0%} of the passes cut" if calls[1] < calls[0] else ""
+        told(name + cut, made, took, beside / took)
+    for mode in MODES[1:]:
+        each = others[mode]
+        told(f"2 processes, {mode}", each["made"], float(each["small"]), float(each["gain"]))
+
+
+@contextmanager
+def passes(model: Any) -> Iterator[list[int]]:
+    """How often the first and the second block are asked."""
+    calls = [0, 0]
+
+    def count(place: int, *_: Any) -> None:
+        calls[place] += 1
+
+    hooks = [model.blocks[place].attn1.register_forward_hook(partial(count, place)) for place in (0, 1)]
+    yield calls
+    for hook in hooks:
+        hook.remove()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    together = Film.of(Path(sys.argv[1]))
+    for each in MODES:
+        member(each, together, Path(sys.argv[2]), Path(sys.argv[3]))
+    torch.distributed.destroy_process_group()

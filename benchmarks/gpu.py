@@ -1,0 +1,231 @@
+"""Seconds a step, peak memory and utilisation at the 14B model's true shape, beside what the plan predicts.
+
+    python -m benchmarks.gpu                                    one 80 GB card, under 10 minutes
+    OMP_NUM_THREADS=1 python -m benchmarks.gpu                  without a GPU: the small base, a minute; times only
+
+In: nothing; random weights and made-up encodings, 480 x 832, bfloat16, one clip a step, checkpointed blocks (without a
+GPU 64 x 64, float32). Out: two Markdown tables. Training runs the product's own step on its engine: one step to warm
+up at each number of frames, then `--steps` timed, the median told. Generation: two sampler steps with guidance and one
+decoded clip, reckoned up to `--sampler` steps. Rows that `--minutes` leave no time for stay empty. Memory is what the
+allocator handed out at most; utilisation counts no recomputation (cinelora/flops.py) and is of the data sheet's peak,
+or, for an unknown device, of a matrix multiplication measured here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan
+
+from benchmarks.throughput import full_shape, matmul_peak, write_encodings
+from cinelora import dist, lora, wan, zero
+from cinelora.blocks import checkpoint_blocks
+from cinelora.config import (
+    DataConfig,
+    Dtype,
+    LoraConfig,
+    ModelConfig,
+    SampleConfig,
+    TargetSet,
+    TrainConfig,
+    TrialConfig,
+)
+from cinelora.encode import Encodings
+from cinelora.flops import Denoiser, video_tokens
+from cinelora.footprint import GIB, Sizes, footprint, peak_gib
+from cinelora.generate import denoise
+from cinelora.models import model_folder
+from cinelora.train import my_batches, optimiser_step
+from cinelora.windows import WindowPlan
+from sweeps.cost import PEAK_TFLOPS, UTILISATION
+
+SAMPLED = 2  # sampler steps that are run
+EMPTY = "-"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`peak`: operations a second; `whole`: the 14B shape, else the small base."""
+
+    name: str
+    peak: float
+    whole: bool
+
+    @property
+    def dtype(self) -> Dtype:
+        return Dtype.bfloat16 if self.whole else Dtype.float32
+
+
+def machine() -> Machine:
+    if not torch.cuda.is_available():
+        return Machine(f"{platform.machine()}, no GPU", matmul_peak(torch.float32), whole=False)
+    name = torch.cuda.get_device_name()
+    known = [tera * 1e12 for device, tera in PEAK_TFLOPS.items() if device in name]
+    return Machine(name, known[0] if known else matmul_peak(torch.bfloat16), whole=True)
+
+
+def settings(on: Machine, frames: int, rank: int, sampler: int) -> TrialConfig:
+    return TrialConfig(
+        model=ModelConfig(path="builtin:small", dtype=on.dtype),
+        data=DataConfig(frames=frames, height=480 if on.whole else 64, width=832 if on.whole else 64),
+        lora=LoraConfig(rank=rank, targets=TargetSet.cross),
+        train=TrainConfig(batch_size=1, micro_batch=1, gradient_checkpointing=True),
+        sample=SampleConfig(steps=sampler, guidance=5.0, batch_size=1),
+    )
+
+
+def started() -> float:
+    """The time, with nothing left in flight and the memory's peak forgotten."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    return time.perf_counter()
+
+
+def took(since: float) -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - since
+
+
+def most_gib() -> float | None:
+    return torch.cuda.max_memory_allocated() / GIB if torch.cuda.is_available() else None
+
+
+def trained(
+    model: Any, config: TrialConfig, encodings: Encodings, plan: WindowPlan, steps: int, warm: bool
+) -> tuple[float, float | None]:
+    """(median seconds a step, most GiB) of an adapter of this rank; `warm`: shapes and buffers were met before."""
+    parameters = lora.attach(model, config.lora, seed=0)
+    engine = zero.build_engine(model, parameters, config.train, config.zero, config.model)
+    checkpoint_blocks(model, 0)
+    seconds = []
+    count = steps + (not warm)
+    batches = my_batches(config, encodings, plan, range(count))
+    started()
+    for step in range(count):
+        since = time.perf_counter()
+        optimiser_step(engine, config, batches, step, False)
+        engine.step()
+        seconds.append(took(since))
+    most = most_gib()
+    zero.release(engine, parameters)
+    lora.detach(model)
+    model.disable_gradient_checkpointing()
+    return statistics.median(seconds[-steps:]), most
+
+
+def generated(
+    model: Any, vae: Any, folder: Path, config: TrialConfig, encodings: Encodings, plan: WindowPlan
+) -> tuple[float, float, float | None, float | None]:
+    """Seconds of one sampler step and of decoding one clip; most GiB of both."""
+    windows, device = list(plan.train[:1]), dist.device_name()
+    sample = replace(config.sample, steps=SAMPLED)
+    scheduler = wan.load_scheduler(folder, sample.scheduler, sample.shift)
+    given = [encodings.stack(windows, name).to(device) for name in ("latents", "condition", "image")]
+    text = encodings.texts([window.caption for window in windows]).to(device)
+    since = started()
+    latents = denoise(model, scheduler, sample, *given, text, text, wan.TORCH_DTYPE[config.model.dtype])
+    sampling, most = took(since) / SAMPLED, most_gib()
+    since = started()
+    wan.decode_video(vae, latents)
+    return sampling, took(since), most, most_gib()
+
+
+def cell(value: float | None, digits: int = 2) -> str:
+    return EMPTY if value is None else f"{value:.{digits}f}"
+
+
+def off(measured: float | None, predicted: float) -> str:
+    return EMPTY if measured is None else f"{predicted / measured - 1:+.0%}"
+
+
+def training_row(
+    on: Machine, config: TrialConfig, shape: Any, found: tuple[float, float | None] | None, vae: dict[str, Any]
+) -> str:
+    tokens, net = video_tokens(config.data), Denoiser.of(shape)
+    seconds, most = found or (None, None)
+    whole = net.step(tokens, True, frozen=True)
+    expected = whole / (on.peak * UTILISATION)
+    need = peak_gib(footprint(Sizes.of(shape), vae, config, 1, 1)["train"])
+    used = EMPTY if seconds is None else f"{net.step(tokens, False, frozen=True) / seconds / on.peak:.0%}"
+    times = [cell(seconds), cell(expected), off(seconds, expected), used]
+    memory = [cell(most), cell(need), off(most, need)]
+    return "| " + " | ".join([str(config.data.frames), str(config.lora.rank), *times, *memory]) + " |"
+
+
+def sampling_row(
+    on: Machine, config: TrialConfig, shape: Any, found: tuple[float, float, float | None, float | None], vae: Any
+) -> str:
+    step, decoding, most, most_decoding = found
+    need = footprint(Sizes.of(shape), vae, config, 1, 1)
+    expected = 2 * Denoiser.of(shape).forward(video_tokens(config.data)) / (on.peak * UTILISATION)
+    whole = [cell(step), cell(expected), off(step, expected), cell(decoding)]
+    memory = [cell(most), cell(peak_gib(need["generate"])), cell(most_decoding), cell(peak_gib(need["decode"]))]
+    clip = cell(step * config.sample.steps + decoding, 1)
+    return "| " + " | ".join([str(config.data.frames), clip, *whole, *memory]) + " |"
+
+
+TRAINING = """
+| frames | rank | s/step | predicted | off | utilisation | GiB | predicted | off |
+|--:|--:|--:|--:|--:|--:|--:|--:|--:|"""
+SAMPLING = """
+| frames | s/clip | s/sampler step | predicted | off | decode, s | GiB | predicted | decode GiB | predicted |
+|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"""
+
+
+def measure(on: Machine, options: argparse.Namespace, root: Path) -> None:
+    folder = model_folder(ModelConfig(path="builtin:small"), root)
+    model = full_shape(options.layers) if on.whole else wan.load_transformer(folder, on.dtype)
+    vae = AutoencoderKLWan().to(dist.device_name()).eval() if on.whole else wan.load_vae(folder)
+    shape = dict(model.config)
+    until, sampled = time.perf_counter() + 60 * options.minutes, []
+    print(TRAINING)
+    for frames in options.frames:
+        config = settings(on, frames, options.ranks[0], options.sampler)
+        place = root / str(frames)
+        place.mkdir()
+        plan, encodings = write_encodings(place, config, model.config, 257 if on.whole else 17), Encodings(place)
+        for index, rank in enumerate(options.ranks):
+            each = replace(config, lora=replace(config.lora, rank=rank))
+            late = time.perf_counter() > until
+            found = None if late else trained(model, each, encodings, plan, options.steps, warm=index > 0)
+            print(training_row(on, each, shape, found, dict(vae.config)), flush=True)
+        if time.perf_counter() < until:
+            sampled.append((config, generated(model, vae, folder, config, encodings, plan)))
+    print(SAMPLING)
+    for config, made in sampled:
+        print(sampling_row(on, config, shape, made, dict(vae.config)))
+
+
+def main() -> int:
+    on = machine()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu")
+    add: Any = parser.add_argument
+    add("--frames", type=int, nargs="+", default=[17, 33, 49, 81] if on.whole else [5, 17])
+    add("--ranks", type=int, nargs="+", default=[4, 16, 64, 128] if on.whole else [4, 16])
+    add("--steps", type=int, default=2, help="timed, of each rank")
+    add("--sampler", type=int, default=40, help="steps that the seconds of a clip are reckoned with")
+    add("--layers", type=int, default=40, help="of the 14B model's blocks")
+    add("--minutes", type=float, default=9.0, help="until when a row is begun")
+    options = parser.parse_args()
+    dist.start(0, 1, "127.0.0.1", dist.free_port())
+    if on.whole:
+        memory = torch.cuda.get_device_properties(0).total_memory / GIB
+        print(f"{memory:.0f} GiB of device memory, {options.layers} of 40 blocks")
+    print(f"{on.name}, torch {torch.__version__}, peak {on.peak / 1e12:.2f} TFLOP/s, {on.dtype.value}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        measure(on, options, Path(folder))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

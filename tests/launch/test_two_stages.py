@@ -1,0 +1,62 @@
+"""Two-stage sweeps through the command line: the published studies at small size, and a first stage that fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cinelora.records import read_json
+from tests import tiny_study
+from tests.launch.test_sweep import sweep
+
+TINY_STAGE = [
+    "stage1.data.frames=5", "stage1.data.stride=5", "stage1.train.steps=4", "stage1.train.batch_size=4",
+    "stage1.train.heldout_every=2", "stage1.train.heldout_windows=2",
+]  # fmt: skip
+HERE = ["cluster=local", "sample=small", "train.gradient_checkpointing=true"]
+
+
+@pytest.mark.slow
+def test_the_paper_at_small_size(tmp_path: Path) -> None:
+    """One style adapter lies under all motion ranks; the base row has it too, the published checkpoint has not."""
+    tiny_study.write_clips(tmp_path / "clips")
+    place = ["+study=paper", *HERE, "train.learning_rate=1e-2", "stage1.train.learning_rate=1e-2", *TINY_STAGE]
+    done = sweep(tmp_path, *place, "lora.rank=4,8", "seed=0")
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = {}
+    for path in (tmp_path / "sweep" / "trials").glob("*/result.json"):
+        result, config = read_json(path), read_json(path.parent / "spec.json")["config"]
+        found[result["arm"] or result["method"], result["rank"]] = (result, config, path.parent)
+    assert set(found) == {("first stage", 8), ("base", 0), ("untouched", 0), ("lora", 4), ("lora", 8)}
+    style = found["first stage", 8][0]["trial_id"]
+    base, untouched = found["base", 0][0], found["untouched", 0][0]
+    assert {config["first"] for (arm, _), (_, config, _) in found.items() if arm in ("base", "lora")} == {style}
+    assert base["heldout_loss"] < untouched["heldout_loss"], "the first stage helps the second's windows"
+    for rank in (4, 8):
+        result, _, folder = found["lora", rank]
+        start = (folder / "train.csv").read_text().splitlines()[1].split(",")[2]
+        assert float(start) == pytest.approx(base["heldout_loss"], rel=1e-6)
+        assert result["heldout_loss"] < base["heldout_loss"] and result["scale"] == 16 / rank
+
+
+@pytest.mark.slow
+def test_the_rank_ablation_at_small_size(tmp_path: Path) -> None:
+    """All alpha rules and both target sets; the whole grid is 108 trials and the base."""
+    tiny_study.write_clips(tmp_path / "clips")
+    place = ["+study=rank_ablation", *HERE, "train.learning_rate=1e-2"]
+    assert "109 trials: 0 done, 109 to run" in sweep(tmp_path, *place, "plan_only=true").stdout
+    few = ["lora.rank=4", "seed=0", "lora.scaling=rslora"]
+    done = sweep(tmp_path, *place, *few)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "3 of 3 trials done" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_failed_first_stage_ends_what_needs_it_and_nothing_else(tmp_path: Path) -> None:
+    tiny_study.write_clips(tmp_path / "clips")
+    place = ["stage1.enabled=true", *TINY_STAGE, "stage1.train.learning_rate=1e30", "lora.rank=2", "seed=0"]
+    done = sweep(tmp_path, *place, '+extra=["arm=untouched method=base stage1.enabled=false"]')
+    assert done.returncode == 1
+    assert done.stdout.count("which has no adapter: ") == 2  # the rank and its base
+    assert "1 of 4 trials done" in done.stdout or len(list((tmp_path / "sweep/trials").glob("*/result.json"))) == 1

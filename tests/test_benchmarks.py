@@ -1,0 +1,26 @@
+"""The benchmark that is meant for a GPU runs to its end without one, on the small base."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+def test_gpu_benchmark_at_small_size() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", "--frames", "5", "--ranks", "2", "4", "--steps", "1"],
+        capture_output=True, text=True, cwd=ROOT, timeout=200,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| 5 ")]
+    assert [row[:2] for row in rows[:2]] == [[" 5 ", " 2 "], [" 5 ", " 4 "]] and len(rows) == 3
+    assert all(float(row[2]) > 0 for row in rows[:2]), "a step was timed"
+    assert rows[0][6].strip() == "-", "no device, no device memory"
