@@ -23,8 +23,9 @@ from diffusers import WanTransformer3DModel
 
 from cinelora import wan
 from cinelora.config import Dtype
+from cinelora.models import EXAMPLE, SHAPES
 
-CONFIG = Path(__file__).parents[1] / "tests" / "cinelora" / "wan21_i2v_14b.json"
+CONFIG = SHAPES[EXAMPLE] / "transformer" / "config.json"
 BLOCKS = 2
 SHARD = "1GB"
 SPREAD = 0.02  # of the made-up weights

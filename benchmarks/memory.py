@@ -17,7 +17,6 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -44,9 +43,10 @@ from cinelora.config import (
     ZeroConfig,
 )
 from cinelora.footprint import GIB, Sizes, footprint
+from cinelora.models import EXAMPLE, SHAPES
 from cinelora.wan import TORCH_DTYPE
 
-CONFIG = json.loads((Path(__file__).parents[1] / "tests" / "cinelora" / "wan21_i2v_14b.json").read_text())
+CONFIG = json.loads((SHAPES[EXAMPLE] / "transformer" / "config.json").read_text())
 VAE = {"base_dim": 96}
 HEIGHT, WIDTH = 480, 832
 FRAMES, RANKS = (17, 33, 49, 81), (4, 16, 64, 128)

@@ -52,12 +52,12 @@ from cinelora.encode import Encodings
 from cinelora.encodings import text_file, window_file
 from cinelora.flops import TEXT_TOKENS, Denoiser, video_tokens
 from cinelora.layout import TrialFolder
-from cinelora.models import model_folder
+from cinelora.models import EXAMPLE, SHAPES, model_folder
 from cinelora.records import TrialSpec
 from cinelora.train import train
 from cinelora.windows import Window, WindowPlan
 
-SHAPE = Path(__file__).parents[1] / "tests" / "cinelora" / "wan21_i2v_14b.json"
+SHAPE = SHAPES[EXAMPLE] / "transformer" / "config.json"
 CLIPS, CAPTION, WORDS = 16, "a caption", 24
 COLD = 2  # steps of each turn that are left out: buffers, first allocations
 SPREAD = 0.02  # of made-up weights

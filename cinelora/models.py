@@ -14,7 +14,9 @@ from cinelora.modelfiles import PARTS, incomplete, other_model
 
 BUILTIN = "builtin:"
 EXAMPLE = "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers"
-SHIPPED = {"small": Path(__file__).resolve().parents[1] / "assets" / "wan-small"}  # in the repository
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+SHIPPED = {"small": ASSETS / "wan-small"}  # in the repository
+SHAPES = {hub: ASSETS / "wan21-i2v-14b" for hub in (EXAMPLE, EXAMPLE.replace("480P", "720P"))}  # configs, no weights
 WHOLE_FILE = 64 * 2**20  # bytes; larger weight files are hashed by size, header and evenly spaced blocks
 BLOCK = 2**20
 
@@ -33,6 +35,19 @@ def model_folder(config: ModelConfig, cache_dir: Path) -> Path:
     if (text := incomplete(folder)) is not None:
         raise UserError(f"{place}: {text}; fetch: {fetching(config.hub or EXAMPLE, config.revision, config.path)}")
     return folder
+
+
+def config_folder(config: ModelConfig, cache_dir: Path) -> Path:
+    """Where the configs of a model lie: `model_folder`, or the published shape of a hub model that is not here.
+
+    Enough to reckon with, not to run. Raises UserError as `model_folder` where no shape is known.
+    """
+    try:
+        return model_folder(config, cache_dir)
+    except UserError:
+        if config.path or config.hub not in SHAPES:
+            raise
+        return SHAPES[config.hub]
 
 
 def fetching(hub: str, revision: str = "", path: str = "") -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from cinelora.encodings import WINDOWS_FILE, encoding_folder
 from cinelora.errors import UserError
 from cinelora.flops import IMAGE_TOKENS, TEXT_TOKENS, Denoiser
-from cinelora.models import model_folder
+from cinelora.models import config_folder
 from cinelora.records import TrialSpec, read_json
 from cinelora.studyconfig import ClusterConfig, Prune, StudyConfig
 from launch.display import clock
@@ -65,7 +65,7 @@ def cost_plan(study: StudyConfig, ledger: Ledger, plan: Plan) -> CostPlan:
 
 
 def _demand(study: StudyConfig, spec: TrialSpec) -> Demand:
-    text, image = _tokens(model_folder(spec.config.model, Path(study.cache_dir)), spec.config.model.short_text)
+    text, image = _tokens(config_folder(spec.config.model, Path(study.cache_dir)), spec.config.model.short_text)
     return demand(study, spec, text, image, _heldout(study, spec))
 
 
@@ -80,7 +80,7 @@ def _pace(study: StudyConfig, pending: list[TrialSpec], model: Model | None) -> 
 
 
 def net_of(study: StudyConfig, spec: TrialSpec) -> Denoiser:
-    return _denoiser(model_folder(spec.config.model, Path(study.cache_dir)), spec.config.model.short_text)
+    return _denoiser(config_folder(spec.config.model, Path(study.cache_dir)), spec.config.model.short_text)
 
 
 def _heldout(study: StudyConfig, spec: TrialSpec) -> int:

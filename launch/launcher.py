@@ -76,12 +76,12 @@ def launch_jobs(
     if initial_job_idx == 0:
         jobs += [compose(context, config, item, 0) for item in extra_overrides(study.extra, job_overrides)]
     ledger = Ledger(StudyFolder(Path(study.study_dir)))
-    marks = Fingerprints(Path(study.cache_dir))
+    marks = Fingerprints(Path(study.cache_dir), study.plan_only)
     plan = make_plan([job.config for job in jobs], marks)
     cost = cost_plan(study, ledger, plan)
     if study.plan_only:
         _announce(plan, ledger, study.prune is not Prune.off)
-        print(*cost_lines(study, cost), sep="\n")
+        print(*cost_lines(study, cost), *marks.remarks, sep="\n")
         return [_returned(job, JobStatus.COMPLETED, None) for job in jobs[:grid]]
     with ledger.locked():
         ledger.open(study.name, study.answer.share)

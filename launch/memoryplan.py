@@ -16,7 +16,7 @@ from cinelora.encoderprint import encoding
 from cinelora.errors import UserError
 from cinelora.flops import video_tokens
 from cinelora.footprint import Parts, Sizes, footprint, peak_gib
-from cinelora.models import model_folder
+from cinelora.models import config_folder
 from cinelora.records import TrialSpec, read_json
 from cinelora.studyconfig import StudyConfig
 from cinelora.weights import configured
@@ -87,7 +87,7 @@ class Demand:
 
 
 def demand(study: StudyConfig, spec: TrialSpec, text_tokens: int, image_tokens: int, heldout: int) -> Demand:
-    folder = model_folder(spec.config.model, Path(study.cache_dir))
+    folder = config_folder(spec.config.model, Path(study.cache_dir))
     read = {name: read_json(folder / name / "config.json") for name in ("vae", "text_encoder", "image_encoder")}
     files = [Path(path) for path in configured(spec.config.score).values()]
     return Demand(

@@ -15,7 +15,7 @@ from typing import Any
 from cinelora.config import DataConfig, Method, ModelConfig, TrialConfig
 from cinelora.encodings import WINDOWS_FILE, encoder_mark, encoding_folder
 from cinelora.errors import UserError
-from cinelora.models import BUILTIN, model_fingerprint, model_folder
+from cinelora.models import BUILTIN, SHAPES, config_folder, fetching, model_fingerprint, model_folder
 from cinelora.protocol import FLOWS
 from cinelora.records import content_hash, read_json, to_dict, write_json
 from cinelora.sets import data_path
@@ -95,10 +95,12 @@ def check_nets(config: TrialConfig) -> None:
 
 
 class Fingerprints:
-    """Content hashes of what a config points at, each looked up once."""
+    """Content hashes of what a config points at, each looked up once; `plan_only`: a known model need not be here."""
 
-    def __init__(self, cache_dir: Path) -> None:
+    def __init__(self, cache_dir: Path, plan_only: bool = False) -> None:
         self.cache_dir = cache_dir
+        self.plan_only = plan_only
+        self.remarks: list[str] = []
         self._known: dict[str, Any] = {}
 
     def _once(self, key: Any, compute: Callable[[], Any]) -> Any:
@@ -133,10 +135,14 @@ class Fingerprints:
         return dict(read_json(folder / "transformer" / "config.json"))
 
     def _folder(self, model: ModelConfig) -> Path:
-        return model_folder(model, self.cache_dir)
+        return (config_folder if self.plan_only else model_folder)(model, self.cache_dir)
 
     def _model(self, config: TrialConfig) -> str:
-        return model_fingerprint(model_folder(config.model, self.cache_dir), config.model.revision)
+        model, folder = config.model, self._folder(config.model)
+        if folder in SHAPES.values():
+            fetch = fetching(model.hub, model.revision)
+            self.remarks.append(f"model.hub={model.hub}: not here, reckoned by its published sizes; fetch: {fetch}")
+        return model_fingerprint(folder, model.revision)
 
     def _windows(self, data: DataConfig) -> WindowPlan:
         if not data.path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +27,7 @@ from cinelora.config import (
 from cinelora.encoderprint import image_parameters, text_parameters
 from cinelora.flops import heldout_batch
 from cinelora.footprint import BUCKET, Sizes, footprint, optimiser, peak_gib
+from cinelora.models import EXAMPLE, SHAPES
 
 FOUR = {**CONFIG, "num_layers": 4}
 WAN = Sizes.of(CONFIG)
@@ -172,4 +172,4 @@ def test_heldout_batches_hold_tokens_not_windows() -> None:
 
 
 def test_the_config_is_the_one_of_the_full_model() -> None:
-    assert json.loads(Path(__file__).with_name("wan21_i2v_14b.json").read_text()) == CONFIG
+    assert json.loads((SHAPES[EXAMPLE] / "transformer" / "config.json").read_text()) == CONFIG

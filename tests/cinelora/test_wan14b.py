@@ -20,11 +20,11 @@ from cinelora import dist, encode, lora, wan, zero
 from cinelora.config import Dtype, LoraConfig, ModelConfig, TargetSet, TrainConfig, ZeroConfig
 from cinelora.encodings import encoder_mark, encoding_folder
 from cinelora.errors import UserError
-from cinelora.models import model_folder
+from cinelora.models import EXAMPLE, SHAPES, model_folder
 from cinelora.records import content_hash, to_dict, trial_from_dict
 from tests import tiny_study
 
-CONFIG = json.loads(Path(__file__).with_name("wan21_i2v_14b.json").read_text())
+CONFIG = json.loads((SHAPES[EXAMPLE] / "transformer" / "config.json").read_text())
 PARAMETERS = 16_394_878_784
 KEPT_IN_FLOAT32 = 29_196_800
 RANKS = (4, 8, 16, 32, 64, 128, 256)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,10 +21,11 @@ from cinelora.config import (
 )
 from cinelora.errors import UserError
 from cinelora.footprint import Sizes
+from cinelora.models import EXAMPLE, SHAPES
 from cinelora.studyconfig import ClusterConfig, StudyConfig
 from launch.memoryplan import Demand, memory_lines, nearest
 
-CONFIG = json.loads((Path(__file__).parents[1] / "cinelora" / "wan21_i2v_14b.json").read_text())
+CONFIG = json.loads((SHAPES[EXAMPLE] / "transformer" / "config.json").read_text())
 PARTS: dict[str, Any] = {
     "vae": {"base_dim": 96},
     "text_encoder": {

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cinelora.config import DataConfig, ScoreConfig, TrialConfig
+from cinelora import models
+from cinelora.config import DataConfig, ModelConfig, ScoreConfig, TrialConfig
 from cinelora.errors import UserError
 from cinelora.records import file_sha256
 from cinelora.studyconfig import StudyConfig
@@ -73,3 +74,23 @@ def test_what_a_net_can_see_passes() -> None:
 def test_paths_mean_the_same_to_a_worker_elsewhere() -> None:
     score = trial_config(StudyConfig(score=ScoreConfig(i3d="w.pt", vjepa="/models"))).score
     assert (score.i3d, score.vjepa, score.dino) == (str(Path("w.pt").resolve()), "/models", "")
+
+
+def test_a_plan_needs_no_checkpoint_and_a_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(config: ModelConfig) -> Path:
+        raise UserError(f"model.hub={config.hub}: not in the hub's cache")
+
+    monkeypatch.setattr(models, "_hub_folder", absent)
+    monkeypatch.setattr(Fingerprints, "_windows", lambda self, data: WindowPlan((), (), "data"))
+    config = TrialConfig(model=ModelConfig(path="", hub=models.EXAMPLE, revision="abc"))
+    planning = Fingerprints(tmp_path, plan_only=True)
+    assert len(planning.of(config)["model"]) == 64 and planning.denoiser(config.model)["num_layers"] == 40
+    assert planning.remarks == [
+        f"model.hub={models.EXAMPLE}: not here, reckoned by its published sizes; "
+        f"fetch: hf download {models.EXAMPLE} --revision abc"
+    ]
+    with pytest.raises(UserError, match="not in the hub's cache"):
+        Fingerprints(tmp_path).of(config)
+    other = TrialConfig(model=ModelConfig(path="", hub="somebody/else"))
+    with pytest.raises(UserError, match="somebody/else"):
+        planning.of(other)
