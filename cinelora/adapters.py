@@ -7,15 +7,13 @@ Switching is what diffusers' `set_adapters` and `disable_lora` do, layer by laye
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from cinelora.errors import UserError
-from cinelora.lora import detach
+from cinelora.lora import detach, put
 
 
 class Resident:
@@ -34,7 +32,7 @@ class Resident:
         for file in files:
             if file not in self._names:
                 name = f"resident{len(self._names)}"
-                _load(self.transformer, file, name)
+                put(self.transformer, file, name)
                 self._names[file] = name
         self._layers = [each for each in self.transformer.modules() if isinstance(each, BaseTunerLayer)]
         self.use([])
@@ -52,25 +50,3 @@ class Resident:
         """Take all adapters off: plain layers and the names of the base again."""
         detach(self.transformer)
         self._names, self._layers = {}, []
-
-
-def _load(transformer: Any, file: Path, name: str) -> None:
-    from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin
-
-    if not file.is_file():
-        raise UserError(f"{file}: missing; the adapter of a finished trial is what is loaded")
-    try:
-        state, metadata = WanLoraLoaderMixin.lora_state_dict(
-            str(file.parent), weight_name=file.name, return_lora_metadata=True, local_files_only=True
-        )
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are the point
-            transformer.load_lora_adapter(state, adapter_name=name, metadata=metadata)
-    except (ValueError, RuntimeError, KeyError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{file}: is no adapter of this base ({reason})") from error
-    for parameter_name, parameter in transformer.named_parameters():
-        if f".{name}." in parameter_name:
-            base = transformer.get_submodule(parameter_name.split(".lora_")[0]).base_layer.weight
-            parameter.data = parameter.data.to(base)  # its dtype and device
-            parameter.requires_grad_(False)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -70,19 +71,36 @@ def peft_config(lora: LoraConfig) -> PeftConfig:
 
 
 def stack(transformer: Any, folder: Path) -> None:
-    """Put a finished adapter on the base, frozen, under the one that `attach` adds. `detach` removes both.
+    """Put a trial's finished adapter on the base, frozen, under the one that `attach` adds. `detach` removes both.
 
-    Its tensors take the dtype of the layers they sit on. Raises UserError if the folder holds none.
+    Raises UserError as `put`.
+    """
+    put(transformer, folder / ADAPTER_FILE, FIRST)
+
+
+def put(transformer: Any, file: Path, name: str) -> None:
+    """Put a finished adapter on the base, frozen, as PEFT's `name`.
+
+    Its tensors take dtype and device of the layers they sit on. Raises UserError for a file that is missing, no
+    adapter, or of another base.
     """
     from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin
 
-    if not (folder / ADAPTER_FILE).is_file():
-        raise UserError(f"{folder}: no {ADAPTER_FILE} there to start from; run its trial again")
-    state, metadata = WanLoraLoaderMixin.lora_state_dict(str(folder), return_lora_metadata=True, local_files_only=True)
-    transformer.load_lora_adapter(state, adapter_name=FIRST, metadata=metadata)
-    for name, parameter in adapter_parameters(transformer, FIRST):
-        layer = transformer.get_submodule(name.split(".lora_")[0])
-        parameter.data = parameter.data.to(layer.base_layer.weight)  # its dtype and device
+    if not file.is_file():
+        raise UserError(f"{file}: missing; the adapter of a finished trial is what is loaded")
+    try:
+        state, metadata = WanLoraLoaderMixin.lora_state_dict(
+            str(file.parent), weight_name=file.name, return_lora_metadata=True, local_files_only=True
+        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are the point
+            transformer.load_lora_adapter(state, adapter_name=name, metadata=metadata)
+    except (ValueError, RuntimeError, KeyError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{file}: is no adapter of this base ({reason})") from error
+    for parameter_name, parameter in adapter_parameters(transformer, name):
+        layer = transformer.get_submodule(parameter_name.split(".lora_")[0])
+        parameter.data = parameter.data.to(layer.base_layer.weight)
         parameter.requires_grad_(False)
 
 

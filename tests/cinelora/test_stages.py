@@ -41,7 +41,7 @@ def test_an_adapter_lies_frozen_under_the_next(tmp_path: Path, folder: Path) -> 
     assert trainable == {name for name, _ in parameters} and len(parameters) == 2 * 4 * 2
     lora.detach(transformer)
     assert torch.equal(velocity(transformer), base)
-    with pytest.raises(UserError, match="to start from"):
+    with pytest.raises(UserError, match="missing; the adapter of a finished trial"):
         lora.stack(transformer, tmp_path / "nowhere")
 
 
