@@ -145,11 +145,9 @@ class Scheduler:
             self._queue(task)
 
     def has_none(self, task_id: str) -> tuple[Task, ...]:
-        """There will be no result: forget the tasks that waited for it, and those that waited for them."""
-        left: list[Task] = []
-        for task in self._dependent.pop(task_id, []):
-            self._known.discard(task.task_id)
-            left += [task, *self.has_none(task.task_id)]
+        """There will be no result: forget the tasks that waited for it. Those that waited for them still do."""
+        left = self._dependent.pop(task_id, [])
+        self._known -= {task.task_id for task in left}
         return tuple(left)
 
     def drain(self) -> None:

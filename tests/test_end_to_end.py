@@ -13,6 +13,7 @@ import pytest
 from cinelora.records import read_json
 
 ROOT = Path(__file__).parents[1]
+SHORT = ["train.steps=60", "train.heldout_every=30"]
 CACHE = Path(os.environ.get("CINELORA_CACHE", ROOT / ".cache"))
 
 
@@ -35,8 +36,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     ("name", "smaller", "ranks", "beside"),
     [
-        ("quick", ["lora.rank=1,16", "seed=0", "data.max_heldout_windows=12"], (1, 16), 3),
-        ("clips", ["lora.rank=4,8", "seed=0"], (4, 8), 0),
+        ("quick", ["lora.rank=1,16", "seed=0", "data.max_heldout_windows=12", *SHORT], (1, 16), 3),
+        ("clips", ["lora.rank=8", "seed=0", *SHORT], (8,), 0),
     ],
 )
 def test_study(tmp_path: Path, name: str, smaller: list[str], ranks: tuple[int, ...], beside: int) -> None:
