@@ -18,18 +18,18 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.changes import Change, changed_scores, of_clips, of_protocols, of_settings, of_versions, told
-from analysis.clipvalues import clip_values
-from analysis.differences import COMPARED, DIGITS, Difference, differences_csv
-from analysis.estimates import Row, estimate
-from analysis.intervals import LEVEL, crossed_interval
-from analysis.load import Study, Trial, load_study
 from analysis.matching import matched
-from analysis.merge import named
-from analysis.scores import DIRECTIONS, trial_scores
-from analysis.trialfiles import Clips
-from cinelora.errors import UserError
-from cinelora.records import whole_file
+from analysis.statistics.differences import COMPARED, DIGITS, Difference, differences_csv
+from analysis.statistics.intervals import LEVEL, crossed_interval
+from analysis.study.changes import Change, changed_scores, of_clips, of_protocols, of_settings, of_versions, told
+from analysis.study.clip_values import clip_values
+from analysis.study.files import Clips
+from analysis.study.load import Study, Trial, load_study
+from analysis.study.merge import named
+from analysis.study.rows import Row, estimate
+from analysis.study.scores import DIRECTIONS, trial_scores
+from cinelora.core.cli import UserError
+from cinelora.core.records import whole_file
 
 FEWEST_CLIPS = 3
 SAME_CLIP = 1e-3  # of their standard deviation: features of one true clip differ by less between machines

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from analysis.changes import settings
-from analysis.estimates import Estimates, Row
-from analysis.load import Study
-from cinelora.config import Method
+from analysis.study.changes import settings
+from analysis.study.load import Study
+from analysis.study.rows import Estimates, Row
+from cinelora.core.config import Method
 
 RATE = "train.learning_rate"
 ALWAYS = frozenset({"method", "lora.rank"})

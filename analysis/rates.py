@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.load import Study, load_study
-from cinelora.config import Method
-from cinelora.errors import UserError
-from cinelora.records import whole_file
+from analysis.study.load import Study, load_study
+from cinelora.core.cli import UserError
+from cinelora.core.config import Method
+from cinelora.core.records import whole_file
 
 FULL = "full fine-tune"
 

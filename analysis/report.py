@@ -24,25 +24,27 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from analysis import confounds, figures, ranktests, truncation
-from analysis.answer import answers, sentence
-from analysis.captions import BANNER, protocol_lines
-from analysis.differences import COMPARED, Difference, differences, differences_csv, heading, sentences
-from analysis.estimates import Estimates, RowKey, estimate, series_of
-from analysis.frames import contact_sheet
-from analysis.load import Study
-from analysis.merge import load_studies
-from analysis.page import write_page
-from analysis.plateau import plateaus
-from analysis.rankfigures import spectra_figure, truncation_figure
-from analysis.ranktests import RankTests, rank_tests
-from analysis.render import latex, markdown, print_table
-from analysis.scores import trial_scores
-from analysis.scorescsv import write_scores
-from analysis.spectra import Spectrum, spectra_csv, study_spectra
-from analysis.tables import Table, rank_csv, rank_table
-from cinelora.errors import UserError
-from cinelora.records import whole_file
+from analysis.figures import quality as figures
+from analysis.figures.ranks import spectra_figure, truncation_figure
+from analysis.page.page import write_page
+from analysis.statistics import confounds, truncation
+from analysis.statistics import rank_tests as ranktests
+from analysis.statistics.answer import answers, sentence
+from analysis.statistics.differences import COMPARED, Difference, differences, differences_csv, heading, sentences
+from analysis.statistics.plateau import plateaus
+from analysis.statistics.rank_tests import RankTests, rank_tests
+from analysis.statistics.spectra import Spectrum, spectra_csv, study_spectra
+from analysis.study.frames import contact_sheet
+from analysis.study.load import Study
+from analysis.study.merge import load_studies
+from analysis.study.rows import Estimates, RowKey, estimate, series_of
+from analysis.study.scores import trial_scores
+from analysis.tables.captions import BANNER, protocol_lines
+from analysis.tables.formats import latex, markdown, print_table
+from analysis.tables.rank_table import Table, rank_csv, rank_table
+from analysis.tables.scorescsv import write_scores
+from cinelora.core.cli import UserError
+from cinelora.core.records import whole_file
 
 NO_DATES: dict[str, dict[str, Any]] = {
     ".png": {"Software": None},

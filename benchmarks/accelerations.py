@@ -20,17 +20,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from cinelora import dist, encode, scores, sets, wan
-from cinelora.config import DataConfig, Dtype, SampleConfig, StepCache
-from cinelora.distances import polynomial_mmd, resampled_mmd, standardise
-from cinelora.encodings import encoding_folder, missing
-from cinelora.flow import draw_noise
-from cinelora.generate import batches, denoise, starting_noise
-from cinelora.models import SHIPPED, model_fingerprint
-from cinelora.nets import NETS, open_net
-from cinelora.parallel import Parallel, spread
-from cinelora.resampling import half_samples, kernel_grams
-from cinelora.windows import Window, plan_windows
+from cinelora import distributed as dist
+from cinelora.core.config import DataConfig, Dtype, SampleConfig, StepCache
+from cinelora.data import sample_sets as sets
+from cinelora.data.encodings import encoding_folder, missing
+from cinelora.data.windows import Window, plan_windows
+from cinelora.features import clip_scores as scores
+from cinelora.features.nets import NETS, open_net
+from cinelora.metrics.distances import polynomial_mmd, resampled_mmd, standardise
+from cinelora.metrics.resampling import half_samples, kernel_grams
+from cinelora.training.flow import draw_noise
+from cinelora.wan import encoding as encode
+from cinelora.wan import loading as wan
+from cinelora.wan.checkpoint import SHIPPED, model_fingerprint
+from cinelora.wan.parallel import Parallel, spread
+from cinelora.wan.sampler import batches, denoise, starting_noise
 
 SMALL = SHIPPED["small"]
 PLAIN = SampleConfig(steps=8, guidance=5.0, shift=2.0, batch_size=1)  # the guidance that the stock pipeline starts with

@@ -19,9 +19,9 @@ import sys
 import time
 from dataclasses import dataclass, field, replace
 
-from sweeps.placement import Node, Shape
-from sweeps.scheduler import ORDERS, Scheduler, Task
-from sweeps.simulate import Run, lower_bound, makespan, simulate
+from sweeps.scheduling.cluster import Node, Shape
+from sweeps.scheduling.scheduler import ORDERS, Scheduler, Task
+from sweeps.scheduling.simulate import Run, lower_bound, makespan, simulate
 
 NODES = [Node(f"node-{index:02d}", cpus=64, gpus=8) for index in range(64)]
 SIZES = (1, 2, 4, 8, 16)  # GPUs of a gang

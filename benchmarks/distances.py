@@ -24,8 +24,8 @@ import scipy
 from numpy.typing import NDArray
 from scipy.linalg import sqrtm
 
-from cinelora.distances import polynomial_kernel
-from cinelora.resampling import (
+from cinelora.metrics.distances import polynomial_kernel
+from cinelora.metrics.resampling import (
     Grams,
     Statistic,
     bootstrap_samples,

@@ -27,16 +27,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.estimates import estimate
-from analysis.load import load_study, score_table
 from analysis.report import report
-from analysis.scores import trial_scores
-from analysis.tables import rank_csv
-from cinelora.config import LoraConfig, Method, Scaling, TargetSet, TrainConfig, TrialConfig
-from cinelora.layout import SampleFolder, StudyFolder
-from cinelora.protocol import protocol, unavailable
-from cinelora.records import SCHEMA, TrialResult, TrialSpec, reference_key
-from cinelora.weights import WEIGHTS
+from analysis.study.load import load_study, score_table
+from analysis.study.rows import estimate
+from analysis.study.scores import trial_scores
+from analysis.tables.rank_table import rank_csv
+from cinelora.core.config import LoraConfig, Method, Scaling, TargetSet, TrainConfig, TrialConfig
+from cinelora.core.paths import SampleFolder, StudyFolder
+from cinelora.core.records import SCHEMA, TrialResult, TrialSpec, reference_key
+from cinelora.metrics.catalogue import protocol, unavailable
+from cinelora.metrics.feature_nets import WEIGHTS
 from sweeps.identity import trial_spec
 
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -76,7 +76,7 @@ def specs(count: int) -> tuple[TrialSpec, ...]:
 
 def write_study(root: Path, trials: int, clips: int) -> float:
     """The folder of a study whose trials have all finished. Returns the seconds a trial that its set scores took."""
-    from cinelora.recorded import write_set_scores  # torch, which would count as memory of the reader
+    from cinelora.features.recorded import write_set_scores  # torch, which would count as memory of the reader
 
     recording = 0.0
     folder, random = StudyFolder(root), np.random.default_rng(0)

@@ -29,12 +29,13 @@ from diffusers import WanImageToVideoPipeline
 from PIL import Image
 
 from benchmarks.accelerations import BATCH, PLAIN, SMALL, Film, Way, fidelity, forward, processes, row, seconds
-from cinelora import lora, wan
-from cinelora.adapters import Resident
-from cinelora.config import Dtype, LoraConfig, ModelConfig, Scaling
-from cinelora.flow import draw_noise
-from cinelora.generate import starting_noise
-from cinelora.models import model_folder
+from cinelora.core.config import Dtype, LoraConfig, ModelConfig, Scaling
+from cinelora.training.flow import draw_noise
+from cinelora.wan import loading as wan
+from cinelora.wan import lora
+from cinelora.wan.adapters import Resident
+from cinelora.wan.checkpoint import model_folder
+from cinelora.wan.sampler import starting_noise
 
 WIDE = {"num_attention_heads": 4, "attention_head_dim": 64, "ffn_dim": 1024, "added_kv_proj_dim": 256, "num_layers": 8}
 RANKS, ROUNDS = (4, 8, 16, 32), 4

@@ -26,9 +26,8 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from benchmarks.throughput import full_shape, matmul_peak, write_encodings
-from cinelora import dist, lora, wan, zero
-from cinelora.blocks import checkpoint_blocks
-from cinelora.config import (
+from cinelora import distributed as dist
+from cinelora.core.config import (
     DataConfig,
     Dtype,
     LoraConfig,
@@ -38,14 +37,18 @@ from cinelora.config import (
     TrainConfig,
     TrialConfig,
 )
-from cinelora.encode import Encodings
-from cinelora.flops import Denoiser, video_tokens
-from cinelora.footprint import GIB, Sizes, footprint, peak_gib
-from cinelora.generate import denoise
-from cinelora.models import model_folder
-from cinelora.train import my_batches, optimiser_step
-from cinelora.windows import WindowPlan
+from cinelora.data.windows import WindowPlan
+from cinelora.training import engine as zero
+from cinelora.training.loop import my_batches, optimiser_step
+from cinelora.wan import loading as wan
+from cinelora.wan import lora
+from cinelora.wan.acceleration import checkpoint_blocks
+from cinelora.wan.checkpoint import model_folder
+from cinelora.wan.encoding import Encodings
+from cinelora.wan.sampler import denoise
 from sweeps.cost import PEAK_TFLOPS, UTILISATION
+from sweeps.flops import Denoiser, video_tokens
+from sweeps.memory import GIB, Sizes, footprint, peak_gib
 
 SAMPLED = 2  # sampler steps that are run
 EMPTY = "-"

@@ -42,7 +42,7 @@ def slope(values: list[float]) -> float:
 
 def grow(root: Path, stage: int, trials: int) -> list[float]:
     """Resident memory after each trial on one base."""
-    from cinelora.base import load_base
+    from cinelora.trial.resident import load_base
     from tests import tiny_study
 
     clips = tiny_study.write_clips(root / "clips")

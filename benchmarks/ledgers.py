@@ -17,11 +17,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.linalg import hadamard
 
-from analysis.load import Reference, Study, Trial
-from analysis.trialfiles import CURVE_COLUMNS, ClipValues, Features
-from cinelora.config import LoraConfig, Method, TrialConfig
-from cinelora.layout import StudyFolder
-from cinelora.records import TrialResult, TrialSpec, reference_key
+from analysis.study.files import CURVE_COLUMNS, ClipValues, Features
+from analysis.study.load import Reference, Study, Trial
+from cinelora.core.config import LoraConfig, Method, TrialConfig
+from cinelora.core.paths import StudyFolder
+from cinelora.core.records import TrialResult, TrialSpec, reference_key
 
 Array = NDArray[np.float64]
 RANKS = (4, 8, 16, 32, 64, 128)

@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 from diffusers import WanTransformer3DModel
 
-from cinelora import wan
-from cinelora.config import Dtype
-from cinelora.models import EXAMPLE, SHAPES
+from cinelora.core.config import Dtype
+from cinelora.wan import loading as wan
+from cinelora.wan.checkpoint import EXAMPLE, SHAPES
 
 CONFIG = SHAPES[EXAMPLE] / "transformer" / "config.json"
 BLOCKS = 2

@@ -28,9 +28,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.loading import memory
-from cinelora import dist, lora
-from cinelora.blocks import checkpoint_blocks
-from cinelora.config import (
+from cinelora import distributed as dist
+from cinelora.core.config import (
     DataConfig,
     Dtype,
     LoraConfig,
@@ -42,9 +41,11 @@ from cinelora.config import (
     TrialConfig,
     ZeroConfig,
 )
-from cinelora.footprint import GIB, Sizes, footprint
-from cinelora.models import EXAMPLE, SHAPES
-from cinelora.wan import TORCH_DTYPE
+from cinelora.wan import lora
+from cinelora.wan.acceleration import checkpoint_blocks
+from cinelora.wan.checkpoint import EXAMPLE, SHAPES
+from cinelora.wan.loading import TORCH_DTYPE
+from sweeps.memory import GIB, Sizes, footprint
 
 CONFIG = json.loads((SHAPES[EXAMPLE] / "transformer" / "config.json").read_text())
 VAE = {"base_dim": 96}

@@ -19,8 +19,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from cinelora.records import read_json
-from cinelora.video import write_mp4
+from cinelora.core.records import read_json
+from cinelora.data.video import write_mp4
 
 
 def clips(folder: Path) -> Path:

@@ -24,13 +24,13 @@ def run_one(folder: str, cache: str) -> None:
     """One trial in this process, as `python -m cinelora.trial` runs it."""
     import torch
 
-    from cinelora import dist
-    from cinelora.base import load_base
-    from cinelora.job import Job
-    from cinelora.layout import StudyFolder
-    from cinelora.records import TrialSpec, read_json
-    from cinelora.studyconfig import TrackingConfig, Wandb
-    from cinelora.trial import run_trial
+    from cinelora import distributed as dist
+    from cinelora.core.paths import StudyFolder
+    from cinelora.core.records import TrialSpec, read_json
+    from cinelora.core.studyconfig import TrackingConfig, Wandb
+    from cinelora.trial.__main__ import run_trial
+    from cinelora.trial.job import Job
+    from cinelora.trial.resident import load_base
 
     torch.set_num_threads(1)
     root = Path(folder)
@@ -42,7 +42,7 @@ def run_one(folder: str, cache: str) -> None:
 
 
 def timed(folder: str, work: Any) -> None:
-    from cinelora.records import write_json
+    from cinelora.core.records import write_json
 
     started = time.time()
     work()

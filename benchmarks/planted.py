@@ -17,14 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.answer import INSUFFICIENT, SUFFICIENT, Answer, answers
-from analysis.clipvalues import clip_values
-from analysis.differences import Difference, differences
-from analysis.estimates import estimate
-from analysis.load import Study
-from analysis.ordered import FALLS, NOT_SHOWN, PEAKS, RISES
-from analysis.ranktests import RankTests, rank_tests
-from analysis.scores import trial_scores
+from analysis.statistics.answer import INSUFFICIENT, SUFFICIENT, Answer, answers
+from analysis.statistics.differences import Difference, differences
+from analysis.statistics.rank_tests import RankTests, rank_tests
+from analysis.statistics.trend import FALLS, NOT_SHOWN, PEAKS, RISES
+from analysis.study.clip_values import clip_values
+from analysis.study.load import Study
+from analysis.study.rows import estimate
+from analysis.study.scores import trial_scores
 from benchmarks.ledgers import CLIPS, KVD, LOSS, RANKS, Kind, ledger
 from sweeps.ledger import SHARE
 

@@ -34,11 +34,8 @@ from peft import LoraConfig as PeftConfig
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
-from cinelora import dist, flow, lora, wan, zero
-from cinelora.attention import use_attention
-from cinelora.batch import predict, training_batch
-from cinelora.blocks import compile_blocks
-from cinelora.config import (
+from cinelora import distributed as dist
+from cinelora.core.config import (
     DataConfig,
     Dtype,
     LoraConfig,
@@ -48,14 +45,21 @@ from cinelora.config import (
     TrainConfig,
     TrialConfig,
 )
-from cinelora.encode import Encodings
-from cinelora.encodings import text_file, window_file
-from cinelora.flops import TEXT_TOKENS, Denoiser, video_tokens
-from cinelora.layout import TrialFolder
-from cinelora.models import EXAMPLE, SHAPES, model_folder
-from cinelora.records import TrialSpec
-from cinelora.train import train
-from cinelora.windows import Window, WindowPlan
+from cinelora.core.paths import TrialFolder
+from cinelora.core.records import TrialSpec
+from cinelora.data.encodings import text_file, window_file
+from cinelora.data.windows import Window, WindowPlan
+from cinelora.training import engine as zero
+from cinelora.training import flow
+from cinelora.training.batch import predict, training_batch
+from cinelora.training.loop import train
+from cinelora.wan import loading as wan
+from cinelora.wan import lora
+from cinelora.wan.acceleration import compile_blocks
+from cinelora.wan.attention import use_attention
+from cinelora.wan.checkpoint import EXAMPLE, SHAPES, model_folder
+from cinelora.wan.encoding import Encodings
+from sweeps.flops import TEXT_TOKENS, Denoiser, video_tokens
 
 SHAPE = SHAPES[EXAMPLE] / "transformer" / "config.json"
 CLIPS, CAPTION, WORDS = 16, "a caption", 24

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cinelora.backends import check_attention
-from cinelora.config import TEMPORAL_FACTOR, DataConfig, TrialConfig
-from cinelora.errors import UserError
-from cinelora.flops import video_tokens
-from cinelora.studyconfig import ClusterConfig
+from cinelora.core.cli import UserError
+from cinelora.core.config import TEMPORAL_FACTOR, DataConfig, TrialConfig
+from cinelora.core.studyconfig import ClusterConfig
+from cinelora.wan.options import check_attention
+from sweeps.flops import video_tokens
 
 SHARDED = 3  # ZeRO stage whose hooks gather weights inside the blocks
 

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cinelora.errors import UserError
-from cinelora.records import file_sha256, read_json, whole_file, write_json
+from cinelora.core.cli import UserError
+from cinelora.core.records import file_sha256, read_json, whole_file, write_json
 
 RECORD = "fetched.json"
 

@@ -19,15 +19,15 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from cinelora.errors import UserError
-from cinelora.layout import StudyFolder
-from cinelora.studyconfig import Prune, StudyConfig
-from launch.costplan import cost_plan
-from launch.costplan import lines as cost_lines
-from launch.display import axes, clock, print_plan
+from cinelora.core.cli import UserError
+from cinelora.core.paths import StudyFolder
+from cinelora.core.studyconfig import Prune, StudyConfig
+from launch.engine.run import run_missing
+from launch.estimate import cost_plan
+from launch.estimate import lines as cost_lines
 from launch.messages import TrialsFailed
 from launch.preflight import Fingerprints, make_plan, stages
-from launch.running import run_missing
+from launch.wording import axes, clock, print_plan
 from sweeps.identity import trial_spec
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan

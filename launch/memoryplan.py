@@ -11,17 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cinelora.config import Offload, TrialConfig
-from cinelora.encoderprint import encoding
-from cinelora.errors import UserError
-from cinelora.flops import video_tokens
-from cinelora.footprint import Parts, Sizes, footprint, peak_gib
-from cinelora.models import config_folder
-from cinelora.records import TrialSpec, read_json
-from cinelora.studyconfig import StudyConfig
-from cinelora.weights import configured
-from launch.running import workers
+from cinelora.core.cli import UserError
+from cinelora.core.config import Offload, TrialConfig
+from cinelora.core.records import TrialSpec, read_json
+from cinelora.core.studyconfig import StudyConfig
+from cinelora.metrics.feature_nets import configured
+from cinelora.wan.checkpoint import config_folder
+from launch.engine.run import workers
 from sweeps.cost import CARDS
+from sweeps.encoderprint import encoding
+from sweeps.flops import video_tokens
+from sweeps.memory import Parts, Sizes, footprint, peak_gib
 
 RESERVED_GIB = 2.0  # for the driver's context, cuBLAS, cuDNN, NCCL and the allocator's gaps; assumed
 MOST_WORKERS = 8  # that a remedy asks for: one node

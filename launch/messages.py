@@ -11,8 +11,8 @@ import re
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from cinelora.errors import UserError
-from cinelora.studyconfig import StudyConfig
+from cinelora.core.cli import UserError
+from cinelora.core.studyconfig import StudyConfig
 
 
 class TrialsFailed(Exception):

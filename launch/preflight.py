@@ -12,17 +12,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cinelora.config import DataConfig, Method, ModelConfig, TrialConfig
-from cinelora.encodings import WINDOWS_FILE, encoder_mark, encoding_folder
-from cinelora.errors import UserError
-from cinelora.models import BUILTIN, SHAPES, config_folder, fetching, model_fingerprint, model_folder
-from cinelora.protocol import FLOWS
-from cinelora.records import content_hash, read_json, to_dict, write_json
-from cinelora.sets import data_path
-from cinelora.stepcache import check_cache
-from cinelora.studyconfig import StudyConfig
-from cinelora.weights import CLIP_NETS, LPIPS_SIDE, TOKENIZER_FILES, WEIGHTS, configured, pins_of, weight_marks
-from cinelora.windows import WindowPlan, plan_windows
+from cinelora.core.cli import UserError
+from cinelora.core.config import DataConfig, Method, ModelConfig, TrialConfig
+from cinelora.core.records import content_hash, read_json, to_dict, write_json
+from cinelora.core.studyconfig import StudyConfig
+from cinelora.data.encodings import WINDOWS_FILE, encoder_mark, encoding_folder
+from cinelora.data.sample_sets import data_path
+from cinelora.data.windows import WindowPlan, plan_windows
+from cinelora.metrics.catalogue import FLOWS
+from cinelora.metrics.feature_nets import (
+    CLIP_NETS,
+    LPIPS_SIDE,
+    TOKENIZER_FILES,
+    WEIGHTS,
+    configured,
+    pins_of,
+    weight_marks,
+)
+from cinelora.wan.checkpoint import BUILTIN, SHAPES, config_folder, fetching, model_fingerprint, model_folder
+from cinelora.wan.stepcache import check_cache
 from launch.division import check_denoiser, check_division
 from sweeps.identity import trial_spec
 from sweeps.plan import Plan, build_plan

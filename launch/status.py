@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from cinelora.errors import UserError
-from launch.display import clock, label
+from cinelora.core.cli import UserError
+from launch.wording import clock, label
 from sweeps.ledger import Ledger, study_folder
 from sweeps.status import DONE, FAILED, PRUNED, RUNNING, WAITING, StudyStatus, TrialStatus, study_status
 

@@ -19,8 +19,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from cinelora.errors import UserError
-from cinelora.studyconfig import StudyConfig
+from cinelora.core.cli import UserError
+from cinelora.core.studyconfig import StudyConfig
 from launch.messages import TrialsFailed, is_disk_full, one_line
 
 CONF = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "conf")

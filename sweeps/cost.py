@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from cinelora.config import Method, TrialConfig
-from cinelora.flops import Denoiser, video_tokens
-from cinelora.records import TrialResult
+from cinelora.core.config import Method, TrialConfig
+from cinelora.core.records import TrialResult
+from sweeps.flops import Denoiser, video_tokens
 
 HELDOUT_TIMES = 5  # forwards a clip for the held-out loss
 UTILISATION = 0.35  # of the peak, assumed where nothing was measured

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cinelora.config import Method, Scaling, TrialConfig
-from cinelora.records import SCHEMA, TrialSpec, content_hash, to_dict
+from cinelora.core.config import Method, Scaling, TrialConfig
+from cinelora.core.records import SCHEMA, TrialSpec, content_hash, to_dict
 
 DIGITS = 12
 

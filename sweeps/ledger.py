@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cinelora.errors import UserError
-from cinelora.layout import StudyFolder
-from cinelora.records import SCHEMA, TrialResult, TrialSpec, read_json, write_json
+from cinelora.core.cli import UserError
+from cinelora.core.paths import StudyFolder
+from cinelora.core.records import SCHEMA, TrialResult, TrialSpec, read_json, write_json
 from sweeps.plan import Plan
 
 SHARE = 0.9  # of the best gain that counts as enough, where nothing else is said

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cinelora.config import LoraConfig, Method, TrialConfig
-from cinelora.records import TrialSpec
+from cinelora.core.config import LoraConfig, Method, TrialConfig
+from cinelora.core.records import TrialSpec
 from sweeps.identity import trial_spec
 
 

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from cinelora.config import Method
-from cinelora.records import TrialSpec, content_hash
-from cinelora.studyconfig import Prune
+from cinelora.core.config import Method
+from cinelora.core.records import TrialSpec, content_hash
+from cinelora.core.studyconfig import Prune
 from sweeps.identity import identity
 from sweeps.ledger import Ledger
 

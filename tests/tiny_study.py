@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from cinelora.config import DataConfig, Method, SampleConfig, TrainConfig, TrialConfig
-from cinelora.job import Job
-from cinelora.layout import StudyFolder
-from cinelora.models import model_fingerprint, model_folder
-from cinelora.records import to_dict, trial_from_dict, write_json
-from cinelora.studyconfig import TrackingConfig, Wandb
-from cinelora.video import write_mp4
-from cinelora.windows import plan_windows
+from cinelora.core.config import DataConfig, Method, SampleConfig, TrainConfig, TrialConfig
+from cinelora.core.paths import StudyFolder
+from cinelora.core.records import to_dict, trial_from_dict, write_json
+from cinelora.core.studyconfig import TrackingConfig, Wandb
+from cinelora.data.video import write_mp4
+from cinelora.data.windows import plan_windows
+from cinelora.trial.job import Job
+from cinelora.wan.checkpoint import model_fingerprint, model_folder
 from sweeps.identity import trial_spec
 
 FRAMES, SIZE = 9, 32
@@ -81,9 +81,9 @@ def make_job(root: Path, config: TrialConfig, encode: bool = True) -> Job:
 
 
 def _encode(job: Job, folder: Path, config: TrialConfig) -> None:
-    from cinelora import encode
-    from cinelora.encodings import WINDOWS_FILE, missing
-    from cinelora.windows import plan_windows as plan_again
+    from cinelora.data.encodings import WINDOWS_FILE, missing
+    from cinelora.data.windows import plan_windows as plan_again
+    from cinelora.wan import encoding as encode
 
     plan = plan_again(Path(config.data.path), config.data, job.cache_dir)
     write_json(job.encodings / WINDOWS_FILE, plan.to_json())
@@ -98,9 +98,9 @@ def silent(stage: str, done: int, total: int, loss: float | None) -> None:
 
 def run(job: Job, base: Any = None, report: Callable[..., None] = silent) -> Any:
     """Run a job in this process on `base`, or on one loaded for it."""
-    from cinelora import dist
-    from cinelora.base import load_base
-    from cinelora.trial import run_trial
+    from cinelora import distributed as dist
+    from cinelora.trial.__main__ import run_trial
+    from cinelora.trial.resident import load_base
 
     if not torch.distributed.is_initialized():  # a base that stage 3 sharded would not survive another group
         dist.start(0, 1, "127.0.0.1", dist.free_port())

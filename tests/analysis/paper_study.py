@@ -17,9 +17,9 @@ from typing import Any
 import av
 import numpy as np
 
-from cinelora.config import DataConfig, LoraConfig, Method, ModelConfig, TrainConfig, TrialConfig
-from cinelora.layout import SampleFolder, StudyFolder
-from cinelora.records import TrialResult, TrialSpec, reference_key, write_json
+from cinelora.core.config import DataConfig, LoraConfig, Method, ModelConfig, TrainConfig, TrialConfig
+from cinelora.core.paths import SampleFolder, StudyFolder
+from cinelora.core.records import TrialResult, TrialSpec, reference_key, write_json
 
 CLIPS = ("c0", "c1", "c2")
 SHIFTS = {"base": 3.0, "r4s0": 1.0, "r4s1": 2.0, "r8s0": 1.0, "r8s1": 1.0}

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from analysis.compare import Comparison, compare, main, markdown
-from analysis.load import load_study
-from analysis.merge import named
-from cinelora.errors import UserError
+from analysis.study.load import load_study
+from analysis.study.merge import named
+from cinelora.core.cli import UserError
 from tests.analysis.paper_study import Builder, write_rows
 
 

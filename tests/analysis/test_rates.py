@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.load import load_study
 from analysis.rates import Search, main, searches
-from cinelora.records import TrialSpec, write_json
+from analysis.study.load import load_study
+from cinelora.core.records import TrialSpec, write_json
 from tests.analysis.paper_study import Builder, spec
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.estimates import estimate
-from analysis.figures import mosaic, smoothed, smoothing_window
-from analysis.frames import contact_sheet, read_clip, spread
-from analysis.load import load_study
+from analysis.figures.quality import mosaic, smoothed, smoothing_window
 from analysis.report import main
-from analysis.scores import trial_scores
+from analysis.study.frames import contact_sheet, read_clip, spread
+from analysis.study.load import load_study
+from analysis.study.rows import estimate
+from analysis.study.scores import trial_scores
 from tests.analysis.paper_study import SHIFTS, Builder
 
 FIGURES = ("quality_vs_rank", "differences", "learning_curves", "contact_sheet", "pareto", "per_clip")

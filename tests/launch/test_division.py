@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from cinelora.config import DataConfig, ModelConfig, TrainConfig, TrialConfig, ZeroConfig
-from cinelora.errors import UserError
-from cinelora.studyconfig import ClusterConfig
+from cinelora.core.cli import UserError
+from cinelora.core.config import DataConfig, ModelConfig, TrainConfig, TrialConfig, ZeroConfig
+from cinelora.core.studyconfig import ClusterConfig
 from launch.division import check_denoiser, check_division
 
 HEADS = {"num_attention_heads": 40}  # of the 14B model

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cinelora.clips import read_clips
-from cinelora.errors import UserError
+from cinelora.core.cli import UserError
+from cinelora.data.dataset import read_clips
 from launch import fetch
 from launch.fetch import ITEMS, Item, Package, main
 

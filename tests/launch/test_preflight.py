@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from cinelora import models
-from cinelora.config import DataConfig, ModelConfig, ScoreConfig, TrialConfig
-from cinelora.errors import UserError
-from cinelora.records import file_sha256
-from cinelora.studyconfig import StudyConfig
-from cinelora.windows import WindowPlan
+from cinelora.core.cli import UserError
+from cinelora.core.config import DataConfig, ModelConfig, ScoreConfig, TrialConfig
+from cinelora.core.records import file_sha256
+from cinelora.core.studyconfig import StudyConfig
+from cinelora.data.windows import WindowPlan
+from cinelora.wan import checkpoint as models
 from launch.preflight import Fingerprints, check_nets, trial_config
 
 

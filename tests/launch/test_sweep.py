@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cinelora.records import read_json
+from cinelora.core.records import read_json
 from tests import tiny_study
 
 SMALL = [

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from cinelora.config import TrialConfig
-from cinelora.job import Job
-from cinelora.layout import StudyFolder
-from cinelora.records import TrialSpec, read_json
-from cinelora.studyconfig import ClusterConfig, TrackingConfig
-from launch.pool import Pool
-from launch.running import task_for
-from launch.schedule import Engine
+from cinelora.core.config import TrialConfig
+from cinelora.core.paths import StudyFolder
+from cinelora.core.records import TrialSpec, read_json
+from cinelora.core.studyconfig import ClusterConfig, TrackingConfig
+from cinelora.trial.job import Job
+from launch.engine.loop import Engine
+from launch.engine.pool import Pool
+from launch.engine.run import task_for
 from sweeps.ledger import Ledger
-from sweeps.scheduler import Node, Scheduler
+from sweeps.scheduling.scheduler import Node, Scheduler
 from tests import tiny_study
 from tests.launch.test_sweep import sweep
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cinelora.config import (
+from cinelora.core.cli import UserError
+from cinelora.core.config import (
     DataConfig,
     Dtype,
     LoraConfig,
@@ -19,9 +20,8 @@ from cinelora.config import (
     TrialConfig,
     ZeroConfig,
 )
-from cinelora.errors import UserError
-from cinelora.layout import StudyFolder
-from cinelora.records import TrialSpec, write_json
+from cinelora.core.paths import StudyFolder
+from cinelora.core.records import TrialSpec, write_json
 from sweeps.identity import trial_spec
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan, build_plan

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cinelora.config import LoraConfig, Method, TrainConfig, TrialConfig
-from cinelora.layout import StudyFolder
-from cinelora.records import TrialSpec, write_json
-from cinelora.studyconfig import Prune
+from cinelora.core.config import LoraConfig, Method, TrainConfig, TrialConfig
+from cinelora.core.paths import StudyFolder
+from cinelora.core.records import TrialSpec, write_json
+from cinelora.core.studyconfig import Prune
 from launch.status import main
 from sweeps.ledger import Ledger
 from sweeps.plan import build_plan

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cinelora.config import LoraConfig, TrialConfig
-from cinelora.errors import UserError
-from cinelora.layout import StudyFolder
-from cinelora.records import write_json
+from cinelora.core.cli import UserError
+from cinelora.core.config import LoraConfig, TrialConfig
+from cinelora.core.paths import StudyFolder
+from cinelora.core.records import write_json
 from launch.status import main
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan, build_plan

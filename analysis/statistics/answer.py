@@ -1,0 +1,164 @@
+"""The answer: the smallest rank that keeps most of the best rank's gain over the base, or that the data cannot tell.
+
+In: `Study`, `Estimates`, a score. Out: `Answer` records and sentences. Pure: no files.
+
+A rank is sufficient if its gain over the base is at least `share` of every other rank's gain: for each rival the
+contrast gain - share * rival's gain is taken clip by clip and seed by seed, and all must be clear of zero (one-sided
+5 %; an intersection of tests, each at its level, needs no correction: Berger 1982). It is insufficient if one contrast
+is clearly negative, corrected for the number of rivals. `share` is fixed when the study begins (answer.share).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.statistics.intervals import Interval, clips_needed, crossed_interval, seeds_needed
+from analysis.statistics.redraws import smallest_in_redraws
+from analysis.study.clip_values import Values, clip_values, rank_values
+from analysis.study.load import Study, Trial
+from analysis.study.rows import Estimates, Row, series_of
+from analysis.study.scores import DIRECTIONS, LOWER
+
+Array = NDArray[np.float64]
+SELDOM = 0.01  # shares of redraws below this are not told
+LEVEL = 0.9  # two-sided, so one-sided 5 %
+SCORES = ("kvd[tnv2]", "heldout_loss")
+SUFFICIENT, INSUFFICIENT, UNDECIDED = "sufficient", "insufficient", "undecided"
+
+
+@dataclass(frozen=True)
+class RankVerdict:
+    """`gain` over the base, in the direction that is better; `worst`: the contrast with its strongest rival."""
+
+    rank: int
+    gain: Interval
+    worst: Interval
+    verdict: str
+    chance: float  # share of redraws in which it is the smallest sufficient rank, analysis/redraws.py
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`more_clips` and `more_seeds`: what would show the rank that looks smallest; None where nothing would."""
+
+    score: str
+    series: str
+    share: float
+    ranks: tuple[RankVerdict, ...]
+    more_clips: int | None
+    more_seeds: int | None
+
+    @property
+    def smallest(self) -> RankVerdict | None:
+        return next((each for each in self.ranks if each.verdict == SUFFICIENT), None)
+
+
+def answers(study: Study, estimates: Estimates) -> tuple[Answer, ...]:
+    """One per score of SCORES and adapter series that has a base and two ranks of the same seeds."""
+    trials = {trial.spec.trial_id: trial for trial in study.trials}
+    base = next((trials[row.trial_ids[0]] for row in estimates.rows if row.is_base and row.done), None)
+    clips = estimates.scores.clips
+    if base is None or len(clips) < 3:
+        return ()
+    ways, out = clip_values(study, clips), []
+    shots = [study.reference.shots[clip] for clip in clips]
+    for series in series_of(estimates.rows):
+        rows = [row for row in estimates.rows if row.in_grid and row.series == series and row.done]
+        for score in SCORES:
+            gains = _gains(rows, trials, base, score, ways)
+            if len(gains) > 1:
+                out.append(_answer(score, series, gains, shots, study.share))
+    return tuple(out)
+
+
+def _gains(
+    rows: list[Row], trials: dict[str, Trial], base: Trial, score: str, ways: Mapping[str, Values]
+) -> dict[int, Array]:
+    """Rank -> gain over the base (S, N) on the seeds that every rank has; {} where there are none."""
+    before = ways[score](base)
+    if before is None:
+        return {}
+    sign = -1.0 if DIRECTIONS[score] == LOWER else 1.0
+    return {rank: sign * (values - before) for rank, values in rank_values(rows, trials, ways[score]).items()}
+
+
+def _answer(score: str, series: str, gains: dict[int, Array], shots: list[str], share: float) -> Answer:
+    chances = smallest_in_redraws(gains, shots, share)
+    verdicts = tuple(_verdict(rank, gains, shots, share, chances[rank]) for rank in sorted(gains))
+    more_clips = more_seeds = None
+    hopeful = next((each for each in verdicts if each.verdict == UNDECIDED and each.worst.mean > 0), None)
+    if hopeful is not None and all(each.verdict != SUFFICIENT for each in verdicts):
+        rival = _strongest(hopeful.rank, gains, shots, share)
+        contrast = gains[hopeful.rank] - share * gains[rival]
+        more_clips, more_seeds = clips_needed(contrast, shots, LEVEL), seeds_needed(contrast, shots, LEVEL)
+    return Answer(score, series, share, verdicts, more_clips, more_seeds)
+
+
+def _contrasts(rank: int, gains: dict[int, Array], shots: list[str], share: float, level: float) -> dict[int, Interval]:
+    return {rival: crossed_interval(gains[rank] - share * gains[rival], shots, level) for rival in gains}
+
+
+def _strongest(rank: int, gains: dict[int, Array], shots: list[str], share: float) -> int:
+    """The rival whose contrast is least clear of zero; the rank itself where it hardly gains on the base."""
+    found = _contrasts(rank, gains, shots, share, LEVEL)
+    return min(found, key=lambda rival: found[rival].low)
+
+
+def _verdict(rank: int, gains: dict[int, Array], shots: list[str], share: float, chance: float) -> RankVerdict:
+    worst = min(_contrasts(rank, gains, shots, share, LEVEL).values(), key=lambda each: each.low)
+    corrected = 1 - (1 - LEVEL) / max(1, len(gains) - 1)
+    beaten = any(each.high < 0 for each in _contrasts(rank, gains, shots, share, corrected).values())
+    verdict = SUFFICIENT if worst.low > 0 else INSUFFICIENT if beaten else UNDECIDED
+    return RankVerdict(rank, crossed_interval(gains[rank], shots), worst, verdict, chance)
+
+
+def sentence(answer: Answer) -> str:
+    """What a reader takes home, in one or two sentences."""
+    where = f"{answer.score}, {answer.series}" if answer.series else answer.score
+    gaining = [each for each in answer.ranks if each.gain.low > 0]
+    if not gaining:
+        return f"{where}: no rank is shown to gain on the base."
+    best = max(answer.ranks, key=lambda each: each.gain.mean)
+    smallest = answer.smallest
+    if smallest is None:
+        return (
+            f"{where}: undecided; rank {best.rank} gains most ({_numbers(best.gain)}), but no rank is shown to keep "
+            f"{answer.share:.0%} of every other's gain.{_more(answer)}{_redraws(answer)}"
+        )
+    lower = [each for each in answer.ranks if each.rank < smallest.rank]
+    open_ones = [str(each.rank) for each in lower if each.verdict == UNDECIDED]
+    told = (
+        f"{where}: rank {smallest.rank} is enough: it gains {_numbers(smallest.gain)} on the base and keeps at least "
+    )
+    told += f"{answer.share:.0%} of every other rank's gain"
+    if open_ones:
+        return f"{told}; whether {_either(open_ones)} would do is undecided.{_redraws(answer)}"
+    rest = f"; {_either([str(each.rank) for each in lower])} does not." if lower else "."
+    return told + rest + _redraws(answer)
+
+
+def _redraws(answer: Answer) -> str:
+    """In how many redraws of the study each rank is the smallest sufficient one; nothing where it is always one."""
+    seen = [f"{each.rank} in {each.chance:.0%}" for each in answer.ranks if each.chance >= SELDOM]
+    return f" In redraws of the study the smallest such rank is {', '.join(seen)}." if len(seen) > 1 else ""
+
+
+def _either(ranks: list[str]) -> str:
+    return "rank " + " or ".join(filter(None, [", ".join(ranks[:-1]), ranks[-1]]))
+
+
+def _numbers(found: Interval) -> str:
+    return f"{found.mean:.3g} [{found.low:.3g}, {found.high:.3g}]"
+
+
+def _more(answer: Answer) -> str:
+    ways = [f"{answer.more_clips} held-out shots in all"] if answer.more_clips else []
+    ways += [f"{answer.more_seeds} seeds in all"] if answer.more_seeds else []
+    hopeful = next((each for each in answer.ranks if each.worst.mean > 0), None)
+    if hopeful is None or not ways:
+        return ""
+    return f" By the variances seen, {' or '.join(ways)} would show it for rank {hopeful.rank}."

@@ -1,0 +1,194 @@
+"""A large rank cut by SVD beside the ranks that were trained: what a rank is worth that costs no training.
+
+In: `Study`, `Estimates`, and what `cinelora/truncation.py` left in the study folder, which may be half finished or
+nothing. Out: `Truncated` records, as CSV and as lines to read. Cut and trained adapter are compared clip by clip and
+seed by seed; `analysis/intervals.py` says what other seeds and shots would have given.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.statistics.differences import COMPARED, DIGITS
+from analysis.statistics.intervals import LEVEL, Interval, crossed_interval
+from analysis.study.clip_values import Values, clip_values
+from analysis.study.files import json_of, read_clip_scores, read_features
+from analysis.study.load import Study, Trial
+from analysis.study.rows import Estimates, Row, series_of
+from analysis.study.scores import DIRECTIONS, LOWER, NONE
+from cinelora.core.cli import UserError
+from cinelora.core.paths import SampleFolder
+from cinelora.core.records import CutResult
+
+Array = NDArray[np.float64]
+HEAD = ["score", "series", "source_rank", "rank", "kept", "cut", "trained", "difference", "low", "high", "verdict"]
+HEAD += ["seeds", "shots"]
+CUT_BETTER, TRAINED_BETTER, UNDECIDED = "cut is better", "training is better", "undecided"
+
+
+@dataclass(frozen=True)
+class Truncated:
+    """One score of one series at one rank, which is `source_rank` or below it: there the adapter is whole."""
+
+    score: str
+    series: str
+    source_rank: int
+    rank: int
+    kept: float  # share of the squared norm of the updates, mean over seeds
+    cut: tuple[float, ...]  # one a seed
+    trained: tuple[float, ...]  # one a seed; () where no such trial has finished
+    difference: Interval | None  # trained - cut on the seeds that both have
+
+    @property
+    def verdict(self) -> str:
+        """What the interval shows of the lower rank; "" where it compares nothing, or the score has no better."""
+        found, way = self.difference, DIRECTIONS[self.score]
+        if found is None or self.rank == self.source_rank or way == NONE:
+            return ""
+        if not (found.low > 0 or found.high < 0):
+            return UNDECIDED
+        return CUT_BETTER if (found.mean > 0) == (way == LOWER) else TRAINED_BETTER
+
+
+@dataclass(frozen=True, eq=False)
+class _Cut:
+    result: CutResult
+    trial: Trial  # that was cut, with the scores and features of the cut
+
+
+def truncations(study: Study, estimates: Estimates) -> tuple[Truncated, ...]:
+    """One per score with a value a clip, series and rank that has been cut; of the largest rank cut in a series."""
+    clips = estimates.scores.clips
+    found = _load(study, clips)
+    if not found or len(clips) < 3:
+        return ()
+    trials = {trial.spec.trial_id: trial for trial in study.trials}
+    shots, ways, out = [study.reference.shots[clip] for clip in clips], clip_values(study, clips), []
+    for series in series_of(estimates.rows):
+        rows = [row for row in estimates.rows if row.in_grid and row.series == series and row.done]
+        own = [each for each in found if any(each.result.trial_id in row.trial_ids for row in rows)]
+        largest = max((each.result.source_rank for each in own), default=0)
+        own = [each for each in own if each.result.source_rank == largest]
+        for score in (name for name in DIRECTIONS if name in ways):
+            out += _of_series(score, series, own, _by_rank(rows, trials), ways[score], shots)
+    return tuple(out)
+
+
+def _load(study: Study, clips: tuple[str, ...]) -> list[_Cut]:
+    """What has been cut of the adapters that the study has now, sorted by folder."""
+    trials, out = {trial.spec.trial_id: trial for trial in study.trials}, []
+    folders = {study.home(trial_id).folder.truncation for trial_id in trials}
+    for path in sorted(path for folder in folders for path in folder.root.glob("trials/*/result.json")):
+        result, place = _result(path), SampleFolder(path.parent)
+        trial = trials.get(result.trial_id)
+        if trial is None or trial.result.adapter_sha256 != result.adapter_sha256:
+            continue  # of a trial that is no longer planned, or that was trained again
+        scores = read_clip_scores(place.clip_scores)
+        if any(not set(clips) <= set(values.ids) for values in scores.values()):
+            raise UserError(f"{place.clip_scores}: lacks clips of the study; remove the folder and cut again")
+        features = read_features(place) if result.scored else {}
+        out.append(_Cut(result, replace(trial, scores=scores, features=features)))
+    return out
+
+
+def _result(path: Path) -> CutResult:
+    try:
+        return CutResult.from_json(json_of(path))
+    except TypeError as error:
+        raise UserError(f"{path}: not a cut this program reads ({error})") from error
+
+
+def _by_rank(rows: Iterable[Row], trials: Mapping[str, Trial]) -> dict[int, dict[int, Trial]]:
+    """Rank -> seed -> trained trial."""
+    return {row.key.rank: {trials[name].spec.config.seed: trials[name] for name in row.trial_ids} for row in rows}
+
+
+def _of_series(
+    score: str,
+    series: str,
+    cuts: Sequence[_Cut],
+    trained: Mapping[int, Mapping[int, Trial]],
+    of_score: Values,
+    shots: Sequence[str],
+) -> list[Truncated]:
+    out = []
+    for rank in sorted({each.result.rank for each in cuts}):
+        at_rank = {each.trial.spec.config.seed: each for each in cuts if each.result.rank == rank}
+        source = next(iter(at_rank.values())).result.source_rank
+        # the whole adapter was scored by its trial, and is one and the same
+        own = {seed: each.trial if rank < source else trained[source][seed] for seed, each in at_rank.items()}
+        cut, other = _values(own, of_score), _values(trained.get(rank, {}), of_score)
+        if not cut:
+            continue
+        both = sorted(set(cut) & set(other))
+        paired = [other[seed] - cut[seed] for seed in both]
+        out.append(
+            Truncated(
+                score=score,
+                series=series,
+                source_rank=source,
+                rank=rank,
+                kept=float(np.mean([each.result.kept for each in at_rank.values()])),
+                cut=tuple(float(cut[seed].mean()) for seed in sorted(cut)),
+                trained=tuple(float(other[seed].mean()) for seed in sorted(other)),
+                difference=crossed_interval(np.stack(paired), shots) if paired else None,
+            )
+        )
+    return out if any(each.rank < each.source_rank for each in out) else []
+
+
+def _values(trials: Mapping[int, Trial], of_score: Values) -> dict[int, Array]:
+    found = {seed: of_score(trial) for seed, trial in trials.items()}
+    return {seed: values for seed, values in found.items() if values is not None}
+
+
+def as_csv(found: Iterable[Truncated]) -> str:
+    """One line a record, nine digits; `difference` is trained - cut."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(HEAD)
+    for each in found:
+        means = [np.mean(values) if values else None for values in (each.cut, each.trained)]
+        pair = each.difference
+        numbers = [each.kept, *means, *((pair.mean, pair.low, pair.high) if pair else (None, None, None))]
+        texts = ["" if number is None else f"{number:.9g}" for number in numbers]
+        rests = (pair.seeds, pair.shots) if pair else ("", "")
+        writer.writerow([each.score, each.series, each.source_rank, each.rank, *texts, each.verdict, *rests])
+    return stream.getvalue()
+
+
+def sentences(found: Iterable[Truncated]) -> list[str]:
+    """One line per series and score of COMPARED: what cutting loses against training, at every smaller rank."""
+    lines: dict[tuple[str, str], list[str]] = {}
+    for each in found:
+        if each.score in COMPARED and each.verdict and each.difference:
+            lines.setdefault((each.score, each.series), []).append(_words(each, each.difference))
+    heads = {key: f"{key[0]}, {key[1]}" if key[1] else key[0] for key in lines}
+    ranks = {(each.score, each.series): each.source_rank for each in found}
+    return [f"{heads[key]}: rank {ranks[key]} {'; '.join(parts)}" for key, parts in lines.items()]
+
+
+def heading(found: Sequence[Truncated]) -> str:
+    pairs = [each.difference for each in found if each.difference]
+    seeds = "/".join(dict.fromkeys(str(pair.seeds) for pair in pairs))
+    return (
+        f"Cut by SVD instead of trained: what is lost against training that rank, {LEVEL:.0%} interval, {seeds} "
+        "training seeds (from one seed it knows nothing of the next)"
+    )
+
+
+def _words(each: Truncated, found: Interval) -> str:
+    """Turned so that the number is positive: a loss of the cut, or a gain."""
+    loss = -found.mean if DIRECTIONS[each.score] == LOWER else found.mean
+    turn = -1.0 if found.mean < 0 else 1.0
+    low, high = sorted((turn * found.low, turn * found.high))
+    told = f"cut to {each.rank} {'loses' if loss > 0 else 'gains'} {abs(loss):.{DIGITS}g}"
+    told += f" [{low:.{DIGITS}g}, {high:.{DIGITS}g}] against training rank {each.rank}"
+    return f"{told} (undecided)" if each.verdict == UNDECIDED else told

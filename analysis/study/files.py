@@ -1,0 +1,200 @@
+"""The files of one trial, or of the true clips -> features, set scores, clip scores, loss curve.
+
+In: a `SampleFolder`. Out: `Features`, `SetScores`, `ClipScores`, a DataFrame. Reads only. Features stay on disk until
+they are asked for: those of a large study do not fit in memory. Bad input raises UserError, one line.
+N clips, D features.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cinelora.core.cli import UserError
+from cinelora.core.paths import SampleFolder, TrialFolder
+from cinelora.core.records import read_json
+from cinelora.metrics.catalogue import COLOURS
+from cinelora.metrics.feature_nets import WEIGHTS
+from cinelora.metrics.set_metrics import SetScores, feature_mark
+
+FEATURE_SETS = (*(name for name, net in WEIGHTS.items() if net.kind == "video"), COLOURS)  # that set scores rest on
+CURVE_COLUMNS = ("step", "loss", "heldout_loss")
+Array = NDArray[np.float64]
+Clips = tuple[str, ...]
+Run = Mapping[str, Any]  # of provenance.json, cinelora/provenance.py
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Features of N clips, sorted by clip id."""
+
+    ids: Clips
+    read: Callable[[], Array]  # of `values`
+    mark: str = ""  # of what the file holds, `cinelora.setdistances.feature_mark`
+
+    @property
+    def values(self) -> Array:
+        """float64 (N, D), read anew each time."""
+        return self.read()
+
+    def of(self, clips: Clips) -> Array:
+        """The rows of `clips` in that order, (len(clips), D)."""
+        return self.values if clips == self.ids else self.values[_rows(self.ids, clips)]
+
+
+@dataclass(frozen=True, eq=False)
+class ClipValues(Mapping[str, float]):
+    """One score of N clips, clip id -> value, sorted by clip id; `numbers` float64 (N,)."""
+
+    ids: Clips
+    numbers: Array
+
+    def of(self, clips: Clips) -> Array:
+        """The values of `clips` in that order."""
+        return self.numbers[_rows(self.ids, clips)]
+
+    def __getitem__(self, clip: str) -> float:
+        row = bisect_left(self.ids, clip)
+        if row == len(self.ids) or self.ids[row] != clip:
+            raise KeyError(clip)
+        return float(self.numbers[row])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+ClipScores = Mapping[str, ClipValues]  # by metric
+
+
+def read_features(place: SampleFolder) -> dict[str, Features]:
+    """The feature sets that are there, by name."""
+    paths = {name: place.features(name) for name in FEATURE_SETS}
+    return {name: _features(path) for name, path in paths.items() if path.exists()}
+
+
+def read_set_scores(place: TrialFolder) -> dict[str, SetScores]:
+    """By net, as the trial recorded them; none in older studies."""
+    path = place.set_scores
+    try:
+        return {net: SetScores(**found) for net, found in json_of(path).items()} if path.exists() else {}
+    except (AttributeError, TypeError) as error:
+        raise UserError(f"{path}: not what this program writes ({error}); remove it, it is only a short cut") from error
+
+
+def read_clip_scores(path: Path) -> ClipScores:
+    """By metric, in the order of the file."""
+    table = read_table(path, {"clip_id": str, "metric": str, "value": float})
+    try:
+        layout = _layout(tuple(table["clip_id"].tolist()), tuple(table["metric"].tolist()))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    numbers = table["value"].to_numpy(np.float64)
+    return {metric: ClipValues(ids, numbers[rows]) for metric, (ids, rows) in layout.items()}
+
+
+def read_curve(path: Path) -> pd.DataFrame:
+    """Losses by optimiser step, CURVE_COLUMNS; a step repeated after a resume counts once, as it was run last."""
+    if not path.exists():
+        return pd.DataFrame(columns=list(CURVE_COLUMNS))
+    table = read_table(path, {"step": int, "loss": float, "heldout_loss": float})[list(CURVE_COLUMNS)]
+    return table.drop_duplicates("step", keep="last").sort_values("step", ignore_index=True)
+
+
+def read_runs(place: TrialFolder) -> tuple[Run, ...]:
+    """Each time the trial was taken up; none where nothing was recorded."""
+    return tuple(json_of(place.provenance)["runs"]) if place.provenance.exists() else ()
+
+
+def read_table(path: Path, types: Mapping[str, type]) -> pd.DataFrame:
+    """A CSV file with these columns; an empty number is NaN, an empty text stays empty."""
+    if not path.exists():
+        raise UserError(f"{path}: missing, although the study has results; restore it or run the study again")
+    blank = {name: ["", "nan"] for name, type_ in types.items() if type_ is float}
+    kinds = {name: object if type_ is str else type_ for name, type_ in types.items()}  # faster than pandas' own texts
+    try:
+        table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=blank, low_memory=False)
+    except ValueError as error:  # of pandas' parser too
+        raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
+    absent = [name for name in types if name not in table]
+    if absent:
+        raise UserError(f"{path}: has no column {absent[0]}")
+    return table
+
+
+def json_of(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})") from error
+
+
+def _features(path: Path) -> Features:
+    try:
+        with ZipFile(path) as archive:
+            stored, mark = archive.read("ids.npy"), feature_mark(archive)
+        ids, ranking = _sorted_ids(stored)
+    except (BadZipFile, KeyError, ValueError) as error:
+        raise UserError(f"{path}: not a feature file ({error})") from error
+    return Features(ids, partial(_feature_values, path, ranking), mark)
+
+
+def _feature_values(path: Path, ranking: NDArray[np.intp]) -> Array:
+    with np.load(path, allow_pickle=False) as arrays:
+        values = np.asarray(arrays["features"], dtype=np.float64)
+    if values.ndim != 2 or len(values) != len(ranking):
+        raise UserError(f"{path}: {len(ranking)} ids for features of shape {values.shape}")
+    return values if (ranking[:-1] < ranking[1:]).all() else values[ranking]
+
+
+# Trials of a study have the same clips: their ids, and what follows from them, are kept once.
+
+
+@lru_cache(maxsize=256)
+def _shared(ids: Clips) -> Clips:
+    return ids
+
+
+@lru_cache(maxsize=16)
+def _sorted_ids(stored: bytes) -> tuple[Clips, NDArray[np.intp]]:
+    """An array file of N clip ids -> the ids, sorted, and their rows in the file. ValueError: one occurs twice."""
+    ids = np.lib.format.read_array(BytesIO(stored), allow_pickle=False).tolist()
+    if twice := len(ids) - len(set(ids)):
+        raise ValueError(f"{twice} of {len(ids)} ids occur twice")
+    ranking = sorted(range(len(ids)), key=ids.__getitem__)
+    return _shared(tuple(ids[row] for row in ranking)), np.array(ranking, dtype=np.intp)
+
+
+@lru_cache(maxsize=256)
+def _rows(ids: Clips, clips: Clips) -> NDArray[np.intp]:
+    """Where each of `clips` stands in `ids`."""
+    position = {clip: row for row, clip in enumerate(ids)}
+    return np.array([position[clip] for clip in clips], dtype=np.intp)
+
+
+@lru_cache(maxsize=256)
+def _layout(clips: Clips, metrics: tuple[str, ...]) -> dict[str, tuple[Clips, NDArray[np.intp]]]:
+    """Metric -> its clips, sorted, and their rows in the file. ValueError: a clip has a metric twice."""
+    found: dict[str, dict[str, int]] = {}
+    for row, (clip, metric) in enumerate(zip(clips, metrics, strict=True)):
+        of_metric = found.setdefault(metric, {})
+        if clip in of_metric:
+            raise ValueError(f"{metric} of {clip} occurs twice")
+        of_metric[clip] = row
+    ids = {metric: _shared(tuple(sorted(rows))) for metric, rows in found.items()}
+    return {
+        metric: (ids[metric], np.array([rows[clip] for clip in ids[metric]], dtype=np.intp))
+        for metric, rows in found.items()
+    }

@@ -1,0 +1,222 @@
+"""Trial scores -> one row per rank: mean over seeds, smallest and largest seed, how many of how many.
+
+In: a `Study` and its `TrialScores`. Out: `Estimates`, rows sorted with the base first. Pure: no files.
+A row is everything that was planned alike but for the seed. Settings that differ between rows beyond
+rank, alpha rule, targets and learning rate (say train.steps) make rows of their own, named in `other`:
+trials that are not alike are never averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from analysis.study.load import Study, Trial, order
+from analysis.study.scores import MOTION, TrialScores, name_of
+from analysis.study.smallsets import diversities
+from cinelora.core.config import Method, Scaling
+from cinelora.core.records import TrialSpec
+from sweeps.identity import identity
+
+OWN_COLUMNS = {"method", "seed", "train.learning_rate"}
+OWN_COLUMNS |= {"lora.rank", "lora.scaling", "lora.alpha", "lora.targets"}
+MEGA = 1e6  # bytes in a megabyte (decimal)
+MOTION_FLOOR = 0.5  # below this share of the real motion a clip is near frozen: consistency is no merit
+
+
+BASE, GRID, BESIDE = range(3)  # the base, the adapters of the sweep, controls and the full fine-tune
+
+
+class RowKey(NamedTuple):
+    """What a row's trials share. `rank` is 0 without adapter, whose settings are then blank."""
+
+    kind: int  # BASE, GRID or BESIDE; rows are sorted by it first
+    label: str  # of a row BESIDE the grid: its arm, or "full"
+    rank: int
+    scaling: str
+    alpha: float
+    targets: str
+    learning_rate: float
+    other: tuple[tuple[str, str], ...]  # dotted setting -> value, only settings that vary in the study
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One score of one row over its seeds, sorted by seed."""
+
+    seeds: tuple[int, ...]
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.values))
+
+    @property
+    def low(self) -> float:
+        return float(np.min(self.values))
+
+    @property
+    def high(self) -> float:
+        return float(np.max(self.values))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the rank table. `estimates` lacks a score that no trial of the row has."""
+
+    key: RowKey
+    series: str  # names what varies beside the rank; "" if nothing does
+    scale: float
+    planned: int  # trials
+    trial_ids: tuple[str, ...]  # the finished ones, by seed
+    parameters: int | None  # None until a trial has finished
+    adapter_megabytes: float | None
+    seconds_per_step: float | None  # mean over seeds; None for the base
+    estimates: Mapping[str, Estimate]
+
+    @property
+    def done(self) -> int:
+        return len(self.trial_ids)
+
+    @property
+    def is_base(self) -> bool:
+        return self.key.kind == BASE
+
+    @property
+    def in_grid(self) -> bool:
+        return self.key.kind == GRID
+
+    @property
+    def name(self) -> str:
+        """base, rank 8, full, or an arm such as source clips, rank 8."""
+        adapter = name_of(self.key.rank) if self.key.rank or self.is_base else ""
+        return ", ".join(part for part in (self.key.label, adapter) if part)
+
+    @property
+    def full_name(self) -> str:
+        """The name and what varies beside the rank; of one row only."""
+        return f"{self.name}, {self.series}" if self.series else self.name
+
+
+@dataclass(frozen=True)
+class Estimates:
+    rows: tuple[Row, ...]
+    scores: TrialScores  # with those that only a row gives: how far its seeds are apart
+
+
+def estimate(study: Study, scores: TrialScores) -> Estimates:
+    """Group the plan into rows and average what has finished."""
+    groups: dict[RowKey, list[TrialSpec]] = {}
+    for family in _families(study.specs):
+        settings = [_settings(spec) for spec in family]
+        varying = _varying(settings)
+        for spec, own in zip(family, settings, strict=True):
+            groups.setdefault(_row_key(spec, own, varying), []).append(spec)
+    names = _series([key for key in groups if key.kind == GRID])
+    done = {trial.spec.trial_id: trial for trial in study.trials}
+    found = {key: [done[spec.trial_id] for spec in groups[key] if spec.trial_id in done] for key in sorted(groups)}
+    apart = diversities(study, found.values(), scores.clips)
+    scores = replace(scores, values={name: {**own, **apart.get(name, {})} for name, own in scores.values.items()})
+    rows = [_row(key, names.get(key, ""), groups[key], trials, scores) for key, trials in found.items()]
+    return Estimates(tuple(rows), scores)
+
+
+def _row_key(spec: TrialSpec, settings: Mapping[str, str], varying: Iterable[str]) -> RowKey:
+    other = tuple((name, settings[name]) for name in varying if name in settings)
+    config, place = spec.config, order(spec)
+    kind = (BASE, GRID, BESIDE)[place.beside]
+    label = (config.arm or config.method.value) if kind == BESIDE else ""
+    adapter = (place.rank, place.scaling, place.alpha, place.targets, place.learning_rate)
+    return RowKey(kind, label, *adapter, other)
+
+
+def series_of(rows: Iterable[Row]) -> tuple[str, ...]:
+    """The names of the adapter series in order of appearance; ("",) where only the rank varies."""
+    return tuple(dict.fromkeys(row.series for row in rows if row.in_grid))
+
+
+def near_frozen(row: Row, real: Mapping[str, float]) -> bool:
+    """Whether the row's clips move less than MOTION_FLOOR of what the real clips move."""
+    motion = row.estimates.get(MOTION)
+    return motion is not None and MOTION in real and motion.mean < MOTION_FLOOR * real[MOTION]
+
+
+def _row(key: RowKey, series: str, specs: list[TrialSpec], trials: list[Trial], scores: TrialScores) -> Row:
+    first = trials[0].result if trials else None
+    times = [trial.result.seconds_per_step for trial in trials]
+    known = [seconds for seconds in times if seconds is not None]
+    return Row(
+        key=key,
+        series=series,
+        scale=specs[0].config.lora.scale if key.rank else 0.0,
+        planned=len(specs),
+        trial_ids=tuple(trial.spec.trial_id for trial in trials),
+        parameters=first.trainable_parameters if first else None,
+        adapter_megabytes=first.adapter_bytes / MEGA if first else None,
+        seconds_per_step=float(np.mean(known)) if known else None,
+        estimates=_estimates(trials, scores),
+    )
+
+
+def _estimates(trials: list[Trial], scores: TrialScores) -> dict[str, Estimate]:
+    found: dict[str, list[tuple[int, float]]] = {}
+    for trial in trials:
+        for score, value in scores.values[trial.spec.trial_id].items():
+            found.setdefault(score, []).append((trial.spec.config.seed, value))
+    return {score: Estimate(*zip(*sorted(pairs), strict=True)) for score, pairs in sorted(found.items())}
+
+
+def _settings(spec: TrialSpec) -> dict[str, str]:
+    """Dotted settings and fingerprints that count for this trial and that no column of its own shows, as text."""
+    flat = flatten(identity(spec.config, spec.fingerprints)["config"])
+    flat |= {f"{name} content": digest[:8] for name, digest in spec.fingerprints.items()}
+    return {name: text for name, text in flat.items() if name not in OWN_COLUMNS}
+
+
+def _families(specs: Iterable[TrialSpec]) -> list[list[TrialSpec]]:
+    """The sweep with its base; the full fine-tunes; each control arm: what differs is told within each."""
+    families: dict[tuple[str, bool], list[TrialSpec]] = {}
+    for spec in specs:
+        full = spec.config.method is Method.full
+        families.setdefault((spec.config.arm, full), []).append(spec)
+    return list(families.values())
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    out: dict[str, str] = {}
+    for name, value in tree.items():
+        out |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: str(value)}
+    return out
+
+
+def _varying(settings: Iterable[Mapping[str, str]]) -> tuple[str, ...]:
+    seen: dict[str, set[str]] = {}
+    for each in settings:
+        for name, text in each.items():
+            seen.setdefault(name, set()).add(text)
+    return tuple(sorted(name for name, texts in seen.items() if len(texts) > 1))
+
+
+def _series(keys: list[RowKey]) -> dict[RowKey, str]:
+    """A short name per row of what varies among adapters beside the rank and what the rank implies.
+
+    A learning rate tuned per rank (each rank of a series has one) belongs to the rank: the ranks stay one series.
+    """
+    rates: dict[tuple[int, tuple[str, ...]], set[float]] = {}
+    for key in keys:
+        rates.setdefault((key.rank, tuple(_parts(key, tuned=True))), set()).add(key.learning_rate)
+    tuned = all(len(found) == 1 for found in rates.values())
+    parts = {key: _parts(key, tuned) for key in keys}
+    shared = set.intersection(*(set(each) for each in parts.values())) if parts else set()
+    return {key: ", ".join(part for part in each if part not in shared) for key, each in parts.items()}
+
+
+def _parts(key: RowKey, tuned: bool) -> list[str]:
+    implied = key.scaling == Scaling.alpha_equals_rank.value
+    alpha = [] if implied else [f"alpha {key.alpha:g}"]
+    rate = [] if tuned else [f"learning rate {key.learning_rate:g}"]
+    rest = [f"{name} {text}" for name, text in key.other]
+    return [key.scaling.replace("_", " "), *alpha, key.targets, *rate, *rest]

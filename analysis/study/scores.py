@@ -1,0 +1,232 @@
+"""Which scores exist, which way they point, and the value of each for one trial.
+
+In: a `Study`. Out: `TrialScores`: one number per (trial, score) on the clips that ALL finished trials
+have, since only the same clips can be compared; what a trial lacks is told in `gaps`.
+Pure: no files. A score without weights is absent here and has its reason in `unavailable`.
+N clips, D features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.study.files import Clips, Features
+from analysis.study.load import Reference, Study, Trial
+from analysis.study.smallsets import style_to
+from analysis.study.threads import threaded
+from cinelora.core.cli import UserError
+from cinelora.core.config import Method, TrialConfig
+from cinelora.core.records import reference_key
+from cinelora.metrics.catalogue import COLOURS, FLOWS, directions, family
+from cinelora.metrics.feature_nets import WEIGHTS
+from cinelora.metrics.set_metrics import DISTANCES, Distance, definition, distances_to
+
+LOWER, HIGHER, NONE = "lower", "higher", "none"
+CORE: Mapping[str, str] = {  # always in the files, n/a where it is not there
+    "heldout_loss": LOWER,
+    "other_loss": LOWER,  # on the dataset's second domain: what was forgotten
+    "kvd[tnv2]": LOWER,
+    "fvd[tnv2]": LOWER,
+    "consistency[mnv2]": HIGHER,
+    "motion[absdiff]": NONE,  # neither: to be compared with the real clips
+    "psnr": HIGHER,
+    "ssim": HIGHER,
+    "image_similarity[mnv2]": HIGHER,
+}
+_OF_MOTION = ("temporal_flickering", "tdelta", "motion", "warp_error", "warp_excess", "dynamic_degree")
+_OF_FEW_CLIPS = ("memorisation_ratio", "memorisation_share", "style_distance", "diversity")
+_OTHERS = {name: way for flow in FLOWS for name, way in directions(WEIGHTS, flow).items() if name not in CORE}
+FURTHER: Mapping[str, str] = {  # a table of their own, of those that a trial has
+    name: _OTHERS[name] for of in (*_OF_MOTION, *_OF_FEW_CLIPS) for name in _OTHERS if family(name) == of
+}
+OPTIONAL: Mapping[str, str] = {  # of the nets whose weights a user brings: shown only where a trial has them
+    name: way for name, way in _OTHERS.items() if name not in FURTHER
+}
+DIRECTIONS: Mapping[str, str] = {**CORE, **OPTIONAL, **FURTHER}
+OTHER_LOSS = "other_loss"  # a column only where a dataset has a second domain
+TABLE_SCORES = tuple(name for name in CORE if name not in (OTHER_LOSS, "image_similarity[mnv2]"))
+MOTION = "motion[absdiff]"
+_STEADY = ("consistency", "image_similarity", "temporal_flickering", "warp_error", "warp_excess")
+CONSISTENCY = tuple(name for name in DIRECTIONS if family(name) in _STEADY)  # a frozen clip would win them
+
+Array = NDArray[np.float64]
+Way = Callable[[Trial], dict[str, float]]  # the scores of a trial that one feature set gives
+SET_SCORES: Mapping[str, tuple[str, Callable[[Array], Distance]]] = {
+    name: (name.partition("[")[2].removesuffix("]"), DISTANCES[family(name)])
+    for name in DIRECTIONS
+    if family(name) in DISTANCES
+}
+_OF_SETS = ("style_distance", "diversity")  # analysis/smallsets.py
+CLIP_SCORES = tuple(
+    name for name in DIRECTIONS if name not in SET_SCORES and family(name) not in _OF_SETS and name != OTHER_LOSS
+)
+
+
+@dataclass(frozen=True)
+class TrialScores:
+    """`values[trial_id][score]`: mean over `clips`, set score or loss; `real[score]`: mean."""
+
+    values: Mapping[str, Mapping[str, float]]
+    real: Mapping[str, float]  # of the true clips, where the score has a meaning for them
+    clips: tuple[str, ...]  # the ids every finished trial has, sorted
+    reference_clips: int  # real clips behind the set scores
+    unavailable: Mapping[str, str]  # score that no trial has -> reason
+    gaps: tuple[str, ...]  # one sentence for each thing a trial lacks
+
+
+def trial_scores(study: Study) -> TrialScores:
+    """Every score of every finished trial, on the clips common to all of them."""
+    clips, gaps = common_clips(study.trials)
+    train = study.reference.train.get(COLOURS)
+    style = None if train is None else style_to(train.values)  # the sweep's, for its controls too
+    ways = {key: _ways(reference, style, clips) for key, reference in study.references.items()}
+    found = threaded(lambda trial: _of_trial(trial, ways[reference_key(trial.spec)], clips), study.trials)
+    values = {trial.result.trial_id: of_trial for trial, of_trial in zip(study.trials, found, strict=True)}
+    known = {score for scores in values.values() for score in scores}
+    real = {
+        score: _mean(found.of(tuple(clip for clip in clips if clip in found)))
+        for score, found in study.reference.scores.items()
+        if score in DIRECTIONS and any(clip in found for clip in clips)
+    }
+    if COLOURS in study.reference.features and style is not None:
+        real |= style(study.reference.features[COLOURS].of(clips))
+    reference = next(iter(study.reference.features.values()), None)
+    reasons = _reasons(study, known)
+    gaps += _holes(study, values, known) + _unknown_numbers(study)
+    return TrialScores(values, real, clips, len(reference.ids) if reference else 0, reasons, tuple(gaps))
+
+
+def common_clips(trials: tuple[Trial, ...]) -> tuple[Clips, list[str]]:
+    """The clip ids that every score and feature of every trial has, and a sentence per trial lacking some."""
+    sources = [(trial, name, ids) for trial in trials for name, ids in _clip_ids(trial).items()]
+    lists = {ids for _, _, ids in sources}  # mostly one
+    every = sorted({clip for ids in lists for clip in ids})
+    common = tuple(sorted(set(every).intersection(*lists)))
+    if not common:
+        raise UserError(f"no clip is scored in all {len(trials)} finished trials, so they cannot be compared")
+    lacking = {ids: sorted(set(every).difference(ids)) for ids in lists}
+    gaps = []
+    for trial, name, ids in sources:
+        if absent := lacking[ids]:
+            shown = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+            gaps.append(
+                f"{label(trial)} lacks {name} of {len(absent)} of {len(every)} clips ({shown}); "
+                f"all trials are compared on the {len(common)} clips that every trial has."
+            )
+    return common, gaps
+
+
+def shown_optional(scores: TrialScores) -> tuple[str, ...]:
+    """The optional scores that some trial has."""
+    return tuple(name for name in OPTIONAL if any(name in found for found in scores.values.values()))
+
+
+def shown_further(scores: TrialScores) -> tuple[str, ...]:
+    """The further scores that some trial has."""
+    return tuple(name for name in FURTHER if any(name in found for found in scores.values.values()))
+
+
+def label(trial: Trial) -> str:
+    """How a sentence names a trial."""
+    config = trial.spec.config
+    return f"trial {trial.spec.trial_id} ({spec_name(config)}, seed {config.seed})"
+
+
+def spec_name(config: TrialConfig) -> str:
+    """base, rank 8, full fine-tune; with its arm before it where it is a control."""
+    names = {Method.base: name_of(0), Method.lora: name_of(config.lora.rank), Method.full: "full fine-tune"}
+    return ", ".join(part for part in (config.arm, names[config.method]) if part)
+
+
+def name_of(rank: int) -> str:
+    return f"rank {rank}" if rank else "base"
+
+
+def _clip_ids(trial: Trial) -> dict[str, Clips]:
+    ids = {name: found.ids for name, found in trial.scores.items() if name in DIRECTIONS}
+    used = {COLOURS, *(features for features, _ in SET_SCORES.values())}
+    return ids | {f"{name} features": found.ids for name, found in trial.features.items() if name in used}
+
+
+def _ways(reference: Reference, style: Callable[[Array], dict[str, float]] | None, clips: Clips) -> dict[str, Way]:
+    """Feature set -> its set scores against this reference; without those whose true features are not there."""
+    nets = {net: found for net, found in reference.features.items() if net in WEIGHTS}
+    there = {net: found for net, found in nets.items() if set(clips) <= set(found.ids)}
+    ways = {net: _way(net, found, clips) for net, found in there.items()} if len(clips) > 1 else {}
+    return ways if style is None else ways | {COLOURS: lambda trial: style(trial.features[COLOURS].of(clips))}
+
+
+def _way(net: str, real: Features, clips: Clips) -> Way:
+    """As the trial recorded them, where that was by this code on these clips and features; else computed again."""
+    compute = distances_to(net, real.of(clips))
+
+    def scores(trial: Trial) -> dict[str, float]:
+        made, kept = trial.features[net], trial.set_scores.get(net)
+        basis = None if kept is None else (kept.definition, kept.made, kept.real)
+        if kept is not None and basis == (definition(net), made.mark, real.mark) and made.ids == clips:
+            return dict(kept.scores)
+        return compute(made.of(clips))
+
+    return scores
+
+
+def _of_trial(trial: Trial, ways: Mapping[str, Way], clips: Clips) -> dict[str, float]:
+    other = trial.result.other_loss
+    out = {} if other is None else {OTHER_LOSS: other}
+    for features, scores in ways.items():
+        if features in trial.features:
+            out |= scores(trial)
+    return out | {score: _mean(trial.scores[score].of(clips)) for score in CLIP_SCORES if score in trial.scores}
+
+
+def _mean(values: Array) -> float:
+    """NaN or infinity stays in sight: a broken clip makes a broken mean."""
+    return float(np.mean(values)) if len(values) else math.nan
+
+
+def _reasons(study: Study, known: set[str]) -> dict[str, str]:
+    """Why a score has no number in any trial, in the words the trials recorded."""
+    recorded: dict[str, set[str]] = {}
+    for trial in study.trials:
+        for score, reason in trial.result.unavailable.items():
+            recorded.setdefault(score, set()).add(reason)
+    reasons = {score: "; ".join(sorted(said)) for score, said in recorded.items() if score not in known}
+    for score in TABLE_SCORES:
+        if score not in known and score not in reasons:
+            reasons[score] = _guess(study, score)
+    return dict(sorted(reasons.items()))
+
+
+def _guess(study: Study, score: str) -> str:
+    if score in SET_SCORES:
+        features = SET_SCORES[score][0]
+        if features not in study.reference.features:
+            return f"reference/features/{features}.npz is missing"
+        return "needs 2 clips or more" if study.trials[0].features else f"no trial has {features} features"
+    return "no trial recorded it"
+
+
+def _holes(study: Study, values: Mapping[str, Mapping[str, float]], known: set[str]) -> list[str]:
+    """A sentence for each score that some trials have and this one has not."""
+    return [
+        f"{label(trial)} has no {score}: {trial.result.unavailable.get(score, 'not recorded')}."
+        for trial in study.trials
+        for score in (*CORE, *OPTIONAL)
+        if score in known and score not in values[trial.result.trial_id]
+    ]
+
+
+def _unknown_numbers(study: Study) -> list[str]:
+    """A sentence for each trial and score with values that are no finite number."""
+    out = []
+    for trial in study.trials:
+        for score, found in sorted(trial.scores.items()):
+            bad = np.flatnonzero(~np.isfinite(found.numbers))
+            if len(bad):
+                out.append(f"{label(trial)}: {score} of {len(bad)} clips is not finite (first: {found.ids[bad[0]]}).")
+    return out

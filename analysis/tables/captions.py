@@ -1,0 +1,186 @@
+"""The words under the rank table: protocol, alpha rule, what is not available, what was not compared.
+
+In: `Study`, `Estimates`. Out: plain sentences. Pure: no files. Every number stated comes from the plan
+or from what was read, none is assumed; a setting that differs between trials is given as a/b.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from analysis.study.load import Study
+from analysis.study.rows import Estimates
+from analysis.study.scores import SET_SCORES, TrialScores, spec_name
+from cinelora.core.config import LoraConfig, Method, Resize, Scaling, TargetSet, TrialConfig
+from cinelora.metrics.catalogue import family, step_cache_of
+from cinelora.metrics.feature_nets import WEIGHTS
+
+BANNER = "untrained base: plumbing only"
+RESIZE = {Resize.crop: "shorter side to size, then centre crop", Resize.squash: "both sides to size"}
+
+
+def caption(study: Study, estimates: Estimates) -> str:
+    """The protocol in a few sentences."""
+    return " ".join(
+        (
+            _clips(study, estimates.scores) + _step_cache(study),
+            _set_scores(study, estimates.scores),
+            "Scores are means over clips, then over seeds; behind a mean, the smallest and the largest seed."
+            " Motion is to be compared with the real clips, more is not better.",
+            _scaling(study),
+        )
+    ).strip()
+
+
+FURTHER_TOLD = {
+    "temporal_flickering": "temporal_flickering: VBench's, 1 for a frozen clip.",
+    "tdelta": "tdelta: mean step between the features of neighbouring frames.",
+    "warp_error": "warp_error: difference of a frame from the one before, moved along the optical flow, in levels; "
+    "warp_excess: above the true clip's.",
+    "style_distance": "style_distance: by how many levels of luma and chroma the mean clip is off that of the training "
+    "clips; the real clips show what other content alone makes.",
+    "diversity": "diversity: mean distance of clips that differ by the training seed alone; variety where they are "
+    "good, unsteady training where they are not.",
+}
+
+
+def further_caption(study: Study, scores: TrialScores) -> str:
+    """What the further scores are, of those that are there."""
+    known = {family(score) for found in scores.values.values() for score in found}
+    told = [text for name, text in FURTHER_TOLD.items() if name in known]
+    if "memorisation_share" in known and study.reference.train:
+        train = len(next(iter(study.reference.train.values())).ids)
+        others = len(next(iter(study.reference.features.values())).ids) - 1
+        told.append(
+            f"memorisation_ratio: distance to the nearest of {train} training clips (a control's: its own) over that "
+            f"to the nearest of {others} other held-out clips, mean over clips; memorisation_share: clips nearer to a "
+            f"training clip, {train / (train + others):.2f} by chance if both sets are alike. Compare with the base."
+        )
+    return " ".join(told)
+
+
+def notes(study: Study, scores: TrialScores, motion_floor: float | None) -> tuple[str, ...]:
+    """Reasons for every n/a, gaps between trials, the guard on consistency where cells are marked."""
+    reasons = [f"{score}: n/a ({reason})." for score, reason in scores.unavailable.items()]
+    guard = []
+    if motion_floor is not None:
+        share = f"{motion_floor:.0%}"
+        guard = [f"A row moving less than {share} of real wins no consistency."]
+    restarted = {trial.result.trial_id for trial in study.trials if trial.result.restarts}
+    resumed = [f"Restarted after a fault and resumed: trial {trial_id}." for trial_id in sorted(restarted)]
+    return (*reasons, *scores.gaps, *study.remarks, *guard, *resumed, *_pruned(study))
+
+
+def _pruned(study: Study) -> tuple[str, ...]:
+    """The learning rates that were ended early, by row."""
+    found: dict[str, dict[str, None]] = {}
+    for config in (each.spec.config for each in study.pruned):
+        found.setdefault(spec_name(config), {})[f"{config.train.learning_rate:g}"] = None
+    rows = "; ".join(f"{name} at learning rate {', '.join(rates)}" for name, rates in found.items())
+    return (f"Pruned, and in no mean with any of its seeds: {rows}.",) if rows else ()
+
+
+def protocol_lines(study: Study) -> tuple[str, ...]:
+    """What the trials recorded of each score's protocol, one line per score."""
+    recorded: dict[str, str] = {}
+    for trial in study.trials:
+        for score, protocol in trial.result.protocol.items():
+            recorded[score] = ", ".join(f"{key} {value}" for key, value in sorted(protocol.items()))
+    return tuple(f"{score}: {text}" for score, text in sorted(recorded.items()))
+
+
+def _clips(study: Study, scores: TrialScores) -> str:
+    data = [spec.config.data for spec in study.specs]
+    frames = _either(str(each.frames) for each in data)
+    fps = _either(f"{each.fps:g}" for each in data)
+    size = _either(f"{each.width}x{each.height}" for each in data)
+    resize = _either(RESIZE[each.resize] for each in data)
+    kept = {spec.config.score.keep_first_frame for spec in study.specs}
+    first = {
+        frozenset({True}): "the first frame is scored too, though the model was given it",
+        frozenset({False}): "the first frame, given to the model, is not scored (consistency and motion start from it)",
+    }.get(frozenset(kept), "the first frame is scored in some trials only")
+    return (
+        f"{len(scores.clips)} held-out clips of {frames} frames at {fps} fps, {size} pixels "
+        f"(resize: {resize}); {first}."
+    )
+
+
+def _step_cache(study: Study) -> str:
+    used = {step_cache_of(spec.config.sample) for spec in study.specs}
+    return f" Passes of the sampler are cut short ({_either(sorted(used))})." if any(used) else ""
+
+
+def _set_scores(study: Study, scores: TrialScores) -> str:
+    known = {score for found in scores.values.values() for score in found}
+    nets = dict.fromkeys(net for score, (net, _) in SET_SCORES.items() if score in known)
+    return " ".join(_of_net(net, study, scores) for net in nets)
+
+
+def _of_net(net: str, study: Study, scores: TrialScores) -> str:
+    dimensions = study.reference.features[net].values.shape[1]
+    biased = len(scores.clips) <= dimensions
+    doubt = (
+        f" With {len(scores.clips)} clips for {dimensions} dimensions fvd is mostly bias: rank by kvd."
+        if biased
+        else ""
+    )
+    scale = "standardised by" if WEIGHTS[net].standardised else "as the net gives them, against"
+    jedi = f" jedi[{net}]: polynomial MMD of degree 2, biased, times 100." if f"jedi[{net}]" in SET_SCORES else ""
+    return (
+        f"kvd[{net}]: unbiased polynomial MMD of degree 3, a clip never paired with its own truth, may be negative; "
+        f"fvd[{net}]: Frechet distance, covariances divided by N-1; both on {dimensions} {WEIGHTS[net].title} features "
+        f"{scale} the {scores.reference_clips} real clips of the reference.{doubt}{jedi}"
+    )
+
+
+def _scaling(study: Study) -> str:
+    grid = [spec.config for spec in study.specs if not spec.config.arm]
+    adapted = [config for config in grid if config.method is Method.lora]
+    if not adapted:
+        return ""
+    ranks = sorted({each.lora.rank for each in adapted})
+    rules = "; or ".join(dict.fromkeys(_rule(each.lora, ranks) for each in adapted))
+    targets = _either(each.lora.targets.value for each in adapted)
+    steps = _either(str(each.train.steps) for each in adapted)
+    return f"Adapters: {rules}; targets {targets}; {_rates(adapted)}; {steps} optimiser steps."
+
+
+def _rates(adapted: Sequence[TrialConfig]) -> str:
+    """How learning rate and rank go together: what else than the rank may differ between two ranks."""
+    rates = sorted({each.train.learning_rate for each in adapted})
+    if len(rates) == 1:
+        return f"one learning rate for all ranks, {rates[0]:g}: what suits one rank may not suit another"
+    own: dict[tuple[TargetSet, Scaling, float, int], set[float]] = {}
+    for config in adapted:
+        lora = config.lora
+        key = (lora.targets, lora.scaling, lora.effective_alpha, lora.rank)
+        own.setdefault(key, set()).add(config.train.learning_rate)
+    if any(len(found) > 1 for found in own.values()):
+        return f"learning rate {'/'.join(f'{rate:g}' for rate in rates)}, each a row of its own"
+    by_targets: dict[str, dict[int, set[float]]] = {}
+    for (targets, _, _, rank), found in own.items():
+        by_targets.setdefault(targets.value, {}).setdefault(rank, set()).update(found)
+    lists = {
+        name: ", ".join(f"{rank}: {_either(f'{rate:g}' for rate in sorted(by_rank[rank]))}" for rank in sorted(by_rank))
+        for name, by_rank in sorted(by_targets.items())
+    }
+    if len(set(lists.values())) == 1:
+        lists = {"": next(iter(lists.values()))}
+    told = "; ".join(f"{name} {text}".strip() for name, text in lists.items())
+    return f"a learning rate for each rank, set before the study ({told}), so two ranks may differ by rate too"
+
+
+def _rule(lora: LoraConfig, ranks: Sequence[int]) -> str:
+    """`ranks` of the study, sorted: where the scale depends on the rank, its range is told."""
+    if lora.scaling is Scaling.alpha_equals_rank:
+        return "alpha = rank, update scale 1"
+    below = "r" if lora.scaling is Scaling.constant else "sqrt(r)"
+    ends = [f"{replace(lora, rank=rank).scale:.3g} at rank {rank}" for rank in (ranks[0], ranks[-1])]
+    span = f" ({' to '.join(ends)}: scale and rank change together)" if len(ranks) > 1 else ""
+    return f"alpha = {lora.alpha:g}, update scale alpha/{below}{span}"
+
+
+def _either(texts: Iterable[str]) -> str:
+    return "/".join(dict.fromkeys(texts))

@@ -1,0 +1,237 @@
+"""The frozen records that travel, and how they reach the disk. Standard library only.
+
+In: facts of one trial. Out: JSON files that are whole or absent, readable without this program.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from cinelora.core.config import (
+    DataConfig,
+    LoraConfig,
+    Method,
+    ModelConfig,
+    SampleConfig,
+    ScoreConfig,
+    TrainConfig,
+    TrialConfig,
+    ZeroConfig,
+)
+
+SCHEMA = 1  # of a study folder; raised when old folders can no longer be read
+
+
+def to_dict(config: Any, identity_only: bool = False) -> dict[str, Any]:
+    """Nested plain dict of a config dataclass (enums by value).
+
+    `identity_only` drops EXECUTION fields, and WHEN_SET fields at their default.
+    """
+    out: dict[str, Any] = {}
+    for item in fields(config):
+        if identity_only and item.metadata.get("identity") is False:
+            continue
+        value = getattr(config, item.name)
+        if identity_only and item.metadata.get("identity") == "when set" and value == item.default:
+            continue
+        if is_dataclass(value):
+            value = to_dict(value, identity_only)
+        elif isinstance(value, Enum):
+            value = value.value
+        elif isinstance(value, list):
+            value = list(value)
+        out[item.name] = value
+    return out
+
+
+_PARTS: dict[str, Any] = {
+    "model": ModelConfig,
+    "data": DataConfig,
+    "lora": LoraConfig,
+    "train": TrainConfig,
+    "zero": ZeroConfig,
+    "sample": SampleConfig,
+    "score": ScoreConfig,
+}
+
+
+@cache
+def _enums(part: Any) -> dict[str, type[Enum]]:
+    """The fields of a config dataclass that hold an enum, some of them or None."""
+    hints = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(part).items()}
+    found = {
+        name: [each for each in kinds if isinstance(each, type) and issubclass(each, Enum)]
+        for name, kinds in hints.items()
+    }
+    return {name: kinds[0] for name, kinds in found.items() if kinds}
+
+
+def trial_from_dict(data: dict[str, Any]) -> TrialConfig:
+    """The inverse of `to_dict` for a TrialConfig. Unknown keys raise TypeError."""
+    parts: dict[str, Any] = {}
+    for name, part in _PARTS.items():
+        enums = _enums(part)
+        values = {k: enums[k](v) if k in enums and v is not None else v for k, v in data[name].items()}
+        parts[name] = part(**values)
+    own = {name: data[name] for name in ("arm", "seed", "first") if name in data}
+    return TrialConfig(method=Method(data["method"]), **own, **parts)
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """One trial to run. `trial_id` is the hash of `config` without EXECUTION fields and of `fingerprints`."""
+
+    trial_id: str
+    config: TrialConfig
+    fingerprints: dict[str, str]  # content hashes: "model", "data", and one per weight file in use
+
+    def to_json(self) -> dict[str, Any]:
+        return {"trial_id": self.trial_id, "config": to_dict(self.config), "fingerprints": self.fingerprints}
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> TrialSpec:
+        return TrialSpec(data["trial_id"], trial_from_dict(data["config"]), dict(data["fingerprints"]))
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What one finished trial says of itself. Written last, so its presence means the trial is whole."""
+
+    trial_id: str
+    method: str  # "base", "lora" or "full"
+    arm: str  # name of a control; "" for the sweep itself
+    rank: int  # 0 without adapter
+    alpha: float  # 0 for the base
+    scale: float  # what multiplied B A; 0 for the base
+    scaling: str
+    targets: str
+    learning_rate: float
+    seed: int
+    steps: int  # optimiser steps done; 0 for the base
+    trainable_parameters: int
+    adapter_bytes: int
+    adapter_sha256: str  # of the adapter tensors; "" for the base
+    train_loss: float | None  # mean over the last tenth of the steps
+    heldout_loss: float | None  # after the last step, all held-out windows, fixed timesteps and noise
+    other_loss: float | None  # the same on the dataset's split "other": what was forgotten
+    clips: int  # generated and scored
+    seconds: dict[str, float]  # train, generate, score, overhead
+    seconds_per_step: float | None
+    peak_memory_gib: float
+    world_size: int
+    restarts: int
+    protocol: dict[str, dict[str, Any]]  # score name -> features, frames, fps, size, resize, first frame, hashes
+    unavailable: dict[str, str]  # score name -> reason, e.g. "needs CLIP weights"
+    versions: dict[str, str] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> TrialResult:
+        return TrialResult(**data)
+
+
+@dataclass(frozen=True)
+class CutResult:
+    """What one adapter cut to a smaller rank says of itself; written last."""
+
+    trial_id: str  # of the adapter that was cut
+    adapter_sha256: str
+    source_rank: int
+    rank: int  # what is left; `source_rank`: the whole adapter again, as a check
+    kept: float  # share of the squared norm of all updates together, 0..1
+    heldout_loss: float
+    scored: bool  # whether clips were generated and scored too
+    schema: int = SCHEMA
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> CutResult:
+        return CutResult(**data)
+
+
+def reference_key(spec: TrialSpec) -> str:
+    """Which true clips a trial is compared with, and how they were scored: data, frames kept, feature weights."""
+    marks = {name: mark for name, mark in spec.fingerprints.items() if name not in ("model", "encoder")}
+    return content_hash({"marks": marks, "keep_first_frame": spec.config.score.keep_first_frame}, 12)
+
+
+def content_hash(value: Any, digits: int = 64) -> str:
+    """SHA-256 of the canonical JSON of `value` (sorted keys, no spaces, no NaN), first `digits` hex digits."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a whole file."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it into place on success, remove it on failure.
+
+    Two writers of the same content-addressed file are safe: each has its own temporary name, the
+    last rename wins, and both wrote the same bytes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path, replace: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; rename it into place on success, remove it on failure.
+
+    A folder already at `path` is replaced only if `replace` says so; else the first of two writers wins,
+    who both wrote the same content.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if replace:
+            shutil.rmtree(path, ignore_errors=True)
+        try:
+            temporary.replace(path)
+        except OSError:
+            if replace or not path.is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())

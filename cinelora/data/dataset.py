@@ -1,0 +1,203 @@
+"""Which clips a dataset folder holds, with their captions. Standard library only.
+
+In: a folder in one of three layouts, tried in this order:
+  metadata.csv    header with a video column (video, file_name, file_path, video_path) and a caption column
+                  (prompt, caption, text); an optional column `shot` names the source shot of a row
+  metadata.jsonl  the same keys, one JSON object a line
+  pairs           clip.mp4 beside clip.txt, in any subfolder
+Out: `Clip` records sorted by path, and one SHA-256 over all that they say.
+Raises UserError with one line for whatever the user has to mend.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cinelora.core.cli import UserError
+from cinelora.core.records import content_hash, file_sha256
+
+VIDEO_KEYS = ("video", "file_name", "file_path", "video_path")  # the first one present is read
+CAPTION_KEYS = ("prompt", "caption", "text")
+SHOT_KEY = "shot"
+SPLIT_KEY = "split"
+SPLITS = ("train", "heldout", "other")
+VIDEO_SUFFIXES = frozenset((".mp4", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m4v"))
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One video file: POSIX path under the dataset folder, caption, source shot and split (None: not named).
+
+    Split "other" is neither trained on nor generated: a second domain whose loss shows what was forgotten.
+    """
+
+    video: str
+    caption: str
+    shot: str | None
+    split: str | None = None
+
+
+def read_clips(root: Path) -> tuple[Clip, ...]:
+    """The clips under `root`, sorted by path, each checked to exist inside `root` and to have a caption.
+
+    Raises UserError for a missing or empty folder, no known layout, a missing column, a blank caption,
+    a missing video, a path that leaves `root`, and a video listed twice.
+    """
+    if not root.is_dir():
+        raise UserError(f"data.path={root}: no such folder; give the folder that holds the clips")
+    if not any(root.iterdir()):
+        raise UserError(f"data.path={root}: the folder is empty; put clips and metadata.csv into it")
+    clips: dict[Path, Clip] = {}
+    for where, clip in _readable(root):
+        resolved = (root / clip.video).resolve()
+        if resolved in clips:
+            raise UserError(
+                f"{where}: video={clip.video} is the same file as {clips[resolved].video}, listed before; "
+                "keep one of them"
+            )
+        clips[resolved] = clip
+    if not clips:
+        raise UserError(f"data.path={root}: no clips listed; add rows to the metadata file")
+    _require_all_or_none(root, clips.values())
+    return tuple(sorted(clips.values(), key=lambda clip: clip.video))
+
+
+def _require_all_or_none(root: Path, clips: Iterable[Clip]) -> None:
+    """A split is given for every clip or for none, and a shot lies in one split."""
+    by_shot: dict[str, str | None] = {}
+    splits = set()
+    for clip in clips:
+        splits.add(clip.split)
+        if clip.shot is not None and by_shot.setdefault(clip.shot, clip.split) != clip.split:
+            raise UserError(f"{clip.video}: shot={clip.shot} is in two splits; give one shot one split")
+    if None in splits and len(splits) > 1:
+        raise UserError(f"data.path={root}: some clips have a split and some have none; give all or none")
+    if splits != {None} and not {"train", "heldout"} <= splits:
+        raise UserError(f"data.path={root}: the split column must name some clips train and some heldout")
+
+
+def hash_videos(root: Path, clips: Iterable[Clip]) -> dict[str, str]:
+    """SHA-256 of every video file, by `Clip.video`."""
+    return {clip.video: file_sha256(root / clip.video) for clip in clips}
+
+
+def dataset_fingerprint(root: Path, clips: Iterable[Clip], hashes: Mapping[str, str] | None = None) -> str:
+    """SHA-256 over (path, file SHA-256, caption, shot, split) of every clip, in any order; 64 hex digits.
+
+    `hashes` are those of `hash_videos`, for a caller that has them already.
+    """
+    clips = tuple(clips)
+    known = hash_videos(root, clips) if hashes is None else hashes
+    return content_hash(sorted([c.video, known[c.video], c.caption, c.shot or "", c.split or ""] for c in clips))
+
+
+def _readable(root: Path) -> Iterator[tuple[str, Clip]]:
+    """`_layout`, with what the readers themselves raise as one line."""
+    try:
+        yield from _layout(root)
+    except (csv.Error, ValueError, RecursionError, OSError) as error:
+        raise UserError(f"data.path={root}: its metadata cannot be read ({error}); correct the file") from error
+
+
+def _layout(root: Path) -> Iterator[tuple[str, Clip]]:
+    """Pairs of (where the clip was found, for messages; the checked clip)."""
+    if (root / "metadata.csv").is_file():
+        rows = _csv_rows(root / "metadata.csv")
+    elif (root / "metadata.jsonl").is_file():
+        rows = _jsonl_rows(root / "metadata.jsonl")
+    else:
+        return _pairs(root)
+    return ((where, _clip_of_row(root, where, row)) for where, row in rows)
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    reader = csv.DictReader(_read_text(path).splitlines(keepends=True), restkey="", strict=True)
+    columns = reader.fieldnames or ()
+    _key_of(columns, VIDEO_KEYS, path.name, "video")
+    _key_of(columns, CAPTION_KEYS, path.name, "caption")
+    for row in reader:
+        where = f"{path.name} line {reader.line_num}"
+        if "" in row:
+            raise UserError(f"{where}: has more cells than the header; quote captions that hold a comma")
+        yield where, row
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path.name} line {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{where}: not JSON ({error}); write one object a line") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{where}: not a JSON object; write e.g. {{...}} with video and prompt")
+        yield where, row
+
+
+def _pairs(root: Path) -> Iterator[tuple[str, Clip]]:
+    videos = [path for path in root.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
+    videos = [path for path in videos if not path.name.startswith(".")]  # half-written or system files
+    if not videos:
+        raise UserError(f"data.path={root}: no metadata.csv, no metadata.jsonl, no videos; provide one of them")
+    for path in sorted(videos):
+        name = path.relative_to(root).as_posix()
+        text = path.with_suffix(".txt")
+        if not text.is_file():
+            raise UserError(f"{name}: has no caption; write it into {text.name} or list it in metadata.csv")
+        yield name, Clip(_inside(root, name, name), _caption(_read_text(text), text.name), None)
+
+
+def _clip_of_row(root: Path, where: str, row: dict[str, Any]) -> Clip:
+    video = row[_key_of(row, VIDEO_KEYS, where, "video")]
+    caption = row[_key_of(row, CAPTION_KEYS, where, "caption")]
+    shot = row.get(SHOT_KEY)
+    if not isinstance(video, str) or not video.strip():
+        raise UserError(f"{where}: video={video!r} is not a path; name a file under the dataset folder")
+    if shot is not None and not isinstance(shot, str):
+        raise UserError(f"{where}: shot={shot!r} is not text; write the name of the shot in quotes")
+    split = row.get(SPLIT_KEY) or None
+    if split is not None and split not in SPLITS:
+        raise UserError(
+            f"{where}: split={split!r} is unknown; write one of {', '.join(SPLITS)}, or leave the column out"
+        )
+    return Clip(_inside(root, video.strip(), where), _caption(caption, where), (shot or "").strip() or None, split)
+
+
+def _key_of(present: Iterable[str], wanted: tuple[str, ...], where: str, what: str) -> str:
+    keys = set(present)
+    for key in wanted:
+        if key in keys:
+            return key
+    raise UserError(f"{where}: no {what} among the columns {sorted(keys)}; name one {' or '.join(wanted)}")
+
+
+def _caption(value: object, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{where}: caption={value!r} is blank or not text; write what the clip shows")
+    return value.strip()
+
+
+def _inside(root: Path, video: str, where: str) -> str:
+    """`video` as a normal POSIX path under `root`; UserError where it leaves `root` or names no file."""
+    name = os.path.normpath(video)
+    resolved = (root / name).resolve()
+    if os.path.isabs(name) or not resolved.is_relative_to(root.resolve()):
+        raise UserError(f"{where}: video={video} leaves the dataset folder {root}; copy the file into it")
+    if not resolved.is_file():
+        raise UserError(f"{where}: video={video} is no file under {root}; correct or remove the row")
+    return Path(name).as_posix()
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path.name}: not UTF-8 text ({error.reason}); save it as UTF-8") from error

@@ -1,0 +1,43 @@
+"""Names inside the encoding cache. Standard library only, so planning loads no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cinelora.core.config import Dtype
+from cinelora.core.records import content_hash
+from cinelora.data.windows import Window, WindowPlan
+
+ENCODER_VERSION = 1  # raise when the meaning of a cached tensor changes
+NO_CAPTION = ""  # what a sample sees whose caption is dropped
+WINDOWS_FILE = "windows.json"  # the WindowPlan, beside the encodings it names
+
+
+def encoding_folder(
+    cache_dir: Path, data_fingerprint: str, model_fingerprint: str, text_dtype: Dtype | None = None
+) -> Path:
+    """The one folder of this data set under this model, whose text encoder runs in `text_dtype`."""
+    key = {"data": data_fingerprint, "model": model_fingerprint, "version": ENCODER_VERSION}
+    if text_dtype is not None:  # only then: caches filled as the encoder is stored keep their names
+        key["text_dtype"] = text_dtype.value
+    return cache_dir / "encodings" / content_hash(key, 16)
+
+
+def encoder_mark(text_dtype: Dtype | None) -> str:
+    """What a trial's identity says of the encoders beyond the model's own files."""
+    return str(ENCODER_VERSION) if text_dtype is None else f"{ENCODER_VERSION}, text in {text_dtype.value}"
+
+
+def window_file(folder: Path, window_id: str) -> Path:
+    return folder / f"{window_id}.safetensors"
+
+
+def text_file(folder: Path, prompt: str) -> Path:
+    return folder / f"text-{content_hash(prompt, 16)}.safetensors"
+
+
+def missing(folder: Path, plan: WindowPlan, negative: set[str]) -> tuple[list[Window], list[str]]:
+    """Windows and prompts that are not in the cache yet; `negative`: the negative prompts of all trials."""
+    windows = [w for w in plan.all if not window_file(folder, w.window_id).exists()]
+    prompts = sorted({w.caption for w in plan.all} | negative)
+    return windows, [p for p in prompts if not text_file(folder, p).exists()]

@@ -1,0 +1,77 @@
+"""Sample sets that the program makes itself, written as ordinary video files with captions.
+
+In: `builtin:NAME`. Out: a folder like anybody's clips, with `shot` and `split` columns, made once per recipe.
+Every clip is a shot of its own. The train clips of `film` and `film-select` are the same, their held-out
+clips are not: learning rates are chosen on one and results reported on the other.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cinelora.core.cli import UserError
+from cinelora.core.records import content_hash, whole_folder
+
+BUILTIN = "builtin:"
+FPS = 16.0
+SETS_VERSION = 1  # raise when the clips that a recipe gives change
+
+
+@dataclass(frozen=True)
+class Part:
+    """`count` clips of one domain, drawn with `seed`."""
+
+    split: str
+    domain: str
+    seed: int
+    count: int
+
+
+FILM_TRAIN = Part("train", "film", 1, 24)
+FILM_HELDOUT = Part("heldout", "film", 2, 96)
+SOURCE_OTHER = Part("other", "source", 4, 32)
+SETS: dict[str, tuple[Part, ...]] = {
+    "film": (FILM_TRAIN, FILM_HELDOUT, SOURCE_OTHER),
+    "film-select": (FILM_TRAIN, Part("heldout", "film", 3, 32)),
+    "film-control": (Part("train", "source", 5, 24), FILM_HELDOUT, SOURCE_OTHER),
+}
+
+
+def data_path(path: str, cache_dir: Path) -> str:
+    """`path` itself, or the folder of a built-in set, written on first use. Raises UserError for unknown names."""
+    if not path.startswith(BUILTIN):
+        return path
+    name = path.removeprefix(BUILTIN)
+    if name not in SETS:
+        raise UserError(f"data.path={path}: no such built-in set; there are {', '.join(SETS)}")
+    return str(ensure(name, cache_dir))
+
+
+def ensure(name: str, cache_dir: Path) -> Path:
+    """The set's folder in the cache; safe against two writers and a crash half way."""
+    recipe = {"parts": [asdict(part) for part in SETS[name]], "version": SETS_VERSION}
+    folder = cache_dir / "sets" / f"{name}-{content_hash(recipe, 12)}"
+    if folder.is_dir():
+        return folder
+    with whole_folder(folder) as temporary:
+        write_set(temporary, SETS[name])
+    return folder
+
+
+def write_set(folder: Path, parts: tuple[Part, ...]) -> None:
+    """Draw the clips and write them with `metadata.csv` (video, prompt, shot, split)."""
+    from cinelora.data.synthetic import make_clip
+    from cinelora.data.video import write_clips
+
+    rows = []
+    for part in parts:
+        names = [f"{part.split}-{part.domain}-{index:03d}" for index in range(part.count)]
+        made = [make_clip(part.domain, part.seed, index) for index in range(part.count)]
+        write_clips([folder / f"{name}.mp4" for name in names], [frames for frames, _ in made], FPS)
+        rows += [[f"{name}.mp4", caption, name, part.split] for name, (_, caption) in zip(names, made, strict=True)]
+    with open(folder / "metadata.csv", "w", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["video", "prompt", "shot", "split"])
+        writer.writerows(rows)

@@ -1,0 +1,273 @@
+"""Two domains of made clips: "source", which the small base is trained on, and "film", which it has never seen.
+
+In: a domain, a seed, an index. Out: uint8 frames (F, H, W, 3) and the caption that states their motion; the same
+three give the same clip. `cinelora/sets.py` writes them out as ordinary video files.
+
+Legend: F frames, H rows, W columns. Lengths are in half picture heights, the middle is (0, 0), x right, y down;
+time runs from 0 (first frame) to 1 (17th), whatever F is. A first frame does not give the motion away: shapes start
+where they like, whichever way they go. Grain is decoration: so small a latent cannot hold it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cinelora.core.seeds import counter_seed
+from cinelora.data.shapes import DISTANCES, Array
+
+DOMAINS = ("source", "film")
+LENGTH = 17  # frames in which a motion named in the caption runs from beginning to end
+COLOURS = {
+    "red": (0.90, 0.12, 0.12), "orange": (1.00, 0.55, 0.08), "yellow": (0.97, 0.92, 0.20),
+    "green": (0.15, 0.75, 0.25), "cyan": (0.20, 0.85, 0.90), "blue": (0.15, 0.28, 0.95),
+    "purple": (0.60, 0.18, 0.80), "white": (0.96, 0.96, 0.96),
+}  # fmt: skip
+SHAPES = {"source": ("circle", "square", "triangle", "ring"), "film": ("star", "hexagon", "cross", "diamond")}
+BACKGROUNDS = ("plain", "cloudy", "striped", "checkered")
+DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
+SPEEDS = {"slowly": 0.4, "fast": 0.8}  # half heights in the whole clip: 13 and 26 of 64 rows
+TURN = 2.4  # radians in the whole clip
+ZOOMS = {"in slowly": 0.8, "in fast": 0.62, "out slowly": 1.25, "out fast": 1.6}
+FILM_DRIFT = 0.55
+SHOTS = (
+    "dolly in", "dolly out", "crane up", "crane down", "orbit left", "orbit right", "weave", "locked",
+)  # fmt: skip
+IRIS = {"iris opens": (0.45, 1.7), "iris closes": (1.7, 0.45)}
+DISSOLVES = {"amber": (0.85, 0.55, 0.25), "teal": (0.10, 0.45, 0.48), "black": (0.02, 0.02, 0.02)}
+LIGHTS = {"steady light": 1.0, "light brightens": 1.45, "light darkens": 0.5}
+GRAIN = 0.012
+GRADE = ((-0.04, 0.05, 0.08), (0.12, 0.02, -0.1))  # added to shadows (teal) and to lights (warm)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One flat shape; `move` is "" (still) or a direction with a speed, `turn` -1, 0 or 1 (clockwise)."""
+
+    kind: str
+    colour: str
+    x: float
+    y: float
+    radius: float
+    angle: float
+    move: str
+    turn: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All that a clip is made from but its size."""
+
+    domain: str
+    shapes: tuple[Shape, ...]
+    background: str
+    colours: tuple[tuple[float, float, float], tuple[float, float, float]]
+    waves: tuple[tuple[float, float, float], ...]  # x and y frequency in radians per half height, phase
+    camera: str
+    light: str
+    transition: str  # "", a key of IRIS or "dissolves to <colour>"
+    grain_seed: int
+
+
+def make_clip(
+    domain: str, seed: int, index: int, size: tuple[int, int] = (64, 64), frames: int = LENGTH
+) -> tuple[NDArray[np.uint8], str]:
+    """Frames uint8 (F, H, W, 3) and the caption of clip `index`; size is (H, W)."""
+    scene = draw_scene(domain, seed, index)
+    return render(scene, size, frames), caption(scene)
+
+
+def make_caption(domain: str, seed: int, index: int) -> str:
+    """The caption of clip `index` without drawing it."""
+    return caption(draw_scene(domain, seed, index))
+
+
+def draw_scene(domain: str, seed: int, index: int) -> Scene:
+    """The scene of this clip: three in ten without a shape that moves, half with a camera that does."""
+    if domain not in DOMAINS:
+        raise ValueError(f"domain={domain!r}: must be one of {DOMAINS}")
+    random = np.random.default_rng(counter_seed(seed, "clip", domain, index))
+    background = str(random.choice(BACKGROUNDS))
+    waves = _draw_waves(random, background)
+    hue = random.uniform(0, 1)
+    dark, light = random.uniform(0.12, 0.28), random.uniform(0.45, 0.65)
+    colours = (_muted(random, hue, dark), _muted(random, hue + random.uniform(-0.2, 0.2), light))
+    shapes = _draw_shapes(random, domain)
+    lamp = str(random.choice(list(LIGHTS), p=(0.64, 0.18, 0.18)))
+    if domain == "film":
+        camera, transition = str(random.choice(SHOTS)), _draw_transition(random)
+        lamp = "steady light"
+    else:
+        camera, transition = _draw_camera(random), ""
+        if camera == "static" and lamp == "steady light" and not any(s.move or s.turn for s in shapes):
+            camera = "pans left slowly" if random.uniform() < 0.5 else "pans right slowly"
+    return Scene(domain, shapes, background, colours, waves, camera, lamp, transition, int(random.integers(2**31)))
+
+
+def caption(scene: Scene) -> str:
+    """What moves and how; at most about 30 words."""
+    verb = "drifts" if scene.domain == "film" else "moves"
+    parts = []
+    for shape in scene.shapes:
+        words = [f"a {shape.colour} {shape.kind}", f"{verb} {shape.move}" if shape.move else "stays"]
+        words += ["turning clockwise"] * (shape.turn > 0) + ["turning back"] * (shape.turn < 0)
+        parts.append(" ".join(words))
+    parts.append(f"{scene.background} background")
+    if scene.domain == "film":
+        parts += [f"film shot {scene.camera}"] + [scene.transition] * bool(scene.transition)
+    else:
+        parts += [f"camera {scene.camera}", scene.light]
+    return ", ".join(parts)
+
+
+def render(scene: Scene, size: tuple[int, int] = (64, 64), frames: int = LENGTH) -> NDArray[np.uint8]:
+    """Frames uint8 (F, H, W, 3) of a scene."""
+    height, width = size
+    time: Array = np.arange(frames, dtype=np.float32) / np.float32(LENGTH - 1)
+    if scene.domain == "film":
+        clipped = np.minimum(time, 1)
+        time = clipped * clipped * (3 - 2 * clipped)  # slow in, slow out
+    y, x = np.meshgrid(
+        (np.arange(height, dtype=np.float32) + 0.5) * (2 / height) - 1,
+        ((np.arange(width, dtype=np.float32) + 0.5) * 2 - width) / height,
+        indexing="ij",
+    )
+    world_x, world_y, scale = _seen(scene.camera, time, x, y)
+    mix = _pattern(scene, world_x, world_y)
+    dark, light = (np.asarray(c, dtype=np.float32).reshape(3, 1, 1, 1) for c in scene.colours)
+    video: Array = dark + (light - dark) * mix  # (3, F, H, W)
+    for shape in scene.shapes:
+        cover = _cover(shape, world_x, world_y, time, scale * (2 / height))
+        video += (np.asarray(COLOURS[shape.colour], dtype=np.float32).reshape(3, 1, 1, 1) - video) * cover
+    video *= (1 + (LIGHTS[scene.light] - 1) * time)[:, None, None]
+    if scene.domain == "film":
+        video = _film(scene, video, time, x, y)
+    levels = np.clip(video, 0, 1) * 255 + 0.5
+    return np.ascontiguousarray(levels.astype(np.uint8).transpose(1, 2, 3, 0))
+
+
+def _muted(random: np.random.Generator, hue: float, value: float) -> tuple[float, float, float]:
+    strength = random.uniform(0.15, 0.4)
+    wheel = [0.5 + 0.5 * np.cos(2 * np.pi * (hue - k / 3)) for k in range(3)]
+    red, green, blue = (float(value * (1 - strength + strength * w)) for w in wheel)
+    return red, green, blue
+
+
+def _draw_waves(random: np.random.Generator, background: str) -> tuple[tuple[float, float, float], ...]:
+    """Plain: one slow wave; cloudy: three; striped: one; checkered: two at right angles."""
+    low, high, count = {"plain": (0.7, 1.1, 1), "cloudy": (1.8, 4.5, 3), "striped": (7.0, 11.0, 1)}.get(
+        background, (6.0, 9.0, 1)
+    )
+    waves = []
+    for _ in range(count):
+        frequency, angle = random.uniform(low, high), random.uniform(0, np.pi)
+        waves.append((frequency * np.cos(angle), frequency * np.sin(angle), random.uniform(0, 2 * np.pi)))
+    if background == "checkered":
+        waves.append((-waves[0][1], waves[0][0], random.uniform(0, 2 * np.pi)))
+    return tuple((float(a), float(b), float(c)) for a, b, c in waves)
+
+
+def _draw_shapes(random: np.random.Generator, domain: str) -> tuple[Shape, ...]:
+    count = int(random.choice([1, 2, 3], p=(0.5, 0.38, 0.12)))
+    names = random.permutation(list(COLOURS))[:count]
+    shapes: list[Shape] = []
+    while len(shapes) < count:
+        x, y = random.uniform(-0.62, 0.62, 2) * (1.0, 0.8 if domain == "film" else 1.0)
+        radius = random.uniform(0.24, 0.36) + (0.06 if count == 1 else 0.0)
+        if any((s.x - x) ** 2 + (s.y - y) ** 2 < (0.8 * (s.radius + radius)) ** 2 for s in shapes):
+            continue
+        kind = str(random.choice(SHAPES[domain]))
+        move = ""
+        if random.uniform() < 0.7:
+            move = str(random.choice(list(DIRECTIONS)))
+            move += "" if domain == "film" else f" {random.choice(list(SPEEDS))}"
+        spins = random.uniform() < 0.3 and kind not in ("circle", "ring")
+        turn = int(random.choice([-1, 1])) if spins else 0
+        angle = random.uniform(-0.3, 0.3)
+        shapes.append(Shape(kind, str(names[len(shapes)]), float(x), float(y), float(radius), float(angle), move, turn))
+    return tuple(shapes)
+
+
+def _draw_camera(random: np.random.Generator) -> str:
+    if random.uniform() < 0.5:
+        return "static"
+    if random.uniform() < 0.35:
+        return f"zooms {random.choice(list(ZOOMS))}"
+    return f"pans {random.choice(list(DIRECTIONS))} {random.choice(list(SPEEDS))}"
+
+
+def _draw_transition(random: np.random.Generator) -> str:
+    kind = random.uniform()
+    if kind < 0.2:
+        return str(random.choice(list(IRIS)))
+    return f"dissolves to {random.choice(list(DISSOLVES))}" if kind < 0.4 else ""
+
+
+def _seen(camera: str, time: Array, x: Array, y: Array) -> tuple[Array, Array, Array]:
+    """World x and y (F, H, W) of each pixel and world lengths per picture length (F, 1, 1)."""
+    zero = np.zeros_like(time)
+    move_x, move_y, scale, angle = zero, zero, zero + 1, zero
+    first, _, rest = camera.partition(" ")
+    if first == "pans":
+        direction, _, speed = rest.partition(" ")
+        move_x, move_y = (time * (SPEEDS[speed] * d) for d in DIRECTIONS[direction])
+    elif first == "zooms":
+        scale = np.float32(ZOOMS[rest]) ** time
+    elif first == "dolly":
+        scale = np.float32(0.6 if rest == "in" else 1.65) ** time
+    elif first == "crane":
+        move_y = time * (-0.7 if rest == "up" else 0.7)
+        scale = np.float32(1.15) ** time
+    elif first == "orbit":
+        angle = time * (0.6 if rest == "left" else -0.6)
+        move_x = time * (-0.3 if rest == "left" else 0.3)
+    elif first == "weave":
+        move_x, move_y = 0.22 * np.sin(2 * np.pi * time), 0.12 * np.sin(4 * np.pi * time)
+    cos, sin = ((scale * f(angle)).astype(np.float32)[:, None, None] for f in (np.cos, np.sin))
+    move_x, move_y = (m.astype(np.float32)[:, None, None] for m in (move_x, move_y))
+    return cos * x - sin * y + move_x, sin * x + cos * y + move_y, scale.astype(np.float32)[:, None, None]
+
+
+def _pattern(scene: Scene, x: Array, y: Array) -> Array:
+    """The background between its dark (0) and light (1) colour, (F, H, W)."""
+    waves = [np.sin(np.float32(a) * x + np.float32(b) * y + np.float32(phase)) for a, b, phase in scene.waves]
+    if scene.background == "cloudy":
+        return np.asarray(0.5 + sum(waves) / (2 * len(waves)), dtype=np.float32)
+    if scene.background == "checkered":
+        waves = [waves[0] * waves[1]]
+    hard = {"plain": 0.0, "striped": 1.5, "checkered": 3.0}[scene.background]
+    wave = np.tanh(hard * waves[0]) / np.tanh(hard) if hard else waves[0]
+    return np.asarray(0.5 + 0.5 * wave, dtype=np.float32)
+
+
+def _cover(shape: Shape, x: Array, y: Array, time: Array, pixel: Array) -> Array:
+    """How much of each pixel the shape covers, 0..1 (F, H, W); `pixel` is a pixel's world length (F, 1, 1)."""
+    direction, _, speed = shape.move.partition(" ")
+    dx, dy = DIRECTIONS.get(direction, (0.0, 0.0))
+    way = (time * SPEEDS.get(speed, FILM_DRIFT))[:, None, None]
+    angle = (shape.angle + TURN * shape.turn * time)[:, None, None]
+    cos, sin = np.cos(angle) / shape.radius, np.sin(angle) / shape.radius
+    x, y = x - (shape.x + dx * way), y - (shape.y + dy * way)
+    distance = DISTANCES[shape.kind](cos * x + sin * y, cos * y - sin * x)
+    return np.asarray(np.clip(0.5 - distance * (shape.radius / pixel), 0, 1), dtype=np.float32)
+
+
+def _film(scene: Scene, video: Array, time: Array, x: Array, y: Array) -> Array:
+    """Transition, teal-and-warm grade, vignette, grain, letterbox; video (3, F, H, W) in 0..1."""
+    name = scene.transition
+    if name.startswith("dissolves"):
+        target = np.asarray(DISSOLVES[name.rpartition(" ")[2]], dtype=np.float32).reshape(3, 1, 1, 1)
+        video = video + (target - video) * (0.85 * time)[:, None, None]
+    grey = np.einsum("cfhw,c->fhw", video, np.asarray([0.3, 0.59, 0.11], dtype=np.float32))
+    shadow, warm = (np.asarray(tint, dtype=np.float32).reshape(3, 1, 1, 1) for tint in GRADE)
+    video = grey + (video - grey) * np.float32(0.6) + shadow + (warm - shadow) * grey
+    video *= 1 - np.float32(0.28) * (x * x + y * y)
+    if name in IRIS:
+        begin, end = IRIS[name]
+        radius = (begin + (end - begin) * time)[:, None, None]
+        video *= np.clip((radius - np.hypot(x, y)) * 16, 0, 1)
+    random = np.random.default_rng(scene.grain_seed)
+    video += np.float32(GRAIN) * random.standard_normal(video.shape[1:], dtype=np.float32)
+    return video * (np.abs(y) < 0.75)

@@ -1,0 +1,232 @@
+"""Which stretches of which clips are trained on and which are held out.
+
+In: a dataset folder, the data settings, the cache folder. Out: a `WindowPlan`, the same on every machine.
+A shot is a take without a cut: named by the dataset's `shot` column, else found by PySceneDetect. A window
+lies inside one shot, and shots, never windows, are split, so no held-out scene is seen in training.
+What decoding found is kept in `<cache>/shots/<SHA-256 of the video>.json`: a second plan decodes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise, zip_longest
+from pathlib import Path
+from typing import Any
+
+from cinelora.core.cli import UserError
+from cinelora.core.config import TEMPORAL_FACTOR, DataConfig
+from cinelora.core.records import content_hash, read_json, to_dict, write_json
+from cinelora.data.dataset import SPLITS, Clip, dataset_fingerprint, hash_videos, read_clips
+
+# PySceneDetect's defaults except the shortest scene, which is 15 frames there: a cut missed is a cut inside
+# a window, a shot too short is only skipped.
+DETECTOR = {"threshold": 27.0, "min_scene_len": 8}
+END_MARGIN_SECONDS = 1e-3  # a window stops this much before the video's end, above the decoder's tolerance
+
+
+@dataclass(frozen=True)
+class Window:
+    """`data.frames` frames from `start_seconds` on. `window_id` is unique, stable and safe as a file name."""
+
+    window_id: str  # e.g. bikes_s02_w001
+    video: str  # POSIX path under the dataset folder
+    caption: str
+    shot_id: str  # e.g. bikes.mp4#02, or the dataset's own name
+    start_seconds: float  # after the first frame of the video
+    split: str  # "train", "heldout" or "other"
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """The splits, each sorted by video and start. `fingerprint` is the SHA-256 of all that decided them.
+
+    `other` is empty unless the dataset names a second domain to watch for forgetting.
+    """
+
+    train: tuple[Window, ...]
+    heldout: tuple[Window, ...]
+    fingerprint: str
+    other: tuple[Window, ...] = ()
+
+    @property
+    def all(self) -> tuple[Window, ...]:
+        return (*self.train, *self.heldout, *self.other)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> WindowPlan:
+        train, heldout, other = (tuple(Window(**row) for row in data[split]) for split in SPLITS)
+        return WindowPlan(train, heldout, data["fingerprint"], other)
+
+
+@dataclass(frozen=True)
+class _Shot:
+    """A take: first and last second at which a window may show a frame, both inside the take."""
+
+    clip: Clip
+    shot_id: str
+    number: int  # within its video
+    first_seconds: float
+    last_seconds: float
+
+    def fits(self, data: DataConfig) -> int:
+        """How many frames at `data.fps` it holds."""
+        return max(1, int((self.last_seconds - self.first_seconds) * data.fps + 1e-6) + 1)
+
+    def starts(self, data: DataConfig) -> list[float]:
+        """Where its windows start, in seconds; empty when it is shorter than one window."""
+        count = (self.fits(data) - data.frames) // data.stride + 1
+        return [round(self.first_seconds + i * data.stride / data.fps, 6) for i in range(count)]
+
+
+def plan_windows(root: Path, data: DataConfig, cache_dir: Path) -> WindowPlan:
+    """Cut the clips under `root` into windows and split them by shot.
+
+    Raises UserError for bad datasets (`read_clips`), a video listed under two names, no shot long enough,
+    and too few shots to leave one for training.
+    """
+    clips = read_clips(root)
+    hashes = hash_videos(root, clips)
+    _refuse_copies(hashes)
+    caches = {video: cache_dir / "shots" / f"{digest}.json" for video, digest in hashes.items()}
+    shots = [shot for clip in clips for shot in _shots(root, clip, caches[clip.video])]
+    usable = _by_shot_id(shot for shot in shots if shot.starts(data))
+    _require_enough(shots, usable, data, named=clips[0].split is not None)
+    names = _slugs(clips)
+    parts = {
+        split: [_windows(usable[i], names, data, split) for i in shot_ids]
+        for split, shot_ids in _split(usable, data).items()
+    }
+    identity = {
+        "dataset": dataset_fingerprint(root, clips, hashes),
+        "data": to_dict(data, identity_only=True),
+        "shots": [[shot.shot_id, shot.first_seconds, shot.last_seconds] for shot in shots],
+    }
+    return WindowPlan(
+        _capped(parts["train"], data.max_train_windows),
+        _capped(parts["heldout"], data.max_heldout_windows),
+        content_hash(identity),
+        _capped(parts["other"], data.max_heldout_windows),
+    )
+
+
+def _split(usable: Mapping[str, Sequence[_Shot]], data: DataConfig) -> dict[str, list[str]]:
+    """Shot ids of each split: as the dataset names them, else by the order that `data.split_seed` gives."""
+    order = sorted(usable, key=lambda shot_id: _rank(data.split_seed, shot_id))
+    named = {shot_id: usable[shot_id][0].clip.split for shot_id in order}
+    if any(named.values()):
+        return {split: [i for i in order if named[i] == split] for split in SPLITS}
+    return {"heldout": order[: data.heldout_shots], "train": order[data.heldout_shots :], "other": []}
+
+
+def _shots(root: Path, clip: Clip, cache: Path) -> list[_Shot]:
+    """The takes of one clip, in order of time."""
+    seconds, fps, cuts = _timing(root / clip.video, cache, detect=clip.shot is None)
+    guard = 0.5 / fps  # half a frame away from a cut no rounding of time stamps can cross it
+    bounds = [0.0, *cuts, seconds]
+    shots = []
+    for number, (begin, end) in enumerate(pairwise(bounds)):
+        first = begin + guard if number else begin
+        last = end - (guard if number < len(cuts) else END_MARGIN_SECONDS)
+        shots.append(_Shot(clip, clip.shot or f"{clip.video}#{number:02d}", number, first, last))
+    return shots
+
+
+def _timing(video: Path, cache: Path, detect: bool) -> tuple[float, float, list[float]]:
+    """Seconds, mean frames per second and the times of the cuts (none looked for without `detect`)."""
+    known = read_json(cache) if cache.is_file() else {}
+    if "seconds" not in known or (detect and known.get("settings") != DETECTOR):
+        from cinelora.data.video import probe
+
+        info = probe(video)
+        known = {"seconds": info.seconds, "fps": info.fps, "frames": info.frames}
+        if detect:
+            known |= {"settings": DETECTOR, "cuts": _detect_cuts(video)}
+        write_json(cache, known)
+    return known["seconds"], known["fps"], known["cuts"] if detect else []
+
+
+def _detect_cuts(video: Path) -> list[float]:
+    """Time stamps of the first frame of every shot but the first, in seconds after the first frame."""
+    from scenedetect import ContentDetector, SceneManager, open_video
+
+    manager = SceneManager()
+    manager.add_detector(ContentDetector(**DETECTOR))
+    manager.detect_scenes(open_video(str(video), backend="pyav", suppress_output=True))
+    scenes = manager.get_scene_list(start_in_scene=True)
+    return [round(begin.seconds, 6) for begin, _ in scenes[1:]]
+
+
+def _refuse_copies(hashes: Mapping[str, str]) -> None:
+    first: dict[str, str] = {}
+    for video, digest in hashes.items():
+        if digest in first:
+            raise UserError(
+                f"{video}: same content as {first[digest]}, so one may be trained on and the other held out; "
+                "keep one of them"
+            )
+        first[digest] = video
+
+
+def _by_shot_id(shots: Iterable[_Shot]) -> dict[str, list[_Shot]]:
+    """Several rows may name one source shot: they are split together."""
+    out: dict[str, list[_Shot]] = {}
+    for shot in shots:
+        out.setdefault(shot.shot_id, []).append(shot)
+    return out
+
+
+def _require_enough(shots: Sequence[_Shot], usable: Mapping[str, object], data: DataConfig, named: bool) -> None:
+    if not usable:
+        longest = max(shots, key=lambda shot: shot.fits(data))
+        there = longest.fits(data)
+        nearest = max(1, (there - 1) // TEMPORAL_FACTOR) * TEMPORAL_FACTOR + 1
+        raise UserError(
+            f"{longest.shot_id}: the longest shot has fewer frames than one window: {data.frames} needed, "
+            f"{there} there at {data.fps} fps; set data.frames={nearest} or give longer clips"
+        )
+    if len(usable) <= data.heldout_shots and not named:
+        remedy = f"set data.heldout_shots={len(usable) - 1}" if len(usable) > 1 else "lower data.frames"
+        raise UserError(
+            f"data.heldout_shots={data.heldout_shots}: leaves none for training, {len(usable)} "
+            f"of {len(shots)} shots hold a window of {data.frames} frames; {remedy} or add clips"
+        )
+
+
+def _rank(seed: int, shot_id: str) -> str:
+    """Decides the order of shots: arbitrary, and a shot added later does not reshuffle the others."""
+    return hashlib.sha256(f"{seed}:{shot_id}".encode()).hexdigest()
+
+
+def _windows(shots: Iterable[_Shot], names: Mapping[str, str], data: DataConfig, split: str) -> list[Window]:
+    return [
+        Window(
+            f"{names[shot.clip.video]}_s{shot.number:02d}_w{index:03d}",
+            shot.clip.video, shot.clip.caption, shot.shot_id, start, split,
+        )
+        for shot in shots
+        for index, start in enumerate(shot.starts(data))
+    ]  # fmt: skip
+
+
+def _capped(by_shot: Iterable[Sequence[Window]], most: int) -> tuple[Window, ...]:
+    """At most `most` windows (0: all), one of every shot in turn, so that each stays represented."""
+    turns = [window for turn in zip_longest(*by_shot) for window in turn if window is not None]
+    return tuple(sorted(turns[: most or None], key=lambda window: (window.video, window.start_seconds)))
+
+
+def _slugs(clips: Iterable[Clip]) -> dict[str, str]:
+    """A file-safe name of each video; names that clash, ignoring case, get six digits of the path's hash."""
+    videos = [clip.video for clip in clips]
+    plain = {video: re.sub(r"[^A-Za-z0-9]+", "-", str(Path(video).with_suffix("")))[:60] for video in videos}
+    uses = Counter(name.casefold() for name in plain.values())
+    return {
+        video: name if uses[name.casefold()] == 1 else f"{name}-{content_hash(video, digits=6)}"
+        for video, name in plain.items()
+    }

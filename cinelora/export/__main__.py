@@ -1,0 +1,209 @@
+"""An adapter for other programs: a LoRA for diffusers or ComfyUI, or the base with the adapter merged, and its card.
+
+    python -m cinelora.export studies/quick/trials/ID --out out/film.safetensors                     diffusers
+    python -m cinelora.export studies/quick/trials/ID --out out/film.safetensors --format comfyui
+    python -m cinelora.export studies/quick/trials/ID --out out/merged --merge                       a folder of shards
+
+In: the folder of a finished LoRA trial. Out: safetensors and README.md beside it (with --merge: in the folder). Nothing
+is overwritten. Exit status 0, or 2 after one line on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from cinelora.core.cli import UserError
+from cinelora.core.config import Method
+from cinelora.core.paths import StudyFolder, TrialFolder
+from cinelora.core.records import TrialResult, TrialSpec, read_json, whole_file, whole_folder
+from cinelora.export.formats import PREFIX, original_layer
+from cinelora.export.model_card import UNKNOWN_LICENCE, Card
+from cinelora.wan.checkpoint import model_fingerprint, model_folder
+from cinelora.wan.low_rank import ADAPTER_FILE, Array, read_factors
+
+CARD = "README.md"
+SHARD = "5GB"  # of a merged denoiser
+
+
+@dataclass(frozen=True)
+class Part:
+    """An adapter file and what multiplies its B A. The trial's own, after that of its first stage if it has one."""
+
+    adapter: Path
+    scale: float
+
+
+def factors(parts: Sequence[Part]) -> Iterator[tuple[str, Array, Array]]:
+    """(layer, A, B) of the sum of the updates, scales in B: ranks add up, a layer that a part lacks gets zeros there.
+
+    So all layers have one rank, which is what a reader without metadata takes alpha for.
+    """
+    read = [{layer: (a, part.scale * b) for layer, a, b in read_factors(part.adapter)} for part in parts]
+    ranks = [len(next(iter(layers.values()))[0]) for layers in read]
+    shapes = {layer: (a.shape[1], len(b)) for layers in read for layer, (a, b) in layers.items()}
+    for layer, (inner, outer) in sorted(shapes.items()):
+        found = [
+            layers.get(layer, (np.zeros((rank, inner)), np.zeros((outer, rank))))
+            for layers, rank in zip(read, ranks, strict=True)
+        ]
+        yield layer, np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found], axis=1)
+
+
+def _write(out: Path, tensors: Mapping[str, Array]) -> None:
+    from safetensors.numpy import save_file
+
+    with whole_file(out) as temporary:
+        save_file(
+            {name: tensor.astype(np.float32) for name, tensor in tensors.items()}, temporary, metadata={"format": "pt"}
+        )
+
+
+def _named(parts: Sequence[Part], name: Callable[[str], str]) -> dict[str, Array]:
+    tensors: dict[str, Array] = {}
+    for layer, a, b in factors(parts):
+        tensors |= {f"{name(layer)}.lora_A.weight": a, f"{name(layer)}.lora_B.weight": b}
+    return tensors
+
+
+def write_diffusers(parts: Sequence[Part], out: Path) -> None:
+    """The trial's own file: diffusers reads rank and alpha from its metadata. Two stages: their sum, at scale 1."""
+    if len(parts) > 1:
+        _write(out, _named(parts, lambda layer: f"transformer.{layer}"))
+        return
+    with whole_file(out) as temporary:
+        shutil.copyfile(parts[0].adapter, temporary)
+
+
+def write_comfyui(parts: Sequence[Part], out: Path) -> None:
+    """Names of the original Wan code; the scale is multiplied into lora_B, because readers differ on alpha.
+
+    ComfyUI and diffusers take a file without alpha at scale 1.
+    """
+    _write(out, _named(parts, lambda layer: PREFIX + original_layer(layer)))
+
+
+FORMATS: dict[str, Callable[[Sequence[Part], Path], None]] = {"diffusers": write_diffusers, "comfyui": write_comfyui}
+
+
+def write_merged(spec: TrialSpec, parts: Sequence[Part], base: Path, out: Path) -> None:
+    """The denoiser with W + scale B A in place of W, in the precision it was trained in, as safetensors shards."""
+    import torch
+
+    from cinelora.wan import loading as wan
+
+    denoiser = wan.load_transformer(base, spec.config.model.dtype)
+    for layer, a, b in factors(parts):
+        weight = denoiser.get_submodule(layer).weight
+        weight.data = (weight.double() + torch.from_numpy(b @ a)).to(weight.dtype)
+    denoiser.save_pretrained(out, max_shard_size=SHARD)
+    for path in out.iterdir():
+        path.chmod(0o644)  # safetensors writes for its owner alone
+
+
+def read_trial(folder: TrialFolder) -> tuple[TrialSpec, TrialResult, Path]:
+    """(spec, result, adapter file) of a finished LoRA trial. Raises UserError for anything else."""
+    if not folder.spec.is_file():
+        raise UserError(f"{folder.root}: holds no spec.json; give the folder of a trial, STUDY/trials/ID")
+    try:
+        spec = TrialSpec.from_json(read_json(folder.spec))
+        result = TrialResult.from_json(read_json(folder.result)) if folder.result.is_file() else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder.root}: its records are of another version of cinelora ({error})") from error
+    if spec.config.method is not Method.lora:
+        raise UserError(
+            f"{folder.root}: has no adapter, it is the trial `{spec.config.method.value}`; give one of a rank"
+        )
+    if result is None:
+        raise UserError(f"{folder.root}: has no result.json; export it when it has finished")
+    adapter = folder.adapter / ADAPTER_FILE
+    if not adapter.is_file():
+        raise UserError(f"{adapter}: missing; copy the whole trial folder")
+    return spec, result, adapter
+
+
+def base_folder(spec: TrialSpec, cache: Path, base: str) -> Path:
+    """The base that the trial was trained on, at `base` or where it lay then. Raises UserError for another."""
+    model = replace(spec.config.model, path=base) if base else spec.config.model
+    folder = model_folder(model, cache)
+    if model_fingerprint(folder, model.revision) != spec.fingerprints["model"]:
+        raise UserError(
+            f"{folder}: is not the base of this trial ({spec.fingerprints['model'][:12]}); give --base FOLDER"
+        )
+    return folder
+
+
+def check_out(out: Path, merged: bool) -> None:
+    """That nothing would be overwritten. Raises UserError."""
+    if not merged and out.suffix != ".safetensors":
+        raise UserError(f"--out {out}: must end in .safetensors; no other kind of file is written")
+    for path in (out,) if merged else (out, out.parent / CARD):
+        if path.exists():
+            raise UserError(f"--out {out}: {path} exists; name another file in a folder of its own")
+
+
+def export(options: argparse.Namespace) -> Path:
+    """Write what is asked for and its card; returns where the weights are."""
+    folder = TrialFolder(options.trial.resolve())
+    spec, result, adapter = read_trial(folder)
+    parts = [Part(adapter, spec.config.lora.scale)]
+    study = StudyFolder(folder.root.parent.parent)
+    if spec.config.first:
+        below, _, its_adapter = read_trial(study.trial(spec.config.first))
+        parts.insert(0, Part(its_adapter, below.config.lora.scale))
+    check_out(options.out, options.merge)
+    layout = "merged" if options.merge else options.format
+    card = Card(spec, result, study.report, layout, options.out.name, options.licence).text()
+    if options.merge:
+        base = base_folder(spec, options.cache, options.base)
+        with whole_folder(options.out) as temporary:
+            write_merged(spec, parts, base, temporary)
+            (temporary / CARD).write_text(card)
+        return Path(options.out)
+    FORMATS[layout](parts, options.out)
+    with whole_file(options.out.parent / CARD) as temporary:
+        temporary.write_text(card)
+    return Path(options.out)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)  # one line instead of argparse's usage and message
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line. Raises UserError."""
+    parser: Any = _Parser(prog="python -m cinelora.export", description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("trial", type=Path, help="folder of a finished LoRA trial, STUDY/trials/ID")
+    add("--out", type=Path, required=True, help="the .safetensors file to write; with --merge: the folder")
+    add("--format", choices=list(FORMATS), default="diffusers", help="names of layers and place of the scale")
+    add("--merge", action="store_true", help="write the denoiser with the adapter in its weights")
+    add("--licence", default=UNKNOWN_LICENCE, help="for the card; that of the base model says what is allowed")
+    add("--base", default="", help="with --merge: where the base lies on this machine (default: as in the trial)")
+    add("--cache", type=Path, default=Path(".cache"), help="with --merge: where built-in bases are (default: .cache)")
+    options = parser.parse_args(arguments)
+    if options.merge and options.format != "diffusers":
+        raise UserError(f"--merge --format {options.format}: a merged base is written in diffusers layout only")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. Exit status 0, or 2 after one line on stderr."""
+    try:
+        print(export(parse(arguments)))
+    except UserError as error:
+        print(f"cinelora: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,91 @@
+"""DINO ViT-B/16: what is in a frame; the feature behind the subject consistency of VBench.
+
+In: uint8 frames (N, T, H, W, 3) and `dino_vitbase16_pretrain.pth`. Out: float32 (N, T, 768), one vector per frame.
+Caron et al. 2021 (arXiv 2104.14294); Huang et al. 2024, VBench (arXiv 2311.17982), for size and use.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cinelora.features.nets.files import Loaded, checked, fitted, read_tensors, unwrapped, without
+from cinelora.features.nets.frames import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Floats,
+    Frames,
+    check_frames,
+    frame_features,
+    shorter_side,
+    standardised,
+)
+from cinelora.features.nets.vit import EPSILON, Block, Patches
+from cinelora.metrics.feature_nets import WEIGHTS
+
+SIDE = 224
+PATCH = 16
+FILE = WEIGHTS["dino"].files[0]
+
+
+class DinoVit(nn.Module):
+    """A plain vision transformer; its feature is the class token after the last norm."""
+
+    def __init__(self, dimension: int = 768, depth: int = 12, heads: int = 12, grid: int = SIDE // PATCH) -> None:
+        super().__init__()
+        self.patch_embed = Patches(dimension, PATCH)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dimension))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid * grid, dimension))
+        self.blocks = nn.ModuleList([Block(dimension, heads, 4 * dimension) for _ in range(depth)])
+        self.norm = nn.LayerNorm(dimension, eps=EPSILON)
+
+    def positions(self, rows: int, columns: int) -> Tensor:
+        """(1, 1 + rows * columns, D): the trained square grid, stretched where the image is another shape."""
+        trained = self.pos_embed[:, 1:]
+        grid = math.isqrt(trained.shape[1])
+        if (rows, columns) == (grid, grid):
+            return self.pos_embed
+        # the published code adds 0.1 to guard against rounding, and interpolates with that scale: so must we
+        scale = ((rows + 0.1) / grid, (columns + 0.1) / grid)
+        square = trained.transpose(1, 2).unflatten(-1, (grid, grid))
+        stretched = functional.interpolate(square, scale_factor=scale, mode="bicubic")
+        return torch.cat([self.pos_embed[:, :1], stretched.flatten(2).transpose(1, 2)], dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:  # (M, 3, H, W), standardised -> (M, 768)
+        rows, columns = x.shape[-2] // PATCH, x.shape[-1] // PATCH
+        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), self.patch_embed(x)], dim=1)
+        tokens = tokens + self.positions(rows, columns)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.norm(tokens)[:, 0]
+
+
+def load(path: Path | str, sha256: str = "", device: torch.device | str = "cpu") -> Loaded:
+    """DINO from its backbone file. `sha256` pins a file of one's own.
+
+    UserError: no such file, another hash, or tensors of another net.
+    """
+    path = Path(path)
+    found = checked("dino", FILE, path, sha256)
+    tensors = without(unwrapped(read_tensors("dino", path), "teacher"), "module.", "backbone.")
+    net = fitted("dino", path, DinoVit, tensors, unused=("head.",))
+    return Loaded(net.to(device), {"weights": found})
+
+
+def extract(net: nn.Module, frames: Frames, batch: int = 1) -> Floats:
+    """`frames` uint8 (N, T, H, W, 3) -> float32 (N, T, 768), any sign, not normalised.
+
+    As VBench: shorter side to 224, nothing cut off, ImageNet mean and deviation. Whether its resize antialiases
+    depends on the torchvision it runs under; ours does, as torchvision does since 0.17.
+    ValueError: frames of another type or shape.
+    """
+    check_frames(frames)
+    return frame_features(net, frames, _pixels, batch)
+
+
+def _pixels(images: Tensor) -> Tensor:
+    return standardised(shorter_side(images, SIDE, "bilinear"), IMAGENET_MEAN, IMAGENET_STD)

@@ -1,0 +1,102 @@
+"""Weight files: read without pickle, fitted to a net; named and hashed by `cinelora/weights.py`.
+
+In: a path from the configuration and what is known of the published file. Out: its SHA-256, its tensors, a frozen net.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from cinelora.core.cli import UserError
+from cinelora.metrics.feature_nets import WeightFile, checked
+
+__all__ = ["Loaded", "WeightFile", "checked", "fitted", "fitted_part", "read_tensors", "unwrapped", "without"]
+
+NAMES_SHOWN = 3  # of the tensors that do not fit
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A net ready to run (eval mode, frozen, float32) and the SHA-256 of each file it came from, by role."""
+
+    net: nn.Module
+    sha256: dict[str, str] = field(default_factory=dict)
+
+
+def read_tensors(net: str, path: Path) -> dict[str, Any]:
+    """What a .safetensors file or a PyTorch checkpoint holds, on the CPU; a checkpoint may nest dicts.
+
+    Checkpoints are read with `weights_only`, so no code in them can run.
+    UserError: neither format, or objects beside tensors, numbers, strings and containers.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        # mapped, not read: a training checkpoint holds optimiser state several times the size of the weights
+        held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"score.{net}={path}: not a file of tensors ({reason}); convert it to safetensors where you trust it"
+        ) from error
+    if not isinstance(held, Mapping):
+        raise UserError(f"score.{net}={path}: holds a {type(held).__name__}, not named tensors")
+    return dict(held)
+
+
+def unwrapped(held: Mapping[str, Any], *wrappers: str) -> dict[str, Tensor]:
+    """The tensors under the first of `wrappers` that is there, else those of `held` itself."""
+    inner = next((held[name] for name in wrappers if name in held), held)
+    return {name: value for name, value in inner.items() if isinstance(value, Tensor)}
+
+
+def without(tensors: Mapping[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
+    """The same tensors, each name without `prefixes`, which are taken off in order."""
+    renamed = dict(tensors)
+    for prefix in prefixes:
+        renamed = {name.removeprefix(prefix): value for name, value in renamed.items()}
+    return renamed
+
+
+def fitted(
+    name: str, path: Path, make: Callable[[], nn.Module], tensors: Mapping[str, Tensor], unused: tuple[str, ...] = ()
+) -> nn.Module:
+    """The net that `make` builds with `tensors` as its weights: float32, eval mode, frozen, on the CPU.
+
+    Tensors whose name starts with one of `unused` are left out. The global random generator stays where it is.
+    UserError: a tensor is missing, unknown or of another shape.
+    """
+    with torch.device("meta"):  # shapes alone: no initial values to draw, nothing to hold twice
+        net = make()
+    wanted = net.state_dict()
+    given = {key: value for key, value in tensors.items() if not key.startswith(unused)} if unused else dict(tensors)
+    for key, value in wanted.items():  # files older than PyTorch 0.4.1 lack the counter, which eval mode never reads
+        if key.endswith("num_batches_tracked"):
+            given.setdefault(key, torch.zeros_like(value, device="cpu"))
+    faults = {
+        "missing": sorted(wanted.keys() - given.keys()),
+        "unknown": sorted(given.keys() - wanted.keys()),
+        "of another shape": sorted(k for k in wanted.keys() & given.keys() if wanted[k].shape != given[k].shape),
+    }
+    told = [f"{len(keys)} {fault} ({', '.join(keys[:NAMES_SHOWN])})" for fault, keys in faults.items() if keys]
+    if told:
+        raise UserError(f"score.{name}={path}: not the weights of {name}: tensors {'; '.join(told)}")
+    net.load_state_dict(given, assign=True)
+    return net.float().eval().requires_grad_(False)
+
+
+def fitted_part(name: str, path: Path, make: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> nn.Module:
+    """As `fitted`, for a net that is the front part of the one the file holds: what it does not know is left out."""
+    with torch.device("meta"):
+        wanted = make().state_dict().keys()
+    return fitted(name, path, make, {key: value for key, value in tensors.items() if key in wanted})

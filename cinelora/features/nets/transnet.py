@@ -1,0 +1,103 @@
+"""TransNetV2: the trunk of a shot boundary net, a small video feature whose weights a package ships.
+
+In: uint8 frames (N, T, H, W, 3) and the safetensors file that `make fetch` makes. Out: float32 (N, 448).
+Soucek and Lokoc 2020 (arXiv 2008.04838).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cinelora.features.nets.files import Loaded, checked, fitted_part, read_tensors
+from cinelora.features.nets.frames import Floats, Frames, check_frames, shrunk, video_features
+from cinelora.metrics.feature_nets import WEIGHTS
+
+SIZE = (27, 48)  # rows, columns: what the net was trained on
+
+
+class _DilatedConv(nn.Module):
+    """A 3x3 convolution in space, then three taps `dilation` frames apart in time (arXiv 1711.11248)."""
+
+    def __init__(self, channels: int, filters: int, dilation: int) -> None:
+        super().__init__()
+        space = nn.Conv3d(channels, 2 * filters, (1, 3, 3), padding=(0, 1, 1), bias=False)
+        pad, step = (dilation, 0, 0), (dilation, 1, 1)
+        time = nn.Conv3d(2 * filters, filters, (3, 1, 1), padding=pad, dilation=step, bias=False)
+        self.layers = nn.ModuleList([space, time])
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, T, H, W) -> (N, filters, T, H, W)
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class _DilatedBlock(nn.Module):
+    """Four time scales side by side; the names of the branches are those of the weight file."""
+
+    def __init__(self, channels: int, filters: int) -> None:
+        super().__init__()
+        self.Conv3D_1 = _DilatedConv(channels, filters, 1)
+        self.Conv3D_2 = _DilatedConv(channels, filters, 2)
+        self.Conv3D_4 = _DilatedConv(channels, filters, 4)
+        self.Conv3D_8 = _DilatedConv(channels, filters, 8)
+        self.bn = nn.BatchNorm3d(4 * filters, eps=1e-3)  # eps of the training code, not PyTorch's 1e-5
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, T, H, W) -> (N, 4 filters, T, H, W)
+        branches = (self.Conv3D_1, self.Conv3D_2, self.Conv3D_4, self.Conv3D_8)
+        joined: Tensor = self.bn(torch.cat([branch(x) for branch in branches], dim=1))
+        return joined
+
+
+class _Stack(nn.Module):
+    """Two blocks with a shortcut around the second, then half the height and width."""
+
+    def __init__(self, channels: int, filters: int) -> None:
+        super().__init__()
+        self.DDCNN = nn.ModuleList([_DilatedBlock(channels, filters), _DilatedBlock(4 * filters, filters)])
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, T, H, W) -> (N, 4 filters, T, H // 2, W // 2)
+        first = functional.relu(self.DDCNN[0](x))
+        both = functional.relu(self.DDCNN[1](first)) + first  # rectified before the sum, not after
+        return functional.avg_pool3d(both, (1, 2, 2))
+
+
+class TransNetTrunk(nn.Module):
+    """The convolutional part of TransNetV2 (Soucek and Lokoc 2020, arXiv 2008.04838)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.SDDCNN = nn.ModuleList([_Stack(3, 16), _Stack(64, 32), _Stack(128, 64)])
+
+    def stacks(self, x: Tensor) -> list[Tensor]:
+        """(N, 3, T, 27, 48) in 0..1 -> three maps of 64, 128, 256 channels over 13x24, 6x12, 3x6 pixels."""
+        maps = []
+        for stack in self.SDDCNN:
+            x = stack(x)
+            maps.append(x)
+        return maps
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, 3, T, 27, 48) in 0..1 -> (N, 448)
+        return torch.cat([each.mean(dim=(2, 3, 4)) for each in self.stacks(x)], dim=1)
+
+
+def load(path: Path | str, sha256: str = "", device: torch.device | str = "cpu") -> Loaded:
+    """The trunk of TransNetV2; tensors beyond it are ignored. UserError: no such file, another hash or net."""
+    path = Path(path)
+    found = checked("tnv2", WEIGHTS["tnv2"].files[0], path, sha256)
+    net = fitted_part("tnv2", path, TransNetTrunk, read_tensors("tnv2", path))
+    return Loaded(net.to(device), {"weights": found})
+
+
+def extract(net: nn.Module, frames: Frames, batch: int = 2) -> Floats:
+    """`frames` uint8 (N, T, H, W, 3) -> float32 (N, 448), 0 or more: time and space means of three stacks.
+
+    Frames are the video: their order and number matter. `batch` clips per pass changes memory, speed
+    and, by rounding below 1e-5, nothing else; on a CPU 2 is fastest.
+    ValueError: frames are not uint8 (N, T, H, W, 3), or there are none.
+    """
+    check_frames(frames)
+    return video_features(net, frames, lambda images: shrunk(images, SIZE).div(255), batch)

@@ -1,0 +1,72 @@
+"""VideoMAE-v2 ViT-g/14 fine-tuned on Something-Something v2: the feature of content-debiased FVD.
+
+In: uint8 frames (N, 16, H, W, 3) and `vit_g_hybrid_pt_1200e_ssv2_ft.pth` (1.0 billion values, published in half
+precision). Out: float32 (N, 1408), the normalised mean of the tokens before the classifier.
+Wang et al. 2023 (arXiv 2303.16727); Ge et al. 2024 (arXiv 2404.12391) for the use as a feature.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cinelora.features.nets.files import Loaded, checked, fitted, read_tensors, unwrapped
+from cinelora.features.nets.frames import Floats, Frames, check_frames, squashed, video_features
+from cinelora.features.nets.vit import EPSILON, Block, Patches, sinusoids
+from cinelora.metrics.feature_nets import WEIGHTS
+
+SIDE = 224
+LENGTH = 16  # frames; the positions are those of 8 pairs
+FILE = WEIGHTS["videomae"].files[0]
+
+fixed_positions = cache(sinusoids)  # not in the file: computed, never trained
+
+
+class VideoMae(nn.Module):
+    """The encoder of VideoMAE-v2 with the norm of its fine-tuned head (arXiv 2303.16727)."""
+
+    def __init__(
+        self, dimension: int = 1408, depth: int = 40, heads: int = 16, hidden: int = 6144, patch: int = 14
+    ) -> None:
+        super().__init__()
+        self.patch_embed = Patches(dimension, patch, frames=2)
+        blocks = [Block(dimension, heads, hidden, key_bias=False) for _ in range(depth)]
+        self.blocks = nn.ModuleList(blocks)
+        self.fc_norm = nn.LayerNorm(dimension, eps=EPSILON)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, 3, 16, 224, 224) in 0..1 -> (N, 1408)
+        tokens: Tensor = self.patch_embed(x)  # (N, 2048, 1408)
+        table: NDArray[np.float32] = fixed_positions(*tokens.shape[1:])
+        tokens = tokens + torch.from_numpy(table).to(tokens)
+        for block in self.blocks:
+            tokens = block(tokens)
+        feature: Tensor = self.fc_norm(tokens.mean(dim=1))
+        return feature
+
+
+def load(path: Path | str, sha256: str = "", device: torch.device | str = "cpu") -> Loaded:
+    """VideoMAE-v2 from its fine-tuned checkpoint; the classifier is ignored. `sha256` pins a file of one's own.
+
+    UserError: no such file, another hash, or tensors of another net.
+    """
+    path = Path(path)
+    found = checked("videomae", FILE, path, sha256)
+    tensors = unwrapped(read_tensors("videomae", path), "model", "module")
+    net = fitted("videomae", path, VideoMae, tensors, unused=("head.",))
+    return Loaded(net.to(device), {"weights": found})
+
+
+def extract(net: nn.Module, frames: Frames, batch: int = 1) -> Floats:
+    """`frames` uint8 (N, 16, H, W, 3) -> float32 (N, 1408), any sign.
+
+    As cd-fvd: squashed to 224x224, levels to 0..1 and no mean or deviation taken out, although the net was
+    trained with them; its published numbers are made so.
+    ValueError: frames of another type or shape, or not 16.
+    """
+    check_frames(frames, length=LENGTH)
+    return video_features(net, frames, lambda images: squashed(images, SIDE) / 255, batch)

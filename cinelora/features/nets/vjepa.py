@@ -1,0 +1,131 @@
+"""V-JEPA ViT-H/16 with the attentive pooler of its Something-Something v2 probe: the feature of JEDi.
+
+In: uint8 frames (N, 16, H, W, 3) and a folder with the encoder `vith16.pth.tar` and the probe `ssv2-probe.pth.tar`.
+Out: float32 (N, 1280). Bardes et al. 2024 (arXiv 2404.08471); Luo et al. 2025 (arXiv 2410.05203) for the use.
+The weights are CC-BY-NC: for research, not for a product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cinelora.features.nets.files import Loaded, checked, fitted, read_tensors, unwrapped, without
+from cinelora.features.nets.frames import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Floats,
+    Frames,
+    check_frames,
+    squashed,
+    standardised,
+    video_features,
+)
+from cinelora.features.nets.vit import EPSILON, Block, Mlp, Patches, attended
+from cinelora.metrics.feature_nets import WEIGHTS
+
+SIDE = 224
+LENGTH = 16
+TOKENS = (LENGTH // 2) * (SIDE // 16) ** 2  # 1568
+FILES = WEIGHTS["vjepa"].files
+
+
+class _CrossAttention(nn.Module):
+    """Attention of a few queries to all tokens."""
+
+    def __init__(self, dimension: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(dimension, dimension)
+        self.kv = nn.Linear(dimension, 2 * dimension)
+        self.proj = nn.Linear(dimension, dimension)
+
+    def forward(self, query: Tensor, x: Tensor) -> Tensor:  # (B, M, D), (B, L, D) -> (B, M, D)
+        key, value = self.kv(x).chunk(2, dim=-1)
+        mixed: Tensor = self.proj(attended(self.q(query), key, value, self.heads))
+        return mixed
+
+
+class _CrossBlock(nn.Module):
+    """A transformer block whose tokens are the queries; norms with PyTorch's epsilon, unlike the encoder's."""
+
+    def __init__(self, dimension: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dimension)
+        self.xattn = _CrossAttention(dimension, heads)
+        self.norm2 = nn.LayerNorm(dimension)
+        self.mlp = Mlp(dimension, 4 * dimension)
+
+    def forward(self, query: Tensor, x: Tensor) -> Tensor:  # (B, M, D), (B, L, D) -> (B, M, D)
+        query = query + self.xattn(query, self.norm1(x))
+        return query + self.mlp(self.norm2(query))
+
+
+class _Pooler(nn.Module):
+    """One learned query that reads the whole clip (arXiv 2404.08471)."""
+
+    def __init__(self, dimension: int, heads: int) -> None:
+        super().__init__()
+        self.query_tokens = nn.Parameter(torch.zeros(1, 1, dimension))
+        self.cross_attention_block = _CrossBlock(dimension, heads)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, L, D) -> (B, D)
+        pooled: Tensor = self.cross_attention_block(self.query_tokens.expand(len(x), -1, -1), x)
+        return pooled[:, 0]
+
+
+class VJepa(nn.Module):
+    """The target encoder and the pooler; the probe's classifier is not built."""
+
+    def __init__(self, dimension: int = 1280, depth: int = 32, heads: int = 16, tokens: int = TOKENS) -> None:
+        super().__init__()
+        self.patch_embed = Patches(dimension, 16, frames=2)
+        self.pos_embed = nn.Parameter(torch.zeros(1, tokens, dimension))  # fixed sinusoids, but kept in the file
+        self.blocks = nn.ModuleList([Block(dimension, heads, 4 * dimension) for _ in range(depth)])
+        self.norm = nn.LayerNorm(dimension, eps=EPSILON)
+        self.pooler = _Pooler(dimension, heads)
+
+    def encoded(self, x: Tensor) -> Tensor:
+        """(N, 3, 16, 224, 224), standardised -> tokens (N, 1568, 1280)."""
+        tokens: Tensor = self.patch_embed(x) + self.pos_embed
+        for block in self.blocks:
+            tokens = block(tokens)
+        normed: Tensor = self.norm(tokens)
+        return normed
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, 3, 16, 224, 224), standardised -> (N, 1280)
+        pooled: Tensor = self.pooler(self.encoded(x))
+        return pooled
+
+
+def load(path: Path | str, sha256: Mapping[str, str] | None = None, device: torch.device | str = "cpu") -> Loaded:
+    """V-JEPA from the folder `path` that holds both published files. `sha256` pins them by role.
+
+    UserError: a file is not there, has another hash than its pin, or holds tensors of another net.
+    """
+    path = Path(path)
+    pins = sha256 or {}
+    places = {file.role: path / file.published[0] for file in FILES}
+    found = {file.role: checked("vjepa", file, places[file.role], pins.get(file.role, "")) for file in FILES}
+    encoder = unwrapped(read_tensors("vjepa", places["encoder"]), "target_encoder", "encoder")
+    probe = without(unwrapped(read_tensors("vjepa", places["probe"]), "classifier"), "module.")
+    tensors = without(encoder, "module.", "backbone.") | probe
+    net = fitted("vjepa", path, VJepa, tensors, unused=("linear.",))
+    return Loaded(net.to(device), found)
+
+
+def extract(net: nn.Module, frames: Frames, batch: int = 1) -> Floats:
+    """`frames` uint8 (N, 16, H, W, 3) -> float32 (N, 1280), any sign.
+
+    JEDi asks for clips that are 224x224 already; larger ones are squashed here. ImageNet mean and deviation.
+    ValueError: frames of another type or shape, or not 16.
+    """
+    check_frames(frames, length=LENGTH)
+    return video_features(net, frames, _pixels, batch)
+
+
+def _pixels(images: Tensor) -> Tensor:
+    return standardised(squashed(images, SIDE), IMAGENET_MEAN, IMAGENET_STD)

@@ -1,0 +1,147 @@
+"""What goes wrong, or right, with few training clips: copying them, losing variety, taking on their colours.
+
+In: clip features (N, D) of any net, or uint8 RGB frames (N, T, H, W, 3), levels 0..255. Out: numbers, no files.
+Pure NumPy, no torch. N, M, K clips, S seeds, D feature dimensions. Distances are Euclidean on the features as given:
+pass them through `cinelora.distances.standardise` first, with the training clips as reference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cinelora.metrics.catalogue import RATIO_CAP
+
+Array = NDArray[np.float64]
+Frames = NDArray[np.uint8]
+
+# Full-range BT.601 luma and chroma (JFIF 1.02): levels in, levels out, grey has chroma 128.
+YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
+YCBCR_OFFSET = np.array([0.0, 128.0, 128.0])
+CHANNELS = ("y", "cb", "cr")
+LEVELS = 256
+
+
+@dataclass(frozen=True)
+class Memorisation:
+    """Of N made clips. `by_chance` is the share to expect of clips that know neither set better than the other."""
+
+    ratios: Array  # (N,) 0 or more; 0: equal to a training clip, 1: as near to both sets
+    nearest: NDArray[np.intp]  # (N,) row of the nearest training clip
+    by_chance: float  # M / (M + K)
+
+    @property
+    def ratio(self) -> float:
+        """Median of the ratios."""
+        return float(np.median(self.ratios))
+
+    @property
+    def nearer(self) -> Array:
+        """(N,) 1 where a ratio is below 1, 0.5 at exactly 1, else 0."""
+        return np.asarray((self.ratios < 1) + (self.ratios == 1) / 2, np.float64)
+
+    @property
+    def share(self) -> float:
+        """Share of clips nearer to a training clip, 0..1."""
+        return float(self.nearer.mean())
+
+
+def memorisation(
+    generated: ArrayLike, train: ArrayLike, heldout: ArrayLike, own: ArrayLike | None = None
+) -> Memorisation:
+    """Is a made clip nearer to what was trained on than to clips as new to the model as itself?
+
+    `generated` (N, D), `train` (M, D), `heldout` (K, D). `own` (N,) says which held-out row gave the first frame:
+    that row is left out for that clip, which resembles it whatever was learnt. Ratio: distance to the nearest
+    training row over distance to the nearest remaining held-out row. The nearest of more clips is nearer, so where
+    M and K differ 1 is not the neutral value: compare `share` with `by_chance`, M / (M + K), exact for a clip that
+    depends on neither set if both are drawn alike; or compare a trained model with the base. A clip at distance 0
+    from both sets has ratio 1, from the held-out clips alone RATIO_CAP, and none has more. (Related to the
+    data-copying test of Meehan et al. 2020, arXiv 2004.05675, section 3, which asks the same of training and held-out
+    clips as seen from a made set.)
+    ValueError: shapes, `own` or numbers do not fit.
+    """
+    made, seen, unseen = (
+        _features(rows, name) for rows, name in ((generated, "generated"), (train, "train"), (heldout, "heldout"))
+    )
+    if not made.shape[1] == seen.shape[1] == unseen.shape[1]:
+        raise ValueError(
+            f"features of {made.shape[1]}, {seen.shape[1]} and {unseen.shape[1]} dimensions do not compare"
+        )
+    to_train, to_heldout = _distances(made, seen), _distances(made, unseen)
+    remaining = len(unseen)
+    if own is not None:
+        to_heldout[np.arange(len(made)), _own_rows(own, len(made), len(unseen))] = np.inf
+        remaining -= 1
+    near, far = to_train.min(axis=1), to_heldout.min(axis=1)
+    of_equals = np.where(near > 0, RATIO_CAP, 1.0)
+    ratios = np.minimum(np.divide(near, far, out=of_equals, where=far > 0), RATIO_CAP)
+    return Memorisation(ratios, to_train.argmin(axis=1), len(seen) / (len(seen) + remaining))
+
+
+def diversity(feats: ArrayLike) -> Array:
+    """Features (N, S, D) of S seeds for each of N first frames -> (N,) mean distance over all pairs of seeds.
+
+    0 where every seed gives the same clip. (VBench has no such score; DreamBooth's DIV, Ruiz et al. 2023,
+    arXiv 2208.12242, supplement, is this mean with LPIPS.) ValueError: not 3-D, S < 2, not finite.
+    """
+    values = np.asarray(feats, dtype=np.float64)
+    if values.ndim != 3 or values.shape[1] < 2 or 0 in values.shape or not np.isfinite(values).all():
+        raise ValueError(f"features {values.shape}: give finite (first frames, seeds, dimensions), 2 seeds or more")
+    pairs = combinations(range(values.shape[1]), 2)
+    apart = [np.linalg.norm(values[:, i] - values[:, j], axis=1) for i, j in pairs]
+    return np.asarray(np.mean(apart, axis=0), dtype=np.float64)
+
+
+def colour_histograms(frames: Frames) -> Array:
+    """uint8 (N, T, H, W, 3) -> (N, 3, 256): share of pixels at each level of Y, Cb, Cr; each row sums to 1.
+
+    ValueError: frames are not uint8 (N, T, H, W, 3), or there are none.
+    """
+    if frames.dtype != np.uint8 or frames.ndim != 5 or frames.shape[-1] != 3 or frames.size == 0:
+        raise ValueError(f"frames are {frames.dtype} {frames.shape}: give uint8 (N, T, H, W, 3)")
+    out = np.empty((len(frames), len(CHANNELS), LEVELS))
+    for row, clip in zip(out, frames, strict=True):
+        levels = np.rint(clip.reshape(-1, 3) @ YCBCR.T + YCBCR_OFFSET).clip(0, LEVELS - 1).astype(np.intp)
+        for channel in range(len(CHANNELS)):
+            row[channel] = np.bincount(levels[:, channel], minlength=LEVELS) / len(levels)
+    return out
+
+
+def style_distance(made: Array, target: Array) -> Array:
+    """How far clips are from the colour grade of a set: histograms (..., 3, 256), (M, 3, 256) -> (..., 3) levels.
+
+    Per channel Y, Cb, Cr the 1-D Wasserstein distance of order 1, the sum of |difference of the cumulative shares|
+    (Vallender 1974), to the mean histogram of the target set: by how many levels a pixel has to change
+    on average. Brighter by 10 levels is 10 in Y. For a whole set give `made.mean(axis=0)`: a single clip is never
+    at 0 of a mixed set. ValueError: shapes do not fit.
+    """
+    wanted = (len(CHANNELS), LEVELS)
+    if made.shape[-2:] != wanted or target.ndim != 3 or target.shape[1:] != wanted or len(target) == 0:
+        raise ValueError(f"histograms {made.shape} and {target.shape}: give (..., 3, 256) and (clips, 3, 256)")
+    difference = np.cumsum(made - target.mean(axis=0), axis=-1)
+    return np.asarray(np.abs(difference).sum(axis=-1), np.float64)
+
+
+def _features(rows: ArrayLike, name: str) -> Array:
+    values = np.asarray(rows, dtype=np.float64)
+    if values.ndim != 2 or 0 in values.shape or not np.isfinite(values).all():
+        raise ValueError(f"{name} has shape {values.shape}: give finite (clips, dimensions), 1 clip or more")
+    return values
+
+
+def _distances(a: Array, b: Array) -> Array:
+    """Euclidean distances of all pairs (N, M), by differences: equal rows are at exactly 0."""
+    return np.asarray([np.linalg.norm(b - row, axis=1) for row in a])
+
+
+def _own_rows(own: ArrayLike, made: int, heldout: int) -> NDArray[np.intp]:
+    rows = np.asarray(own)
+    if rows.shape != (made,) or rows.dtype.kind not in "iu" or heldout < 2:
+        raise ValueError(f"own has shape {rows.shape}: give one held-out row for each of {made} clips, of 2 or more")
+    if rows.min() < 0 or rows.max() >= heldout:
+        raise ValueError(f"own names rows {rows.min()} to {rows.max()}: there are {heldout} held-out clips")
+    return rows.astype(np.intp)

@@ -1,0 +1,168 @@
+"""Clips of one base with many adapters, from the same picture, text and noise: what `cinelora/render.py` runs.
+
+In: an `Order`, all of which was looked over before. Out: the clips, and how well the seams of long ones hold. In a
+group of processes all run this alike and the first writes.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cinelora import distributed as dist
+from cinelora.core.config import TrialConfig
+from cinelora.data.video import write_mp4
+from cinelora.features.nets import NETS, open_net
+from cinelora.render.contact_sheet import shown
+from cinelora.render.long_clips import Continuity, changes, continuity, long_shot, window_count
+from cinelora.training.flow import draw_noise
+from cinelora.wan import loading as wan
+from cinelora.wan.adapters import Resident
+from cinelora.wan.attention import use_attention
+from cinelora.wan.parallel import SHARDED, Parallel, spread
+from cinelora.wan.sampler import denoise
+
+Frames = NDArray[np.uint8]
+LATENTS = 16  # channels
+NET = "mnv2"  # behind tdelta
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to render. `files`: adapters that lie on one another, by name of the clip; none is the bare base."""
+
+    folder: Path  # of the base
+    config: TrialConfig
+    files: Mapping[str, tuple[Path, ...]]
+    keyframe: Frames
+    prompt: str
+    frames: int
+    overlap: int
+    seed: int
+    mode: Parallel
+    net: Path | None  # weights of NET
+    out: Path
+
+
+@dataclass(frozen=True)
+class Shot:
+    """Seconds it took, its change from frame to frame by measure, and what the contact sheet shows of it."""
+
+    seconds: float
+    held: Mapping[str, Continuity]
+    pictures: Frames
+    steps: NDArray[np.float64]
+
+
+def shoot_all(order: Order) -> dict[str, Shot]:
+    """Make and write every clip."""
+    window, rate = order.config.data.frames, order.config.data.fps
+    progress = Progress(len(order.files) * window_count(order.frames, window, order.overlap), dist.rank() == 0)
+    net = open_net(NET, order.net, device=dist.device_name()).net if order.net else None
+    shots = {}
+    with open_studio(order) as studio:
+        for name, files in order.files.items():
+            progress.clip, started = name, time.perf_counter()
+            made = studio.shoot(order, files, progress.window)
+            seconds = time.perf_counter() - started
+            features = {NET: NETS[NET].extract(net, made[None])[0]} if net is not None else {}
+            steps = changes(made, features)
+            held = continuity(steps, window, order.overlap)
+            shots[name] = Shot(seconds, held, made[shown(len(made))], steps["pixels"])
+            if dist.rank() == 0:
+                write_mp4(order.out / f"{name}.mp4", made, rate)
+    return shots
+
+
+@dataclass
+class Studio:
+    """A resident base with adapters, the encoders that windows need, and the text."""
+
+    folder: Path
+    config: TrialConfig
+    adapters: Resident
+    vae: Any
+    image_encoder: tuple[Any, Any]
+    text: torch.Tensor
+    negative: torch.Tensor | None
+
+    def shoot(self, order: Order, files: Sequence[Path], told: Callable[[], None]) -> Frames:
+        """The clip of these adapters; `told` is called after each window."""
+        self.adapters.use(files)
+
+        def window(index: int, picture: Frames) -> Frames:
+            made = self.window(picture, order.seed, index)
+            told()
+            return made
+
+        return long_shot(window, order.keyframe, order.frames, self.config.data.frames, order.overlap)
+
+    def window(self, picture: Frames, seed: int, index: int) -> Frames:
+        """One window from a picture; its noise hangs on seed and index alone."""
+        device, sample = dist.device_name(), self.config.sample
+        condition = wan.condition_latents(self.vae, wan.pixels(picture[None, None])[:, :, 0], self.config.data.frames)
+        noise = draw_noise((LATENTS, *condition.shape[2:]), seed, "render", index)[None]
+        latents = denoise(
+            self.adapters.transformer,
+            wan.load_scheduler(self.folder, sample.scheduler, sample.shift),
+            sample,
+            noise.to(device),
+            condition.to(device),
+            wan.encode_image(*self.image_encoder, picture).to(device),
+            self.text,
+            self.negative,
+            wan.TORCH_DTYPE[self.config.model.dtype],
+        )
+        return np.asarray(wan.decode_video(self.vae, latents)[0])
+
+
+@contextmanager
+def open_studio(order: Order) -> Iterator[Studio]:
+    """The base, loaded once with all adapters on it. The text encoder is freed before the denoiser is loaded."""
+    device, model, folder = dist.device_name(), order.config.model, order.folder
+    text, negative = encode_texts(folder, order.config, order.prompt)
+    # FSDP moves each block's share to the GPU, so that none has to hold the whole
+    place = "cpu" if order.mode in SHARDED else device
+    transformer = wan.load_transformer(folder, model.dtype, place, model.short_text)
+    if model.attention:  # model.compile is left out: a few clips do not pay for it
+        use_attention(transformer, model.attention, wan.TORCH_DTYPE[model.dtype])
+    adapters = Resident(transformer)
+    adapters.load(chain.from_iterable(order.files.values()))
+    encoder, vae = wan.load_image_encoder(folder, device), wan.load_vae(folder, device)
+    with spread(transformer, order.mode):
+        yield Studio(folder, order.config, adapters, vae, encoder, text, negative)
+
+
+def encode_texts(folder: Path, config: TrialConfig, prompt: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """States (1, 512, D) of the prompt and, under guidance, of the negative prompt."""
+    tokenizer, encoder = wan.load_text_encoder(folder, dist.device_name(), config.model.text_dtype)
+    text = wan.encode_text(tokenizer, encoder, prompt)
+    if config.sample.guidance <= 1:
+        return text, None
+    return text, wan.encode_text(tokenizer, encoder, config.sample.negative_prompt)
+
+
+class Progress:
+    """Windows on stderr with the time left: a line that is rewritten on a terminal, one a window elsewhere."""
+
+    def __init__(self, windows: int, tell: bool) -> None:
+        self.total, self.done, self.tell, self.started, self.clip = windows, 0, tell, time.monotonic(), ""
+
+    def window(self) -> None:
+        self.done += 1
+        left = round((time.monotonic() - self.started) / self.done * (self.total - self.done))
+        text = f"{self.clip}: window {self.done}/{self.total}, about {left // 60}:{left % 60:02} left"
+        if self.tell and sys.stderr.isatty():
+            print(f"\r{text:<60}", end="" if self.done < self.total else "\n", file=sys.stderr, flush=True)
+        elif self.tell:
+            print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,239 @@
+"""Clips in a folder, found, looked over and read: video files, or folders of numbered images.
+
+In: a folder, searched to its depth. Out: uint8 RGB frames (T, H, W, 3), levels 0..255, all of one form.
+Nothing is resized, resampled or cut unless `Look` says so: clips that differ are refused, by name, with the option that
+would make them alike. UserError: a file cannot be read, a numbered image is missing, two clips have one name.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from cinelora.core.cli import UserError
+from cinelora.core.config import Resize
+from cinelora.data.video import TIME_TOLERANCE_SECONDS, decode_window, probe, read_all, resize_rgb
+
+Frames = NDArray[np.uint8]
+
+VIDEOS = frozenset({".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
+IMAGES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+FPS_TOLERANCE = 0.01  # 23.976 and 24 pass, 24 and 25 do not; containers round the times of short clips
+_NUMBER = re.compile(r"(\d+)$")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video file, or a folder of `images` in order. `name` is its path below the folder, without ending."""
+
+    name: str
+    path: Path
+    images: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Size in pixels, number of frames, seconds on screen and frames per second (None: images carry no time)."""
+
+    height: int
+    width: int
+    frames: int
+    seconds: float | None
+    fps: float | None
+
+
+@dataclass(frozen=True)
+class Look:
+    """How clips are to be read; None: as they are. `frames` counts scored frames, not a dropped first one."""
+
+    frames: int | None = None
+    size: tuple[int, int] | None = None  # height, width
+    resize: Resize = Resize.squash
+    fps: float | None = None
+    drop_first: bool = False
+
+    @property
+    def dropped(self) -> int:
+        return int(self.drop_first)
+
+
+@dataclass(frozen=True)
+class Form:
+    """What every clip is like once read: `frames` are read, the dropped one among them; `fps` None: unknown."""
+
+    height: int
+    width: int
+    frames: int
+    fps: float | None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A clip left out because it cannot be read."""
+
+    path: Path
+    reason: str
+
+
+def find_clips(folder: Path) -> tuple[Clip, ...]:
+    """Every clip below `folder`, sorted by name; hidden files and those that are neither video nor image are passed by.
+
+    A folder that holds images is one clip. UserError: no such folder, none found, videos and images side by side, one
+    name twice, images without numbers. A gap in the numbers is found by `look_over`, so that it can be skipped.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give a folder of videos, or of folders of numbered images")
+    clips: dict[str, Clip] = {}
+    for place, _, names in os.walk(folder):
+        for clip in _clips_in(Path(place), folder, names):
+            other = clips.setdefault(clip.name, clip)
+            if other is not clip:
+                raise UserError(f"{clip.path} and {other.path}: two clips of one name; rename or remove one")
+    if not clips:
+        endings = " ".join(sorted(VIDEOS))
+        raise UserError(f"{folder}: no clips there; give videos ({endings}) or folders of numbered images")
+    return tuple(clips[name] for name in sorted(clips))
+
+
+def look_over(
+    clips: Sequence[Clip], skip_bad: bool, say: Callable[[int, int], None] = lambda done, total: None
+) -> tuple[list[tuple[Clip, Facts]], list[Skipped]]:
+    """Facts of every clip, by decoding it whole: a damaged file shows here and not after hours of work.
+
+    `say(done, total)` is called after each. UserError: a clip cannot be read; with `skip_bad` it is listed instead.
+    """
+    good, bad = [], []
+    for index, clip in enumerate(clips):
+        try:
+            good.append((clip, facts_of(clip)))
+        except UserError as error:
+            if not skip_bad:
+                raise UserError(f"{error}; or leave such clips out with --skip-bad") from error
+            bad.append(Skipped(clip.path, str(error)))
+        say(index + 1, len(clips))
+    return good, bad
+
+
+def facts_of(clip: Clip) -> Facts:
+    """UserError: the file does not decode, or images are missing, damaged or of two sizes."""
+    if not clip.images:
+        info = probe(clip.path)
+        return Facts(info.height, info.width, info.frames, info.seconds, info.fps)
+    _check_numbers(clip)
+    shapes = [_image(path).shape[:2] for path in clip.images]
+    for path, shape in zip(clip.images, shapes, strict=True):
+        if shape != shapes[0]:
+            sizes = f"{shape[0]}x{shape[1]} pixels, {clip.images[0].name} has {shapes[0][0]}x{shapes[0][1]}"
+            raise UserError(f"{path}: {sizes}; the frames of a clip must be of one size")
+    height, width = shapes[0]
+    return Facts(height, width, len(shapes), None, None)
+
+
+def common_form(clips: Sequence[tuple[Clip, Facts]], look: Look) -> Form:
+    """The form in which all `clips` are read. UserError: they differ where `look` has no rule, or are too short."""
+    _check_alike(clips, look)
+    first = clips[0][1]
+    height, width = look.size or (first.height, first.width)
+    counts = [(clip, _available(facts, look.fps)) for clip, facts in clips]
+    wanted = counts[0][1] if look.frames is None else look.frames + look.dropped
+    for clip, count in counts:
+        if look.frames is None and count != wanted:
+            raise UserError(
+                f"{clips[0][0].path} has {wanted} frames, {clip.path} has {count}; "
+                f"give --frames N to score the first N of each"
+            )
+        if count < wanted:
+            dropped = " after the dropped first" if look.drop_first else ""
+            raise UserError(f"{clip.path}: {count} frames, asked for {look.frames}{dropped}; give a smaller --frames")
+    if wanted - look.dropped < 1:
+        raise UserError(f"{clips[0][0].path}: {wanted} frame(s), none left to score; do not drop the first")
+    known = next((facts.fps for _, facts in clips if facts.fps is not None), None)
+    return Form(height, width, wanted, look.fps or known)
+
+
+def read_clip(clip: Clip, form: Form, look: Look) -> Frames:
+    """uint8 (T, H, W, 3) in `form`: the first frames of the clip, or those on screen at look.fps.
+
+    Images carry no time: they are taken as they come. Resizing is Pillow's Lanczos, as in `video.resize_rgb`.
+    """
+    if look.fps is not None and not clip.images:
+        return decode_window(clip.path, 0.0, look.fps, form.frames, form.height, form.width, look.resize)
+    if clip.images:
+        frames = np.stack([_image(path) for path in clip.images[: form.frames]])
+    else:
+        frames = read_all(clip.path, form.frames)
+    return np.stack([resize_rgb(frame, form.height, form.width, look.resize) for frame in frames])
+
+
+def _clips_in(place: Path, folder: Path, names: Sequence[str]) -> Iterator[Clip]:
+    """The clips directly in `place`."""
+    shown = sorted(name for name in names if not name.startswith("."))
+    videos = [place / name for name in shown if Path(name).suffix.lower() in VIDEOS]
+    images = [place / name for name in shown if Path(name).suffix.lower() in IMAGES]
+    if videos and images:
+        raise UserError(f"{place}: holds videos and images ({videos[0].name}, {images[0].name}); keep one kind")
+    for path in videos:
+        yield Clip(path.relative_to(folder).with_suffix("").as_posix(), path)
+    if images:
+        name = place.relative_to(folder).as_posix() if place != folder else folder.name
+        yield Clip(name, place, tuple(sorted(images, key=_number)))
+
+
+def _number(path: Path) -> int:
+    found = _NUMBER.search(path.stem)
+    if found is None:
+        raise UserError(f"{path}: no number at the end of its name; number the frames of a clip, or move it elsewhere")
+    return int(found.group(1))
+
+
+def _check_numbers(clip: Clip) -> None:
+    for before, after in zip(clip.images[:-1], clip.images[1:], strict=True):
+        step = _number(after) - _number(before)
+        if step == 0:
+            raise UserError(f"{clip.path}: {before.name} and {after.name} have one number; keep one")
+        if step > 1:
+            raise UserError(
+                f"{clip.path}: frame {_number(before) + 1} is missing between {before.name} and {after.name}; "
+                "number the frames without gaps"
+            )
+
+
+def _image(path: Path) -> Frames:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"), dtype=np.uint8)
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:  # what Pillow raises on damaged files
+        raise UserError(f"{path}: cannot be read as an image ({type(error).__name__}); replace it") from error
+
+
+def _check_alike(clips: Sequence[tuple[Clip, Facts]], look: Look) -> None:
+    """UserError naming the first clip and the first that differs from it in size or rate."""
+    lead, first = clips[0]
+    timed = [(clip, facts.fps) for clip, facts in clips if facts.fps is not None]
+    for clip, facts in clips:
+        if look.size is None and (facts.height, facts.width) != (first.height, first.width):
+            raise UserError(
+                f"{lead.path} is {first.height}x{first.width} pixels, {clip.path} is {facts.height}x{facts.width}; "
+                "give --size HxW, and --resize squash or crop"
+            )
+    for clip, fps in timed:
+        if look.fps is None and abs(fps - timed[0][1]) > FPS_TOLERANCE * timed[0][1]:
+            raise UserError(
+                f"{timed[0][0].path} has {timed[0][1]:g} frames per second, {clip.path} has {fps:g}; "
+                "give --fps F to resample both by time"
+            )
+
+
+def _available(facts: Facts, fps: float | None) -> int:
+    """Frames that can be read, at `fps` if given: those whose time lies before the end."""
+    if fps is None or facts.seconds is None:
+        return facts.frames
+    return math.ceil((facts.seconds - TIME_TOLERANCE_SECONDS) * fps)

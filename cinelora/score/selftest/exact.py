@@ -1,0 +1,230 @@
+"""Self-tests that need no weights and no sample clips: distances with known answers, and planted effects.
+
+In: nothing but fixed seeds. Out: one `Finding` per check. Numbers 1 to 4, 16 and 17 of `cinelora/selftest.py`.
+R ranks, S training seeds, N clips, D feature dimensions.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from cinelora.core.seeds import counter_seed
+from cinelora.data.synthetic import make_clip
+from cinelora.metrics.distances import frechet_distance, polynomial_mmd, standardise
+from cinelora.score.selftest.distortions import shake
+
+Array = NDArray[np.float64]
+Frames = NDArray[np.uint8]
+
+Seen = TypeVar("Seen")
+RANKS = (2, 4, 8, 16, 32, 64)
+ENOUGH = 16  # rank after which the planted effect is flat
+SHAKES = {rank: max(8 / rank, 8 / ENOUGH) for rank in RANKS}  # hundredths of the height
+DOSES = (1.0, 2.0, 4.0, 8.0)
+SEEDS = 3
+SIMULATIONS = 200
+FALSE_ALARMS = (3, 19)  # of 200 at 5 %: the middle 99 % of the binomial law
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found for one subject. `ok` None: a fact for the record, nothing that could fail."""
+
+    subject: str
+    ok: bool | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class Check(Generic[Seen]):
+    """One self-test: what it asserts, and the function that looks; exact checks look at nothing and are given None."""
+
+    number: int
+    name: str
+    asserts: str
+    run: Callable[[Seen], list[Finding]]
+
+
+def identical_sets(_: None) -> list[Finding]:
+    x = _normal("identical", 40, 12)
+    spread = float(np.trace(np.cov(x.T)))
+    frechet, kernel = frechet_distance(x, x), polynomial_mmd(x, x, unbiased=False)
+    ok = frechet < 1e-6 * spread and abs(kernel) < 1e-9
+    return [Finding("formula", ok, f"FD {frechet:.1e} of a trace {spread:.1f}, biased MMD {kernel:.1e}")]
+
+
+def two_clean_halves(_: None) -> list[Finding]:
+    means = []
+    for count in (100, 200, 400):
+        halves = [(_normal("half", count, 6, 2 * i), _normal("half", count, 6, 2 * i + 1)) for i in range(20)]
+        means.append(float(np.mean([frechet_distance(*pair) for pair in halves])))
+    falls = [means[0] / means[1], means[1] / means[2]]
+    kernels = [polynomial_mmd(_normal("kd", 60, 6, 2 * i), _normal("kd", 60, 6, 2 * i + 1)) for i in range(1000)]
+    centre, error = float(np.mean(kernels)), float(stats.sem(kernels))
+    return [
+        Finding("FD", all(1.6 < fall < 2.5 for fall in falls), f"falls x{falls[0]:.2f}, x{falls[1]:.2f} per doubling"),
+        Finding("KD", abs(centre) < 3 * error, f"mean {centre:+.4f}, standard error {error:.4f}"),
+    ]
+
+
+def closed_form(_: None) -> list[Finding]:
+    """Sets whose sample mean and covariance are exactly what is wanted, so nothing is left to chance."""
+    a, b, shift = np.array([1.0, 2.0, 3.0, 4.0]), np.array([2.0, 2.0, 1.0, 0.5]), np.array([1.0, -2.0, 0.0, 3.0])
+    expected = float(shift @ shift + np.square(a - b).sum())
+    found = frechet_distance(_exact(50, a), _exact(31, b) + shift)
+    x, y = _normal("few", 9, 20), _normal("few", 14, 20, 1) * 1.5 + 0.3
+    s, r = np.cov(x.T), np.cov(y.T)
+    root = np.sqrt(np.maximum(np.linalg.eigvals(s @ r).real, 0)).sum()
+    dense = float(np.square(x.mean(0) - y.mean(0)).sum() + np.trace(s) + np.trace(r) - 2 * root)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # fewer clips than dimensions is what is asked here
+        short = frechet_distance(x, y)
+    return [
+        Finding("n > d", abs(found - expected) < 1e-6 * expected, f"{found:.9f}, by hand {expected:.9f}"),
+        Finding("n < d", abs(short - dense) < 1e-6 * dense, f"{short:.6f}, by the D x D matrix {dense:.6f}"),
+    ]
+
+
+def order_and_shards(_: None) -> list[Finding]:
+    clips = moving_clips(16)  # more than dimensions
+    whole = pixel_features(clips)
+    shards = [pixel_features(clips[start : start + 5]) for start in range(0, len(clips), 5)]
+    other = pixel_features(shake(clips, 0, per_frame=True))
+    mixed = np.random.default_rng(0).permutation(len(whole))
+    out = []
+    for name, distance in (("FD", frechet_distance), ("KD", polynomial_mmd)):
+        first = distance(whole, other)
+        again = (distance(other, whole), distance(whole[mixed], other), distance(np.concatenate(shards), other))
+        worst = max(abs(each / first - 1) for each in again)
+        out.append(Finding(name, worst < 1e-9, f"swapped, reordered, sharded: {worst:.0e} apart"))
+    return out
+
+
+def dose_response(_: None) -> list[Finding]:
+    """Distances (SEEDS, doses) to the clean clips must rise with the dose: Page's L (Page 1963)."""
+    clips = moving_clips(12)
+    base = pixel_features(clips)
+    table = [
+        [_kernel(base, pixel_features(shake(clips, seed, per_frame=True, size=dose))) for dose in DOSES]
+        for seed in range(SEEDS)
+    ]
+    found = stats.page_trend_test(table)
+    return [Finding("jitter", bool(found.pvalue < 0.01), f"Page's L {found.statistic:.0f}, p {found.pvalue:.1e}")]
+
+
+def planted_rank(_: None) -> list[Finding]:
+    """A planted optimum is found, and where nothing is planted a trend is claimed in about 5 % of studies."""
+    scores = planted_scores()
+    margin = 0.05 * float(scores[RANKS[0]].mean())
+    enough = smallest_sufficient_rank(scores, margin, t_interval)
+    alarms = sum(trend_p(null_scores(index)) < 0.05 for index in range(SIMULATIONS))
+    low, high = FALSE_ALARMS
+    return [
+        Finding("planted", enough == ENOUGH, f"smallest sufficient rank {enough}, planted {ENOUGH}"),
+        Finding("nothing planted", low <= alarms <= high, f"a trend claimed in {alarms} of {SIMULATIONS} studies"),
+    ]
+
+
+EXACT_CHECKS: tuple[Check[None], ...] = (
+    Check(1, "identical sets", "FD and biased MMD are 0", identical_sets),
+    Check(2, "two clean halves", "FD falls like 1/N, unbiased KD is 0 within 3 standard errors", two_clean_halves),
+    Check(3, "closed form", "FD of known Gaussians; n < d equals the D x D formula", closed_form),
+    Check(4, "order and shards", "symmetric; order of clips and size of batches do not matter", order_and_shards),
+    Check(16, "dose and response", "distance rises with the dose of jitter: Page's L p < 0.01", dose_response),
+    Check(17, "planted rank effect", "finds the planted rank; 5 % false alarms without one", planted_rank),
+)
+
+
+def smallest_sufficient_rank(
+    scores: Mapping[int, Array], margin: float, interval: Callable[[Array], tuple[float, float]]
+) -> int:
+    """The smallest rank that is worse than the best one by less than `margin`, with what `interval` leaves open.
+
+    `scores`: rank -> (S, N), lower is better, the same seeds and clips for all. `interval` makes (low, high) of the
+    paired differences (S, N) to the rank of the best mean. ValueError: no ranks, or shapes that differ.
+    """
+    if len({values.shape for values in scores.values()}) != 1:
+        raise ValueError(f"scores of {len(scores)} ranks: give one or more of equal shape (seeds, clips)")
+    best = min(scores, key=lambda rank: (float(scores[rank].mean()), rank))
+    sufficient = [rank for rank in sorted(scores) if rank == best or interval(scores[rank] - scores[best])[1] < margin]
+    return sufficient[0]
+
+
+def t_interval(differences: Array) -> tuple[float, float]:
+    """The 95 % interval of Student's t over clips, (S, N) averaged over seeds first."""
+    values = differences.mean(axis=0)
+    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
+def trend_p(scores: Mapping[int, Array]) -> float:
+    """p of Page's L for a score that rises or falls with rank, clips (N) as blocks, seeds averaged first."""
+    table = np.stack([scores[rank].mean(axis=0) for rank in sorted(scores)], axis=1)  # (N, R)
+    ways = [stats.page_trend_test(rows, method="asymptotic").pvalue for rows in (table, table[:, ::-1])]
+    return float(min(1.0, 2 * min(ways)))
+
+
+def planted_scores(clips: int = 12) -> dict[int, Array]:
+    """Rank -> (SEEDS, N): change of neighbouring frames, in levels, of clips whose jitter falls with rank."""
+    frames = moving_clips(clips)
+    return {
+        rank: np.stack(
+            [
+                _frame_change(shake(frames, counter_seed(seed, "rank", rank), True, SHAKES[rank]))
+                for seed in range(SEEDS)
+            ]
+        )
+        for rank in RANKS
+    }
+
+
+def null_scores(index: int, clips: int = 12) -> dict[int, Array]:
+    """Rank -> (SEEDS, N) drawn alike for every rank: an effect of the clip and noise."""
+    random = np.random.default_rng(counter_seed(index, "nothing planted"))
+    of_clip = random.standard_normal(clips)
+    return {rank: of_clip + random.standard_normal((SEEDS, clips)) for rank in RANKS}
+
+
+def moving_clips(count: int, size: tuple[int, int] = (32, 48), frames: int = 9) -> Frames:
+    """Generated motion, uint8 (count, frames, *size, 3)."""
+    return np.stack([make_clip("source", 7, index, size, frames)[0] for index in range(count)])
+
+
+def pixel_features(frames: Frames) -> Array:
+    """(N, T, H, W, 3) -> (N, 12): on a 2 x 3 grid the mean level and the mean change between frames."""
+    grey = frames.mean(axis=-1)
+    change = np.abs(np.diff(grey, axis=1))
+    return np.concatenate([_grid(each.mean(axis=1)) for each in (grey, change)], axis=1)
+
+
+def _grid(planes: Array) -> Array:
+    count, height, width = planes.shape
+    return planes.reshape(count, 2, height // 2, 3, width // 3).mean(axis=(2, 4)).reshape(count, -1)
+
+
+def _kernel(base: Array, other: Array) -> float:
+    real, made = standardise(base, other)
+    return polynomial_mmd(real, made, matched=True)
+
+
+def _frame_change(frames: Frames) -> Array:
+    return np.abs(np.diff(frames.astype(np.float64), axis=1)).mean(axis=(1, 2, 3, 4))
+
+
+def _normal(*key: int | str) -> Array:
+    """Standard normal rows; the key is (purpose, rows, dimensions[, which])."""
+    return np.random.default_rng(counter_seed(*key)).standard_normal((int(key[1]), int(key[2])))
+
+
+def _exact(count: int, deviations: Array) -> Array:
+    """Rows of mean exactly 0 and covariance exactly diag(deviations^2), up to rounding."""
+    rows = _normal("exact", count, len(deviations))
+    basis, _ = np.linalg.qr(rows - rows.mean(axis=0))
+    return np.asarray(basis * np.sqrt(count - 1) * deviations)

@@ -1,0 +1,80 @@
+"""What a scoring run says: a table to read, JSON to keep.
+
+In: `Scored` and its `Request`. Out: text, or a dict that JSON can hold. Pure: nothing is computed or written.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cinelora.score.run import Request, Row, Scored
+
+HEAD = ("metric", "value", "+-", "reference", "better", "protocol")
+SCHEMA = 1
+HASH_SHOWN = 8  # hex digits of a weight file in the table; the JSON has all
+
+
+def table(scored: Scored, request: Request) -> str:
+    """One line per metric: value, standard error, the same of the real clips, direction, protocol in short."""
+    lines = [HEAD, *(_cells(row) for row in scored.rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return "\n".join([*text, "", _footer(scored, request)])
+
+
+def as_json(scored: Scored, request: Request) -> dict[str, Any]:
+    """Everything: numbers, values clip by clip, full protocols, what was skipped and what is doubtful."""
+    return {
+        "schema": SCHEMA,
+        "generated": {"folder": str(request.generated), "clips": scored.counts[0]},
+        "reference": {"folder": str(request.reference), "clips": scored.counts[1]},
+        "paired": scored.paired,
+        "skipped": [{"path": str(each.path), "reason": each.reason} for each in scored.skipped],
+        "warnings": list(scored.warnings),
+        "scores": {row.metric.name: _entry(row) for row in scored.rows},
+    }
+
+
+def _entry(row: Row) -> dict[str, Any]:
+    out: dict[str, Any] = {"value": row.value, "standard_error": row.standard_error}
+    if row.bias is not None:
+        out["bias"] = row.bias
+    if row.reference is not None:
+        out["reference"] = row.reference
+    if row.per_clip:
+        out["per_clip"] = dict(row.per_clip)
+    return out | {"protocol": dict(row.protocol)}
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    error, reference = _number(row.standard_error, 3), _number(row.reference, 5)
+    return row.metric.name, _number(row.value, 5), error, reference, row.protocol["better"], _short(row)
+
+
+def _number(value: float | None, digits: int) -> str:
+    """So many digits, and never fewer than stand before the point: no exponent for a large distance."""
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+
+
+def _short(row: Row) -> str:
+    facts = row.protocol
+    parts = [f"n {facts['n']}" if row.metric.kind != "set" else f"n {facts['n']}/{facts['reference_n']}"]
+    parts += [f"d {facts['d']}"] if row.metric.kind == "set" else []
+    parts += [f"{facts['frames']} frames", f"first {facts['first_frame']}"]
+    parts += [sha[:HASH_SHOWN] for sha in facts.get("weights_sha256", {}).values()]
+    return ", ".join(parts)
+
+
+def _footer(scored: Scored, request: Request) -> str:
+    form, look = scored.form, request.look
+    rate = "at an unknown rate" if form.fps is None else f"at {form.fps:g} fps"
+    resized = f"resized ({look.resize.value})" if look.size else "not resized"
+    how = "paired by name" if scored.paired else "not paired"
+    skipped = f"; {len(scored.skipped)} skipped" if scored.skipped else ""
+    clips = f"{scored.counts[0]} generated and {scored.counts[1]} reference clips, {how}{skipped}"
+    return (
+        f"{clips}; {form.frames} frames read {rate}, {form.height}x{form.width} pixels, {resized}. "
+        "+- is one standard error."
+    )

@@ -1,0 +1,186 @@
+"""Train one adapter on cached encodings: the loop, its log and its checkpoints.
+
+In: a resident transformer, encodings, a TrialSpec. Out: a Trained with the live engine; on disk
+`train.csv` (step, loss, heldout_loss, grad_norm, learning_rate, seconds) and `checkpoints/`.
+Every worker of the gang runs this in step; worker 0 writes. "Step" is an optimiser step.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from cinelora import distributed as dist
+from cinelora.core.config import Method, Schedule, TrainConfig, TrialConfig
+from cinelora.core.paths import TrialFolder
+from cinelora.core.records import TrialSpec
+from cinelora.data.windows import WindowPlan
+from cinelora.training import checkpoint, flow
+from cinelora.training import engine as zero
+from cinelora.training.ahead import ahead
+from cinelora.training.batch import Batch, predict, training_batch
+from cinelora.training.heldout import window_losses
+from cinelora.training.log import TrainLog
+from cinelora.training.stopping import Stopped, StopSign
+from cinelora.wan import lora
+from cinelora.wan.acceleration import checkpoint_blocks
+from cinelora.wan.encoding import Encodings
+
+Report = Callable[[str, int, int, float | None], None]  # stage, done, total, loss
+Mirror = Callable[[dict[str, float | None], int], None]  # a row of train.csv, step
+
+
+class NonFiniteLoss(RuntimeError):
+    """Training diverged; what was computed until then stays on disk."""
+
+
+@dataclass
+class Trained:
+    """A live engine with its adapter attached, and what its training says."""
+
+    engine: Any
+    parameters: lora.NamedParameters
+    steps: int
+    train_loss: float | None
+    seconds: float  # wall time of the loop in this run: steps, held-out losses, checkpoints
+    seconds_per_step: float | None
+
+    @property
+    def trainable_parameters(self) -> int:
+        return sum(getattr(p, "ds_numel", p.numel()) for _, p in self.parameters)
+
+
+def learning_rate(train: TrainConfig, step: int) -> float:
+    """Rate of 0-based step `step`: linear warm-up, then constant, or linear or cosine decay to 0."""
+    if step < train.warmup_steps:
+        return train.learning_rate * (step + 1) / train.warmup_steps
+    done = (step - train.warmup_steps) / max(1, train.steps - train.warmup_steps)
+    factor = {
+        Schedule.constant: 1.0,
+        Schedule.linear: 1 - done,
+        Schedule.cosine: 0.5 * (1 + math.cos(math.pi * done)),
+    }[train.schedule]
+    return train.learning_rate * factor
+
+
+def my_micro_batches(train: TrainConfig, group: dist.DataGroup) -> list[range]:
+    """The slots of a step that fall to a data group, cut into micro-batches."""
+    share, micro = train.batch_size // group.count, zero.micro_batch(train, group.count)
+    first = group.index * share
+    return [range(start, start + micro) for start in range(first, first + share, micro)]
+
+
+def unfreeze(transformer: Any) -> lora.NamedParameters:
+    """Every weight of the denoiser, to be trained without an adapter."""
+    transformer.requires_grad_(True)
+    return sorted(transformer.named_parameters())
+
+
+def prepare(transformer: Any, spec: TrialSpec, folder: TrialFolder) -> tuple[Any, lora.NamedParameters, int]:
+    """Attach the adapter and build its engine, from the last checkpoint if there is one: (.., steps done)."""
+    config = spec.config
+    if config.method is Method.full:
+        parameters = unfreeze(transformer)
+    else:
+        parameters = lora.attach(transformer, config.lora, config.seed)
+    path = dist.gather_objects(checkpoint.latest(folder.checkpoints))[0]  # one worker's view for all
+    state, done = checkpoint.load(path, spec.trial_id) if path else ({}, 0)
+    if state:
+        zero.load_parameters(parameters, state)
+    engine = zero.build_engine(transformer, parameters, config.train, config.zero, config.model)
+    if config.train.gradient_checkpointing:
+        checkpoint_blocks(transformer, config.train.checkpointed_blocks)
+    else:
+        transformer.disable_gradient_checkpointing()  # the trial before may have had it
+    if state:
+        zero.restore_state(engine, parameters, state, done)
+    return engine, parameters, done
+
+
+def optimiser_step(
+    engine: Any, config: TrialConfig, batches: Iterator[Batch], step: int, stop: bool
+) -> tuple[float, bool]:
+    """One whole step over this worker's micro-batches; returns the mean loss of the gang, and if any of it says stop.
+
+    Workers see the stop sign at different times, so they tell each other with the loss, which they share anyway.
+    Gradients of workers that share tokens add up, but the engine averages them like all others: hence the factor.
+    """
+    for group in engine.optimizer.param_groups:
+        group["lr"] = learning_rate(config.train, step)
+    total = torch.tensor([0.0, float(stop)], dtype=torch.float64)  # loss, stop
+    sharers = config.model.sequence_workers
+    mine = dist.data_group(sharers)
+    count = len(my_micro_batches(config.train, mine))
+    for turn in range(count):
+        batch = next(batches)
+        loss = flow.sample_losses(predict(engine, batch), batch.target).mean()
+        zero.backward(engine, loss * sharers, last=turn == count - 1)  # the step itself is the caller's
+        total[0] += loss.detach().double().cpu() * mine.leads
+    loss_sum, stops = dist.sum_over_workers(total).tolist()
+    return loss_sum / (count * mine.count), stops > 0
+
+
+def my_batches(config: TrialConfig, encodings: Encodings, plan: WindowPlan, steps: range) -> Iterator[Batch]:
+    """This worker's micro-batches of these steps, in order."""
+    slots = my_micro_batches(config.train, dist.data_group(config.model.sequence_workers))
+    return ahead(partial(training_batch, config, encodings, plan, step, micro) for step in steps for micro in slots)
+
+
+def train(
+    transformer: Any,
+    spec: TrialSpec,
+    encodings: Encodings,
+    plan: WindowPlan,
+    folder: TrialFolder,
+    report: Report,
+    mirror: Mirror,
+    stop: StopSign,
+) -> Trained:
+    """Run the loop from the last checkpoint to `train.steps`; `mirror` sees every row of the log.
+
+    Raises NonFiniteLoss when the loss is NaN or infinite, Stopped after a checkpoint when `stop` says so.
+    """
+    config, settings = spec.config, spec.config.train
+    engine, parameters, done = prepare(transformer, spec, folder)
+    begun = time.perf_counter()
+    log = TrainLog(folder.train_csv, done, write=dist.rank() == 0, mirror=mirror)
+    watched = plan.heldout[: settings.heldout_windows]
+    batches = my_batches(config, encodings, plan, range(done, settings.steps))
+    if done == 0:
+        heldout = float(window_losses(engine, config, encodings, watched).mean())
+        log.write(0, None, heldout, None, learning_rate(settings, 0), 0.0)
+    for step in range(done, settings.steps):
+        started = time.perf_counter()
+        loss, stopping = optimiser_step(engine, config, batches, step, stop())
+        if not math.isfinite(loss):
+            raise NonFiniteLoss(f"step {step + 1}: loss is {loss}; lower train.learning_rate={settings.learning_rate}")
+        norm = zero.local_gradient_norm(parameters) if config.zero.stage == 0 else None
+        engine.step()
+        norm = norm if norm is not None else engine.get_global_grad_norm()
+        elapsed = time.perf_counter() - started
+        finished = step + 1
+
+        # once in a while: held-out loss (all workers)
+        now = None
+        if finished % settings.heldout_every == 0 or finished == settings.steps:
+            now = float(window_losses(engine, config, encodings, watched).mean())
+        log.write(finished, loss, now, norm, learning_rate(settings, step), elapsed)
+        report("train", finished, settings.steps, loss)
+
+        # once in a while, and before leaving: checkpoint (all workers gather, worker 0 writes)
+        if stopping or finished % settings.checkpoint_every == 0 or finished == settings.steps:
+            state = zero.gather_state(engine, parameters)
+            if dist.rank() == 0:
+                checkpoint.save(folder.checkpoints, state, finished, spec.trial_id)
+        if stopping:
+            zero.release(engine, parameters)  # the base goes on to the next trial as it was
+            raise Stopped(f"stopped after step {finished} of {settings.steps}")
+    last = log.mean_last_tenth(settings.steps)
+    seconds = time.perf_counter() - begun
+    return Trained(engine, parameters, settings.steps, last, seconds, log.median_seconds)

@@ -1,0 +1,94 @@
+"""What a worker keeps in memory between trials: the frozen base and the feature nets.
+
+In: a Job. Out: the loaded parts on this worker's device, and a key that says which trials may share them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cinelora import distributed as dist
+from cinelora.core.config import DataConfig
+from cinelora.core.records import TrialSpec, content_hash, to_dict
+from cinelora.data.windows import Window
+from cinelora.features.motion import FLOWS, PairStats, pair_stats
+from cinelora.features.nets import open_net
+from cinelora.metrics.feature_nets import configured, pins_of
+from cinelora.trial.job import Job
+from cinelora.wan import loading as wan
+from cinelora.wan.acceleration import compile_blocks
+from cinelora.wan.attention import use_attention
+from cinelora.wan.checkpoint import model_folder
+from cinelora.wan.encoding import true_frames
+
+TRUTH_BYTES = 2**28  # of decoded real clips kept in memory
+
+
+@dataclass
+class Base:
+    """What stays in memory between trials. `key` says which trials may use it as it is."""
+
+    key: tuple[str | bool, ...]
+    folder: Path
+    transformer: Any
+    vae: Any
+    nets: dict[str, Any]
+    _truth: dict[str, np.ndarray] = field(default_factory=dict)
+    _bytes: int = 0
+    _pairs: dict[tuple[str, str], PairStats] = field(default_factory=dict)
+
+    def truth(self, data: DataConfig, window: Window) -> np.ndarray:
+        """The window's real frames, uint8 (F, H, W, 3); decoded once while TRUTH_BYTES hold them."""
+        key = content_hash([to_dict(data), window.window_id])
+        if key in self._truth:
+            return self._truth[key]
+        frames = true_frames(Path(data.path), data, window)
+        if self._bytes + frames.nbytes <= TRUTH_BYTES:
+            self._truth[key] = frames
+            self._bytes += frames.nbytes
+        return frames
+
+    def true_pairs(self, data: DataConfig, windows: list[Window], flow: str) -> PairStats:
+        """Flow statistics of the windows' real frames, (N, F - 1) each; worked out once."""
+        keys = [(flow, content_hash([to_dict(data), window.window_id])) for window in windows]
+        for key, window in zip(keys, windows, strict=True):
+            if key not in self._pairs:
+                self._pairs[key] = pair_stats(self.truth(data, window)[None], FLOWS[flow])
+        found = [self._pairs[key] for key in keys]
+        return PairStats(*(np.concatenate(rows) for rows in zip(*map(astuple, found), strict=True)))
+
+
+def base_key(spec: TrialSpec) -> tuple[str | bool, ...]:
+    """What stays on a base once done: the engine casts it in place, stage 3 leaves it partitioned, blocks compiled."""
+    model, sharded = spec.config.model, spec.config.zero.stage == 3
+    return spec.fingerprints["model"], model.dtype.value, sharded, model.short_text, model.attention, model.compile
+
+
+SPENT = ()  # key of a base whose own weights were trained: no trial may use it again
+
+
+def load_base(job: Job) -> Base:
+    """Denoiser, VAE and feature nets on this worker's device. UserError: its attention cannot be computed here."""
+    config, device = job.spec.config, dist.device_name()
+    model, folder = config.model, model_folder(config.model, job.cache_dir)
+    transformer = wan.load_transformer(
+        folder, model.dtype, "cpu" if config.zero.stage == 3 else device, model.short_text
+    )
+    if model.attention:
+        use_attention(transformer, model.attention, wan.TORCH_DTYPE[model.dtype])
+    if model.compile:
+        compile_blocks(transformer)
+    return Base(
+        base_key(job.spec),
+        folder,
+        transformer,
+        wan.load_vae(folder, device),
+        {
+            name: open_net(name, path, pins_of(config.score, name), device).net
+            for name, path in configured(config.score).items()
+        },
+    )

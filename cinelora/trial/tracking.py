@@ -1,0 +1,154 @@
+"""Weights & Biases as a mirror of the ledger, never its owner: broken or absent, the trial goes on.
+
+In: a TrialSpec and numbers by step. Out: one run per trial and study, group = study, flat config keys.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cinelora.core.config import Method, Scaling, TrialConfig
+from cinelora.core.records import TrialResult, TrialSpec
+from cinelora.core.studyconfig import TrackingConfig, Wandb
+
+TRAIN, SCORE, COST, CLIP = "train/", "score/", "cost/", "clip/"  # what a run's keys begin with
+
+
+def score_key(metric: str) -> str:
+    """kvd[tnv2] -> score/kvd_tnv2: W&B cannot sort or plot by a name with brackets."""
+    return SCORE + re.sub(r"\W+", "_", metric).strip("_")
+
+
+def row_name(config: TrialConfig) -> str:
+    """The line of the rank table that a trial belongs to: base, rank 8, full, or an arm such as `frozen, rank 8`."""
+    rank = f"rank {config.lora.rank}" if config.method is Method.lora else ""
+    name = config.arm or ("" if rank else config.method.value)
+    return ", ".join(part for part in (name, rank) if part)
+
+
+def flat_config(spec: TrialSpec) -> dict[str, Any]:
+    """Config keys that dashboards group by. Only an adapter has a rank, an alpha and targets."""
+    config = spec.config
+    base, adapter = config.method is Method.base, config.method is Method.lora
+    return {
+        "trial_id": spec.trial_id,
+        "row": row_name(config),
+        "method": config.method.value,
+        "arm": config.arm,
+        "rank": config.lora.rank if adapter else 0,
+        "alpha": config.lora.effective_alpha if adapter else 0.0,
+        "scaling": config.lora.scaling.value if adapter else "none",
+        "targets": config.lora.targets.value if adapter else "none",
+        "seed": config.seed,
+        "learning_rate": 0.0 if base else config.train.learning_rate,
+        "steps": 0 if base else config.train.steps,
+        "model": config.model.name,
+    }
+
+
+def run_name(spec: TrialSpec) -> str:
+    """What a person reads in a list of runs: r8-cross-s0-4d980d, r8-rslora16-block-s0-..., full-s0-..., base-..."""
+    config, lora = spec.config, spec.config.lora
+    parts = [config.arm, config.method.value]
+    if config.method is Method.lora:
+        rule = "" if lora.scaling is Scaling.alpha_equals_rank else f"{lora.scaling.value}{lora.alpha:g}"
+        parts = [config.arm, f"r{lora.rank}", rule, lora.targets.value]
+    seed = "" if config.method is Method.base else f"s{config.seed}"
+    return "-".join(part for part in (*parts, seed, spec.trial_id[:6]) if part)
+
+
+def run_id(trial_id: str, study: str) -> str:
+    """One run per trial and study: two studies may hold the same trial. The trial's id stands before the first dash."""
+    return f"{trial_id}-{re.sub(r'[^A-Za-z0-9_-]+', '-', study)}"[:64]
+
+
+def labels(spec: TrialSpec, study: str) -> dict[str, Any]:
+    """What W&B finds, groups and filters runs by; named as `wandb.init` names it."""
+    return {
+        "name": run_name(spec),
+        "group": study,
+        "job_type": spec.config.method.value,
+        "tags": [study[:64], row_name(spec.config)[:64]],
+        "config": {**flat_config(spec), "study": study},
+    }
+
+
+def result_summary(result: TrialResult) -> dict[str, float]:
+    """A run's last word: the loss, and what the trial cost (seconds, GiB, MB). None is left out."""
+    found = {
+        "heldout_loss": result.heldout_loss,
+        "trainable_parameters": result.trainable_parameters,
+        f"{COST}seconds": sum(result.seconds.values()),
+        f"{COST}seconds_per_step": result.seconds_per_step,
+        f"{COST}peak_memory_gib": result.peak_memory_gib,
+        f"{COST}adapter_megabytes": result.adapter_bytes / 1e6,
+        f"{COST}restarts": result.restarts,
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+class Tracker:
+    """A W&B run that switches itself off at its first error and says so once on stderr."""
+
+    def __init__(self, spec: TrialSpec, tracking: TrackingConfig, study: str, folder: Path, active: bool) -> None:
+        self._run: Any = None
+        if active and tracking.wandb is not Wandb.off:
+            self._guard(lambda: self._start(spec, tracking, study, folder))
+
+    def _start(self, spec: TrialSpec, tracking: TrackingConfig, study: str, folder: Path) -> None:
+        os.environ.setdefault("WANDB_SILENT", "true")
+        import wandb
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._run = wandb.init(
+            project=tracking.project,
+            id=run_id(spec.trial_id, study),
+            **labels(spec, study),
+            dir=str(folder.parent),
+            mode="online" if tracking.wandb is Wandb.online else "offline",
+            resume="allow",
+            settings=wandb.Settings(console="off", x_disable_stats=True, init_timeout=30),
+        )
+
+    def _guard(self, action: Any) -> None:
+        try:
+            action()
+        except Exception as error:  # whatever the tracker does, the trial is worth more
+            print(f"W&B switched off for this trial: {type(error).__name__}: {error}", file=sys.stderr)
+            self._run = None
+
+    def log(self, values: dict[str, float | None], step: int) -> None:
+        """Numbers of one optimiser step; None is left out."""
+        known = {TRAIN + key: value for key, value in values.items() if value is not None}
+        if self._run is not None and known:
+            self._guard(lambda: self._run.log(known, step=step))
+
+    def scores(self, rows: Iterable[tuple[str, str, float]], videos: list[Path]) -> None:
+        """Mean of each clip metric, and some of the clips, at the end of a trial. `rows`: clip, metric, value."""
+        values: dict[str, list[float]] = {}
+        for _, metric, value in rows:
+            values.setdefault(metric, []).append(value)
+        means = {score_key(metric): sum(found) / len(found) for metric, found in values.items()}
+
+        def upload() -> None:
+            import wandb
+
+            clips = {CLIP + path.stem: wandb.Video(str(path), format="mp4") for path in videos}
+            self._run.log({**means, **clips})
+
+        if self._run is not None:
+            self._guard(upload)
+
+    def finish(self, result: TrialResult | None) -> None:
+        """Close the run, with the result's figures as its summary when there is one."""
+        if self._run is None:
+            return
+        if result is not None:
+            self._guard(lambda: self._run.summary.update(result_summary(result)))
+        if self._run is not None:
+            self._guard(lambda: self._run.finish(exit_code=0 if result is not None else 1))

@@ -1,0 +1,205 @@
+"""The adapter: where it sits, how it starts, how it is written. PEFT does the arithmetic.
+
+In: a frozen WanTransformer3DModel and LoraConfig. Out: trainable parameters, and a diffusers LoRA file
+that carries its alpha (without that metadata a reload silently uses alpha = r).
+
+    W x  +  scale * B (A x)      A: (r, in) uniform(+-1/sqrt(in)),  B: (out, r) zero
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig as PeftConfig
+
+from cinelora.core.cli import UserError
+from cinelora.core.config import LoraConfig, Scaling, TargetSet
+from cinelora.core.records import whole_folder
+from cinelora.core.seeds import generator
+from cinelora.wan.low_rank import ADAPTER_FILE
+
+_ATTENTION = r"(to_q|to_k|to_v|to_out\.0)"
+_IMAGE = r"(add_k_proj|add_v_proj)"
+_SIBLINGS = re.compile(r"blocks\.\d+\.attn1\.to_[qkv]")  # read one tensor that needs a gradient
+_FFN = r"ffn\.net\.(0\.proj|2)"
+_BLOCK = rf"blocks\.\d+\.(attn1\.{_ATTENTION}|attn2\.({_ATTENTION}|{_IMAGE})|{_FFN})"
+_EMBEDDERS = r"(time|text)_embedder\.linear_[12]|time_proj|image_embedder\.ff\.net\.(0\.proj|2)"
+# Anchored: PEFT full-matches a string, whereas a list of names would match by suffix and hit both attentions.
+TARGETS: dict[TargetSet, str] = {
+    TargetSet.cross_text: rf"blocks\.\d+\.attn2\.{_ATTENTION}",
+    TargetSet.cross_image: rf"blocks\.\d+\.attn2\.{_IMAGE}",
+    TargetSet.cross: rf"blocks\.\d+\.attn2\.({_ATTENTION}|{_IMAGE})",
+    TargetSet.self: rf"blocks\.\d+\.attn1\.{_ATTENTION}",
+    TargetSet.attn: rf"blocks\.\d+\.(attn1\.{_ATTENTION}|attn2\.({_ATTENTION}|{_IMAGE}))",
+    TargetSet.attn_text: rf"blocks\.\d+\.attn[12]\.{_ATTENTION}",
+    TargetSet.ffn: rf"blocks\.\d+\.{_FFN}",
+    TargetSet.block: _BLOCK,
+    TargetSet.block_text: rf"blocks\.\d+\.(attn[12]\.{_ATTENTION}|{_FFN})",
+    TargetSet.linear: rf"{_BLOCK}|condition_embedder\.({_EMBEDDERS})|proj_out",
+}
+MODULES_PER_BLOCK: dict[TargetSet, int] = {
+    TargetSet.cross_text: 4,
+    TargetSet.cross_image: 2,
+    TargetSet.cross: 6,
+    TargetSet.self: 4,
+    TargetSet.attn: 10,
+    TargetSet.attn_text: 8,
+    TargetSet.ffn: 2,
+    TargetSet.block: 12,
+    TargetSet.block_text: 10,
+    TargetSet.linear: 12,
+}
+MODULES_OUTSIDE: dict[TargetSet, int] = {TargetSet.linear: 8}
+OWN, FIRST = "default", "first"  # PEFT's names for the adapter of a trial and for that of its first stage
+NamedParameters = list[tuple[str, torch.nn.Parameter]]
+
+
+def peft_config(lora: LoraConfig) -> PeftConfig:
+    return PeftConfig(
+        r=lora.rank,
+        lora_alpha=lora.effective_alpha,  # type: ignore[arg-type]
+        use_rslora=lora.scaling is Scaling.rslora,
+        target_modules=TARGETS[lora.targets],
+        init_lora_weights=True,
+    )
+
+
+def stack(transformer: Any, folder: Path) -> None:
+    """Put a trial's finished adapter on the base, frozen, under the one that `attach` adds. `detach` removes both.
+
+    Raises UserError as `put`.
+    """
+    put(transformer, folder / ADAPTER_FILE, FIRST)
+
+
+def put(transformer: Any, file: Path, name: str) -> None:
+    """Put a finished adapter on the base, frozen, as PEFT's `name`.
+
+    Its tensors take dtype and device of the layers they sit on. Raises UserError for a file that is missing, no
+    adapter, or of another base.
+    """
+    from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin
+
+    if not file.is_file():
+        raise UserError(f"{file}: missing; the adapter of a finished trial is what is loaded")
+    try:
+        state, metadata = WanLoraLoaderMixin.lora_state_dict(
+            str(file.parent), weight_name=file.name, return_lora_metadata=True, local_files_only=True
+        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are the point
+            transformer.load_lora_adapter(state, adapter_name=name, metadata=metadata)
+    except (ValueError, RuntimeError, KeyError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{file}: is no adapter of this base ({reason})") from error
+    for parameter_name, parameter in adapter_parameters(transformer, name):
+        layer = transformer.get_submodule(parameter_name.split(".lora_")[0])
+        parameter.data = parameter.data.to(layer.base_layer.weight)
+        parameter.requires_grad_(False)
+
+
+def adapter_parameters(transformer: Any, adapter: str) -> NamedParameters:
+    return sorted((n, p) for n, p in transformer.named_parameters() if ".lora_" in n and f".{adapter}." in n)
+
+
+def attach(transformer: Any, lora: LoraConfig, seed: int) -> NamedParameters:
+    """Add the adapter in place, on what `stack` put there; returns its (name, float32 parameter) pairs sorted by name.
+
+    Raises AssertionError if the target set did not match its modules.
+    """
+    with torch.random.fork_rng(devices=[]):  # PEFT draws from the global generator before we overwrite A
+        stacked = list(getattr(transformer, "peft_config", None) or {})
+        transformer.add_adapter(peft_config(lora), OWN)
+    if stacked:
+        transformer.set_adapters([*stacked, OWN])
+        transformer.requires_grad_(False)  # PEFT lets all active adapters train
+    parameters = adapter_parameters(transformer, OWN)
+    modules = MODULES_PER_BLOCK[lora.targets] * transformer.config.num_layers + MODULES_OUTSIDE.get(lora.targets, 0)
+    expected = 2 * modules
+    assert len(parameters) == expected, f"{lora.targets.value}: {len(parameters)} adapter tensors, not {expected}"
+    for name, parameter in parameters:
+        parameter.data = _initial(name, parameter, seed).to(parameter.device)
+        parameter.requires_grad_(True)
+    for name, module in transformer.named_modules():
+        if _SIBLINGS.fullmatch(name) and hasattr(module, "base_layer"):
+            module.register_forward_pre_hook(_own_input)
+    return parameters
+
+
+def _own_input(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The input under a name of its own: what comes back through the base layer and through A is added up here first.
+
+    Queries, keys and values read one tensor. ZeRO-3 wraps the input of each module anyway, and sums in this order; with
+    all stages alike, none changes a bit.
+    """
+    return args[0].view_as(args[0]), *args[1:]
+
+
+def _initial(name: str, parameter: torch.nn.Parameter, seed: int) -> torch.Tensor:
+    """Row i of A depends on (seed, module, i) alone, so rank 8 starts as rank 4 plus four more rows."""
+    if ".lora_B" in name:
+        return torch.zeros(parameter.shape)
+    rank, width = parameter.shape
+    rows = [torch.rand(width, generator=generator(seed, "lora_A", name, row)) for row in range(rank)]
+    return (torch.stack(rows) * 2 - 1) / width**0.5
+
+
+def detach(transformer: Any) -> None:
+    """Remove adapter and wrappers: plain Linear modules, original key names."""
+    if getattr(transformer, "peft_config", None):
+        transformer.unload_lora()
+
+
+def adapter_hash(state: dict[str, torch.Tensor]) -> str:
+    """SHA-256 over names and bytes of the adapter tensors."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_adapter(folder: Path, state: dict[str, torch.Tensor], lora: LoraConfig) -> int:
+    """Write `pytorch_lora_weights.safetensors` with its PEFT metadata; returns its bytes.
+
+    `state` maps parameter names of the transformer to full tensors. Raises AssertionError for the empty
+    tensors that an ungathered ZeRO-3 save would leave.
+    """
+    from diffusers import WanImageToVideoPipeline
+
+    assert all(tensor.numel() > 0 for tensor in state.values()), "an adapter tensor is empty: not gathered"
+    layers = {name.replace(".default.", "."): tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    with whole_folder(folder, replace=True) as temporary:
+        WanImageToVideoPipeline.save_lora_weights(
+            temporary,
+            transformer_lora_layers=layers,
+            transformer_lora_adapter_metadata=_plain(peft_config(lora).to_dict()),
+        )
+        for path in temporary.glob("*.safetensors"):
+            _order_header(path)
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def _order_header(path: Path) -> None:
+    """Sort the metadata of a safetensors file, which the library writes in random order: equal adapters, equal bytes.
+
+    The header keeps its length, so the tensors stay where they are.
+    """
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    ordered = {"__metadata__": dict(sorted(header.pop("__metadata__", {}).items())), **header}
+    text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
+    assert len(text) <= size, f"{path}: header of {size} bytes does not hold {len(text)}"
+    path.write_bytes(content[:8] + text.ljust(size) + content[8 + size :])
+
+
+def _plain(metadata: dict[str, Any]) -> dict[str, Any]:
+    """JSON-ready metadata: sets as sorted lists, so that equal adapters give equal bytes."""
+    return {key: sorted(value) if isinstance(value, set) else value for key, value in metadata.items()}

@@ -1,0 +1,120 @@
+"""Generate the held-out clips from cached conditions with the adapter in place.
+
+In: the denoiser (an engine under ZeRO, or the bare transformer), VAE, encodings, held-out windows.
+Out: uint8 frames (F, H, W, 3) of each window. The batches are the same for every rank, seed and gang size,
+because batching moves latents by about 3e-6; workers take whole batches in turn.
+Same results as WanImageToVideoPipeline given the same noise (bit for bit at batch size 1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cinelora import distributed as dist
+from cinelora.core.config import SampleConfig, TrialConfig
+from cinelora.data.windows import Window
+from cinelora.training.flow import draw_noise
+from cinelora.wan import loading as wan
+from cinelora.wan.encoding import Encodings
+from cinelora.wan.stepcache import step_cache
+
+
+def starting_noise(encodings: Encodings, windows: list[Window], seed: int) -> torch.Tensor:
+    """Noise (N, 16, T, h, w) by (sampling seed, window): the same for the base and every adapter."""
+    shape = tuple(encodings.stack(windows[:1], "latents").shape[1:])
+    return torch.stack([draw_noise(shape, seed, "sample", w.window_id) for w in windows])
+
+
+@torch.no_grad()
+def denoise(
+    model: Any,
+    scheduler: Any,
+    sample: SampleConfig,
+    latents: torch.Tensor,
+    condition: torch.Tensor,
+    image: torch.Tensor,
+    text: torch.Tensor,
+    negative: torch.Tensor | None,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """Integrate noise (N, 16, T, h, w) to clean latents under condition (N, 20, T, h, w).
+
+    Guidance: v = v_negative + g (v_text - v_negative), two passes as in the stock pipeline, or both as one batch where
+    `sample.batched_guidance` says so; g = 1 is one pass.
+    """
+    scheduler.set_timesteps(sample.steps, device=latents.device)
+    both = negative is not None and sample.batched_guidance
+    if negative is not None and both:
+        text = torch.cat([negative, text])
+        image, condition = (torch.cat([each, each]) for each in (image, condition))
+    with step_cache(model, sample) as cached:
+
+        def velocity(time: torch.Tensor, states: torch.Tensor, name: str) -> torch.Tensor:
+            inputs = torch.cat([torch.cat([latents, latents]) if both else latents, condition], dim=1).to(dtype)
+            with cached(name):
+                return model(
+                    hidden_states=inputs,
+                    timestep=time.expand(inputs.shape[0]),
+                    encoder_hidden_states=states.to(dtype),
+                    encoder_hidden_states_image=image.to(dtype),
+                    return_dict=False,
+                )[0]
+
+        for time in scheduler.timesteps:
+            predicted = velocity(time, text, "cond")
+            if negative is not None:
+                without, predicted = predicted.chunk(2) if both else (velocity(time, negative, "uncond"), predicted)
+                predicted = without + sample.guidance * (predicted - without)
+            latents = scheduler.step(predicted, time, latents, return_dict=False)[0]
+    return latents
+
+
+def batches(windows: list[Window], size: int) -> list[list[Window]]:
+    return [windows[start : start + size] for start in range(0, len(windows), size)]
+
+
+def generate(
+    model: Any,
+    vae: Any,
+    model_folder: Path,
+    config: TrialConfig,
+    encodings: Encodings,
+    windows: list[Window],
+    todo: Sequence[int],
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[tuple[int, list[Window], np.ndarray]]:
+    """Yield (batch, its windows, frames (N, F, H, W, 3)) of this worker's share of the batches `todo`.
+
+    `todo` are places in `batches(windows, ..)`, alike on all workers, who run the same number of forwards.
+    """
+    sample, device = config.sample, dist.device_name()
+    cut = batches(windows, sample.batch_size)
+    work = [(index, cut[index]) for index in todo]
+    group = dist.data_group(config.model.sequence_workers)
+    turns = math.ceil(len(work) / group.count)
+    for turn in range(turns):
+        mine = turn * group.count + group.index
+        index, chunk = work[mine if mine < len(work) else 0]  # ZeRO-3 needs every worker in every forward
+        negative = None
+        if sample.guidance > 1:
+            negative = encodings.texts([sample.negative_prompt] * len(chunk)).to(device)
+        latents = denoise(
+            model,
+            wan.load_scheduler(model_folder, sample.scheduler, sample.shift),
+            sample,
+            starting_noise(encodings, chunk, sample.seed).to(device),
+            encodings.stack(chunk, "condition").to(device),
+            encodings.stack(chunk, "image").to(device),
+            encodings.texts([w.caption for w in chunk]).to(device),
+            negative,
+            wan.TORCH_DTYPE[config.model.dtype],
+        )
+        if mine < len(work) and group.leads:
+            yield index, chunk, wan.decode_video(vae, latents)
+        report(turn + 1, turns)

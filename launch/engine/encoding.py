@@ -1,0 +1,102 @@
+"""Before the trials: fill the encoding caches and score the true clips, dealt out over the workers of the pool.
+
+In: the jobs of a sweep. Out: cache files that every trial reads. What is there already is not done again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayTaskError
+
+from cinelora.core.cli import UserError
+from cinelora.data.encodings import NO_CAPTION, missing
+from cinelora.trial.job import Job
+from launch.engine.errors import LOST_ERRORS, first_cause, root_cause
+from launch.engine.pool import Member, Pool
+from launch.wording import clock
+from sweeps.scheduling.scheduler import Shape
+
+WINDOWS_A_CALL = 64  # a call loads the encoders once
+LINE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """A method of `launch.worker.Worker` and its arguments; `size` counts towards progress."""
+
+    method: str
+    arguments: tuple[Any, ...]
+    size: int = 1
+
+
+def encode_all(pool: Pool, shape: Shape, jobs: list[Job], patience: int, say: Callable[[str], None]) -> None:
+    """Fill the encoding caches and the reference scores of all jobs; `patience`: lost workers that are replaced.
+
+    Raises UserError, or what the disk raised.
+    """
+    prompts: dict[Path, set[str]] = {}
+    for job in jobs:
+        config = job.spec.config
+        prompts.setdefault(job.encodings, set()).add(config.sample.negative_prompt)
+        if config.train.caption_dropout:
+            prompts[job.encodings].add(NO_CAPTION)
+    distinct = list({(job.encodings, job.reference.root): job for job in jobs}.values())
+    sets = {job.encodings: job for job in distinct}.values()
+    _deal(pool, shape, [call for job in sets for call in _encoding(job, prompts[job.encodings])], patience, say)
+    references = [Call("reference", (job,)) for job in distinct if not job.reference.clip_scores.exists()]
+    _deal(pool, shape, references, patience, say)
+
+
+def _encoding(job: Job, negative: set[str]) -> list[Call]:
+    windows, prompts = missing(job.encodings, job.windows(), negative)
+    calls = [Call("encode", (job, [], prompts), len(prompts))] if prompts else []
+    for start in range(0, len(windows), WINDOWS_A_CALL):
+        part = windows[start : start + WINDOWS_A_CALL]
+        calls.append(Call("encode", (job, part, []), len(part)))
+    return calls
+
+
+WHAT = {"encode": "windows and captions to encode", "reference": "sets of true clips to score"}
+
+
+def _deal(pool: Pool, shape: Shape, calls: Sequence[Call], patience: int, say: Callable[[str], None]) -> None:
+    """Each call on some worker, the next one to whoever is free; a lost worker's call goes to another."""
+    queue, busy, done = deque(calls), dict[Any, tuple[Member, Call]](), 0
+    total, started, told = sum(call.size for call in calls), time.monotonic(), time.monotonic()
+    idle = pool.crew(shape, len(queue))
+    if calls:
+        say(f"{total} {WHAT[calls[0].method]} on {len(idle)} workers")
+    try:
+        while queue or busy:
+            while queue and idle:
+                member, call = idle.pop(), queue.popleft()
+                busy[getattr(member.actor, call.method).remote(*call.arguments)] = member, call
+            (ready, *_), _ = ray.wait(list(busy), num_returns=1)
+            member, call = busy.pop(ready)
+            try:
+                ray.get(ready)
+            except LOST_ERRORS as error:
+                patience -= 1
+                if patience < 0:
+                    raise UserError(f"{call.method}: {first_cause(error)}; too many workers were lost") from error
+                queue.appendleft(call)
+                idle.append(pool.replaced(member, shape))
+                continue
+            idle.append(member)
+            done += call.size
+            if time.monotonic() - told > LINE_SECONDS:
+                told = time.monotonic()
+                left = (told - started) * (total - done) / max(1, done)
+                say(f"{done} of {total} {WHAT[call.method]} done, about {clock(left)} left")
+    except RayTaskError as error:
+        cause = root_cause(error)
+        raise cause if isinstance(cause, UserError | OSError) else UserError(first_cause(error)) from error
+    finally:
+        pool.release([*idle, *(member for member, _ in busy.values())])

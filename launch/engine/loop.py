@@ -1,0 +1,300 @@
+"""The engine of a sweep: give each waiting trial a gang, watch it, take its result or act on its failure.
+
+In: jobs with their shapes, a pool of workers. Out: results on disk; the reason for each trial that ended without one.
+`sweeps/scheduler.py` decides what runs where, `sweeps/failures.py` what a failure means; here both meet Ray.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import ray
+
+from cinelora.core.cli import UserError
+from cinelora.core.studyconfig import ClusterConfig
+from cinelora.trial.job import Job
+from launch.engine.errors import STOPPED, failure_kind, first_cause
+from launch.engine.gang import RUN, START, Calls, Story, all_stopped, is_lost, story
+from launch.engine.heartbeat import Heartbeats
+from launch.engine.pool import Member, Pool
+from sweeps.failures import FIRST, HANG, LOST, History, Next, what_next
+from sweeps.ledger import Ledger
+from sweeps.prune import Pruner
+from sweeps.scheduling.scheduler import Infeasible, Scheduler, Start, Task
+
+POLL_SECONDS = 0.3
+LOOK_SECONDS = 2.0  # between looks at the cluster and the disk
+START_SECONDS = 300.0  # of a gang: imports on a cold disk, process group
+HOLD_SECONDS = 60.0  # a node where a gang could not start is left alone
+START_TRIES = 5  # in a row, with nothing else running
+GRACE_SECONDS = 120.0  # for the gang of a stopped trial to save and leave
+STRANDED_SECONDS = 300.0  # without any node that could hold what waits
+GIB = 2**30
+
+
+@dataclass(eq=False)
+class Running:
+    """A trial on its gang. `phase` is START until its workers run it."""
+
+    job: Job
+    task: Task
+    members: list[Member]
+    story: Story
+    calls: Calls
+    since: float
+    phase: str = START
+    results: dict[Any, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Engine:
+    """The state of one sweep in this driver. Disk is the truth; this is only what is in flight."""
+
+    ledger: Ledger
+    cluster: ClusterConfig
+    scheduler: Scheduler
+    pool: Pool
+    jobs: dict[str, Job] = field(default_factory=dict)
+    running: list[Running] = field(default_factory=list)
+    errors: dict[str, str] = field(default_factory=dict)
+    beats: Heartbeats = field(default_factory=Heartbeats)
+    pruner: Pruner | None = None
+    pruned: int = 0  # trials in this sweep
+    fail_fast: bool = False
+    asked_to_stop: bool = False
+    stopping: bool = False
+    waits_for_disk: bool = False
+    failed_starts: int = 0
+    looked: float = -LOOK_SECONDS
+    stranded_since: float = math.inf
+    known: set[str] = field(default_factory=set)  # nodes the scheduler has been told of
+    say: Callable[[str], None] = print
+
+    @property
+    def waiting(self) -> int:
+        return len(self.jobs) - len(self.running)
+
+    def add(self, job: Job, task: Task) -> None:
+        """Queue a trial. Raises Infeasible if the cluster can never hold its gang."""
+        self.scheduler.add(task)
+        self.jobs[task.task_id] = job
+
+    def look_around(self, now: float) -> None:
+        """Nodes that came and went, room on the disk, the stop sign."""
+        if self.asked_to_stop:
+            self.stop()
+        if now - self.looked < LOOK_SECONDS:
+            return
+        self.looked = now
+        self.pool.refresh()
+        self.meet_nodes()
+        self._look_at_disk()
+        self._give_up_stranded(now)
+        if self.pruner:
+            self.pruner.look(run.job.spec for run in self.running if run.phase == RUN)
+        if self.ledger.folder.stop.exists():
+            self.stop()
+
+    def meet_nodes(self) -> None:
+        """Tell the scheduler which nodes of the pool came and went."""
+        came, gone = set(self.pool.nodes) - self.known, self.known - set(self.pool.nodes)
+        self.known = set(self.pool.nodes)
+        for name in sorted(gone):
+            self.scheduler.remove_node(name)  # its trials end by themselves, as lost
+        for name in sorted(came):
+            self.scheduler.add_node(self.pool.nodes[name])
+        if came or gone:
+            self.ledger.event("nodes", came=sorted(came), gone=sorted(gone))
+
+    def _look_at_disk(self) -> None:
+        free = shutil.disk_usage(self.ledger.folder.root).free / GIB
+        short = free < self.cluster.free_disk_gib
+        if short != self.waits_for_disk:
+            self.waits_for_disk = short
+            self.ledger.event("disk_low" if short else "disk_ok", free_gib=round(free, 2))
+            what = "no trial starts until there is room" if short else "going on"
+            self.say(f"{self.ledger.folder.root}: {free:.2f} GiB free (cluster.free_disk_gib): {what}")
+
+    def stop(self) -> None:
+        """Let running trials save a checkpoint and leave; start nothing new."""
+        if not self.stopping:
+            self.stopping = True
+            self.scheduler.drain()
+            self.ledger.folder.stop.touch()
+            self.ledger.event("stopping", running=[run.task.task_id for run in self.running])
+            self.say(f"stopping: {len(self.running)} running trials save a checkpoint and leave (Ctrl-C again: now)")
+
+    def begin(self, start: Start, now: float) -> None:
+        job = self.jobs[start.task.task_id]
+        if self.pruner and (why := self.pruner.verdict(job.spec)):
+            self.scheduler.finished(start.task.task_id, now, resident=start.warm)
+            self._prune(job, why)
+            return
+        members = self.pool.take(start)
+        run = Running(job, start.task, members, story(members, job), [], now)
+        self.running.append(run)
+        self._enter(run, *next(run.story))
+
+    def _enter(self, run: Running, phase: str, calls: Calls) -> None:
+        run.phase, run.calls, run.results = phase, calls, {}
+        if phase == RUN:
+            self.failed_starts = 0
+            pids, trial_id = [member.pid for member in run.members], run.task.task_id
+            self.ledger.event("started", trial_id=trial_id, pids=pids, restarts=run.job.restarts)
+
+    def advance(self, run: Running, now: float) -> None:
+        """All calls of this step of the story are back: go on with the next, or take the trial as done."""
+        answers = [run.results[call] for call in run.calls]
+        try:
+            self._enter(run, *run.story.send(answers))
+        except StopIteration:
+            for member, answer in zip(run.members, answers, strict=True):
+                member.memory.append(answer)
+            self.pool.release(run.members)
+            self._leave(run, now)
+            self.jobs.pop(run.task.task_id)
+            self.scheduler.has_result(run.task.task_id)
+            self.ledger.event("done", trial_id=run.task.task_id)
+
+    def settle(self, run: Running, call: Any, now: float) -> None:
+        """Take one finished call of a run."""
+        try:
+            run.results[call] = ray.get(call)
+        except Exception as error:
+            others = [other for other in run.calls if other is not call and other not in run.results]
+            self.end(run, LOST if is_lost(error, others) else failure_kind(error), first_cause(error), now)
+            return
+        if len(run.results) == len(run.calls):
+            self.advance(run, now)
+
+    def end(self, run: Running, kind: str, cause: str, now: float) -> None:
+        """A trial ended without a result: give its gang up and do what its failure's rule says."""
+        trial_id = run.task.task_id
+        why = self.pruner.leaving.get(trial_id, "") if self.pruner else ""
+        if kind == STOPPED and not why:
+            self.stop()  # a worker may see the sign before we do
+        whole = kind == STOPPED and all_stopped(run.calls, GRACE_SECONDS)
+        (self.pool.release if whole else self.pool.discard)(run.members)
+        self._leave(run, now)
+        if why and kind in (STOPPED, LOST, HANG):
+            self._prune(run.job, why)
+        elif kind == STOPPED or (self.stopping and kind in (LOST, HANG)):
+            self.ledger.event("stopped", trial_id=trial_id, error=cause)
+            self.jobs.pop(trial_id)
+        elif run.phase == START:
+            self._start_failed(run, cause, now)
+        else:
+            history = History(run.job.causes, run.job.spec.config.train.micro_batch, self.cluster.max_restarts)
+            self._act(run, kind, cause, what_next(kind, history))
+
+    def _prune(self, job: Job, why: str) -> None:
+        assert self.pruner is not None
+        self.pruner.record(job.spec, why)
+        self.pruned += 1
+        self._drop(job.spec.trial_id, f"pruned, {why}")
+
+    def _start_failed(self, run: Running, cause: str, now: float) -> None:
+        """Somebody else holds the node, or it is gone: try elsewhere, and here again later."""
+        self.failed_starts += 1
+        self.ledger.event("gang_start_failed", trial_id=run.task.task_id, error=cause[:300])
+        if self.failed_starts >= START_TRIES and not self.running:
+            raise UserError(f"no gang started in {START_TRIES} tries, last: {cause[:300]}; look at the cluster")
+        for node in {member.node for member in run.members}:
+            if len(self.pool.nodes) > 1:
+                self.scheduler.hold(node, now + HOLD_SECONDS)
+        self._again(run.task)
+
+    def _act(self, run: Running, kind: str, cause: str, decision: Next) -> None:
+        job, task = run.job, run.task
+        if not decision.again:
+            self._fail(task, kind, f"{cause}; {decision.remedy}" if decision.remedy else cause)
+            if self.fail_fast:
+                self.stop()
+            return
+        self.ledger.event("lost" if kind == LOST else kind, trial_id=task.task_id, error=cause)
+        job = replace(job, causes=(*job.causes, kind))
+        if decision.micro_batch:
+            config = job.spec.config
+            smaller = replace(config, train=replace(config.train, micro_batch=decision.micro_batch))
+            job = replace(job, spec=replace(job.spec, config=smaller))
+            self.say(f"{task.task_id}: out of memory, once more with train.micro_batch={decision.micro_batch}")
+        self.waits_for_disk = self.waits_for_disk or decision.pause
+        nodes = frozenset(member.node for member in run.members) if decision.elsewhere else frozenset[str]()
+        self.jobs[task.task_id] = job
+        self._again(replace(task, avoid=task.avoid | nodes))
+
+    def _again(self, task: Task) -> None:
+        try:
+            self.scheduler.add(task)
+        except Infeasible as error:
+            self._fail(task, LOST, f"the nodes that are left cannot hold it: {error}")
+
+    def _fail(self, task: Task, kind: str, text: str) -> None:
+        self.errors[task.task_id] = text
+        self.ledger.fail(task.task_id, kind, text)
+        self._drop(task.task_id, text)
+
+    def _drop(self, trial_id: str, why: str) -> None:
+        """A trial leaves the sweep without a result, and with it those that were to start from its adapter."""
+        self.jobs.pop(trial_id)
+        for task in self.scheduler.has_none(trial_id):
+            self._fail(task, FIRST, f"starts from {trial_id}, which has no adapter: {why}")
+
+    def _give_up_stranded(self, now: float) -> None:
+        """Nothing runs and nothing can: wait a while for nodes to come back, then say so."""
+        stuck = [] if self.running or self.stopping else self.scheduler.stranded
+        if not stuck or len(stuck) + self.scheduler.dependent < len(self.jobs):
+            self.stranded_since = math.inf
+        elif now - min(self.stranded_since, now) > STRANDED_SECONDS:
+            for task in stuck:
+                self._fail(task, LOST, f"no node that could hold it came back within {STRANDED_SECONDS:.0f} s")
+        else:
+            self.stranded_since = min(self.stranded_since, now)
+
+    def _leave(self, run: Running, now: float) -> None:
+        self.running.remove(run)
+        if run.task in self.scheduler.running:  # a lost node took its tasks out already
+            self.scheduler.finished(run.task.task_id, now, resident=run.members[0] in self.pool.idle)
+        self.beats.forget(run.task.task_id)
+
+    def check_beats(self, now: float) -> None:
+        """End the trials that have said nothing for too long, and the gangs that do not come up."""
+        for run in list(self.running):
+            if run.phase == START:
+                if now - run.since > START_SECONDS:
+                    self.end(run, HANG, f"the gang did not start within {START_SECONDS:.0f} s", now)
+                continue
+            silent = self.beats.silent(run.task.task_id, self.ledger.progress(run.task.task_id), now)
+            limit = GRACE_SECONDS if self.stopping else self.cluster.hang_seconds
+            if silent > limit:
+                self.end(run, HANG, f"no sign of life for {silent:.0f} s (cluster.hang_seconds)", now)
+
+
+def run_all(engine: Engine, tick: Callable[[Engine], None]) -> dict[str, str]:
+    """Run the queue to its end, or to the stop; returns {trial_id: reason} of the trials that failed."""
+    while engine.running or (engine.jobs and not engine.stopping):
+        now = time.monotonic()
+        engine.look_around(now)
+        if not engine.waits_for_disk and not engine.stopping:
+            for start in engine.scheduler.starts(now):
+                engine.begin(start, now)
+        tick(engine)
+        for run, call in _ready(engine.running):
+            if run in engine.running:
+                engine.settle(run, call, time.monotonic())
+        engine.check_beats(time.monotonic())
+    return engine.errors
+
+
+def _ready(running: list[Running]) -> list[tuple[Running, Any]]:
+    owner = {call: run for run in running for call in run.calls if call not in run.results}
+    if not owner:
+        time.sleep(POLL_SECONDS)
+        return []
+    ready, _ = ray.wait(list(owner), num_returns=1, timeout=POLL_SECONDS)
+    return [(owner[call], call) for call in ready]

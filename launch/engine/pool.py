@@ -1,0 +1,193 @@
+"""The pool of workers: long-lived processes on known nodes, put together to a gang for each trial.
+
+In: what the scheduler decided, a task and its places. Out: members in rank order, idle ones with the right base first.
+A member that fails is thrown away and never mended. Ray starts, finds and kills the processes; what runs where is
+decided in `sweeps/scheduler.py`, so nothing ever waits in Ray's own queue.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from launch.engine.worker import Worker
+from sweeps.scheduling.scheduler import Node, Shape, Start
+
+SHARDED = " sharded"  # ends the name of a base that ZeRO stage 3 has cut over its gang
+CONNECT_SECONDS = 90
+RENEW_GIB = 4.0  # growth of a process over its first trial
+
+
+def connect(address: str) -> None:
+    """Join the cluster, or start a Ray of our own on this machine, on loopback and without dashboard."""
+    own = {} if address else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, **own}
+    watchdog = threading.Timer(CONNECT_SECONDS, _give_up, [address or "local"])
+    watchdog.start()
+    try:
+        ray.init(address=address or "local", **options)
+    finally:
+        watchdog.cancel()
+
+
+def _give_up(address: str) -> None:
+    """Leave at once: Ray waits many minutes for a cluster that is gone, deaf to signals. Nothing is lost yet."""
+    print(
+        f"cinelora: cluster.address={address}: no Ray answered within {CONNECT_SECONDS} s; start it with "
+        "`ray start --head`, or leave the address empty to use this machine",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(2)
+
+
+@dataclass(eq=False)
+class Member:
+    """One worker process. `group`: whom it shares a process group with, in rank order."""
+
+    actor: Any
+    node: str
+    cpus: int
+    gpus: float
+    base: str = ""
+    group: list[Member] = field(default_factory=list)
+    pid: int = 0
+    memory: list[float] = field(default_factory=list)  # GiB it held after each of its trials
+
+    @property
+    def worn(self) -> bool:
+        """It has kept more and more: time for a new process."""
+        return bool(self.memory) and self.memory[-1] - self.memory[0] > RENEW_GIB
+
+    @property
+    def sharded(self) -> bool:
+        return self.base.endswith(SHARDED)
+
+
+@dataclass
+class Pool:
+    """Members that are alive: the idle and the busy."""
+
+    nodes: dict[str, Node] = field(default_factory=dict)
+    idle: list[Member] = field(default_factory=list)
+    busy: list[Member] = field(default_factory=list)
+    worker: Any = Worker  # the class of the actors
+
+    def take(self, start: Start) -> list[Member]:
+        """Members for the start in rank order, now busy. Missing ones are started, idle ones in their way killed.
+
+        A sharded base wants the very gang that sharded it, or fresh processes.
+        """
+        task, chosen = start.task, list[Member]()
+        sharded = task.base.endswith(SHARDED)
+        gang = self._same_gang(start) if sharded else None
+        if gang is not None:
+            self._occupy(gang)
+            return gang
+        for node, count in start.places:
+            own = [] if sharded else self._best(self._fitting(node, task.shape), task.base)[:count]
+            self._occupy(own)
+            chosen += own + [self._start(node, task.shape) for _ in range(count - len(own))]
+        for member in chosen:
+            member.base = task.base
+        return chosen
+
+    def crew(self, shape: Shape, most: int) -> list[Member]:
+        """Up to `most` members on all nodes, now busy, for work that needs no gang."""
+        places = []
+        for name, node in self.nodes.items():
+            fits = min(node.cpus // shape.cpus, int(node.gpus / shape.gpus) if shape.gpus else most)
+            places += [name] * fits
+        members = []
+        for node_name in places[:most]:
+            own = self._best(self._fitting(node_name, shape), "")[:1]
+            self._occupy(own)
+            members += own or [self._start(node_name, shape)]
+        return members
+
+    def _occupy(self, members: list[Member]) -> None:
+        self.idle = [member for member in self.idle if member not in members]
+        self.busy += members
+
+    def release(self, members: Sequence[Member]) -> None:
+        """They are free; those that are worn end, with the gang that a sharded base ties them to."""
+        for member in members:
+            self.busy.remove(member)
+            self.idle.append(member)
+        self.discard([member for member in members if member.worn])
+
+    def replaced(self, member: Member, shape: Shape) -> Member:
+        """A new busy member for one that is lost: on its node, or on another if that is gone too."""
+        self.discard([member])
+        self.refresh()
+        return self._start(member.node if member.node in self.nodes else next(iter(self.nodes)), shape)
+
+    def refresh(self) -> None:
+        """Look which nodes are there. A node that is gone takes its idle members with it."""
+        alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+        self.nodes = {
+            name: Node(name, int(r.get("CPU", 0)), int(r.get("GPU", 0)))
+            for name, r in sorted(alive.items())
+            if r.get("CPU", 0) >= 1
+        }
+        self.idle = [member for member in self.idle if member.node in self.nodes]
+
+    def discard(self, members: Iterable[Member]) -> None:
+        """Kill them, whatever they do."""
+        for member in members:
+            ray.kill(member.actor)
+            for group in (self.busy, self.idle):
+                if member in group:
+                    group.remove(member)
+
+    def close(self) -> None:
+        self.discard([*self.idle, *self.busy])
+
+    def _fitting(self, node: str, shape: Shape) -> list[Member]:
+        return [m for m in self.idle if m.node == node and (m.cpus, m.gpus) == (shape.cpus, shape.gpus)]
+
+    def _best(self, members: list[Member], base: str) -> list[Member]:
+        """Those with the base first, then those who know each other; nobody whose base is sharded."""
+        free = [member for member in members if not member.sharded]
+        return sorted(free, key=lambda m: (m.base != base, id(m.group), m.group.index(m) if m in m.group else 0))
+
+    def _same_gang(self, start: Start) -> list[Member] | None:
+        """An idle gang that holds this very sharded base on these very places."""
+        for member in self.idle:
+            group = member.group
+            if member.base == start.task.base and all(peer in self.idle for peer in group):
+                places = [(node, sum(peer.node == node for peer in group)) for node, _ in start.places]
+                if places == list(start.places) and len(group) == start.task.shape.workers:
+                    return group
+        return None
+
+    def _start(self, node: str, shape: Shape) -> Member:
+        self._make_room(node, shape)
+        environment = {"OMP_NUM_THREADS": str(shape.cpus), "TOKENIZERS_PARALLELISM": "false"}
+        options = {
+            "num_cpus": shape.cpus,
+            "num_gpus": shape.gpus,
+            "runtime_env": {"env_vars": environment},
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
+        }
+        member = Member(ray.remote(self.worker).options(**options).remote(shape.cpus), node, shape.cpus, shape.gpus)
+        self.busy.append(member)
+        return member
+
+    def _make_room(self, node: str, shape: Shape) -> None:
+        """Kill idle members of the node until one of this shape fits."""
+        limit = self.nodes[node]
+        here = [member for member in [*self.idle, *self.busy] if member.node == node]
+        cpus, gpus = sum(m.cpus for m in here), sum(m.gpus for m in here)
+        for member in [m for m in self.idle if m.node == node]:
+            if cpus + shape.cpus <= limit.cpus and gpus + shape.gpus <= limit.gpus:
+                return
+            self.discard([member])
+            cpus, gpus = cpus - member.cpus, gpus - member.gpus

@@ -1,0 +1,154 @@
+"""One process of a gang. It stays alive from trial to trial and keeps the frozen base in memory.
+
+In: jobs. Out: files in study and cache, and small records. Torch is imported here and not in the driver.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cinelora.data.windows import Window
+    from cinelora.trial.job import Job
+    from cinelora.trial.resident import Base
+
+PROGRESS_SECONDS = 0.5  # between writes of progress.json
+TAKEOVER_SECONDS = 30.0  # for the worker of a dead driver to be gone too
+
+
+class Worker:
+    """Ray starts this as an actor (`launch/pool.py`); it is an ordinary class for tests."""
+
+    def __init__(self, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        import cinelora.trial.__main__  # noqa: F401  (pay for the imports while the driver still plans)
+        from cinelora import distributed as dist
+
+        dist.quiet_deepspeed()
+        self.base: Base | None = None
+
+    def address(self) -> tuple[str, int]:
+        """This node's address and a free port for the gang's process group."""
+        import ray
+
+        from cinelora import distributed as dist
+
+        return str(ray.util.get_node_ip_address()), dist.free_port()
+
+    def join(self, rank: int, world_size: int, address: str, port: int) -> int:
+        """Enter the gang's process group, leaving any other; returns this process's id."""
+        from cinelora import distributed as dist
+
+        dist.start(rank, world_size, address, port)
+        return os.getpid()
+
+    def encode(self, job: Job, windows: list[Window], prompts: list[str]) -> int:
+        """Fill the encoding cache with these windows and prompts; returns how many windows."""
+        import torch
+
+        from cinelora import distributed as dist
+        from cinelora.wan import encoding as encode
+        from cinelora.wan.checkpoint import model_folder
+
+        config, device = job.spec.config, dist.device_name()
+        model = model_folder(config.model, job.cache_dir)
+        encode.encode_texts(model, job.encodings, prompts, device, config.model.text_dtype)
+        encode.encode_windows(model, job.encodings, Path(config.data.path), config.data, windows, device)
+        torch.cuda.empty_cache()  # the encoders are gone, and the denoiser needs their room
+        return len(windows)
+
+    def reference(self, job: Job) -> None:
+        """Write the true held-out clips and their features into the study."""
+        from cinelora.trial.scoring import write_reference
+
+        write_reference(job, self._base_for(job))
+
+    def run(self, job: Job) -> float:
+        """Run one trial; returns the memory that is then held, GiB. Raises what stopped it; the log has the trace."""
+        from cinelora import distributed as dist
+        from cinelora.trial.__main__ import run_trial
+
+        folder = job.study.trial(job.spec.trial_id)
+        writer = dist.rank() == 0
+        progress = Progress(folder.progress, writer)
+        try:
+            with alone_in(folder.root) if writer else nullcontext():
+                progress("load", 0, 1, None)
+                run_trial(job, self._base_for(job), progress)
+                return memory_gib()
+        except Exception:
+            log = folder.log(dist.rank())
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with open(log, "a") as stream:
+                stream.write(f"{time.strftime('%F %T')} pid {os.getpid()}\n{traceback.format_exc()}\n")
+            raise
+
+    def _base_for(self, job: Job) -> Base:
+        """The resident base, loaded anew only when this trial needs another."""
+        from cinelora.trial.resident import base_key, load_base
+
+        if self.base is None or self.base.key != base_key(job.spec):
+            self.base = None
+            self.base = load_base(job)
+        return self.base
+
+
+def memory_gib() -> float:
+    """What this process holds now, on its device and, under Linux, on the host."""
+    import torch
+
+    statm = Path("/proc/self/statm")
+    resident = int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
+    device = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
+    return float(resident + device) / 2**30
+
+
+class TrialTaken(RuntimeError):
+    """Another worker writes this trial: that of a driver that died a moment ago, or of a node that we lost sight of."""
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold the trial's folder for one writer; the kernel lets go of it when a process dies. Raises TrialTaken.
+
+    Where the file system has no locks, nobody is kept out.
+    """
+    with open(folder / ".lock", "w") as stream:
+        deadline = time.monotonic() + TAKEOVER_SECONDS
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    break
+                if time.monotonic() > deadline:
+                    raise TrialTaken(f"{folder}: another worker still writes here") from error
+                time.sleep(0.1)
+        yield
+
+
+class Progress:
+    """Writes progress.json at most twice a second: stage, done, total, loss."""
+
+    def __init__(self, path: Path, active: bool) -> None:
+        self.path, self.active, self.last = path, active, 0.0
+
+    def __call__(self, stage: str, done: int, total: int, loss: float | None) -> None:
+        now = time.monotonic()
+        if not self.active or (now - self.last < PROGRESS_SECONDS and done < total):
+            return
+        from cinelora.core.records import write_json
+
+        self.last = now
+        write_json(self.path, {"stage": stage, "done": done, "total": total, "loss": loss})

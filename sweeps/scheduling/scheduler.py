@@ -1,0 +1,268 @@
+"""Which trial starts when and where. No clock, no Ray: the caller says what time it is and what has ended.
+
+In: nodes, tasks with their shapes and estimated times, what ended. Out: starts. Standard library only.
+
+Tasks are in one order (`ORDERS`). The first is never delayed by a later one: if it cannot start now, it is reserved the
+places where, by the estimates, it can start soonest; others start only if they end before that or use what it leaves
+(EASY backfill: Lifka, JSSPP 1995; Mu'alem and Feitelson, IEEE TPDS 12(6), 2001). There is never a second reservation.
+A task that needs the result of another waits outside that order until the caller says that the other has it.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sweeps.scheduling.cluster import Cluster, Infeasible, Layout, Limits, Node, Shape, Worker, named
+from sweeps.scheduling.reservation import Reservation, reserve
+
+__all__ = ["ORDERS", "Infeasible", "Node", "Reservation", "Scheduler", "Shape", "Start", "Task"]
+
+Key = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    task_id: str
+    shape: Shape
+    base: str  # identity of the resident base model that it needs
+    seconds: float  # estimate; only order and backfill depend on it
+    avoid: frozenset[str] = frozenset()  # nodes where it was lost: not used if there is any other way
+    after: str = ""  # id of the task whose result it needs, where that one is in the books too
+
+
+@dataclass(frozen=True)
+class Start:
+    task: Task
+    places: tuple[tuple[str, int], ...]  # (node name, workers there), rank order
+    warm: bool  # idle workers with its base are there
+
+
+@dataclass(frozen=True)
+class Running:
+    task: Task
+    workers: tuple[Worker, ...]
+    end: float  # by the estimate
+
+
+def about(seconds: float) -> float:
+    """Class of lengths that count as equal, since estimates are not better than that: 10 % wide."""
+    return math.floor(math.log(max(seconds, 1e-9)) / math.log(1.1))
+
+
+def longest(task: Task) -> Key:
+    return -about(task.seconds), *(-part for part in task.shape.size)
+
+
+def work(task: Task) -> Key:
+    return *(-about(part * task.seconds) for part in task.shape.size), -about(task.seconds)
+
+
+def largest(task: Task) -> Key:
+    return *(-part for part in task.shape.size), -about(task.seconds)
+
+
+# Least first. Within one shape each takes the longest first, which keeps the waiting tasks of a shape in a sorted list.
+# `longest` leaves the least for the end of the sweep (benchmarks/cluster.py); tasks of about one length go by size.
+ORDERS: dict[str, Callable[[Task], Key]] = {"longest": longest, "work": work, "largest": largest}
+
+
+@dataclass
+class Scheduler:
+    """Decides and keeps the books; the caller starts, watches and ends the trials."""
+
+    order: str = "longest"
+    _cluster: Cluster = field(default_factory=Cluster)
+    _groups: dict[tuple[Shape, str, frozenset[str]], list[Task]] = field(default_factory=dict)
+    _running: dict[str, Running] = field(default_factory=dict)
+    _known: set[str] = field(default_factory=set)  # ids, waiting, running or dependent
+    _dependent: dict[str, list[Task]] = field(default_factory=dict)  # by the id that they wait for
+    _reserved: Reservation | None = None
+    _stale: bool = False  # the reservation is to be reckoned again
+    _draining: bool = False
+
+    def add(self, task: Task) -> None:
+        """Queue a task, new or again. Raises Infeasible if the nodes known could not hold it even when empty."""
+        if task.task_id in self._known:
+            raise ValueError(f"task {task.task_id} is waiting or running already")
+        if self._layout(task) is None:
+            cluster = named(task.shape, self._cluster.nodes.values())
+            raise Infeasible(f"{task.task_id}: {cluster}; ask for less or add nodes")
+        self._known.add(task.task_id)
+        if task.after in self._known:
+            self._dependent.setdefault(task.after, []).append(task)
+        else:
+            self._queue(task)
+
+    def _queue(self, task: Task) -> None:
+        group = self._groups.setdefault((task.shape, task.base, task.avoid), [])
+        insort(group, task, key=lambda t: (-t.seconds, t.task_id))
+
+    def add_node(self, node: Node) -> None:
+        """A new node, empty. Raises ValueError for a name in use."""
+        if node.name in self._cluster.nodes:
+            raise ValueError(f"node {node.name} is known already")
+        self._cluster.add(node)
+        self._stale = True
+
+    def remove_node(self, name: str) -> tuple[Task, ...]:
+        """Forget a node. Returns the tasks that ran there, now out of the books: the caller decides on a retry."""
+        lost = [run.task for run in self._running.values() if any(worker.node == name for worker in run.workers)]
+        self._cluster.remove(name)
+        for task in lost:
+            self._drop(task.task_id, resident=False)
+        self._stale = True
+        return tuple(lost)
+
+    def hold(self, node_name: str, until: float) -> None:
+        """Start nothing on this node before `until`; what runs there goes on."""
+        if node_name in self._cluster.nodes:
+            self._cluster.held[node_name] = until
+            self._stale = True
+
+    def starts(self, now: float) -> list[Start]:
+        """What is to start now, in order. Its resources are booked."""
+        found: list[Start] = []
+        while not self._draining and (start := self._next(now)) is not None:
+            found.append(start)
+        return found
+
+    def finished(self, task_id: str, now: float, resident: bool = True) -> None:
+        """Free what a task had; nothing is left to do if its node is gone.
+
+        `resident`: its workers are alive and keep the base.
+        """
+        run = self._running.get(task_id)
+        if run is not None:
+            self._stale |= run.end != now  # sooner or later than it was reckoned with
+            self._drop(task_id, resident)
+
+    def has_result(self, task_id: str) -> None:
+        """Queue the tasks that waited for it."""
+        for task in self._dependent.pop(task_id, []):
+            self._queue(task)
+
+    def has_none(self, task_id: str) -> tuple[Task, ...]:
+        """There will be no result: forget the tasks that waited for it. Those that waited for them still do."""
+        left = self._dependent.pop(task_id, [])
+        self._known -= {task.task_id for task in left}
+        return tuple(left)
+
+    def drain(self) -> None:
+        """Start nothing any more."""
+        self._draining = True
+
+    @property
+    def waiting(self) -> tuple[Task, ...]:
+        """In order."""
+        return tuple(sorted((task for group in self._groups.values() for task in group), key=self._key))
+
+    @property
+    def dependent(self) -> int:
+        """How many wait for the result of another."""
+        return sum(len(tasks) for tasks in self._dependent.values())
+
+    @property
+    def head(self) -> Task | None:
+        """The first in order of those that the nodes now known can hold."""
+        return min((group[0] for group in self._groups.values() if self._layout(group[0])), key=self._key, default=None)
+
+    @property
+    def running(self) -> tuple[Task, ...]:
+        """As they started."""
+        return tuple(run.task for run in self._running.values())
+
+    @property
+    def reservation(self) -> Reservation | None:
+        """That of the head, made when something could take its place. An early end may have outdated it."""
+        return self._reserved
+
+    @property
+    def stranded(self) -> tuple[Task, ...]:
+        """Waiting tasks that the nodes now known can never hold. They wait for new nodes and hinder nobody."""
+        return tuple(task for task in self.waiting if self._layout(task) is None)
+
+    @property
+    def held(self) -> dict[str, float]:
+        """Node: until when nothing starts there."""
+        return dict(self._cluster.held)
+
+    def _key(self, task: Task) -> tuple[Key, float, str]:
+        return ORDERS[self.order](task), -task.seconds, task.task_id
+
+    def _layout(self, task: Task) -> Layout | None:
+        return self._cluster.layout(task.shape, task.avoid)
+
+    def _drop(self, task_id: str, resident: bool) -> None:
+        self._known.discard(task_id)
+        self._cluster.release(self._running.pop(task_id).workers, resident)
+
+    def _next(self, now: float) -> Start | None:
+        """The first task in order if it can start, else one that does not delay it."""
+        fronts = [(group[0], layout) for group in self._groups.values() if (layout := self._layout(group[0]))]
+        fronts.sort(key=lambda front: self._key(front[0]))
+        found = [(start, layout) for task, layout in fronts if (start := self._places(task, layout, now, {}))]
+        if not found:
+            return None
+        head, first = fronts[0], found[0][0]
+        if first.task is head[0]:
+            promised = self._reserved is not None and self._reserved.task_id == first.task.task_id
+            equals = [start for start, _ in found]
+            return self._start(first if promised else _warm_first(equals, ORDERS[self.order]), now, {})
+        reserved = self._reserve(*head, now)
+        fillers = [filler for start, layout in found if (filler := self._filler(start.task, layout, reserved, now))]
+        if not fillers:
+            return None
+        chosen = _warm_first(sorted(fillers, key=lambda start: self._key(start.task)), lambda task: task.shape.size)
+        in_time = now + chosen.task.seconds <= reserved.time
+        return self._start(chosen, now, {} if in_time else reserved.spare)
+
+    def _places(self, task: Task, layout: Layout, now: float, limits: Limits) -> Start | None:
+        """Where the task could start now."""
+        names = self._cluster.choose(layout, task.base, now, limits)
+        if not names:
+            return None
+        warm = all(self._cluster.warm(name, layout, task.base) >= layout.share for name in names)
+        return Start(task, tuple((name, layout.share) for name in names), warm)
+
+    def _reserve(self, head: Task, layout: Layout, now: float) -> Reservation:
+        """The reservation of the first task. It stays as long as everything ends when it should."""
+        kept = self._reserved
+        if kept is None or kept.task_id != head.task_id or kept.time <= now or self._stale:
+            self._stale = False
+            ends = [(run.end, run.workers) for run in self._running.values()]
+            kept = self._reserved = reserve(head.task_id, layout, self._cluster, ends, now)
+        return kept
+
+    def _filler(self, front: Task, layout: Layout, reserved: Reservation, now: float) -> Start | None:
+        """The longest of a group that either leaves the reserved places alone or ends before they are needed."""
+        if beside := self._places(front, layout, now, reserved.spare):
+            return beside
+        group = self._groups[front.shape, front.base, front.avoid]
+        at = bisect_left(group, -reserved.time, key=lambda task: -(now + task.seconds))
+        return self._places(group[at], layout, now, {}) if at < len(group) else None
+
+    def _start(self, start: Start, now: float, limits: Limits) -> Start:
+        """Book it. What is booked within limits is taken from them too: it will be there when the first task starts."""
+        task, layout = start.task, self._layout(start.task)
+        assert layout is not None
+        workers = self._cluster.book(layout, task.base, [name for name, _ in start.places], limits)
+        for worker in workers:
+            if worker.node in limits:
+                limits[worker.node].take(worker)
+        if self._reserved and self._reserved.task_id == task.task_id:
+            self._reserved = None
+        self._running[task.task_id] = Running(task, workers, now + task.seconds)
+        key = task.shape, task.base, task.avoid
+        self._groups[key].remove(task)
+        if not self._groups[key]:
+            del self._groups[key]
+        return start
+
+
+def _warm_first(starts: list[Start], equal: Callable[[Task], Key]) -> Start:
+    """The first in order, or the first of its equals whose base is in its place."""
+    first = equal(starts[0].task)
+    return next((start for start in starts if start.warm and equal(start.task) == first), starts[0])

@@ -1,0 +1,120 @@
+"""The page: whole in itself, escaped, honest about what is missing, and its script runs in a browser."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from analysis.page import clips as filmstrips
+from analysis.page.clips import strip
+from analysis.page.page import filled
+from analysis.report import main
+from tests.analysis.paper_study import CLIPS, Builder, write_rows
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def written(builder: Builder, **build: object) -> str:
+    root = builder.build(**build)  # type: ignore[arg-type]
+    assert main([str(root)]) == 0
+    return (root / "report" / "index.html").read_text()
+
+
+def test_a_page_needs_nothing_else(builder: Builder) -> None:
+    text = written(builder)
+    assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", text), "it points outside itself"
+    assert not re.search(r"https?://(?!www\.w3\.org)", text)
+    assert "{{" not in text and "Half finished" not in text
+    index = json.loads(re.search(r'id="reel-index">(.*?)</script>', text, re.S)[1])  # type: ignore[index]
+    assert [clip["caption"] for clip in index["clips"]] == ["a clip"] * len(CLIPS)
+    assert all(len(clip["scores"]) == len(index["lanes"]) for clip in index["clips"])
+
+
+def test_one_clip_per_row_and_none_where_it_is_not_on_disk(builder: Builder) -> None:
+    builder.build()
+    builder.folder.trial("r8s0").sample("c1").unlink()
+    assert main([str(builder.folder.root)]) == 0
+    text = (builder.folder.root / "report" / "index.html").read_text()
+    index = json.loads(re.search(r'id="reel-index">(.*?)</script>', text, re.S)[1])  # type: ignore[index]
+    assert [lane["name"] for lane in index["lanes"]] == ["truth", "base", "rank 4", "rank 8"]
+    strips = [json.loads(block) for block in re.findall(r'id="reel-clip-\d">(.*?)</script>', text, re.S)]
+    assert [[strip is not None for strip in clip] for clip in strips] == [[True] * 4, [True] * 3 + [False], [True] * 4]
+    assert strips[0][0]["frames"] == 5 and strips[0][0]["cell"] == [32, 32] and strips[0][0]["columns"] == 3
+    assert index["clips"][1]["scores"][2] == "psnr 11.00\nconsistency 0.900\nmotion 2.00"
+
+
+def test_frames_lie_in_the_strip_where_it_says() -> None:
+    frames = np.stack([np.full((10, 18, 3), 50 * index, dtype=np.uint8) for index in range(5)])
+    made = strip(frames)
+    sheet = np.asarray(Image.open(io.BytesIO(made.webp)).convert("L"), dtype=int)
+    assert (made.cell_width, made.cell_height, made.columns) == (32, 16, 3) and sheet.shape == (32, 96)
+    for index in range(5):
+        top, left = index // 3 * made.cell_height, index % 3 * made.cell_width
+        assert abs(sheet[top : top + 10, left : left + 18] - 50 * index).max() <= 4
+
+
+def test_fewer_clips_where_the_page_would_grow_too_big(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filmstrips, "MAX_BYTES", 100)
+    text = written(builder)
+    assert "1 of 3 held-out clips are here" in text and text.count('id="reel-clip-') == 1
+    monkeypatch.setattr(filmstrips, "MAX_BYTES", 100_000)
+    assert "All 3 held-out clips are here" in written(builder)
+
+
+def test_the_same_study_gives_the_same_bytes(tmp_path: Path) -> None:
+    roots = [tmp_path / "a" / "study", tmp_path / "b" / "study"]
+    assert written(Builder(roots[0])) == written(Builder(roots[1]), reverse=True)
+
+
+def test_text_of_a_study_is_escaped(builder: Builder) -> None:
+    builder.build()
+    evil = "</script><script>alert(1)</script>"
+    builder.edit_json(builder.folder.study, name=evil)
+    rows = [(clip, clip, evil) for clip in CLIPS]
+    write_rows(builder.reference.clips, ["clip_id", "shot", "caption"], rows)
+    assert main([str(builder.folder.root)]) == 0
+    text = (builder.folder.root / "report" / "index.html").read_text()
+    assert "<script>alert" not in text and "&lt;script&gt;alert(1)" in text
+    assert text.count("</script>") == len(CLIPS) + 2  # a block a clip, the index, the program
+
+
+def test_the_answer_comes_before_the_table(builder: Builder) -> None:
+    text = written(builder)
+    assert text.index('aria-label="Answer"') < text.index("<table")
+    assert "<b>heldout_loss</b>" in text
+
+
+def test_missing_trials_are_told_first(builder: Builder) -> None:
+    builder.build(only=("base", "r4s0"))
+    builder.fail("r4s1", "no <memory> left")
+    assert main([str(builder.folder.root)]) == 0
+    text = (builder.folder.root / "report" / "index.html").read_text()
+    assert text.index("Half finished") < text.index('aria-label="Answer"')
+    assert "no &lt;memory&gt; left" in text and "no <memory>" not in text
+
+
+def test_a_value_that_looks_like_a_slot_stays() -> None:
+    assert filled("<p>{{one}} {{two}}</p>", {"one": "{{two}}", "two": "2"}) == "<p>{{two}} 2</p>"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path")
+def test_the_script_draws_every_lane_in_a_browser(builder: Builder, tmp_path: Path) -> None:
+    written(builder)
+    page = builder.folder.root / "report" / "index.html"
+    shot = tmp_path / "page.png"
+    command = [
+        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile",
+        "--virtual-time-budget=4000", f"--screenshot={shot}", "--window-size=1280,1600", "--dump-dom", page.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert 'data-reel="ready"' in done.stdout, done.stderr[-500:]
+    drawn = re.search(r'data-drawn="(\d+)"', done.stdout)
+    assert drawn is not None and int(drawn[1]) >= 3  # truth, base, a rank

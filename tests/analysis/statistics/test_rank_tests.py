@@ -1,0 +1,171 @@
+"""The tests of a study: lines, CSV and table marks of the paper study, whose differences fit on paper."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.page.page_tables import rank_table_html, ranks_html
+from analysis.statistics.rank_tests import RankTests, _tested, as_csv, heading, rank_tests, sentences
+from analysis.statistics.trend import NOT_SHOWN
+from analysis.study.load import Study, load_study
+from analysis.study.rows import Estimates, estimate
+from analysis.study.scores import trial_scores
+from analysis.tables.formats import latex, markdown, terminal
+from analysis.tables.marks import UNMARKED, Mark, legend, marks
+from analysis.tables.rank_table import Table, rank_table
+from tests.analysis.paper_study import Builder
+
+SHOTS = [f"s{i}" for i in range(30)]
+
+
+def read(root: Path) -> tuple[Study, Estimates]:
+    study = load_study(root)
+    return study, estimate(study, trial_scores(study))
+
+
+def by_score(root: Path) -> dict[str, RankTests]:
+    return {each.score: each for each in rank_tests(*read(root))}
+
+
+def planted(score: str, seeds: int = 3) -> RankTests:
+    """A score that rises by 1 a doubling from 2 at rank 1; the base is at 0."""
+    random = np.random.default_rng(0)
+    values = {2**i: 2.0 + i + 0.05 * random.normal(size=(seeds, 30)) for i in range(4)}
+    return _tested(score, "", values, np.zeros(30), SHOTS, (), share=0.7)
+
+
+def test_ranks_of_the_paper_study(study: Path) -> None:
+    found = by_score(study)
+    assert all(each.trend is None for each in found.values()), "two ranks have no trend"
+    pairs = found["psnr"].pairs
+    assert pairs is not None and (pairs.best, pairs.tied, pairs.equivalent) == (8, (4,), ())
+    (other,) = pairs.others
+    half = 12.706204736432095 * 0.5  # seeds -3 and -2, every clip alike: one degree of freedom
+    assert (other.difference.low, other.difference.high) == pytest.approx((-2.5 - half, -2.5 + half))
+    assert other.over_best == 0.0 and pairs.over_base == {4: 1.0, 8: 1.0}
+    assert other.keeps is not None and other.keeps.mean == pytest.approx(3 - 0.9 * 5.5)
+    assert "motion[absdiff]" not in found, "it has no better, and two ranks have no trend"
+
+
+def test_lower_is_turned_so_that_larger_is_better() -> None:
+    low, high = planted("heldout_loss"), planted("psnr")
+    assert low.trend is not None and high.trend is not None and low.pairs is not None and high.pairs is not None
+    assert (low.word, high.word) == ("quality falls with rank", "quality rises with rank")
+    assert (low.pairs.best, high.pairs.best) == (1, 8)
+    assert high.pairs.equivalent == (4,)  # 4 of 5 is above 0.7, 3 of 5 is not
+    moved = planted("motion[absdiff]")
+    assert moved.word == "score rises with rank" and moved.pairs is None
+
+
+def test_a_rank_with_a_broken_number_or_barred_is_not_compared() -> None:
+    values = {rank: np.full((2, 30), float(rank)) for rank in (1, 2, 4)}
+    values[1][0, 0] = np.nan
+    found = _tested("psnr", "", values, None, SHOTS, {4}, 0.9)
+    assert found.trend is None and found.pairs is None
+    found = _tested("psnr", "", values, None, SHOTS, (), 0.9)
+    assert found.pairs is not None and found.pairs.best == 4 and found.pairs.over_base == {}
+
+
+def test_a_half_finished_study_has_no_tests_or_those_of_common_seeds(builder: Builder) -> None:
+    assert by_score(builder.build(only=("base", "r4s0", "r4s1"))) == {}
+    found = by_score(builder.build(only=("base", "r4s0", "r4s1", "r8s1")))
+    assert found["psnr"].seeds == 1 and found["psnr"].shots == 3
+
+
+def test_a_line_a_score(study: Path) -> None:
+    found = rank_tests(*read(study))
+    lines = sentences(found)
+    assert lines[0] == "heldout_loss: best rank 8; not told from it: 4; equivalent to it: none"
+    assert [line.partition(":")[0] for line in lines] == ["heldout_loss", "kvd[tnv2]", "psnr"]
+    assert "3 shots, 2 training seeds; a trend is told from 3 seeds on" in heading(found)
+    assert sentences([planted("psnr")])[0].startswith("psnr: quality rises with rank (+0.997 [+0.991, +1] a")
+    assert planted("psnr", seeds=2).word == NOT_SHOWN
+
+
+def test_csv_has_every_test_of_every_rank() -> None:
+    lines = list(csv.DictReader(io.StringIO(as_csv([planted("psnr")]))))
+    assert [line["test"] for line in lines[:4]] == ["slope", "page_rising", "page_falling", "umbrella"]
+    assert lines[0]["verdict"] == "rises" and float(lines[0]["estimate"]) == pytest.approx(1, abs=0.02)
+    four = {line["test"]: line for line in lines if line["rank"] == "4" and line["against"] == "8"}
+    assert set(four) == {"difference", "wilcoxon", "improvement", "keeps_share_of_gain", "best_keeps_share_of_gain"}
+    assert four["difference"]["verdict"] == "distinguishable" and float(four["difference"]["p_holm"]) < 0.05
+    assert four["keeps_share_of_gain"]["verdict"] == "equivalent" and four["improvement"]["estimate"] == "0"
+    assert {(line["seeds"], line["shots"]) for line in lines} == {("3", "30")}
+
+
+def marked(study: Path, mark: Mark) -> Table:
+    """The paper table with one psnr cell, that of rank 4, marked so."""
+    table = rank_table(*read(study))
+    columns = []
+    for column in table.columns:
+        changed = [replace(cell, mark=mark) if cell.text == "12.00" else cell for cell in column.cells]
+        columns.append(replace(column, cells=tuple(changed)))
+    return replace(table, columns=tuple(columns))
+
+
+@pytest.mark.parametrize(
+    ("mark", "in_markdown", "in_latex", "in_html", "in_terminal"),
+    [
+        (Mark(tied=True), "<u>12.00</u> [", r"\underline{12.00}", "<u>12.00</u><small>", "12.00~"),
+        (
+            Mark(tied=True, equivalent=True),
+            "<u>12.00</u>† [",
+            r"\underline{12.00}$^\dagger$",
+            "<u>12.00</u><sup>†</sup><small>",
+            "12.00~+",
+        ),
+        (Mark(equivalent=True), "12.00† [", r"12.00$^\dagger$", "12.00<sup>†</sup><small>", "12.00+"),
+        (Mark(best=True), "**12.00** [", r"\textbf{12.00}", "<strong>12.00</strong><small>", "12.00*"),
+    ],
+)
+def test_marks_in_every_table(
+    study: Path, mark: Mark, in_markdown: str, in_latex: str, in_html: str, in_terminal: str
+) -> None:
+    table = marked(study, mark)
+    assert f"| {in_markdown}" in markdown(table) and f"& {in_latex} &" in latex(table)
+    assert f"<td>{in_html}" in rank_table_html(table) and in_terminal in terminal(table, 300)
+
+
+def test_the_table_is_marked_by_the_tests_and_says_what_marks_mean(study: Path) -> None:
+    loaded, estimates = read(study)
+    table = rank_table(loaded, estimates, rank_tests(loaded, estimates))
+    assert "<u>12.00</u> [" in markdown(table) and "**14.50**" in markdown(table)
+    words = ("Bold: the best rank, and", "Underlined: not distinguishable", "90% to 111%")
+    assert all(each in table.marks for each in (*words, "bold only: fvd[tnv2]."))
+    assert r"$^\dagger$: equivalent to it (gain over the base 90\% to 111\%" in latex(table)
+    assert "~ not distinguishable from it" in terminal(table, 300)
+    assert "Underlined" not in rank_table(loaded, estimates).marks
+
+
+def test_numbers_stay_below_each_other_in_a_terminal(study: Path) -> None:
+    lines = terminal(marked(study, Mark(tied=True, equivalent=True)), 300).splitlines()
+    starts = {line.index(number) for line in lines for number in (" 12.00~+", " 14.50") if number in line}
+    assert len(starts) == 1
+
+
+def test_series_are_marked_apart_and_only_by_their_own_best(study: Path) -> None:
+    _, estimates = read(study)
+    base, four, eight = estimates.rows
+    other = [replace(row, series="b", key=row.key._replace(targets="block")) for row in (four, eight)]
+    both = replace(estimates, rows=(base, replace(four, series="a"), replace(eight, series="a"), *other))
+    (tests,) = (each for each in rank_tests(*read(study)) if each.score == "psnr")
+    found = marks("psnr", both, [replace(tests, series="b")], digits=2)
+    assert found[eight.key] == Mark(best=True) and four.key not in found
+    assert [found[row.key] for row in other] == [Mark(tied=True), Mark(best=True)]
+    assert base.key not in found and "of its series" in legend(both, [], {})
+    assert tests.pairs is not None
+    elsewhere = replace(tests, pairs=replace(tests.pairs, best=16))  # on other seeds another rank is best
+    assert found.get(four.key, UNMARKED) == marks("psnr", both, [elsewhere], 2).get(four.key, UNMARKED) == UNMARKED
+
+
+def test_the_page_shows_the_tests() -> None:
+    text = ranks_html([planted("psnr"), planted("motion[absdiff]")], "Tests")
+    assert text.count('scope="row"') == 1, "scores told in words only"
+    for words in ("quality rises with rank", "<td>8</td><td>none</td><td>4</td>", "&lt; 0.001<small>rising</small>"):
+        assert words in text

@@ -1,0 +1,161 @@
+"""Dataset folders in, clips or one clear line out. The "videos" here are any bytes: nothing is decoded."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from cinelora.core.cli import UserError
+from cinelora.data.dataset import Clip, dataset_fingerprint, read_clips
+
+
+def put(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+
+
+def put_csv(root: Path, text: str, *videos: str) -> Path:
+    put(root, *videos)
+    (root / "metadata.csv").write_text(text)
+    return root
+
+
+@pytest.mark.parametrize("video", ["video", "file_name", "file_path", "video_path"])
+@pytest.mark.parametrize("caption", ["prompt", "caption", "text"])
+def test_csv_names_its_columns_in_every_known_way(tmp_path: Path, video: str, caption: str) -> None:
+    put_csv(tmp_path, f'{video},{caption}\nsub/b.mp4,second\na.mp4," first, with comma "\n', "a.mp4", "sub/b.mp4")
+    assert read_clips(tmp_path) == (
+        Clip("a.mp4", "first, with comma", None),
+        Clip("sub/b.mp4", "second", None),
+    )
+
+
+def test_csv_shot_column_and_a_byte_order_mark(tmp_path: Path) -> None:
+    text = "\ufeffvideo,prompt,shot\na.mp4,one,street\nb.mp4,two,\n"
+    put_csv(tmp_path, text, "a.mp4", "b.mp4")
+    assert [clip.shot for clip in read_clips(tmp_path)] == ["street", None]
+
+
+def test_jsonl_layout(tmp_path: Path) -> None:
+    put(tmp_path, "a.mp4", "b.mov")
+    rows = [{"video": "b.mov", "caption": "two", "shot": "s"}, {"file_name": "./a.mp4", "text": "one"}]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
+    assert read_clips(tmp_path) == (Clip("a.mp4", "one", None), Clip("b.mov", "two", "s"))
+
+
+def test_pairs_layout_in_subfolders_with_every_suffix(tmp_path: Path) -> None:
+    suffixes = ("mp4", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "m4v", "MP4")
+    names = [f"deep/er/{i}.{suffix}" for i, suffix in enumerate(suffixes)]
+    put(tmp_path, *names, *(f"deep/er/{i}.txt" for i in range(len(suffixes))), "README.txt", "deep/.half.mp4")
+    assert [clip.video for clip in read_clips(tmp_path)] == names
+    assert read_clips(tmp_path)[0].caption == "deep/er/0.txt"
+
+
+def test_a_link_that_stays_inside_is_fine(tmp_path: Path) -> None:
+    put_csv(tmp_path, "video,prompt\nb.mp4,one\n", "store/a.mp4")
+    (tmp_path / "b.mp4").symlink_to(tmp_path / "store/a.mp4")
+    assert read_clips(tmp_path)[0].video == "b.mp4"
+
+
+def test_a_missing_folder_and_an_empty_one_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data.path=.*/none: no such folder"):
+        read_clips(tmp_path / "none")
+    with pytest.raises(UserError, match="the folder is empty"):
+        read_clips(tmp_path)
+
+
+def test_no_layout_names_what_was_looked_for(tmp_path: Path) -> None:
+    put(tmp_path, "notes.txt")
+    with pytest.raises(UserError, match=r"no metadata.csv, no metadata.jsonl, no videos"):
+        read_clips(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("clip,prompt\na.mp4,one\n", r"metadata.csv: no video among the columns \['clip', 'prompt'\]"),
+        ("video,words\na.mp4,one\n", r"metadata.csv: no caption among the columns \['video', 'words'\]"),
+        ("", "metadata.csv: no video among the columns"),
+        ("video,prompt\n", "no clips listed"),
+        ("video,prompt\na.mp4,one\nb.mp4,   \n", r"metadata.csv line 3: caption='   ' is blank"),
+        ("video,prompt\na.mp4\n", r"metadata.csv line 2: caption=None is blank"),
+        ("video,prompt\n,one\n", r"metadata.csv line 2: video='' is not a path"),
+        ("video,prompt\na.mp4,one, two\n", r"metadata.csv line 2: has more cells than the header"),
+        ("video,prompt\nc.mp4,one\n", r"metadata.csv line 2: video=c.mp4 is no file under"),
+        ("video,prompt\n../x.mp4,one\n", r"metadata.csv line 2: video=../x.mp4 leaves the dataset folder"),
+        (
+            "video,prompt\na.mp4,one\n./a.mp4,two\n",
+            r"metadata.csv line 3: video=a.mp4 is the same file as a.mp4",
+        ),
+    ],
+)
+def test_a_bad_csv_names_the_line_the_value_and_the_remedy(tmp_path: Path, text: str, message: str) -> None:
+    put(tmp_path, "x.mp4")
+    root = put_csv(tmp_path / "data", text, "a.mp4", "b.mp4")
+    with pytest.raises(UserError, match=message) as caught:
+        read_clips(root)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_absolute_path_and_a_link_to_outside_leave_the_folder(tmp_path: Path) -> None:
+    put(tmp_path, "x.mp4")
+    root = put_csv(tmp_path / "data", f"video,prompt\n{tmp_path / 'data' / 'a.mp4'},one\n", "a.mp4")
+    with pytest.raises(UserError, match="leaves the dataset folder"):
+        read_clips(root)
+    os.symlink(tmp_path / "x.mp4", root / "link.mp4")
+    put_csv(root, "video,prompt\nlink.mp4,one\n")
+    with pytest.raises(UserError, match="video=link.mp4 leaves the dataset folder"):
+        read_clips(root)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{video", r"metadata.jsonl line 1: not JSON"),
+        ("[1]", r"metadata.jsonl line 1: not a JSON object"),
+        ('{"prompt": "one"}', r"metadata.jsonl line 1: no video among the columns"),
+        ('{"video": "a.mp4"}', r"metadata.jsonl line 1: no caption among the columns"),
+        ('{"video": "a.mp4", "prompt": 3}', r"metadata.jsonl line 1: caption=3 is blank or not text"),
+        ('{"video": 7, "prompt": "one"}', r"metadata.jsonl line 1: video=7 is not a path"),
+        ('{"video": "a.mp4", "prompt": "one", "shot": 2}', r"metadata.jsonl line 1: shot=2 is not text"),
+    ],
+)
+def test_a_bad_jsonl_names_the_line(tmp_path: Path, line: str, message: str) -> None:
+    put(tmp_path, "a.mp4")
+    (tmp_path / "metadata.jsonl").write_text(line + "\n")
+    with pytest.raises(UserError, match=message):
+        read_clips(tmp_path)
+
+
+def test_a_pair_without_its_caption_or_with_a_blank_one(tmp_path: Path) -> None:
+    put(tmp_path, "a.mp4")
+    with pytest.raises(UserError, match=r"a.mp4: has no caption; write it into a.txt"):
+        read_clips(tmp_path)
+    (tmp_path / "a.txt").write_text(" \n")
+    with pytest.raises(UserError, match=r"a.txt: caption=' \\n' is blank"):
+        read_clips(tmp_path)
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"a.txt: not UTF-8"):
+        read_clips(tmp_path)
+
+
+def test_fingerprint_sees_content_caption_shot_and_path_but_not_order(tmp_path: Path) -> None:
+    put_csv(tmp_path, "video,prompt\na.mp4,one\nb.mp4,two\n", "a.mp4", "b.mp4", "c.mp4")
+    clips = read_clips(tmp_path)
+    before = dataset_fingerprint(tmp_path, clips)
+    assert before == dataset_fingerprint(tmp_path, clips[::-1])
+    first, second = clips
+    others = [
+        (Clip("a.mp4", "other", None), second),
+        (Clip("a.mp4", "one", "shot"), second),
+        (Clip("c.mp4", "one", None), second),
+        (first,),
+    ]
+    assert len({before, *(dataset_fingerprint(tmp_path, other) for other in others)}) == 5
+    (tmp_path / "a.mp4").write_bytes(b"changed")
+    assert dataset_fingerprint(tmp_path, clips) != before

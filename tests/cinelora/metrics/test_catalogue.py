@@ -1,0 +1,107 @@
+"""What the protocol says of each score, and why another is not there."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import dataclass
+
+from cinelora.core.config import DataConfig, ScoreConfig, TrialConfig
+from cinelora.core.records import to_dict
+from cinelora.features.motion import FEATURE_SCORES, FLOWS, PIXEL_SCORES
+from cinelora.metrics.catalogue import COLOURS, OF_FLOW, OF_PIXELS, directions, family, protocol, unavailable
+from cinelora.metrics.catalogue import FLOWS as TITLES
+from cinelora.metrics.distances import polynomial_mmd
+from cinelora.metrics.feature_nets import WEIGHTS, configured
+from cinelora.metrics.few_clips import CHANNELS
+
+WITH_WEIGHTS = ScoreConfig(tnv2="t.safetensors", mnv2="m.safetensors")
+
+
+def test_every_score_is_available_or_has_its_reason() -> None:
+    packaged = set(directions(["tnv2", "mnv2"]))
+    for score in (ScoreConfig(), ScoreConfig(tnv2="t"), ScoreConfig(mnv2="m"), WITH_WEIGHTS):
+        there, missing = protocol(score, DataConfig(), {}), unavailable(score)
+        assert set(there) | set(missing) == packaged | {"lpips", "clip_sim", "fvd[i3d]"}
+        assert not set(there) & set(missing)
+        assert all(reason.startswith("needs ") and "set score." in reason for reason in missing.values())
+
+
+def test_a_net_of_the_users_brings_its_scores_and_takes_the_reason_away() -> None:
+    score = ScoreConfig(i3d="i.pt", vjepa="folder", clip_l14="folder", lpips="alex.pth")
+    marks = {"i3d": "11", "vjepa.encoder": "22", "vjepa.probe": "33", "clip_l14": "44", "lpips": "55"}
+    facts = protocol(score, DataConfig(frames=33), marks)
+    pixels = {"motion[absdiff]", "psnr", "ssim", "temporal_flickering"}
+    pixels |= {f"style_distance[{channel}]" for channel in CHANNELS}
+    of_clip = {f"{name}[clip_l14]" for name in ("consistency", "image_similarity", "clip_sim", "tdelta")}
+    few = ("fvd", "kvd", "memorisation_ratio", "memorisation_share", "diversity")
+    of_sets = {f"{name}[{net}]" for name in few for net in ("i3d", "vjepa")} | {"jedi[vjepa]"}
+    assert set(facts) == pixels | of_clip | of_sets | {"lpips"}
+    assert not {"lpips", "clip_sim", "fvd[i3d]"} & set(unavailable(score))
+    assert facts["fvd[i3d]"]["weights_sha256"] == "11" and facts["fvd[i3d]"]["standardised"] == "no"
+    assert facts["jedi[vjepa]"]["weights_sha256"] == {"encoder": "22", "probe": "33"}
+    assert facts["fvd[i3d]"]["frames"] == 32 and facts["kvd[vjepa]"]["frames"] == 16  # it sees 16 and no more
+    assert (facts["consistency[clip_l14]"]["frames"], facts["clip_sim[clip_l14]"]["frames"]) == (33, 32)
+    json.dumps(facts, allow_nan=False)
+
+
+def test_empty_paths_leave_no_trace_in_a_trial() -> None:
+    plain = to_dict(TrialConfig(score=ScoreConfig()), identity_only=True)["score"]
+    assert plain == {"keep_first_frame": False}
+    assert configured(ScoreConfig()) == {} and configured(ScoreConfig(dino="d")) == {"dino": "d"}
+
+
+def test_protocol_says_what_was_measured() -> None:
+    facts = protocol(WITH_WEIGHTS, DataConfig(frames=17, fps=8.0, height=32, width=48), {})
+    video = facts["fvd[tnv2]"]
+    assert (video["frames"], video["first_frame"], video["fps"], video["size"]) == (
+        16,
+        "dropped",
+        8.0,
+        [32, 48],
+    )
+    assert video["weights_sha256"] == WEIGHTS["tnv2"].sha256 and video["network_size"] == [27, 48]
+    assert video["covariance"] == "N-1" and video["resize"] == "crop" and video["better"] == "lower"
+    assert (facts["consistency[mnv2]"]["frames"], facts["consistency[mnv2]"]["first_frame"]) == (17, "kept")
+    kept = protocol(ScoreConfig(keep_first_frame=True), DataConfig(frames=17), {})["psnr"]
+    assert (kept["frames"], kept["first_frame"], kept["features"]) == (17, "kept", "pixels")
+    json.dumps(facts, allow_nan=False)
+
+
+def test_a_flow_brings_its_scores() -> None:
+    @dataclass
+    class WithFlow(ScoreConfig):
+        flow: str = "dis"
+
+    facts = protocol(WithFlow(), DataConfig(frames=17), {})
+    assert set(facts) - set(protocol(ScoreConfig(), DataConfig(frames=17), {})) == {f"{name}[dis]" for name in OF_FLOW}
+    assert (
+        facts["motion[dis]"]["unit"] == "pixels per frame, mean flow length" and "unit" not in facts["motion[absdiff]"]
+    )
+    error = facts["warp_error[dis]"]
+    assert (error["flow"], error["frames"], error["first_frame"]) == ("OpenCV DIS, preset medium", 17, "kept")
+
+
+def test_scores_of_studies_point_the_way_of_those_of_folders() -> None:
+    """One definition: the command's table of functions agrees with what a study records."""
+    ways = OF_FLOW | {family(name): way for name, way in OF_PIXELS.items() if family(name) in PIXEL_SCORES}
+    ways["motion"] = OF_FLOW["motion"]
+    assert {name: PIXEL_SCORES[name].better for name in ways} == ways
+    of_frames = protocol(WITH_WEIGHTS, DataConfig(), {})
+    assert all(of_frames[f"{name}[mnv2]"]["better"] == score.better for name, score in FEATURE_SCORES.items())
+    assert set(FLOWS) == set(TITLES) and COLOURS not in WEIGHTS
+
+
+def test_memorisation_and_style_say_what_they_rest_on() -> None:
+    facts = protocol(WITH_WEIGHTS, DataConfig(frames=17), {})
+    ratio, style = facts["memorisation_ratio[tnv2]"], facts["style_distance[y]"]
+    assert ratio["standardised"] == "training clips' mean and standard deviation" and ratio["frames"] == 16
+    assert (style["features"], style["frames"], style["better"]) == ("pixels", 16, "lower")
+    assert facts["tdelta[mnv2]"]["frames"] == facts["temporal_flickering"]["frames"] == 17
+
+
+def test_protocol_kernel_is_the_default_of_the_distance() -> None:
+    kernel = protocol(WITH_WEIGHTS, DataConfig(), {})["kvd[tnv2]"]["kernel"]
+    defaults = inspect.signature(polynomial_mmd).parameters
+    assert all(kernel[name] == defaults[name].default for name in ("degree", "coef0", "unbiased"))
+    assert kernel["gamma"] == "1/D" and defaults["gamma"].default is None

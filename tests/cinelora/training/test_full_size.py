@@ -1,0 +1,95 @@
+"""What makes the full size fit changes nothing at the small one: shards, checkpoints, offload, shared tokens."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cinelora import distributed as dist
+from cinelora.trial.resident import Base, load_base
+from cinelora.wan import loading as wan
+from tests import tiny_study
+from tests.cinelora.training import full_size_member as member
+
+Found = dict[str, member.Outcome]
+
+
+@pytest.fixture(scope="module")
+def base(study_root: Path) -> Base:
+    job = tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips"))
+    if not torch.distributed.is_initialized():
+        dist.start(0, 1, "127.0.0.1", dist.free_port())
+    return load_base(job)
+
+
+@pytest.fixture(scope="module")
+def alone(study_root: Path, base: Base) -> Found:
+    """What one worker makes of it."""
+    decode, wan.decode_video = wan.decode_video, member.latents_as_they_are
+    found = {"evaluated": member.evaluated(study_root, {}, base)}
+    wan.decode_video = decode
+    return found | {"plain": member.trained(study_root, "plain", {}, base)}
+
+
+@pytest.fixture(scope="module")
+def together(study_root: Path, base: Base) -> Found:
+    """What two workers make of it, who agree on all of it."""
+    ports = [str(dist.free_port()) for _ in range(2)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.cinelora.full_size_member", str(study_root), str(rank), *ports],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=240) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs[0][1][-2000:] + outputs[1][1][-2000:]
+    found = [torch.load(study_root / f"full-size-{rank}.pt", weights_only=False) for rank in (0, 1)]
+    for name in member.CASES:
+        assert same(found[0][name], found[1][name]), name
+    return dict(found[0])
+
+
+def same(one: member.Outcome, other: member.Outcome) -> bool:
+    """Adapter and losses to the bit."""
+    losses = [[loss for loss, _ in each["rows"]] for each in (one, other)]
+    return losses[0] == losses[1] and all(
+        torch.equal(one["adapter"][name], other["adapter"][name]) for name in one["adapter"]
+    )
+
+
+def apart(one: member.Outcome, other: member.Outcome) -> float:
+    """Largest difference of the adapters, relative to the largest element."""
+    largest = max(float(tensor.abs().max()) for tensor in one["adapter"].values())
+    return max(float((one["adapter"][name] - other["adapter"][name]).abs().max()) for name in one["adapter"]) / largest
+
+
+def test_shards_checkpoints_and_accumulation_change_no_bit(together: Found) -> None:
+    assert same(together["plain"], together["sharded"])
+    assert same(together["plain"], together["plain again"]), "shared tokens leave nothing on the base"
+
+
+def test_workers_that_share_tokens_see_as_one(alone: Found, together: Found) -> None:
+    for name in ("losses", "latents"):
+        assert np.array_equal(alone["evaluated"][name], together["evaluated"][name]), name
+
+
+def test_workers_that_share_tokens_add_their_gradients(alone: Found, together: Found) -> None:
+    one = alone["plain"]
+    losses, norms = np.array(one["rows"]).T
+    for name in ("split", "split, checkpointed", "split, sharded"):
+        found = np.array(together[name]["rows"]).T
+        assert found[0] == pytest.approx(losses, rel=1e-6), name
+        assert found[1] == pytest.approx(norms, rel=1e-5), name
+        assert apart(one, together[name]) < 1e-5, name
+    assert same(together["split"], together["split, checkpointed"])
+    assert same(together["split"], together["split, met again"])
+    averaged = together["split, averaged"]
+    assert np.array(averaged["rows"])[0, 1] == pytest.approx(norms[0] / 2, rel=1e-5)
+    assert apart(one, averaged) > 1e-2, "the comparison above would see a mean"

@@ -1,0 +1,118 @@
+"""Stopped and killed trials go on where they were: in training to the step, in generation to the batch."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cinelora.core.paths import TrialFolder
+from cinelora.features.clip_scores import ClipScore
+from cinelora.features.parts import drop_parts, load_part, save_part
+from cinelora.features.results import Scored
+from cinelora.training import checkpoint
+from cinelora.training.stopping import Stopped
+from cinelora.trial.resident import load_base
+from tests import tiny_study
+
+ADAPTER = "adapter/pytorch_lora_weights.safetensors"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    names = ("clip_scores.csv", ADAPTER)
+    files = [*(folder / name for name in names), *sorted((folder / "samples").glob("*.mp4"))]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def quiet(study_root: Path) -> dict[str, bytes]:
+    job = tiny_study.make_job(study_root, config(study_root))
+    folder = job.study.trial(job.spec.trial_id).root
+    shutil.rmtree(folder, ignore_errors=True)
+    tiny_study.run(job)
+    return contents(folder)
+
+
+def config(root: Path) -> Any:
+    return tiny_study.tiny_config(root / "clips", lora__rank=3, data__heldout_shots=2, sample__batch_size=1)
+
+
+@pytest.mark.parametrize(("stage", "at"), [("train", 3), ("generate", 1)])
+def test_a_stop_sign_saves_and_leaves(
+    study_root: Path, quiet: dict[str, bytes], stage: str, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cinelora.stopping.LOOK_SECONDS", 0.0)
+    job = tiny_study.make_job(study_root, config(study_root))
+    folder = job.study.trial(job.spec.trial_id)
+    shutil.rmtree(folder.root, ignore_errors=True)
+    seen: list[tuple[str, int]] = []
+
+    def put_up_the_sign(what: str, done: int, total: int, loss: float | None) -> None:
+        seen.append((what, done))
+        if (what, done) == (stage, at):
+            job.study.stop.touch()
+
+    with pytest.raises(Stopped, match="stopped after"):
+        tiny_study.run(job, report=put_up_the_sign)
+    job.study.stop.unlink()
+    assert not folder.result.exists() and checkpoint.latest(folder.checkpoints) is not None
+    tiny_study.run(job, report=lambda what, done, total, loss: seen.append((what, done)))
+    assert [done for what, done in seen if what == "train"] == list(range(1, 7)), "every step once"
+    assert contents(folder.root) == quiet
+    assert not folder.part(0).parent.exists(), "the parts go when the whole is there"
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_a_trial_that_leaves_gives_the_base_back_as_it_was(
+    study_root: Path, quiet: dict[str, bytes], stage: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cinelora.stopping.LOOK_SECONDS", 0.0)
+    leaves = tiny_study.tiny_config(study_root / "clips", lora__rank=6, zero__stage=stage)
+    leaving = tiny_study.make_job(study_root, leaves)
+    stays = tiny_study.tiny_config(
+        study_root / "clips", lora__rank=3, data__heldout_shots=2, sample__batch_size=1, zero__stage=stage
+    )
+    job = tiny_study.make_job(study_root, stays)
+    sign, folder = leaving.study.trial(leaving.spec.trial_id).stop, job.study.trial(job.spec.trial_id).root
+    shutil.rmtree(folder, ignore_errors=True)
+    base = load_base(leaving)
+    with pytest.raises(Stopped):
+        tiny_study.run(leaving, base, lambda what, done, total, loss: sign.touch())
+    tiny_study.run(job, base)
+    assert contents(folder)[ADAPTER] == quiet[ADAPTER], "in every stage the same bytes"
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in base.transformer.modules())
+
+
+def test_a_killed_generation_keeps_its_batches(study_root: Path, quiet: dict[str, bytes]) -> None:
+    job = tiny_study.make_job(study_root, config(study_root))
+    folder = job.study.trial(job.spec.trial_id)
+    shutil.rmtree(folder.root, ignore_errors=True)
+
+    def kill(what: str, done: int, total: int, loss: float | None) -> None:
+        if (what, done) == ("generate", 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tiny_study.run(job, report=kill)
+    made = sorted(path.name for path in folder.part(0).parent.glob("*.npz"))
+    stamps = {path: path.stat().st_mtime_ns for path in (folder.root / "samples").glob("*.mp4")}
+    assert made and len(made) == len(stamps)
+    tiny_study.run(job)
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items()), "made clips are not made again"
+    assert contents(folder.root) == quiet
+
+
+def test_a_part_is_what_was_saved_and_of_its_adapter_only(tmp_path: Path) -> None:
+    rows = [ClipScore("a", "psnr", 0.1 + 0.2), ClipScore("b", "psnr", 1e-300)]
+    scored = Scored(["a", "b"], {"tnv2": [np.float32([1, 2]), np.float32([3, 4])]}, rows)
+    path = TrialFolder(tmp_path).part(3)
+    save_part(path, "abc", scored)
+    again = load_part(path, "abc")
+    assert again is not None and again.clip_ids == scored.clip_ids and again.rows == rows
+    np.testing.assert_array_equal(np.stack(again.features["tnv2"]), [[1, 2], [3, 4]])
+    assert load_part(path, "other") is None and load_part(TrialFolder(tmp_path).part(4), "abc") is None
+    drop_parts(TrialFolder(tmp_path))
+    assert not path.parent.exists()

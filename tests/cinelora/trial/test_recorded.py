@@ -1,0 +1,116 @@
+"""What a trial records of its set scores: the distances on paper, of exactly these features, or nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import numpy as np
+import pytest
+
+from cinelora.core.paths import SampleFolder, TrialFolder
+from cinelora.core.records import read_json
+from cinelora.features.clip_scores import read_features, write_features
+from cinelora.features.nets import NETS, Net
+from cinelora.features.recorded import write_set_scores
+from cinelora.metrics import set_metrics as setdistances
+from cinelora.metrics.feature_nets import WEIGHTS
+from cinelora.metrics.set_metrics import definition, distances_to, feature_mark
+from cinelora.trial.resident import load_base
+from cinelora.trial.scoring import write_reference
+from tests import tiny_study
+
+IDS, REAL = ("a", "b", "c"), np.float32([[-1.0], [0.0], [1.0]])  # mean 0, standard deviation 1
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> tuple[TrialFolder, SampleFolder]:
+    """A trial whose clips are the true ones plus 1."""
+    made, real = TrialFolder(tmp_path / "made"), SampleFolder(tmp_path / "real")
+    write_features(made.features("tnv2"), IDS, REAL + 1)
+    write_features(real.features("tnv2"), IDS, REAL)
+    return made, real
+
+
+def recorded(made: TrialFolder, real: SampleFolder) -> Any:
+    write_set_scores(made, real)
+    return read_json(made.set_scores)
+
+
+def test_the_scores_on_paper_and_their_basis(places: tuple[TrialFolder, SampleFolder]) -> None:
+    """fvd is the squared shift; kvd 7 from (ab + 1)^3 without the diagonals."""
+    found = recorded(*places)
+    assert list(found) == ["tnv2"] and found["tnv2"]["definition"] == definition("tnv2")
+    assert found["tnv2"]["scores"] == pytest.approx({"fvd[tnv2]": 1.0, "kvd[tnv2]": 7.0})
+    assert found["tnv2"]["made"] != found["tnv2"]["real"]
+    write_features(places[1].features("tnv2"), [*IDS, "d"], np.vstack([REAL, REAL[:1]]))
+    more = recorded(*places)["tnv2"]  # a true clip that the trial has not counts for nothing
+    assert more["scores"] == found["tnv2"]["scores"] and more["real"] != found["tnv2"]["real"]
+
+
+def test_the_order_of_a_file_moves_no_bit(places: tuple[TrialFolder, SampleFolder]) -> None:
+    random = np.random.default_rng(0)
+    real, made = (random.normal(size=(3, 50)).astype(np.float32) for _ in range(2))
+    write_features(places[1].features("tnv2"), IDS, real)
+    write_features(places[0].features("tnv2"), IDS, made)
+    first = recorded(*places)["tnv2"]
+    write_features(places[0].features("tnv2"), IDS[::-1], made[::-1])
+    second = recorded(*places)["tnv2"]
+    assert second["scores"] == first["scores"] and second["made"] != first["made"]
+    assert second["scores"] == distances_to("tnv2", real.astype(np.float64))(made.astype(np.float64))
+
+
+def test_the_mark_tells_contents_apart_and_not_when_they_were_written(tmp_path: Path) -> None:
+    def mark(ids: tuple[str, ...], rows: np.ndarray) -> str:
+        write_features(tmp_path / "f.npz", ids, rows)
+        with ZipFile(tmp_path / "f.npz") as archive:
+            return feature_mark(archive)
+
+    assert mark(IDS, REAL) == mark(IDS, REAL.copy())
+    assert len({mark(IDS, REAL), mark(IDS[::-1], REAL), mark(IDS, REAL[::-1])}) == 3
+
+
+def test_another_formula_is_another_definition(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = definition("tnv2"), definition("i3d")
+    assert before[0] != before[1]  # i3d is not standardised
+    setdistances.definition.cache_clear()
+    monkeypatch.setattr(setdistances, "STD_FLOOR", 0.1)
+    assert definition("tnv2") != before[0] and definition("i3d") == before[1]
+    setdistances.definition.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("ids", "rows"),
+    [
+        (IDS, np.full((3, 1), np.nan)),
+        (("a",), REAL[:1]),
+        (("a", "b", "z"), REAL),
+    ],
+    ids=["no number", "one clip", "a clip without a true one"],
+)
+def test_nothing_is_recorded_where_there_is_no_distance(
+    places: tuple[TrialFolder, SampleFolder], ids: tuple[str, ...], rows: np.ndarray
+) -> None:
+    write_features(places[0].features("tnv2"), ids, rows)
+    assert recorded(*places) == {}
+
+
+def test_a_trial_records_what_its_features_give(study_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def levels(net: Any, frames: np.ndarray) -> np.ndarray:
+        return frames[:, [0, -1]].mean(axis=(2, 3, 4)).astype(np.float32)
+
+    monkeypatch.setitem(NETS, "tnv2", Net(WEIGHTS["tnv2"], NETS["tnv2"].load, levels))
+    config = tiny_study.tiny_config(study_root / "clips", method="base", data__heldout_shots=2)
+    job = tiny_study.make_job(study_root, config)
+    base = load_base(job)
+    base.nets["tnv2"] = None
+    write_reference(job, base)
+    tiny_study.run(job, base)
+    folder = job.study.trial(job.spec.trial_id)
+    made, real = (
+        [row for _, row in sorted(zip(*read_features(place.features("tnv2")), strict=True))]
+        for place in (folder, job.reference)
+    )
+    expected = distances_to("tnv2", np.array(real, np.float64))(np.array(made, np.float64))
+    assert read_json(folder.set_scores)["tnv2"]["scores"] == expected

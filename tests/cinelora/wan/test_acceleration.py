@@ -1,0 +1,205 @@
+"""Options of one worker that change nothing, or only rounding: checkpointed and compiled blocks, offload, attention."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+
+from cinelora import distributed as dist
+from cinelora.core.cli import UserError
+from cinelora.core.config import Dtype, LoraConfig, ModelConfig, TargetSet
+from cinelora.training import ahead
+from cinelora.training import engine as zero
+from cinelora.training.batch import predict, training_batch
+from cinelora.trial import resident as base
+from cinelora.trial.resident import Base, base_key, load_base
+from cinelora.wan import acceleration as blocks
+from cinelora.wan import loading as wan
+from cinelora.wan import lora
+from cinelora.wan.attention import fault, use_attention
+from cinelora.wan.encoding import Encodings
+from cinelora.wan.options import BACKENDS, check_attention
+from tests import tiny_study
+
+WHOLE = {"lora__rank": 4, "lora__targets": "attn", "zero__persistence_threshold": 0}
+
+
+@pytest.fixture(scope="module")
+def resident(study_root: Path) -> Base:
+    if not torch.distributed.is_initialized():
+        dist.start(0, 1, "127.0.0.1", dist.free_port())
+    return load_base(tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips")))
+
+
+def adapter_of(root: Path, on: Base | None, resume: bool = False, **changes: Any) -> str:
+    """Its hash after a trial of 6 steps, `resume`: killed after the 5th and taken up at the 4th."""
+
+    class Killed(Exception):
+        pass
+
+    def kill(what: str, done: int, total: int, loss: float | None) -> None:
+        if what == "train" and done == 5:
+            raise Killed
+
+    job = tiny_study.make_job(root, tiny_study.tiny_config(root / "clips", **{**WHOLE, **changes}))
+    shutil.rmtree(job.study.root, ignore_errors=True)
+    if resume:
+        with pytest.raises(Killed):
+            tiny_study.run(job, on, kill)
+    return str(tiny_study.run(job, on).adapter_sha256)
+
+
+@pytest.fixture(scope="module")
+def plain(study_root: Path, resident: Base) -> str:
+    return adapter_of(study_root, resident)
+
+
+# --- checkpointing and offload: to the bit ---
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_checkpointed_blocks_change_no_bit(study_root: Path, resident: Base, plain: str, count: int) -> None:
+    changes = {"train__gradient_checkpointing": True, "train__checkpointed_blocks": count}
+    assert adapter_of(study_root, resident, **changes) == plain
+    assert adapter_of(study_root, resident) == plain, "the next trial keeps its activations again"
+
+
+def test_only_the_chosen_blocks_run_twice(resident: Base, study_root: Path) -> None:
+    job = tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips"))
+    batch = training_batch(job.spec.config, Encodings(job.encodings), job.windows(), 0, range(1))
+    parameters = lora.attach(resident.transformer, LoraConfig(rank=2, targets=TargetSet.block), seed=0)
+    runs = dict.fromkeys(range(len(resident.transformer.blocks)), 0)
+
+    def count(index: int) -> Any:
+        return lambda *_: runs.update({index: runs[index] + 1})
+
+    hooks = [block.register_forward_pre_hook(count(i)) for i, block in enumerate(resident.transformer.blocks)]
+    blocks.checkpoint_blocks(resident.transformer, 1)
+    predict(resident.transformer, batch).square().mean().backward()
+    for hook in hooks:
+        hook.remove()
+    resident.transformer.disable_gradient_checkpointing()
+    lora.detach(resident.transformer)
+    assert runs == {0: 2, 1: 1}
+    assert all(parameter.grad is not None for _, parameter in parameters), "also of the first, whose input is frozen"
+    assert all(weight.grad is None for weight in resident.transformer.parameters()), "none for what is frozen"
+
+
+@pytest.mark.parametrize(("stage", "offload"), [(1, "optimizer"), (2, "optimizer"), (3, "optimizer"), (3, "weights")])
+def test_offload_changes_no_bit_and_resumes(
+    study_root: Path, resident: Base, plain: str, stage: int, offload: str
+) -> None:
+    on = None if stage == 3 else resident
+    assert adapter_of(study_root, on, resume=True, zero__stage=stage, zero__offload=offload) == plain
+
+
+def test_offload_is_what_the_engine_is_told() -> None:
+    config = tiny_study.tiny_config(Path("clips"), zero__stage=3, zero__offload="weights")
+    told = zero.deepspeed_config(config.train, config.zero, Dtype.bfloat16, 1)["zero_optimization"]
+    place = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    assert told["offload_param"] == told["offload_optimizer"] == place
+
+
+# --- compiled: to rounding ---
+
+
+def test_compiled_blocks_follow_adapters_that_come_and_go(
+    study_root: Path, resident: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_blocks = blocks.compile_blocks
+    monkeypatch.setattr(base, "compile_blocks", lambda model: compile_blocks(model, backend="aot_eager"))
+    job = tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips", model__compile=True))
+    compiled, config = load_base(job), job.spec.config
+    assert compiled.key != resident.key, "a base that is not compiled cannot stand in"
+    batch = training_batch(config, Encodings(job.encodings), job.windows(), 0, range(2))
+    for rank in (2, 0, 4):
+        found = []
+        for on in (resident, compiled):
+            parameters = lora.attach(on.transformer, LoraConfig(rank=rank), seed=0) if rank else []
+            with torch.set_grad_enabled(bool(rank)):
+                loss = predict(on.transformer, batch).square().mean()
+            if rank:
+                loss.backward()
+            found.append([loss.detach(), *(p.grad for name, p in parameters if ".lora_B" in name)])
+            lora.detach(on.transformer)
+        assert len(found[0]) == (13 if rank else 1)
+        for eager, ours in zip(*found, strict=True):
+            torch.testing.assert_close(ours, eager, rtol=1e-5, atol=1e-7)
+
+
+# --- attention ---
+
+
+def test_backends_are_those_of_diffusers() -> None:
+    known = {each.value for each in AttentionBackendName}
+    assert set(BACKENDS) <= known
+    assert {name for name, each in BACKENDS.items() if each.splits} == (
+        set(BACKENDS) & _AttentionBackendRegistry._supports_context_parallel
+    )
+
+
+def test_an_unusable_backend_is_told_with_those_that_can_be_had(study_root: Path) -> None:
+    job = tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips", model__attention="flash"))
+    with pytest.raises(
+        UserError, match=r"^model\.attention=flash: .*flash-attn.*; this worker has native, .*_native_math"
+    ):
+        load_base(job)
+
+
+def test_a_backend_is_the_bases_own(study_root: Path, resident: Base) -> None:
+    job = tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips"))
+    other = tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips", model__attention="native"))
+    assert base_key(job.spec) == resident.key != base_key(other.spec)
+    model = wan.load_transformer(resident.folder, Dtype.float32, short_text=True)
+    use_attention(model, "_native_math", torch.float32)
+    assert {each._attention_backend for each in model.attn_processors.values()} == {"_native_math"}
+    active, _ = _AttentionBackendRegistry.get_active_backend()
+    assert active == "native", "no other base is touched"
+    assert fault("native", torch.float32, 16) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (ModelConfig(attention="flsh"), r"attention=flsh: no such backend.*take native, .*_native_math"),
+        (ModelConfig(attention="flash"), r"attention=flash: computes in bfloat16, model\.dtype=float32; take native"),
+        (ModelConfig(attention="_native_math", sequence_workers=2), r"cannot share tokens.*take native, or leave it"),
+        (ModelConfig(attention="xformers"), r"package xformers is not installed; take native"),
+    ],
+)
+def test_the_plan_refuses_what_cannot_be(model: ModelConfig, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_attention(model, here=True)
+
+
+def test_the_plan_leaves_packages_to_workers_elsewhere() -> None:
+    check_attention(ModelConfig(attention="xformers"), here=False)
+    check_attention(ModelConfig(), here=True)
+
+
+# --- a batch ahead ---
+
+
+def test_work_ahead_is_in_order_and_at_most_one_early() -> None:
+    begun: list[int] = []
+
+    def job(index: int) -> Any:
+        def run() -> int:
+            begun.append(index)
+            if index == 3:
+                raise OSError("disk")
+            return index
+
+        return run
+
+    results = ahead.ahead(job(index) for index in range(5))
+    for index in range(3):
+        assert next(results) == index
+        assert max(begun) <= index + 1
+    with pytest.raises(OSError, match="disk"):
+        next(results)

@@ -1,0 +1,47 @@
+"""A worker without torch for tests of the engine: it counts on disk, so that a lost trial goes on where it was.
+
+Its held-out loss is its learning rate, at every step.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from cinelora.core.records import write_json
+from cinelora.training.stopping import Stopped
+from cinelora.trial.job import Job
+
+STEPS, SECONDS = 20, 0.15
+
+
+class LightWorker:
+    def __init__(self, threads: int) -> None:
+        self.place = (0, 1)
+
+    def address(self) -> tuple[str, int]:
+        return "127.0.0.1", 1
+
+    def join(self, rank: int, world_size: int, address: str, port: int) -> int:
+        self.place = (rank, world_size)
+        return os.getpid()
+
+    def run(self, job: Job) -> float:
+        rank, size = self.place
+        folder = job.study.trial(job.spec.trial_id)
+        steps = folder.root / f"steps-{rank}"
+        done = len(steps.read_text()) if steps.exists() else 0
+        for step in range(done, STEPS):
+            time.sleep(SECONDS)
+            with open(steps, "a") as stream:
+                stream.write(".")
+            if rank == 0:
+                write_json(folder.progress, {"stage": "train", "done": step + 1, "total": STEPS, "loss": None})
+                with open(folder.train_csv, "a") as stream:
+                    stream.write("" if step else "step,heldout_loss\n")
+                    stream.write(f"{step + 1},{job.spec.config.train.learning_rate}\n")
+            if job.study.stop.exists() or folder.stop.exists():
+                raise Stopped(f"stopped after step {step + 1}")
+        if rank == 0:
+            write_json(folder.result, {"world_size": size, "pid": os.getpid()})
+        return 0.0

@@ -1,0 +1,86 @@
+"""One sweep through everything that can happen to it: stopped, hung, out of disk; it ends as if nothing had."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from cinelora.core.records import read_json
+from tests import tiny_study
+from tests.launch.test_sweep import checkpoint_step, command, events, results, sweep, wait_for_step
+
+SETTINGS = [
+    "lora.rank=2,4", "+cluster.workers_by_rank={4:2}", "train.steps=260", "train.heldout_every=260",
+    "cluster.hang_seconds=15",
+]  # fmt: skip
+
+
+def start(root: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(root, *SETTINGS), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
+    )  # fmt: skip
+
+
+def fill_the_disk_under(root: Path, csv: Path) -> None:
+    """The log goes to a device without room, until the trial has failed on it."""
+    link = csv.with_name("full")
+    link.symlink_to("/dev/full")
+    kept = shutil.copy(csv, csv.with_name("kept"))
+    link.replace(csv)
+    deadline = time.monotonic() + 60
+    while not any(event["event"] == "disk_full" for event in events(root)):
+        assert time.monotonic() < deadline, "nobody noticed the full disk"
+        time.sleep(0.02)
+    Path(kept).replace(csv)
+
+
+def of_trial(root: Path, trial_id: str) -> list[str]:
+    return [event["event"] for event in events(root) if event.get("trial_id") == trial_id]
+
+
+@pytest.mark.slow
+def test_a_disturbed_sweep_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    tiny_study.write_clips(tmp_path / "clips")
+    with start(tmp_path) as driver:  # the largest first: rank 4 on both workers
+        step, running = wait_for_step(tmp_path, 40)
+        assert len(running["pids"]) == 2
+        os.killpg(driver.pid, signal.SIGINT)  # as a terminal does: to everybody
+        output, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 130, output[-3000:]
+    assert "save a checkpoint and leave" in output and "the same command continues" in output
+    stopped = running["trial_id"]
+    assert checkpoint_step(tmp_path, stopped) >= step, "it saved where it was, not where its interval ended"
+    assert of_trial(tmp_path, stopped) == ["started", "stopped"]
+    assert not (tmp_path / "sweep/stop").exists()
+
+    csv = tmp_path / "sweep/trials" / stopped / "train.csv"
+    with start(tmp_path) as driver:
+        wait_for_step(tmp_path, 90)
+        fill_the_disk_under(tmp_path, csv)
+        _, running = wait_for_step(tmp_path, 150)
+        os.kill(running["pids"][1], signal.SIGSTOP)  # rank 1 of 2: rank 0 waits for it in a collective
+        output, _ = driver.communicate(timeout=200)
+    assert driver.returncode == 0, output[-3000:]
+    assert of_trial(tmp_path, stopped)[2:] == ["started", "disk_full", "started", "hang", "started", "done"]
+    assert [int(row.split(",")[0]) for row in csv.read_text().splitlines()[1:]] == list(range(261))
+    assert {key: found["world_size"] for key, found in results(tmp_path).items()} == {(0, 0): 1, (2, 0): 1, (4, 0): 2}
+
+    quiet = sweep(tmp_path, *SETTINGS, f"study_dir={tmp_path}/quiet")
+    assert quiet.returncode == 0, quiet.stderr[-3000:]
+    for path in (tmp_path / "quiet/trials").glob("*/result.json"):
+        assert_equal(path.parent, tmp_path / "sweep/trials" / path.parent.name)
+
+
+def assert_equal(trial: Path, other: Path) -> None:
+    assert read_json(trial / "result.json")["adapter_sha256"] == read_json(other / "result.json")["adapter_sha256"]
+    files = [trial / "clip_scores.csv", *trial.glob("adapter/*"), *trial.glob("samples/*")]
+    assert len(files) > 1
+    for path in files:
+        assert path.read_bytes() == (other / path.relative_to(trial)).read_bytes(), path

@@ -1,0 +1,92 @@
+"""What Ray's errors are called here, when a trial counts as hung, and what the door says of bad settings."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+from ray.exceptions import ActorDiedError, ActorUnschedulableError, RayTaskError
+
+from cinelora.core.cli import UserError
+from cinelora.core.studyconfig import ClusterConfig
+from launch.engine.errors import failure_kind, first_cause
+from launch.engine.heartbeat import Heartbeats
+from launch.engine.worker import TrialTaken, alone_in
+from launch.launcher import extra_overrides
+from launch.messages import known_keys, one_line
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "disk_full"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "disk_full"),
+        (UserError("bad"), "user"),
+        (ValueError("else"), "error"),
+        (MemoryError("cannot allocate"), "out_of_memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory"),
+        (ActorDiedError(), "lost"),
+        (ActorUnschedulableError("node gone"), "lost"),
+    ],
+)
+def test_failure_kinds(error: Exception, kind: str) -> None:
+    assert failure_kind(error) == kind
+    if not isinstance(error, (ActorDiedError, ActorUnschedulableError)):
+        wrapped = RayTaskError("run", "trace", error)
+        assert failure_kind(wrapped) == kind and first_cause(wrapped).startswith(type(error).__name__)
+
+
+def test_a_trial_is_silent_from_its_last_word_on() -> None:
+    beats = Heartbeats()
+    assert beats.silent("a", {"done": 1}, now=10.0) == 0
+    assert beats.silent("a", {"done": 1}, now=25.0) == 15
+    assert beats.silent("a", {"done": 2}, now=26.0) == 0
+    assert beats.silent("b", None, now=30.0) == 0 and beats.silent("b", None, now=33.0) == 3
+    beats.forget("a")
+    assert beats.silent("a", {"done": 2}, now=99.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"gpus_per_worker": 0.5, "workers_per_trial": 2}, "gpus_per_worker"),
+        ({"gpus_per_worker": 1.5}, "gpus_per_worker"),
+        ({"workers_by_rank": {8: 0}}, "workers_by_rank"),
+        ({"hang_seconds": 0}, "hang_seconds"),
+        ({"free_disk_gib": -1}, "free_disk_gib"),
+    ],
+)
+def test_cluster_settings_out_of_range(settings: dict[str, object], field: str) -> None:
+    with pytest.raises(ValueError, match=f"cluster.{field}="):
+        ClusterConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_workers_by_rank() -> None:
+    cluster = ClusterConfig(workers_per_trial=2, workers_by_rank={64: 4})
+    assert [cluster.workers(rank) for rank in (0, 8, 64)] == [2, 2, 4]
+
+
+def test_one_line_names_the_nearest_setting() -> None:
+    assert "train.learning_rate" in known_keys()
+    text = one_line(ValueError("Could not override 'train.learnin_rate'.\nTo append..."))
+    assert text == "train.learnin_rate: unknown setting; did you mean train.learning_rate?"
+
+
+def test_trials_beside_the_grid_take_what_all_jobs_share() -> None:
+    jobs = [["+study=film", "lora.rank=1", "seed=0", "a=1"], ["+study=film", "lora.rank=4", "seed=0", "a=1"]]
+    extra = ["arm=control data.path=/x lora.rank=8 seed=0,1", "method=full a=2"]
+    assert extra_overrides(extra, jobs) == [
+        ["+study=film", "a=1", "arm=control", "data.path=/x", "lora.rank=8", "seed=0"],
+        ["+study=film", "a=1", "arm=control", "data.path=/x", "lora.rank=8", "seed=1"],
+        ["+study=film", "seed=0", "method=full", "a=2"],
+    ]
+
+
+def test_one_writer_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launch.worker.TAKEOVER_SECONDS", 0.2)
+    with alone_in(tmp_path), pytest.raises(TrialTaken, match="another worker"), alone_in(tmp_path):
+        pass
+    with alone_in(tmp_path):
+        pass
+    assert failure_kind(TrialTaken("")) == "lost", "so it is tried again, elsewhere"

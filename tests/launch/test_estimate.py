@@ -1,0 +1,116 @@
+"""What fits which card, and what is asked for where it does not."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from cinelora.core.cli import UserError
+from cinelora.core.config import (
+    DataConfig,
+    Dtype,
+    LoraConfig,
+    ModelConfig,
+    Offload,
+    SampleConfig,
+    TargetSet,
+    TrainConfig,
+    TrialConfig,
+)
+from cinelora.core.studyconfig import ClusterConfig, StudyConfig
+from cinelora.wan.checkpoint import EXAMPLE, SHAPES
+from launch.memoryplan import Demand, memory_lines, nearest
+from sweeps.memory import Sizes
+
+CONFIG = json.loads((SHAPES[EXAMPLE] / "transformer" / "config.json").read_text())
+PARTS: dict[str, Any] = {
+    "vae": {"base_dim": 96},
+    "text_encoder": {
+        "d_model": 4096, "num_heads": 64, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "vocab_size": 256384,
+        "relative_attention_num_buckets": 32,
+    },
+    "image_encoder": {
+        "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "image_size": 224, "patch_size": 14,
+    },
+}  # fmt: skip
+
+
+def asked(
+    frames: int = 81,
+    checkpointing: bool = True,
+    micro: int = 1,
+    share: float = 1.0,
+    height: int = 480,
+    width: int = 832,
+) -> Demand:
+    config = TrialConfig(
+        model=ModelConfig(dtype=Dtype.bfloat16, text_dtype=Dtype.bfloat16),
+        data=DataConfig(frames=frames, height=height, width=width),
+        lora=LoraConfig(rank=64, targets=TargetSet.cross),
+        train=TrainConfig(batch_size=8, micro_batch=micro, gradient_checkpointing=checkpointing),
+        sample=SampleConfig(batch_size=1, guidance=5.0),
+    )
+    return Demand(config, 1, share, Sizes.of(CONFIG), PARTS, heldout=64, nets=0.0)
+
+
+def study(device: str, gpus: float = 1.0) -> StudyConfig:
+    return StudyConfig(cluster=ClusterConfig(device=device, gpus_per_worker=gpus))
+
+
+def test_published_settings_fit_one_card() -> None:
+    (line,) = memory_lines(study("A100"), [asked()])
+    peaks = dict(re.findall(r"(\w[\w ]*) ([\d.]+)(?=,| GiB)", line.split(": ", 1)[1]))
+    assert {"train", "step", "heldout", "generate", "decode", "encode text", "encode clips"} <= set(peaks)
+    assert 50 < float(peaks["train"]) < 60 and line.endswith("GiB, of 77.0 that A100 leaves")
+
+
+@pytest.mark.parametrize(
+    ("demand", "device", "said"),
+    [
+        (asked(checkpointing=False), "H100", {"train.gradient_checkpointing": True}),
+        (asked(micro=8), "H100", {"train.micro_batch": 1}),
+        (asked(checkpointing=False, micro=2), "H200", {"train.gradient_checkpointing": True}),
+        (asked(share=0.5), "H100", {"cluster.gpus_per_worker": 1}),
+        (asked(17), "A100-40", {"zero.stage": 3, "zero.offload": Offload.weights}),
+        (asked(height=720, width=1280), "L40S", None),
+    ],
+)
+def test_the_nearest_setting_that_fits(demand: Demand, device: str, said: dict[str, Any] | None) -> None:
+    assert not demand.fits(device)
+    found = nearest(device, demand)
+    if said is not None:
+        assert found == said
+    assert found is not None
+    changed = demand.changed(found)
+    assert changed is not None and changed.fits(device)
+    for name in found:
+        fewer = demand.changed({other: value for other, value in found.items() if other != name})
+        assert fewer is None or not fewer.fits(device), f"{name} is not needed"
+
+
+def test_a_trial_that_cannot_fit_is_refused_in_one_line() -> None:
+    with pytest.raises(UserError) as refused:
+        memory_lines(study("H100"), [asked(17), asked(checkpointing=False)])
+    text = str(refused.value)
+    assert "\n" not in text and text.startswith("cluster.device=H100: rank 64 on cross, 81 frames of 832x480 need ")
+    assert text.endswith("GiB to train, H100 leaves 77.0; set train.gradient_checkpointing=true")
+
+
+def test_two_trials_on_a_card_have_half_of_it() -> None:
+    (line,) = memory_lines(study("H200", 0.5), [asked(17, share=0.5)])
+    assert line.endswith("of 67.5 that 0.5 of H200 leaves")
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("", 1.0), ("A100", 0.0)])
+def test_without_a_known_card_nothing_is_refused(device: str, gpus: float) -> None:
+    assert memory_lines(study(device, gpus), [asked(checkpointing=False)]) == []
+
+
+def test_settings_that_cannot_be_shared_out_are_not_proposed() -> None:
+    demand = asked(17)
+    assert demand.changed({"cluster.workers_per_trial": 3}) is None, "8 windows on 3 workers"
+    assert demand.changed({"model.sequence_workers": 2}) is None, "one worker"
+    assert demand.changed({"zero.offload": Offload.weights}) is None, "stage 0"
