@@ -45,14 +45,14 @@ figures: .venv/.runtime ## tables and figures again from STUDY=studies/quick (no
 	@$(BIN)/python -m analysis.report $(STUDY)
 
 truncation: .venv/.runtime ## largest ranks of STUDY=studies/quick cut by SVD to the smaller ones (CUTS=--scores: clips too)
-	@$(BIN)/python -m cinelora.truncation $(STUDY) --cache $(CACHE) $(CUTS)
+	@$(BIN)/python -m cinelora.export.truncate $(STUDY) --cache $(CACHE) $(CUTS)
 	@$(BIN)/python -m analysis.report $(STUDY)
 
 dashboard: .venv/.runtime ## W&B's terminal viewer on the runs of STUDY=studies/quick (no account)
 	@$(BIN)/wandb leet $(STUDY)/wandb
 
 wandb-sync: .venv/.runtime ## runs, a saved view and a report of STUDY=studies/quick to your W&B account (TO="--entity TEAM")
-	@$(BIN)/python -m analysis.report $(STUDY) > /dev/null && $(BIN)/python -m launch.wandb_sync $(STUDY) $(TO)
+	@$(BIN)/python -m analysis.report $(STUDY) > /dev/null && $(BIN)/python -m launch.wandb_mirror $(STUDY) $(TO)
 
 check: .venv/.dev ## ruff and mypy
 	@$(BIN)/ruff check .
@@ -70,11 +70,11 @@ test-fast: .venv/.dev fetch ## the tests without real sweeps
 
 base: fetch ## pretrain the small base again from nothing (hours; resumable)
 	@$(BIN)/python -m torch.distributed.run --standalone --nproc_per_node=$(WORKERS) \
-		-m cinelora.pretrain --out assets/wan-small --state $(CACHE)/pretrain --tnv2 $(CACHE)/weights/tnv2.safetensors
-	@$(BIN)/python -m analysis.pretraining $(CACHE)/pretrain --out assets/wan-small/curves.png
+		-m cinelora.smallbase --out assets/wan-small --state $(CACHE)/pretrain --tnv2 $(CACHE)/weights/tnv2.safetensors
+	@$(BIN)/python -m cinelora.smallbase.curves $(CACHE)/pretrain --out assets/wan-small/curves.png
 
 metrics-selftest: fetch ## does each score see what it claims to see (6 minutes)
-	@$(BIN)/python -m cinelora.selftest --cache $(CACHE)
+	@$(BIN)/python -m cinelora.score.selftest --cache $(CACHE)
 
 bench: .venv/.runtime ## overhead per trial on a warm gang, printed
 	@$(BIN)/python -m benchmarks.overhead

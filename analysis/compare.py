@@ -2,7 +2,7 @@
 
 In: two study folders, which are only read. Out: lines to read; with --out compare.md and compare.csv.
 Rows are matched as `analysis/matching.py` says; seeds and clips are compared in pairs (same first frame, caption and
-starting noise), second study minus first, with the intervals of `analysis/intervals.py`. A score that the two computed
+starting noise), second study minus first, with the intervals of `analysis/statistics/intervals.py`. A score that the two computed
 in different ways is listed and left out.
 Run:  python -m analysis.compare studies/first studies/second
       python -m analysis.compare studies/first studies/second --out /tmp/compared
@@ -12,24 +12,108 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from analysis.matching import matched
 from analysis.statistics.differences import COMPARED, DIGITS, Difference, differences_csv
 from analysis.statistics.intervals import LEVEL, crossed_interval
-from analysis.study.changes import Change, changed_scores, of_clips, of_protocols, of_settings, of_versions, told
+from analysis.study.changes import (
+    Change,
+    changed_scores,
+    of_clips,
+    of_protocols,
+    of_settings,
+    of_versions,
+    settings,
+    told,
+)
 from analysis.study.clip_values import clip_values
 from analysis.study.files import Clips
 from analysis.study.load import Study, Trial, load_study
 from analysis.study.merge import named
-from analysis.study.rows import Row, estimate
+from analysis.study.rows import Estimates, Row, estimate
 from analysis.study.scores import DIRECTIONS, trial_scores
 from cinelora.core.cli import UserError
-from cinelora.core.records import whole_file
+from cinelora.core.config import Method
+from cinelora.core.files import whole_file
+
+# FOLDED: Which rows of two studies are the same row.
+# FOLDED:
+# FOLDED: In: two studies and their estimates. Out: pairs of rows, and the rows that only one of them has. Pure: no files.
+# FOLDED: A row is the same if its rank is, and all else that varies within either study. What is alike in a whole study is not
+# FOLDED: looked at: that is what the two are compared for. A learning rate tuned rank by rank belongs to the rank; where a rank
+# FOLDED: has several, it tells the rows apart.
+
+RATE = "train.learning_rate"
+ALWAYS = frozenset({"method", "lora.rank"})
+Family = tuple[str, bool]  # as in `analysis/study/rows.py`: arm, whether fine-tuned in full
+Key = tuple[Family, tuple[tuple[str, str], ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """A finished row and the settings that its trials share."""
+
+    row: Row
+    family: Family
+    settings: dict[str, str]
+
+
+def matched(
+    studies: tuple[Study, Study], estimates: tuple[Estimates, Estimates]
+) -> tuple[list[tuple[Row, Row]], list[tuple[Study, Row]]]:
+    """The finished rows that both have, in the order of the first; those that one has, with their study."""
+    known = [_known(study, found) for study, found in zip(studies, estimates, strict=True)]
+    varying = _varying(known)
+    mine, theirs = (_by_key(rows, varying) for rows in known)
+    pairs = [pair for key, rows in mine.items() for pair in _pairs(rows, theirs.get(key, []))]
+    paired = [{rows[index].key for rows in pairs} for index in (0, 1)]
+    alone = [
+        (study, each.row)
+        for study, rows, found in zip(studies, known, paired, strict=True)
+        for each in rows
+        if each.row.key not in found
+    ]
+    return pairs, alone
+
+
+def _known(study: Study, found: Estimates) -> list[_Known]:
+    specs = {trial.spec.trial_id: trial.spec for trial in study.trials}
+    firsts = [(row, specs[row.trial_ids[0]]) for row in found.rows if row.done]
+    return [_Known(row, (spec.config.arm, spec.config.method is Method.full), settings(spec)) for row, spec in firsts]
+
+
+def _varying(known: Iterable[Sequence[_Known]]) -> dict[Family, frozenset[str]]:
+    """Family -> the settings that vary among its rows, in either study."""
+    found: dict[Family, frozenset[str]] = {}
+    for rows in known:
+        for family in {each.family for each in rows}:
+            seen: dict[str, set[str]] = {}
+            for each in (each for each in rows if each.family == family):
+                for name, text in each.settings.items():
+                    seen.setdefault(name, set()).add(text)
+            names = {name for name, texts in seen.items() if len(texts) > 1 and name != RATE}
+            found[family] = found.get(family, ALWAYS) | names
+    return found
+
+
+def _by_key(rows: Iterable[_Known], varying: dict[Family, frozenset[str]]) -> dict[Key, list[Row]]:
+    found: dict[Key, list[Row]] = {}
+    for each in rows:
+        facts = tuple((name, text) for name, text in sorted(each.settings.items()) if name in varying[each.family])
+        found.setdefault((each.family, facts), []).append(each.row)
+    return found
+
+
+def _pairs(mine: Sequence[Row], theirs: Sequence[Row]) -> list[tuple[Row, Row]]:
+    if len(mine) == len(theirs) == 1:
+        return [(mine[0], theirs[0])]
+    rates = {row.key.learning_rate: row for row in theirs}
+    return [(row, rates[row.key.learning_rate]) for row in mine if row.key.learning_rate in rates]
+
 
 FEWEST_CLIPS = 3
 SAME_CLIP = 1e-3  # of their standard deviation: features of one true clip differ by less between machines

@@ -18,7 +18,7 @@ import numpy as np
 from analysis.study.load import Study, load_study
 from cinelora.core.cli import UserError
 from cinelora.core.config import Method
-from cinelora.core.records import whole_file
+from cinelora.core.files import whole_file
 
 FULL = "full fine-tune"
 

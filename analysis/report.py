@@ -14,45 +14,30 @@ Run:  python -m analysis.report studies/tiny            (or `make figures STUDY=
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import matplotlib
-from matplotlib.figure import Figure
-
-from analysis.figures import quality as figures
-from analysis.figures.ranks import spectra_figure, truncation_figure
+from analysis.figures.draw import Cuts, Spectra, draw
 from analysis.page.page import write_page
-from analysis.statistics import confounds, truncation
 from analysis.statistics import rank_tests as ranktests
+from analysis.statistics import reliability, truncation
 from analysis.statistics.answer import answers, sentence
-from analysis.statistics.differences import COMPARED, Difference, differences, differences_csv, heading, sentences
+from analysis.statistics.differences import Difference, differences, differences_csv, heading, sentences
 from analysis.statistics.plateau import plateaus
-from analysis.statistics.rank_tests import RankTests, rank_tests
-from analysis.statistics.spectra import Spectrum, spectra_csv, study_spectra
-from analysis.study.frames import contact_sheet
+from analysis.statistics.rank_tests import RankTests, as_csv, rank_tests
+from analysis.statistics.reliability import tables
+from analysis.statistics.spectra import spectra_csv, study_spectra
 from analysis.study.load import Study
 from analysis.study.merge import load_studies
-from analysis.study.rows import Estimates, RowKey, estimate, series_of
+from analysis.study.rows import Estimates, estimate
 from analysis.study.scores import trial_scores
-from analysis.tables.captions import BANNER, protocol_lines
+from analysis.tables.captions import protocol_lines
 from analysis.tables.formats import latex, markdown, print_table
-from analysis.tables.rank_table import Table, rank_csv, rank_table
-from analysis.tables.scorescsv import write_scores
+from analysis.tables.rank_table import Table, rank_csv, rank_table, write_scores
 from cinelora.core.cli import UserError
-from cinelora.core.records import whole_file
-
-NO_DATES: dict[str, dict[str, Any]] = {
-    ".png": {"Software": None},
-    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-}
-DOTS_PER_INCH = 200
-Spectra = Mapping[RowKey, tuple[Spectrum, ...]]
-Cuts = tuple[truncation.Truncated, ...]
+from cinelora.core.files import whole_file
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,8 +60,8 @@ def report(root: Path, out: Path | None = None, others: Sequence[Path] = ()) -> 
     study = load_studies((root, *others))
     estimates = estimate(study, trial_scores(study))
     tests = rank_tests(study, estimates)
-    seen = confounds.confounds(study, estimates)
-    table = rank_table(study, estimates, tests, confounds.sentence(seen, tests))
+    seen = reliability.confounds(study, estimates)
+    table = rank_table(study, estimates, tests, reliability.sentence(seen, tests))
     found = differences(study, estimates)
     told = [sentence(answer) for answer in answers(study, estimates)]
     spectra, cuts = study_spectra(study, estimates), truncation.truncations(study, estimates)
@@ -84,7 +69,7 @@ def report(root: Path, out: Path | None = None, others: Sequence[Path] = ()) -> 
     drawn = draw(study, estimates, found, tests, spectra, cuts, seen, place)
     for name, text in texts(study, estimates, table, found, tests, spectra, cuts, told, drawn).items():
         _write_or_remove(place / name, text)
-    for name, text in confounds.tables(seen).items():
+    for name, text in tables(seen).items():
         _write_or_remove(place / name, text)
     write_scores(study, estimates.scores, place / "scores.csv")
     page = write_page(study, estimates, table, found, tests, told, place, drawn, cuts)
@@ -113,7 +98,7 @@ def texts(
         "differences.csv": differences_csv(found),
         "spectra.csv": spectra_csv(estimates, spectra),
         "truncation.csv": truncation.as_csv(cuts) if cuts else None,
-        "tests.csv": ranktests.as_csv(tests),
+        "tests.csv": as_csv(tests),
         "summary.md": summary(study, table, found, tests, cuts, told, drawn),
     }
 
@@ -157,110 +142,6 @@ def summary(
     if lines:
         parts.append("Protocols as recorded by the trials:\n\n" + "\n".join(f"- {line}" for line in lines))
     return "\n\n".join(parts) + "\n"
-
-
-def draw(
-    study: Study,
-    estimates: Estimates,
-    found: tuple[Difference, ...],
-    tests: tuple[RankTests, ...],
-    spectra: Spectra,
-    cuts: Cuts,
-    seen: confounds.Confounds,
-    place: Path,
-) -> list[str]:
-    """Write what can be drawn, remove what an earlier report drew and this cannot. Returns the names."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # whatever a reader's own matplotlibrc says
-        matplotlib.rcParams.update(figures.STYLE)
-        made: dict[str, Figure | None] = {
-            "quality_vs_rank": _quality(study, estimates),
-            "differences": _differences(study, found),
-            "learning_curves": _curves(study, estimates),
-            "spectra": _under_banner(study, spectra_figure(estimates, spectra)),
-            "truncation": _under_banner(study, truncation_figure(cuts)),
-            "contact_sheet": _sheet(study, estimates),
-            **{
-                name: _under_banner(study, figure)
-                for name, figure in confounds.drawings(study, estimates, found, tests, seen).items()
-            },
-        }
-        for name, figure in made.items():
-            for suffix in NO_DATES:
-                path = place / f"{name}{suffix}"
-                if figure is None:
-                    path.unlink(missing_ok=True)
-                else:
-                    _save(figure, path)
-    return [name for name, figure in made.items() if figure is not None]
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=DOTS_PER_INCH, metadata=NO_DATES[path.suffix])
-
-
-def _above(study: Study) -> str:
-    done, planned = len(study.trials), len(study.specs)
-    parts = [] if study.trained else [BANNER]
-    if done < planned:
-        parts.append(f"{done} of {planned} trials finished")
-    return "   |   ".join(parts)
-
-
-def _under_banner(study: Study, figure: Figure | None) -> Figure | None:
-    if figure is not None:
-        figures.say_above(figure, _above(study))
-    return figure
-
-
-def _quality(study: Study, estimates: Estimates) -> Figure:
-    figure = Figure(figsize=(figures.WIDTH, 4.4), layout="constrained")
-    panels = figure.subplots(2, 3).flatten()
-    handles = figures.quality_vs_rank(list(panels), estimates)
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
-    figures.say_above(figure, _above(study))
-    return figure
-
-
-def _differences(study: Study, found: tuple[Difference, ...]) -> Figure | None:
-    told = [each for each in found if each.score in COMPARED]
-    if not told:
-        return None
-    rows = len({each.row for each in told})
-    figure = Figure(figsize=(figures.WIDTH, 0.9 + 0.22 * rows), layout="constrained")
-    scores = [score for score in COMPARED if any(each.score == score for each in told)]
-    figures.paired_differences(list(figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]), told, scores)
-    figures.say_above(figure, _above(study))
-    return figure
-
-
-def _curves(study: Study, estimates: Estimates) -> Figure | None:
-    if all(trial.curve.empty for trial in study.trials):
-        return None
-    figure = Figure(layout="constrained")
-    handles = figures.learning_curves(list(figure.subplots(1, 2)), study, estimates)
-    across = 4 if len(series_of(estimates.rows)) > 1 else 6  # the name of a series takes more room than a rank
-    figure.set_size_inches(figures.WIDTH, 2.75 + 0.16 * math.ceil(len(handles) / across))
-    figure.legend(handles=handles, loc="outside lower center", ncols=across, frameon=False)
-    figures.say_above(figure, _above(study))
-    return figure
-
-
-def _sheet(study: Study, estimates: Estimates) -> Figure | None:
-    sheet = contact_sheet(study, estimates)
-    if sheet is None:
-        return None
-    height, width = figures.mosaic(sheet.frames)[0].shape[:2]
-    margins = {"left": 0.8, "right": 0.05, "top": 0.5 if _above(study) else 0.32, "bottom": 0.05}
-    inner = figures.WIDTH - margins["left"] - margins["right"]
-    tall = inner * height / width + margins["top"] + margins["bottom"]
-    figure = Figure(figsize=(figures.WIDTH, tall))
-    box = (margins["left"] / figures.WIDTH, margins["bottom"] / tall, inner / figures.WIDTH)
-    axes = figure.add_axes((*box, inner * height / width / tall))
-    figures.contact_sheet(axes, sheet)
-    figures.say_above(figure, _above(study))
-    return figure
 
 
 def _tell(

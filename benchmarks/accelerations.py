@@ -20,19 +20,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from cinelora import distributed as dist
+from cinelora import distributed
 from cinelora.core.config import DataConfig, Dtype, SampleConfig, StepCache
-from cinelora.data import sample_sets as sets
+from cinelora.core.seeds import draw_noise
 from cinelora.data.encodings import encoding_folder, missing
+from cinelora.data.sample_sets import ensure
 from cinelora.data.windows import Window, plan_windows
-from cinelora.features import clip_scores as scores
+from cinelora.features import clip_scores
 from cinelora.features.nets import NETS, open_net
 from cinelora.metrics.distances import polynomial_mmd, resampled_mmd, standardise
 from cinelora.metrics.resampling import half_samples, kernel_grams
-from cinelora.training.flow import draw_noise
-from cinelora.wan import encoding as encode
-from cinelora.wan import loading as wan
 from cinelora.wan.checkpoint import SHIPPED, model_fingerprint
+from cinelora.wan.encoding import Encodings, decode_video, encode_texts, encode_windows, true_frames
+from cinelora.wan.loading import TORCH_DTYPE, load_scheduler, load_transformer, load_vae
 from cinelora.wan.parallel import Parallel, spread
 from cinelora.wan.sampler import batches, denoise, starting_noise
 
@@ -74,21 +74,21 @@ class Film:
     folder: Path
     data: DataConfig
     windows: list[Window]
-    encodings: encode.Encodings
+    encodings: Encodings
 
     @staticmethod
     def of(cache: Path, base: Path = SMALL, clips: int = CLIPS) -> Film:
-        data = DataConfig(path=str(sets.ensure("film", cache)))
+        data = DataConfig(path=str(ensure("film", cache)))
         plan = plan_windows(Path(data.path), data, cache)
         folder = encoding_folder(cache, plan.fingerprint, model_fingerprint(base, ""))
         windows, (absent, prompts) = list(plan.heldout[:clips]), missing(folder, plan, {""})
-        encode.encode_texts(base, folder, prompts, "cpu")
+        encode_texts(base, folder, prompts, "cpu")
         todo = [window for window in windows if window in absent]
-        encode.encode_windows(base, folder, Path(data.path), data, todo, "cpu")
-        return Film(base, data, windows, encode.Encodings(folder))
+        encode_windows(base, folder, Path(data.path), data, todo, "cpu")
+        return Film(base, data, windows, Encodings(folder))
 
     def truth(self) -> np.ndarray:
-        return np.stack([encode.true_frames(Path(self.data.path), self.data, window) for window in self.windows])
+        return np.stack([true_frames(Path(self.data.path), self.data, window) for window in self.windows])
 
     def generate(self, model: Any, vae: Any, way: Way, windows: Sequence[Window]) -> np.ndarray:
         """Frames (N, F, H, W, 3), decoded."""
@@ -96,15 +96,15 @@ class Film:
         for chunk in batches(list(windows), way.sample.batch_size):
             latents = denoise(
                 model,
-                wan.load_scheduler(self.folder, way.sample.scheduler, way.sample.shift),
+                load_scheduler(self.folder, way.sample.scheduler, way.sample.shift),
                 way.sample,
                 starting_noise(self.encodings, chunk, 0),
                 *(self.encodings.stack(chunk, name) for name in ("condition", "image")),
                 self.encodings.texts([window.caption for window in chunk]),
                 self.encodings.texts([""] * len(chunk)),
-                wan.TORCH_DTYPE[way.dtype],
+                TORCH_DTYPE[way.dtype],
             )
-            made.append(wan.decode_video(vae, latents))
+            made.append(decode_video(vae, latents))
         return np.concatenate(made)
 
 
@@ -133,10 +133,10 @@ def forward(transformer: Any, side: int = 8) -> torch.Tensor:
 
 def member(mode: str, film: Film, wide: Path, out: Path) -> None:
     """One of two processes: clips of the small base and passes of the wide one, timed; the first writes them."""
-    vae, rank, whole = wan.load_vae(SMALL), dist.rank(), mode == MODES[0]
+    vae, rank, whole = load_vae(SMALL), distributed.rank(), mode == MODES[0]
     took, made = [], np.empty(0)
     for folder in (SMALL, wide):
-        model = wan.load_transformer(folder, Dtype.float32)
+        model = load_transformer(folder, Dtype.float32)
         with nullcontext() if whole else spread(model, Parallel(mode)):
             mine = film.windows[rank::2] if whole else film.windows
             forward(model)
@@ -155,8 +155,8 @@ def member(mode: str, film: Film, wide: Path, out: Path) -> None:
 
 def processes(film: Film, cache: Path, wide: Path, out: Path) -> dict[str, dict[str, Any]]:
     """The table, and what each mode made."""
-    model, plain = wan.load_transformer(SMALL, Dtype.float32), wan.load_transformer(wide, Dtype.float32)
-    vae = wan.load_vae(SMALL)
+    model, plain = load_transformer(SMALL, Dtype.float32), load_transformer(wide, Dtype.float32)
+    vae = load_vae(SMALL)
     alone = seconds(lambda: film.generate(model, vae, Way(), film.windows)) / CLIPS
     alone_wide = seconds(lambda: [forward(plain, side=16) for _ in range(2 * PLAIN.steps)])
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -173,9 +173,9 @@ def processes(film: Film, cache: Path, wide: Path, out: Path) -> dict[str, dict[
 
 def fidelity(film: Film, tnv2: Path, others: dict[str, dict[str, Any]]) -> None:
     """Against the plain loop; kvd against the true clips, its difference from that of the plain loop in pairs."""
-    net, truth, vae = open_net("tnv2", tnv2).net, film.truth(), wan.load_vae(SMALL)
+    net, truth, vae = open_net("tnv2", tnv2).net, film.truth(), load_vae(SMALL)
     real = NETS["tnv2"].extract(net, truth[:, 1:])
-    stock, plain, base = wan.load_transformer(SMALL, Dtype.float32), np.empty(0), np.empty(0)
+    stock, plain, base = load_transformer(SMALL, Dtype.float32), np.empty(0), np.empty(0)
     counts = half_samples(CLIPS, DRAWS, np.random.default_rng(0))
 
     def replicates(features: np.ndarray) -> np.ndarray:
@@ -187,13 +187,13 @@ def fidelity(film: Film, tnv2: Path, others: dict[str, dict[str, Any]]) -> None:
         features = NETS["tnv2"].extract(net, made[:, 1:])
         kvd = [polynomial_mmd(x, y, matched=True) for y, x in (standardise(real, f) for f in (features, base))]
         spread_of = float(np.std(replicates(features) - replicates(base)))
-        psnr, ssim = scores.psnr(made, plain, 0).mean(), scores.ssim(made, plain, 0).mean()
+        psnr, ssim = clip_scores.psnr(made, plain, 0).mean(), clip_scores.ssim(made, plain, 0).mean()
         near = ("exact", 1) if np.array_equal(made, plain) else (f"{psnr:.1f}", f"{ssim:.4f}")
         change = f"{kvd[0] - kvd[1]:+.4f} ± {spread_of:.4f}"
         row(name, f"{took:.3f}", f"{gain:.2f}", *near, f"{kvd[0]:.3f}", change, "n/a")
 
     for name, way in WAYS.items():
-        model = wan.load_transformer(SMALL, way.dtype, short_text=way.short)
+        model = load_transformer(SMALL, way.dtype, short_text=way.short)
         film.generate(model, vae, way, film.windows[: way.sample.batch_size])
         beside = seconds(partial(film.generate, stock, vae, Way(), film.windows[:BATCH])) / BATCH
         with passes(model) as calls:

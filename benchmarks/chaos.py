@@ -31,8 +31,8 @@ from typing import Any
 from ray.cluster_utils import Cluster
 
 from benchmarks.overhead import clips
+from cinelora.core.files import file_sha256
 from cinelora.core.paths import StudyFolder
-from cinelora.core.records import file_sha256
 from sweeps.ledger import Ledger
 from sweeps.status import RUNNING, TrialStatus, study_status
 

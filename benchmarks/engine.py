@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.overhead import clips
-from cinelora.core.records import read_json
+from cinelora.core.files import read_json
 
 PACKAGES = ("hydra-ray-launcher==1.2.2", "pyarrow==21.0.0", "tensorboardX==2.6.4")  # the last two: of ray[train]
 WORK = ("train", "evaluate", "generate", "score")

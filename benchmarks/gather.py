@@ -37,7 +37,7 @@ from cinelora.core.paths import SampleFolder, StudyFolder
 from cinelora.core.records import SCHEMA, TrialResult, TrialSpec, reference_key
 from cinelora.metrics.catalogue import protocol, unavailable
 from cinelora.metrics.feature_nets import WEIGHTS
-from sweeps.identity import trial_spec
+from sweeps.plan import trial_spec
 
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
 RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
@@ -76,7 +76,7 @@ def specs(count: int) -> tuple[TrialSpec, ...]:
 
 def write_study(root: Path, trials: int, clips: int) -> float:
     """The folder of a study whose trials have all finished. Returns the seconds a trial that its set scores took."""
-    from cinelora.features.recorded import write_set_scores  # torch, which would count as memory of the reader
+    from cinelora.features.results import write_set_scores  # torch, which would count as memory of the reader
 
     recording = 0.0
     folder, random = StudyFolder(root), np.random.default_rng(0)

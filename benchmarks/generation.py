@@ -30,11 +30,12 @@ from PIL import Image
 
 from benchmarks.accelerations import BATCH, PLAIN, SMALL, Film, Way, fidelity, forward, processes, row, seconds
 from cinelora.core.config import Dtype, LoraConfig, ModelConfig, Scaling
-from cinelora.training.flow import draw_noise
-from cinelora.wan import loading as wan
+from cinelora.core.seeds import draw_noise
 from cinelora.wan import lora
-from cinelora.wan.adapters import Resident
 from cinelora.wan.checkpoint import model_folder
+from cinelora.wan.encoding import condition_latents, decode_video, encode_image, encode_text, pixels
+from cinelora.wan.loading import load_scheduler, load_transformer, load_vae
+from cinelora.wan.lora import Resident
 from cinelora.wan.sampler import starting_noise
 
 WIDE = {"num_attention_heads": 4, "attention_head_dim": 64, "ffn_dim": 1024, "added_kv_proj_dim": 256, "num_layers": 8}
@@ -63,7 +64,7 @@ def digest(tensor: torch.Tensor) -> str:
 
 def switching(folder: Path, name: str, root: Path) -> None:
     """Reload pipeline and adapter, or switch; the same output either way."""
-    base, files = wan.load_transformer(folder, Dtype.float32), []
+    base, files = load_transformer(folder, Dtype.float32), []
     for rank in RANKS:
         settings = LoraConfig(rank=rank, scaling=Scaling.constant, alpha=2.0 * rank)
         parameters = lora.attach(base, settings, seed=rank)
@@ -92,7 +93,7 @@ def against_stock(film: Film, name: str, sizes: Sequence[int]) -> None:
     folder = film.folder
     pipeline: Any = WanImageToVideoPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.scheduler = wan.load_scheduler(folder, PLAIN.scheduler, PLAIN.shift)
+    pipeline.scheduler = load_scheduler(folder, PLAIN.scheduler, PLAIN.shift)
     windows, truth = film.windows[:BATCH], film.truth()[:BATCH]
     noise = starting_noise(film.encodings, windows, 0)
 
@@ -105,12 +106,12 @@ def against_stock(film: Film, name: str, sizes: Sequence[int]) -> None:
         return np.rint(made * 255)
 
     def encoded(index: int) -> None:
-        wan.condition_latents(vae, wan.pixels(truth[index : index + 1, :1])[:, :, 0], film.data.frames)
-        wan.encode_image(pipeline.image_processor, pipeline.image_encoder, truth[index, 0])
+        condition_latents(vae, pixels(truth[index : index + 1, :1])[:, :, 0], film.data.frames)
+        encode_image(pipeline.image_processor, pipeline.image_encoder, truth[index, 0])
         for text in (windows[index].caption, ""):
-            wan.encode_text(pipeline.tokenizer, pipeline.text_encoder, text)
+            encode_text(pipeline.tokenizer, pipeline.text_encoder, text)
 
-    model, vae = wan.load_transformer(folder, Dtype.float32, short_text=True), wan.load_vae(folder)
+    model, vae = load_transformer(folder, Dtype.float32, short_text=True), load_vae(folder)
     taken: dict[int, list[float]] = {size: [] for size in (0, *sizes)}
     encoding = []
     for _ in range(ROUNDS):
@@ -127,7 +128,7 @@ def against_stock(film: Film, name: str, sizes: Sequence[int]) -> None:
     for size in sizes:
         ours = median(taken[size])
         row(f"{name}: ours, batch {size}", f"{ours:.3f}", *(f"**{stock_time / t:.1f}**" for t in (ours, ours + once)))
-    decoding = seconds(lambda: wan.decode_video(vae, film.encodings.stack(windows, "latents"))) / BATCH
+    decoding = seconds(lambda: decode_video(vae, film.encodings.stack(windows, "latents"))) / BATCH
     row(f"{name}: of that decoding; encoding, once a clip", f"{decoding:.3f}; {once:.3f}", "", "")
     equal, most = (apart < 1).mean(), apart.max()
     print(f"<!-- batch {BATCH} against stock: {equal:.2%} of the values equal, at most {most:.0f} levels off -->")

@@ -7,7 +7,7 @@ In: nothing; random weights and made-up encodings, 480 x 832, bfloat16, one clip
 GPU 64 x 64, float32). Out: two Markdown tables. Training runs the product's own step on its engine: one step to warm
 up at each number of frames, then `--steps` timed, the median told. Generation: two sampler steps with guidance and one
 decoded clip, reckoned up to `--sampler` steps. Rows that `--minutes` leave no time for stay empty. Memory is what the
-allocator handed out at most; utilisation counts no recomputation (cinelora/flops.py) and is of the data sheet's peak,
+allocator handed out at most; utilisation counts no recomputation (sweeps/cost.py) and is of the data sheet's peak,
 or, for an unknown device, of a matrix multiplication measured here.
 """
 
@@ -26,7 +26,7 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from benchmarks.throughput import full_shape, matmul_peak, write_encodings
-from cinelora import distributed as dist
+from cinelora import distributed
 from cinelora.core.config import (
     DataConfig,
     Dtype,
@@ -36,18 +36,18 @@ from cinelora.core.config import (
     TargetSet,
     TrainConfig,
     TrialConfig,
+    video_tokens,
 )
 from cinelora.data.windows import WindowPlan
-from cinelora.training import engine as zero
+from cinelora.training.engine import build_engine, release
 from cinelora.training.loop import my_batches, optimiser_step
-from cinelora.wan import loading as wan
 from cinelora.wan import lora
 from cinelora.wan.acceleration import checkpoint_blocks
 from cinelora.wan.checkpoint import model_folder
-from cinelora.wan.encoding import Encodings
+from cinelora.wan.encoding import Encodings, decode_video
+from cinelora.wan.loading import TORCH_DTYPE, load_scheduler, load_transformer, load_vae
 from cinelora.wan.sampler import denoise
-from sweeps.cost import PEAK_TFLOPS, UTILISATION
-from sweeps.flops import Denoiser, video_tokens
+from sweeps.cost import PEAK_TFLOPS, UTILISATION, Denoiser
 from sweeps.memory import GIB, Sizes, footprint, peak_gib
 
 SAMPLED = 2  # sampler steps that are run
@@ -108,7 +108,7 @@ def trained(
 ) -> tuple[float, float | None]:
     """(median seconds a step, most GiB) of an adapter of this rank; `warm`: shapes and buffers were met before."""
     parameters = lora.attach(model, config.lora, seed=0)
-    engine = zero.build_engine(model, parameters, config.train, config.zero, config.model)
+    engine = build_engine(model, parameters, config.train, config.zero, config.model)
     checkpoint_blocks(model, 0)
     seconds = []
     count = steps + (not warm)
@@ -120,7 +120,7 @@ def trained(
         engine.step()
         seconds.append(took(since))
     most = most_gib()
-    zero.release(engine, parameters)
+    release(engine, parameters)
     lora.detach(model)
     model.disable_gradient_checkpointing()
     return statistics.median(seconds[-steps:]), most
@@ -130,16 +130,16 @@ def generated(
     model: Any, vae: Any, folder: Path, config: TrialConfig, encodings: Encodings, plan: WindowPlan
 ) -> tuple[float, float, float | None, float | None]:
     """Seconds of one sampler step and of decoding one clip; most GiB of both."""
-    windows, device = list(plan.train[:1]), dist.device_name()
+    windows, device = list(plan.train[:1]), distributed.device_name()
     sample = replace(config.sample, steps=SAMPLED)
-    scheduler = wan.load_scheduler(folder, sample.scheduler, sample.shift)
+    scheduler = load_scheduler(folder, sample.scheduler, sample.shift)
     given = [encodings.stack(windows, name).to(device) for name in ("latents", "condition", "image")]
     text = encodings.texts([window.caption for window in windows]).to(device)
     since = started()
-    latents = denoise(model, scheduler, sample, *given, text, text, wan.TORCH_DTYPE[config.model.dtype])
+    latents = denoise(model, scheduler, sample, *given, text, text, TORCH_DTYPE[config.model.dtype])
     sampling, most = took(since) / SAMPLED, most_gib()
     since = started()
-    wan.decode_video(vae, latents)
+    decode_video(vae, latents)
     return sampling, took(since), most, most_gib()
 
 
@@ -187,8 +187,8 @@ SAMPLING = """
 
 def measure(on: Machine, options: argparse.Namespace, root: Path) -> None:
     folder = model_folder(ModelConfig(path="builtin:small"), root)
-    model = full_shape(options.layers) if on.whole else wan.load_transformer(folder, on.dtype)
-    vae = AutoencoderKLWan().to(dist.device_name()).eval() if on.whole else wan.load_vae(folder)
+    model = full_shape(options.layers) if on.whole else load_transformer(folder, on.dtype)
+    vae = AutoencoderKLWan().to(distributed.device_name()).eval() if on.whole else load_vae(folder)
     shape = dict(model.config)
     until, sampled = time.perf_counter() + 60 * options.minutes, []
     print(TRAINING)
@@ -220,7 +220,7 @@ def main() -> int:
     add("--layers", type=int, default=40, help="of the 14B model's blocks")
     add("--minutes", type=float, default=9.0, help="until when a row is begun")
     options = parser.parse_args()
-    dist.start(0, 1, "127.0.0.1", dist.free_port())
+    distributed.start(0, 1, "127.0.0.1", distributed.free_port())
     if on.whole:
         memory = torch.cuda.get_device_properties(0).total_memory / GIB
         print(f"{memory:.0f} GiB of device memory, {options.layers} of 40 blocks")

@@ -22,8 +22,8 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from cinelora.core.config import Dtype
-from cinelora.wan import loading as wan
 from cinelora.wan.checkpoint import EXAMPLE, SHAPES
+from cinelora.wan.loading import load_transformer
 
 CONFIG = SHAPES[EXAMPLE] / "transformer" / "config.json"
 BLOCKS = 2
@@ -56,7 +56,7 @@ def measure(folder: Path) -> dict[str, float]:
     """Of one load in this process."""
     before = memory()
     started = time.perf_counter()
-    model = wan.load_transformer(folder, Dtype.bfloat16)
+    model = load_transformer(folder, Dtype.bfloat16)
     seconds, loaded = time.perf_counter() - started, memory()
     for parameter in model.parameters():
         parameter.sum()

@@ -1,4 +1,4 @@
-"""Does the memory model of `cinelora/footprint.py` say what the real classes need at full size?
+"""Does the memory model of `sweeps/memory.py` say what the real classes need at full size?
 
     OMP_NUM_THREADS=1 python -m benchmarks.memory    (3 minutes, no weights, no GPU)
     MALLOC_MMAP_THRESHOLD_=65536 OMP_NUM_THREADS=1 python -m benchmarks.memory --resident
@@ -28,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.loading import memory
-from cinelora import distributed as dist
+from cinelora import distributed
 from cinelora.core.config import (
     DataConfig,
     Dtype,
@@ -108,7 +108,7 @@ def fused_norms() -> Iterator[None]:
 @contextmanager
 def linears(stage: int) -> Iterator[None]:
     """As DeepSpeed has torch compute linear layers: in stage 3 by its own function, which keeps inputs."""
-    dist.quiet_deepspeed()
+    distributed.quiet_deepspeed()
     from deepspeed.runtime.zero.linear import zero3_linear_wrap
     from deepspeed.runtime.zero.partition_parameters import InsertPostInitMethodToModuleSubClasses as Patched
 

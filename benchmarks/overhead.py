@@ -19,7 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from cinelora.core.records import read_json
+from cinelora.core.files import read_json
 from cinelora.data.video import write_mp4
 
 

@@ -24,25 +24,26 @@ def run_one(folder: str, cache: str) -> None:
     """One trial in this process, as `python -m cinelora.trial` runs it."""
     import torch
 
-    from cinelora import distributed as dist
+    from cinelora import distributed
+    from cinelora.core.config import TrackingConfig, Wandb
+    from cinelora.core.files import read_json
     from cinelora.core.paths import StudyFolder
-    from cinelora.core.records import TrialSpec, read_json
-    from cinelora.core.studyconfig import TrackingConfig, Wandb
-    from cinelora.trial.__main__ import run_trial
+    from cinelora.core.records import TrialSpec
     from cinelora.trial.job import Job
     from cinelora.trial.resident import load_base
+    from cinelora.trial.run import run_trial
 
     torch.set_num_threads(1)
     root = Path(folder)
     spec = TrialSpec.from_json(read_json(root / "spec.json"))
     study = StudyFolder(root.parent.parent)
     job = Job(spec, study, study.root.name, Path(cache), TrackingConfig(wandb=Wandb.off))
-    dist.start(0, 1, "127.0.0.1", dist.free_port())
+    distributed.start(0, 1, "127.0.0.1", distributed.free_port())
     run_trial(job, load_base(job), lambda stage, done, total, loss: None)
 
 
 def timed(folder: str, work: Any) -> None:
-    from cinelora.core.records import write_json
+    from cinelora.core.files import write_json
 
     started = time.time()
     work()

@@ -7,7 +7,7 @@ In: nothing; without a GPU the small base at 64 x 64 x 17 in float32, with one t
 with random weights at 480 x 832 in bfloat16. Encodings are made up. Both sides train the same resident model on the
 same clips with the same batch, rank, targets, AdamW and clipping, in turns. Out: Markdown lines: median seconds from
 one step's end to the next's, the ratio (median over pairs of turns, since other work comes and goes), and model-FLOPs
-utilisation (cinelora/flops.py, recomputation not counted) of the matrix multiplication measured in the same run.
+utilisation (sweeps/cost.py, recomputation not counted) of the matrix multiplication measured in the same run.
 `short text`: ours counts equal padding (model.short_text), the plain loop computes it; without it both do the same
 arithmetic. Exit status 1 where the same batch gives another loss.
 """
@@ -34,7 +34,7 @@ from peft import LoraConfig as PeftConfig
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
-from cinelora import distributed as dist
+from cinelora import distributed
 from cinelora.core.config import (
     DataConfig,
     Dtype,
@@ -44,22 +44,23 @@ from cinelora.core.config import (
     TimestepLaw,
     TrainConfig,
     TrialConfig,
+    video_tokens,
 )
 from cinelora.core.paths import TrialFolder
 from cinelora.core.records import TrialSpec
 from cinelora.data.encodings import text_file, window_file
 from cinelora.data.windows import Window, WindowPlan
-from cinelora.training import engine as zero
 from cinelora.training import flow
 from cinelora.training.batch import predict, training_batch
+from cinelora.training.engine import release
 from cinelora.training.loop import train
-from cinelora.wan import loading as wan
 from cinelora.wan import lora
 from cinelora.wan.acceleration import compile_blocks
 from cinelora.wan.attention import use_attention
 from cinelora.wan.checkpoint import EXAMPLE, SHAPES, model_folder
 from cinelora.wan.encoding import Encodings
-from sweeps.flops import TEXT_TOKENS, Denoiser, video_tokens
+from cinelora.wan.loading import TORCH_DTYPE, load_transformer
+from sweeps.cost import TEXT_TOKENS, Denoiser
 
 SHAPE = SHAPES[EXAMPLE] / "transformer" / "config.json"
 CLIPS, CAPTION, WORDS = 16, "a caption", 24
@@ -84,10 +85,12 @@ def full_shape(layers: int) -> Any:
         model = WanTransformer3DModel.from_config({**json.loads(SHAPE.read_text()), "num_layers": layers})
     for name, parameter in list(model.named_parameters()):
         kept = any(part in model._keep_in_fp32_modules for part in name.split("."))
-        made = torch.empty(parameter.shape, dtype=torch.float32 if kept else torch.bfloat16, device=dist.device_name())
+        made = torch.empty(
+            parameter.shape, dtype=torch.float32 if kept else torch.bfloat16, device=distributed.device_name()
+        )
         module, _, leaf = name.rpartition(".")
         model.get_submodule(module).register_parameter(leaf, torch.nn.Parameter(made.normal_(0, SPREAD)))
-    return model.requires_grad_(False).eval().to(dist.device_name())
+    return model.requires_grad_(False).eval().to(distributed.device_name())
 
 
 def write_encodings(root: Path, config: TrialConfig, shape: Any, image_tokens: int) -> WindowPlan:
@@ -122,7 +125,7 @@ def ours(bench: Bench) -> list[float]:
         lambda row, step: None,
         lambda: False,
     )
-    zero.release(trained.engine, trained.parameters)
+    release(trained.engine, trained.parameters)
     lora.detach(bench.model)
     bench.model.disable_gradient_checkpointing()
     return ends[:-1]  # the last one measures the held-out loss too
@@ -135,7 +138,7 @@ def plain(bench: Bench, steps: int) -> list[float]:
     os.environ["LOCAL_RANK"] = "-1"  # one process, as `accelerate launch` has it: no DistributedDataParallel
     accelerator = Accelerator(mixed_precision="bf16" if half else "no", cpu=not torch.cuda.is_available())
     assert accelerator.distributed_type is DistributedType.NO, accelerator.distributed_type
-    chosen, dtype = bench.config.lora, wan.TORCH_DTYPE[bench.config.model.dtype]
+    chosen, dtype = bench.config.lora, TORCH_DTYPE[bench.config.model.dtype]
     model.add_adapter(
         PeftConfig(r=chosen.rank, lora_alpha=chosen.rank, target_modules=lora.TARGETS[chosen.targets]),
     )
@@ -222,7 +225,7 @@ def operations(bench: Bench) -> float:
 def matmul_peak(dtype: torch.dtype) -> float:
     """Operations per second of the fastest of ten square products."""
     size = 8192 if torch.cuda.is_available() else 1024
-    a = torch.randn(size, size, device=dist.device_name()).to(dtype)
+    a = torch.randn(size, size, device=distributed.device_name()).to(dtype)
     best = float("inf")
     for _ in range(10):
         started = time.perf_counter()
@@ -271,7 +274,7 @@ def main() -> int:
     parser.add_argument("--compile", action="store_true", help="ours: compiled blocks")
     parser.add_argument("--attention", default="", help="ours: backend")
     options = parser.parse_args()
-    dist.start(0, 1, "127.0.0.1", dist.free_port())
+    distributed.start(0, 1, "127.0.0.1", distributed.free_port())
     dtype = torch.bfloat16 if gpu else torch.float32
     peak = matmul_peak(dtype)
     device = torch.cuda.get_device_name() if gpu else f"{torch.get_num_threads()} of {os.cpu_count()} cores"
@@ -286,9 +289,7 @@ def main() -> int:
             key = short or (alter and bool(options.compile or options.attention))
             if key not in made:
                 folder = model_folder(config.model, root)
-                made[key] = (
-                    full_shape(options.layers) if gpu else wan.load_transformer(folder, Dtype.float32, "cpu", short)
-                )
+                made[key] = full_shape(options.layers) if gpu else load_transformer(folder, Dtype.float32, "cpu", short)
                 if alter and options.attention:
                     use_attention(made[key], options.attention, dtype)
                 if alter and options.compile:

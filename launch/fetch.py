@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cinelora.core.cli import UserError
-from cinelora.core.records import file_sha256, read_json, whole_file, write_json
+from cinelora.core.files import file_sha256, read_json, whole_file, write_json
 
 RECORD = "fetched.json"
 

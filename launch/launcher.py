@@ -20,17 +20,16 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cinelora.core.cli import UserError
+from cinelora.core.config import Prune, StudyConfig
 from cinelora.core.paths import StudyFolder
-from cinelora.core.studyconfig import Prune, StudyConfig
 from launch.engine.run import run_missing
 from launch.estimate import cost_plan
 from launch.estimate import lines as cost_lines
 from launch.messages import TrialsFailed
 from launch.preflight import Fingerprints, make_plan, stages
 from launch.wording import axes, clock, print_plan
-from sweeps.identity import trial_spec
 from sweeps.ledger import Ledger
-from sweeps.plan import Plan
+from sweeps.plan import Plan, trial_spec
 
 
 @dataclass(frozen=True)

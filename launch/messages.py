@@ -12,7 +12,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from cinelora.core.cli import UserError
-from cinelora.core.studyconfig import StudyConfig
+from cinelora.core.config import StudyConfig
 
 
 class TrialsFailed(Exception):

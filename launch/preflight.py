@@ -6,16 +6,25 @@ the window plan of every data set written beside its encodings.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cinelora.core.cli import UserError
-from cinelora.core.config import DataConfig, Method, ModelConfig, TrialConfig
-from cinelora.core.records import content_hash, read_json, to_dict, write_json
-from cinelora.core.studyconfig import StudyConfig
+from cinelora.core.config import (
+    TEMPORAL_FACTOR,
+    ClusterConfig,
+    DataConfig,
+    Method,
+    ModelConfig,
+    StudyConfig,
+    TrialConfig,
+    video_tokens,
+)
+from cinelora.core.files import content_hash, read_json, write_json
+from cinelora.core.records import to_dict
 from cinelora.data.encodings import WINDOWS_FILE, encoder_mark, encoding_folder
 from cinelora.data.sample_sets import data_path
 from cinelora.data.windows import WindowPlan, plan_windows
@@ -30,10 +39,71 @@ from cinelora.metrics.feature_nets import (
     weight_marks,
 )
 from cinelora.wan.checkpoint import BUILTIN, SHAPES, config_folder, fetching, model_fingerprint, model_folder
-from cinelora.wan.stepcache import check_cache
-from launch.division import check_denoiser, check_division
-from sweeps.identity import trial_spec
-from sweeps.plan import Plan, build_plan
+from cinelora.wan.options import check_attention, check_cache
+from sweeps.plan import Plan, build_plan, trial_spec
+
+# FOLDED: Whether a trial can be shared out among the workers of its gang: batches among data groups, tokens within one.
+# FOLDED:
+# FOLDED: In: a trial's config, its gang, the denoiser's config. Out: nothing, or UserError naming the nearest setting that works.
+# FOLDED: Loads no torch.
+
+SHARDED = 3  # ZeRO stage whose hooks gather weights inside the blocks
+
+
+def check_division(trial: TrialConfig, cluster: ClusterConfig, rank: int) -> None:
+    """Workers into data groups, the batch over these; `rank`: 0 without adapter, as `ClusterConfig.workers`."""
+    workers, sharers = cluster.workers(rank), trial.model.sequence_workers
+    field = "workers_by_rank" if rank in cluster.workers_by_rank else "workers_per_trial"
+    if workers % sharers:
+        raise UserError(
+            f"model.sequence_workers={sharers}: must divide cluster.{field}={workers}; "
+            f"nearest is {nearest_divisor(sharers, workers)}, or cluster.{field}={-(-workers // sharers) * sharers}"
+        )
+    groups, batch = workers // sharers, trial.train.batch_size
+    if batch % groups:
+        split = f" / model.sequence_workers={sharers}" if sharers > 1 else ""
+        raise UserError(
+            f"train.batch_size={batch}: must be a multiple of cluster.{field}={workers}{split}; "
+            f"nearest is {max(groups, batch // groups * groups)}"
+        )
+
+
+def check_denoiser(trial: TrialConfig, denoiser: Mapping[str, Any], here: bool) -> None:
+    """What this denoiser can be asked; `here`: workers run on this machine."""
+    model = trial.model
+    check_attention(model, here)
+    if model.compile and trial.zero.stage == SHARDED:
+        raise UserError(
+            f"model.compile=true: not with zero.stage={SHARDED}, which gathers weights inside the blocks; "
+            "take zero.stage=2"
+        )
+    sharers, heads = model.sequence_workers, int(denoiser["num_attention_heads"])
+    if sharers == 1:
+        return
+    tokens = video_tokens(trial.data)
+    if heads % sharers or tokens % sharers:
+        fit = [count for count in range(2, heads + 1) if heads % count == tokens % count == 0]
+        near = min(fit, key=lambda count: (abs(count - sharers), count), default=1)
+        raise UserError(
+            f"model.sequence_workers={sharers}: must divide the {heads} attention heads and the {tokens} tokens of "
+            f"{_size(trial.data)}; nearest is {near}"
+        )
+    still = tokens // ((trial.data.frames - 1) // TEMPORAL_FACTOR + 1)
+    if trial.train.stills and still % sharers:
+        raise UserError(
+            f"model.sequence_workers={sharers}: must divide the {still} tokens of a still; "
+            f"nearest is {nearest_divisor(sharers, still)}, or train.stills=0"
+        )
+
+
+def nearest_divisor(wanted: int, whole: int) -> int:
+    """The divisor of `whole` nearest to `wanted`; of two the smaller."""
+    return min((d for d in range(1, whole + 1) if whole % d == 0), key=lambda d: (abs(d - wanted), d))
+
+
+def _size(data: DataConfig) -> str:
+    return f"data.frames={data.frames} data.height={data.height} data.width={data.width}"
+
 
 FIRST_STAGE = "first stage"  # arm of the trials that others start from
 

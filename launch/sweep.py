@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from cinelora.core.cli import UserError
-from cinelora.core.studyconfig import StudyConfig
+from cinelora.core.config import StudyConfig
 from launch.messages import TrialsFailed, is_disk_full, one_line
 
 CONF = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "conf")

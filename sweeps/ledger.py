@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from cinelora.core.cli import UserError
+from cinelora.core.files import read_json, write_json
 from cinelora.core.paths import StudyFolder
-from cinelora.core.records import SCHEMA, TrialResult, TrialSpec, read_json, write_json
+from cinelora.core.records import SCHEMA, TrialResult, TrialSpec
 from sweeps.plan import Plan
 
 SHARE = 0.9  # of the best gain that counts as enough, where nothing else is said

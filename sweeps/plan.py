@@ -9,9 +9,33 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cinelora.core.config import LoraConfig, Method, TrialConfig
-from cinelora.core.records import TrialSpec
-from sweeps.identity import trial_spec
+from cinelora.core.config import LoraConfig, Method, Scaling, TrialConfig
+from cinelora.core.files import content_hash
+from cinelora.core.records import SCHEMA, TrialSpec, to_dict
+
+# FOLDED: A trial's identity: the hash of everything that changes its result, and of nothing else.
+# FOLDED:
+# FOLDED: In: TrialConfig and content hashes of model, data and weights. Out: 12 hex digits.
+# FOLDED: Paths, GPUs, gang size, micro-batches, checkpoint intervals and tracking are not in it.
+
+DIGITS = 12
+
+
+def identity(config: TrialConfig, fingerprints: dict[str, str]) -> dict[str, Any]:
+    """What is hashed. The base has no adapter, no training and no seed; alpha counts only where it is read."""
+    settings = to_dict(config, identity_only=True)
+    if config.method is Method.base:
+        for name in ("lora", "zero", "seed", "train"):
+            del settings[name]
+    elif config.method is Method.full:
+        del settings["lora"]
+    elif config.lora.scaling is Scaling.alpha_equals_rank:
+        del settings["lora"]["alpha"]
+    return {"schema": SCHEMA, "config": settings, "fingerprints": fingerprints}
+
+
+def trial_spec(config: TrialConfig, fingerprints: dict[str, str]) -> TrialSpec:
+    return TrialSpec(content_hash(identity(config, fingerprints), DIGITS), config, fingerprints)
 
 
 @dataclass(frozen=True)

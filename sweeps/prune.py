@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from cinelora.core.config import Method
-from cinelora.core.records import TrialSpec, content_hash
-from cinelora.core.studyconfig import Prune
-from sweeps.identity import identity
+from cinelora.core.config import Method, Prune
+from cinelora.core.files import content_hash
+from cinelora.core.records import TrialSpec
 from sweeps.ledger import Ledger
+from sweeps.plan import identity
 
 Curve = Mapping[int, float]  # optimiser step -> held-out loss
 Rule = Callable[[Curve, Sequence[Curve], int], str]  # its curve, those of other learning rates, steps of a whole one

@@ -12,7 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from cinelora.core.records import TrialSpec, read_json
+from cinelora.core.files import read_json
+from cinelora.core.records import TrialSpec
 from sweeps.ledger import Ledger, check_schema
 
 DONE, RUNNING, WAITING, FAILED, PRUNED = "done", "running", "waiting", "failed", "pruned"

@@ -17,7 +17,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Which tests share a process of `pytest -n`: those that disturb sweeps, so that nothing else disturbs them, and
     those of a file whose fixture takes long."""
     for item in items:
-        if item.path.parent.name == "launch" and item.path.name != "test_two_stages.py":
+        if "launch" in item.path.parts and item.path.name != "test_two_stages.py":
             item.add_marker(pytest.mark.xdist_group("sweeps"))
         elif item.path.name in ("test_full_size.py", "test_render.py", "test_engine.py"):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))

@@ -10,8 +10,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 import launch.sweep  # noqa: F401  (registers the schema)
+from cinelora.core.config import StudyConfig
 from cinelora.core.records import to_dict, trial_from_dict
-from cinelora.core.studyconfig import StudyConfig
 from launch.preflight import trial_config
 
 CONF = Path(__file__).parents[1] / "conf"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cinelora.core.records import read_json
+from cinelora.core.files import read_json
 
 ROOT = Path(__file__).parents[1]
 SHORT = ["train.steps=60", "train.heldout_every=30"]

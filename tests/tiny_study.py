@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from cinelora.core.config import DataConfig, Method, SampleConfig, TrainConfig, TrialConfig
+from cinelora.core.config import DataConfig, Method, SampleConfig, TrackingConfig, TrainConfig, TrialConfig, Wandb
+from cinelora.core.files import write_json
 from cinelora.core.paths import StudyFolder
-from cinelora.core.records import to_dict, trial_from_dict, write_json
-from cinelora.core.studyconfig import TrackingConfig, Wandb
+from cinelora.core.records import to_dict, trial_from_dict
 from cinelora.data.video import write_mp4
 from cinelora.data.windows import plan_windows
 from cinelora.trial.job import Job
 from cinelora.wan.checkpoint import model_fingerprint, model_folder
-from sweeps.identity import trial_spec
+from sweeps.plan import trial_spec
 
 FRAMES, SIZE = 9, 32
 
@@ -83,13 +83,13 @@ def make_job(root: Path, config: TrialConfig, encode: bool = True) -> Job:
 def _encode(job: Job, folder: Path, config: TrialConfig) -> None:
     from cinelora.data.encodings import WINDOWS_FILE, missing
     from cinelora.data.windows import plan_windows as plan_again
-    from cinelora.wan import encoding as encode
+    from cinelora.wan.encoding import encode_texts, encode_windows
 
     plan = plan_again(Path(config.data.path), config.data, job.cache_dir)
     write_json(job.encodings / WINDOWS_FILE, plan.to_json())
     windows, prompts = missing(job.encodings, plan, {config.sample.negative_prompt})
-    encode.encode_texts(folder, job.encodings, prompts, "cpu")
-    encode.encode_windows(folder, job.encodings, Path(config.data.path), config.data, windows, "cpu")
+    encode_texts(folder, job.encodings, prompts, "cpu")
+    encode_windows(folder, job.encodings, Path(config.data.path), config.data, windows, "cpu")
 
 
 def silent(stage: str, done: int, total: int, loss: float | None) -> None:
@@ -98,12 +98,12 @@ def silent(stage: str, done: int, total: int, loss: float | None) -> None:
 
 def run(job: Job, base: Any = None, report: Callable[..., None] = silent) -> Any:
     """Run a job in this process on `base`, or on one loaded for it."""
-    from cinelora import distributed as dist
-    from cinelora.trial.__main__ import run_trial
+    from cinelora import distributed
     from cinelora.trial.resident import load_base
+    from cinelora.trial.run import run_trial
 
     if not torch.distributed.is_initialized():  # a base that stage 3 sharded would not survive another group
-        dist.start(0, 1, "127.0.0.1", dist.free_port())
+        distributed.start(0, 1, "127.0.0.1", distributed.free_port())
     return run_trial(job, base or load_base(job), report)
 
 

@@ -5,6 +5,7 @@ In: `Study`, `Estimates`. Out: `clips_figure`. One dot a clip; a rank's value is
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,13 +14,59 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from analysis.figures.quality import BASE, COLOURS, WIDTH
+from analysis.figures.style import BASE, COLOURS, WIDTH
 from analysis.statistics.pairwise import improvement
 from analysis.study.clip_values import Values, clip_values
+from analysis.study.frames import Sheet
 from analysis.study.load import Study, Trial
 from analysis.study.rows import Estimates, Row, series_of
 from analysis.study.scores import DIRECTIONS, LOWER
 from analysis.tables.rank_table import column_name
+
+LABEL_LETTERS = 13  # of a row label of the contact sheet: 0.75 inches of 7-point type
+GAP, CLIP_GAP = 2, 10  # pixels between frames and between clips of the contact sheet
+
+
+def contact_sheet(axes: Axes, sheet: Sheet) -> None:
+    """All frames as one picture: rows are models, columns are frames, grouped by clip."""
+    picture, tops, lefts = mosaic(sheet.frames)
+    height, width = sheet.frames.shape[3:5]
+    axes.imshow(picture, interpolation="antialiased", aspect="equal")
+    axes.set_axis_off()
+    for name, top in zip(sheet.rows, tops, strict=True):
+        lines = "\n".join(textwrap.wrap(name, LABEL_LETTERS))
+        axes.text(-4, top + height / 2, lines, ha="right", va="center", fontsize=7)
+    for clip, starts in zip(sheet.clips, lefts, strict=True):
+        # captions above the top row: the clip over its frames, then each frame's number
+        middle = (starts[0] + starts[-1] + width) / 2
+        axes.annotate(
+            clip,
+            (middle, 0),
+            (0, 11),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7,
+            annotation_clip=False,
+        )
+        for number, start in zip(sheet.frame_numbers, starts, strict=True):
+            place = (start + width / 2, 0)
+            axes.annotate(f"{number}", place, (0, 2), textcoords="offset points", ha="center", fontsize=6, color="0.35")
+
+
+def mosaic(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], list[int], list[list[int]]]:
+    """(R, C, F, H, W, 3) -> one picture on white, the top of each row, the left of each frame."""
+    rows, clips, count, height, width, _ = frames.shape
+    clip_width = count * width + (count - 1) * GAP
+    tops = [row * (height + GAP) for row in range(rows)]
+    lefts = [
+        [clip * (clip_width + CLIP_GAP) + frame * (width + GAP) for frame in range(count)] for clip in range(clips)
+    ]
+    picture = np.full((tops[-1] + height, lefts[-1][-1] + width, 3), 255, dtype=np.uint8)
+    for row, clip, frame in np.ndindex(rows, clips, count):
+        top, left = tops[row], lefts[clip][frame]
+        picture[top : top + height, left : left + width] = frames[row, clip, frame]
+    return picture, tops, lefts
+
 
 Array = NDArray[np.float64]
 SCORES = ("heldout_loss", "consistency[mnv2]", "psnr")  # of the only series

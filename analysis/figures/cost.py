@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from analysis.figures.quality import COLOURS, MARKERS, WIDTH
+from analysis.figures.style import COLOURS, MARKERS, WIDTH
 from analysis.statistics.differences import Difference
 from analysis.study.load import Study
 from analysis.study.rows import Estimates, Row, RowKey

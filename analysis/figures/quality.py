@@ -7,52 +7,25 @@ the text width of a two-column page, with type of 6 to 8 points.
 
 from __future__ import annotations
 
-import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
-from matplotlib.typing import LineStyleType, RcKeyType
+from matplotlib.typing import LineStyleType
 from numpy.typing import NDArray
 
+from analysis.figures.style import BASE, COLOURS, LINE_STYLES, MARKERS, REAL, SENSE, Colour, rank_axis, rank_colours
 from analysis.statistics.differences import Difference
-from analysis.study.frames import Sheet
 from analysis.study.load import Study, Trial
 from analysis.study.rows import Estimates, Row, series_of
-from analysis.study.scores import DIRECTIONS, HIGHER, LOWER, NONE
+from analysis.study.scores import DIRECTIONS
 from analysis.tables.rank_table import column_name
 
-WIDTH = 7.0
-STYLE: Mapping[RcKeyType, Any] = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7.5,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "lines.linewidth": 1.2,
-    "pdf.fonttype": 42,
-}
 PANELS = ("kvd[tnv2]", "fvd[tnv2]", "consistency[mnv2]", "motion[absdiff]", "psnr", "heldout_loss")
-SENSE = {LOWER: "lower is better", HIGHER: "higher is better", NONE: "compare with real"}
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # Okabe and Ito 2008
-MARKERS = "osD^vP"
-BASE: Mapping[str, Any] = {"color": "0.25", "linestyle": (0, (5, 2)), "linewidth": 1.0}
-REAL: Mapping[str, Any] = {"color": "0.25", "linestyle": (0, (1, 1.5)), "linewidth": 1.3}
-LINE_STYLES: tuple[LineStyleType, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 4)))
-Colour = tuple[float, float, float, float]
 SMOOTHING = 20  # a training loss is averaged over this fraction of the steps: steps / SMOOTHING
-LABEL_LETTERS = 13  # of a row label of the contact sheet: 0.75 inches of 7-point type
-GAP, CLIP_GAP = 2, 10  # pixels between frames and between clips of the contact sheet
 
 
 def quality_vs_rank(panels: Sequence[Axes], estimates: Estimates) -> list[Line2D]:
@@ -128,47 +101,6 @@ def learning_curves(panels: Sequence[Axes], study: Study, estimates: Estimates) 
     return _curve_legend(estimates, colours, styles)
 
 
-def contact_sheet(axes: Axes, sheet: Sheet) -> None:
-    """All frames as one picture: rows are models, columns are frames, grouped by clip."""
-    picture, tops, lefts = mosaic(sheet.frames)
-    height, width = sheet.frames.shape[3:5]
-    axes.imshow(picture, interpolation="antialiased", aspect="equal")
-    axes.set_axis_off()
-    for name, top in zip(sheet.rows, tops, strict=True):
-        lines = "\n".join(textwrap.wrap(name, LABEL_LETTERS))
-        axes.text(-4, top + height / 2, lines, ha="right", va="center", fontsize=7)
-    for clip, starts in zip(sheet.clips, lefts, strict=True):
-        # captions above the top row: the clip over its frames, then each frame's number
-        middle = (starts[0] + starts[-1] + width) / 2
-        axes.annotate(
-            clip,
-            (middle, 0),
-            (0, 11),
-            textcoords="offset points",
-            ha="center",
-            fontsize=7,
-            annotation_clip=False,
-        )
-        for number, start in zip(sheet.frame_numbers, starts, strict=True):
-            place = (start + width / 2, 0)
-            axes.annotate(f"{number}", place, (0, 2), textcoords="offset points", ha="center", fontsize=6, color="0.35")
-
-
-def mosaic(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], list[int], list[list[int]]]:
-    """(R, C, F, H, W, 3) -> one picture on white, the top of each row, the left of each frame."""
-    rows, clips, count, height, width, _ = frames.shape
-    clip_width = count * width + (count - 1) * GAP
-    tops = [row * (height + GAP) for row in range(rows)]
-    lefts = [
-        [clip * (clip_width + CLIP_GAP) + frame * (width + GAP) for frame in range(count)] for clip in range(clips)
-    ]
-    picture = np.full((tops[-1] + height, lefts[-1][-1] + width, 3), 255, dtype=np.uint8)
-    for row, clip, frame in np.ndindex(rows, clips, count):
-        top, left = tops[row], lefts[clip][frame]
-        picture[top : top + height, left : left + width] = frames[row, clip, frame]
-    return picture, tops, lefts
-
-
 def smoothed(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
     """Centred moving mean of (S,) over `window` steps, over what there is of it at the ends."""
     if window <= 1:
@@ -183,19 +115,6 @@ def smoothing_window(steps: int) -> int:
     return max(1, steps // SMOOTHING // 2 * 2 + 1) if steps >= SMOOTHING else 1
 
 
-def rank_colours(ranks: Iterable[int]) -> dict[int, Colour]:
-    """Dark for the smallest rank to light for the largest, never as pale as paper."""
-    distinct = sorted(set(ranks))
-    colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, max(len(distinct), 2)))
-    return {rank: (float(r), float(g), float(b), 1.0) for rank, (r, g, b, _) in zip(distinct, colours, strict=False)}
-
-
-def say_above(figure: Figure, text: str) -> None:
-    """The banner: what a reader must know before the first number."""
-    if text:
-        figure.suptitle(text, fontsize=8, color="#A33B00", fontweight="bold", wrap=True)
-
-
 def _curve(left: Axes, right: Axes, trial: Trial, style: Mapping[str, Any]) -> None:
     steps = trial.curve["step"].to_numpy(dtype=np.float64)
     loss = trial.curve["loss"].to_numpy(dtype=np.float64)
@@ -203,18 +122,6 @@ def _curve(left: Axes, right: Axes, trial: Trial, style: Mapping[str, Any]) -> N
     left.plot(steps, smoothed(loss, smoothing_window(len(loss))), linewidth=0.7, **style)
     known = np.isfinite(heldout)
     right.plot(steps[known], heldout[known], marker="o", markersize=2, linewidth=1.0, **style)
-
-
-def rank_axis(axes: Axes, ranks: Sequence[int]) -> None:
-    """x is log2 of the rank, a tick at each of `ranks`, which are sorted."""
-    axes.set_xlabel("rank")
-    if not ranks:
-        return
-    axes.set_xscale("log", base=2)
-    axes.set_xlim(ranks[0] / math.sqrt(2), ranks[-1] * math.sqrt(2))
-    axes.xaxis.set_major_locator(FixedLocator(ranks))
-    axes.xaxis.set_major_formatter(FixedFormatter([str(rank) for rank in ranks]))
-    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _not_available(axes: Axes, reason: str) -> None:

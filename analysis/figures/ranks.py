@@ -19,7 +19,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from matplotlib.typing import LineStyleType, RcKeyType
 
-from analysis.figures.quality import BASE, COLOURS, rank_axis, rank_colours
+from analysis.figures.style import BASE, COLOURS, rank_axis, rank_colours
 from analysis.statistics.spectra import Spectrum, kinds
 from analysis.statistics.truncation import CUT_BETTER, TRAINED_BETTER, Truncated
 from analysis.study.rows import Estimates, Row, RowKey, series_of

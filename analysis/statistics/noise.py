@@ -36,14 +36,14 @@ from cinelora.metrics.catalogue import family
 from cinelora.metrics.distances import standardise
 from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.metrics.resampling import Grams, Statistic, frechet_replicates, kernel_grams, linear_grams, mmd_replicates
-from sweeps.identity import identity
+from sweeps.plan import identity
 
 Array = NDArray[np.float64]
 SPLITS, SEED, FEWEST = 100, 0, 8  # FEWEST clips, for halves with a spread
 REAL = "real clips"
 SAMPLE_SEED = "sample.seed"
 TOLD = ("kvd[tnv2]", "psnr")  # in the sentence
-# As `analysis.scores.DISTANCES`, of many subsets at once; the sets hold different clips, so none is left out.
+# As `analysis.study.scores.DISTANCES`, of many subsets at once; the sets hold different clips, so none is left out.
 WAYS: dict[str, tuple[Callable[[Array, Array], Grams], Statistic]] = {
     "kvd": (kernel_grams, mmd_replicates),
     "fvd": (linear_grams, frechet_replicates),

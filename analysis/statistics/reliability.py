@@ -11,20 +11,31 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from analysis.statistics import noise
+from analysis.statistics.rank_tests import RankTests
 from analysis.study.load import Study, Trial
 from analysis.study.rows import Estimates, Row
 from cinelora.core.records import reference_key
 from cinelora.metrics.distances import fit_principal_axes, project, resampled_mmd, standardise
-from cinelora.metrics.extrapolation import GROUPS, SMALLEST_SHARE, Extrapolated, at_infinity
 from cinelora.metrics.feature_nets import WEIGHTS
-from cinelora.metrics.resampling import Grams, Statistic, frechet_replicates, kernel_grams, linear_grams
+from cinelora.metrics.resampling import (
+    GROUPS,
+    SMALLEST_SHARE,
+    Extrapolated,
+    Grams,
+    Statistic,
+    at_infinity,
+    frechet_replicates,
+    kernel_grams,
+    linear_grams,
+)
 
 Array = NDArray[np.float64]
 SIZES = 5  # from a quarter of the clips to all
@@ -107,3 +118,33 @@ def as_csv(found: Iterable[SizeCurve]) -> str:
         told = "yes" if each.straight else "no"
         writer.writerow([*head, "inf", f"{each.found.value:.9g}", f"{each.found.standard_error:.9g}", told])
     return stream.getvalue()
+
+
+# FOLDED: What else than the rank a number may come from: too few clips, mere noise, a training cut short, what it cost.
+# FOLDED:
+# FOLDED: In: `Study`, `Estimates`. Out: `Confounds`; the figures, CSV files and sentence made of them.
+
+
+@dataclass(frozen=True)
+class Confounds:
+    sizes: tuple[SizeCurve, ...]
+    halves: tuple[noise.Halves, ...]
+    redraws: tuple[noise.Redraw, ...]
+
+
+def confounds(study: Study, estimates: Estimates) -> Confounds:
+    return Confounds(set_sizes(study, estimates), noise.halves(study, estimates), noise.redraws(study, estimates))
+
+
+def tables(seen: Confounds) -> dict[str, str]:
+    """Name of a file -> CSV."""
+    return {
+        "noise_floor.csv": noise.as_csv(seen.halves, seen.redraws),
+        "fvd_vs_n.csv": as_csv(seen.sizes),
+    }
+
+
+def sentence(seen: Confounds, tests: Sequence[RankTests]) -> tuple[str, ...]:
+    """What the noise alone does, for the notes; () where nothing was computed."""
+    told = noise.sentence(seen.halves, seen.redraws, tests)
+    return (told,) if told else ()

@@ -1,7 +1,7 @@
 """What an adapter uses of its rank: the singular values of each update, scale * B A, and what they sum to.
 
 In: a trial's adapter file and its update scale, the norms of the base's weights. Out: `Spectrum` per layer; means per
-row of the rank table as CSV. The dense update is never formed (`cinelora/lowrank.py`).
+row of the rank table as CSV. The dense update is never formed (`cinelora/wan/low_rank.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from analysis.study.files import json_of
 from analysis.study.load import Study
 from analysis.study.rows import Estimates, Row, RowKey
-from cinelora.wan.low_rank import ADAPTER_FILE, read_factors, singular_values
+from cinelora.core.paths import ADAPTER_FILE
+from cinelora.wan.low_rank import read_factors, singular_values
 
 Array = NDArray[np.float64]
 HEAD = ["row", "varies", "rank", "layers", "effective_rank", "stable_rank", "used_share", "update_norm"]

@@ -1,8 +1,8 @@
 """A large rank cut by SVD beside the ranks that were trained: what a rank is worth that costs no training.
 
-In: `Study`, `Estimates`, and what `cinelora/truncation.py` left in the study folder, which may be half finished or
+In: `Study`, `Estimates`, and what `cinelora/export/truncate.py` left in the study folder, which may be half finished or
 nothing. Out: `Truncated` records, as CSV and as lines to read. Cut and trained adapter are compared clip by clip and
-seed by seed; `analysis/intervals.py` says what other seeds and shots would have given.
+seed by seed; `analysis/statistics/intervals.py` says what other seeds and shots would have given.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from analysis.study.load import Reference, Study
 from analysis.study.rows import flatten
 from cinelora.core.config import Method
 from cinelora.core.records import TrialSpec
-from sweeps.identity import identity
+from sweeps.plan import identity
 
 ABSENT = "none"
 SHORT = 12  # digits of a content hash that are shown

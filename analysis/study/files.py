@@ -21,8 +21,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cinelora.core.cli import UserError
+from cinelora.core.files import read_json
 from cinelora.core.paths import SampleFolder, TrialFolder
-from cinelora.core.records import read_json
 from cinelora.metrics.catalogue import COLOURS
 from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.metrics.set_metrics import SetScores, feature_mark
@@ -31,7 +31,7 @@ FEATURE_SETS = (*(name for name, net in WEIGHTS.items() if net.kind == "video"),
 CURVE_COLUMNS = ("step", "loss", "heldout_loss")
 Array = NDArray[np.float64]
 Clips = tuple[str, ...]
-Run = Mapping[str, Any]  # of provenance.json, cinelora/provenance.py
+Run = Mapping[str, Any]  # of provenance.json, cinelora/trial/provenance.py
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class Features:
 
     ids: Clips
     read: Callable[[], Array]  # of `values`
-    mark: str = ""  # of what the file holds, `cinelora.setdistances.feature_mark`
+    mark: str = ""  # of what the file holds, `cinelora.metrics.set_metrics.feature_mark`
 
     @property
     def values(self) -> Array:

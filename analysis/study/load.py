@@ -8,7 +8,7 @@ order in which the file system or the plan lists its trials. Bad input raises Us
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.study import stages
 from analysis.study.files import (
     ClipScores,
     Features,
@@ -38,6 +37,29 @@ from cinelora.metrics.set_metrics import SetScores
 from sweeps.ledger import SHARE, check_schema
 from sweeps.plan import Plan
 from sweeps.prune import cell
+
+# FOLDED: What a two-stage study stands on: the adapters that were trained first and lie frozen under its rows.
+# FOLDED:
+# FOLDED: In: a plan, the finished trials of the first stage. Out: their ids; one line about each for the notes. They are rows of
+# FOLDED: no table: their windows may be others, and with them the protocol of their scores.
+
+
+def first_stages(specs: Iterable[TrialSpec]) -> set[str]:
+    """Ids of the trials that others of the plan start from."""
+    return {spec.config.first for spec in specs} - {""}
+
+
+def sentence(trial: Trial) -> str:
+    """Rank, targets, windows and what the stage gained on its own held-out windows."""
+    config, result = trial.spec.config, trial.result
+    stills = f", {config.train.stills:.0%} of its steps on stills" if config.train.stills else ""
+    start = trial.curve["heldout_loss"].iloc[0]
+    return (
+        f"under every row but those of other arms lies the adapter of {result.trial_id} (rank {result.rank}, "
+        f"{result.targets}, {result.steps} steps on windows of {config.data.frames} frames{stills}), which took the "
+        f"held-out loss of its own windows from {start:.4f} to {result.heldout_loss:.4f}"
+    )
+
 
 COLUMNS = (
     "trial_id",
@@ -182,7 +204,7 @@ def load_study(root: Path) -> Study:
     places_of = {reference_key(trial.spec): folder.reference(reference_key(trial.spec)) for trial in trials}
     references = {key: _reference(place) for key, place in sorted(places_of.items())}
     specs = tuple(spec for spec, _ in places)
-    remarks = tuple(stages.sentence(trial) for trial in firsts)
+    remarks = tuple(sentence(trial) for trial in firsts)
     share = _share(folder)
     return Study(name, folder, specs, trials, missing, references, remarks=remarks, share=share, pruned=pruned)
 
@@ -247,7 +269,7 @@ def _missing(spec: TrialSpec, place: TrialFolder) -> Missing:
 
 def _first_stages(specs: tuple[TrialSpec, ...], folder: StudyFolder) -> tuple[Trial, ...]:
     """The finished trials that others start from."""
-    ids = stages.first_stages(specs)
+    ids = first_stages(specs)
     places = [(spec, folder.trial(spec.trial_id)) for spec in specs if spec.trial_id in ids]
     return tuple(_trial(spec, place) for spec, place in places if place.result.exists())
 

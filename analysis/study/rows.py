@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from analysis.study.load import Study, Trial, order
-from analysis.study.scores import MOTION, TrialScores, name_of
-from analysis.study.smallsets import diversities
+from analysis.study.scores import MOTION, TrialScores, diversities, name_of
 from cinelora.core.config import Method, Scaling
 from cinelora.core.records import TrialSpec
-from sweeps.identity import identity
+from sweeps.plan import identity
 
 OWN_COLUMNS = {"method", "seed", "train.learning_rate"}
 OWN_COLUMNS |= {"lora.rank", "lora.scaling", "lora.alpha", "lora.targets"}

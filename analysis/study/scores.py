@@ -9,22 +9,92 @@ N clips, D features.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import combinations
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis.study.files import Clips, Features
 from analysis.study.load import Reference, Study, Trial
-from analysis.study.smallsets import style_to
-from analysis.study.threads import threaded
 from cinelora.core.cli import UserError
 from cinelora.core.config import Method, TrialConfig
 from cinelora.core.records import reference_key
 from cinelora.metrics.catalogue import COLOURS, FLOWS, directions, family
+from cinelora.metrics.distances import standardise
 from cinelora.metrics.feature_nets import WEIGHTS
+from cinelora.metrics.few_clips import CHANNELS, LEVELS, style_distance
 from cinelora.metrics.set_metrics import DISTANCES, Distance, definition, distances_to
+
+# FOLDED: Work on many trials at once, a thread a core.
+# FOLDED:
+# FOLDED: Products, powers and sums of NumPy let other threads run meanwhile, its singular values do not.
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
+
+def threaded(work: Callable[[Item], Found], items: Iterable[Item]) -> list[Found]:
+    """work(item) of every item, in their order, a thread a core."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(work, items))
+
+
+# FOLDED: What small training sets do to a whole row or trial: the colours taken on, how far training seeds go apart.
+# FOLDED:
+# FOLDED: In: saved features of trials, of the true clips and of the training clips. Out: numbers. Pure: no files.
+# FOLDED: Definitions: `cinelora/metrics/few_clips.py`. N clips, S training seeds, M training clips, D features.
+
+
+def style_to(train: Array) -> Callable[[Array], dict[str, float]]:
+    """Colour histograms of clips (N, 3 x 256) -> how many levels their mean is off that of `train` (M, 3 x 256)."""
+    target = train.reshape(-1, len(CHANNELS), LEVELS)
+
+    def measure(made: Array) -> dict[str, float]:
+        levels = style_distance(made.reshape(-1, len(CHANNELS), LEVELS).mean(axis=0), target)
+        return {f"style_distance[{channel}]": float(each) for channel, each in zip(CHANNELS, levels, strict=True)}
+
+    return measure
+
+
+def diversities(study: Study, rows: Iterable[Sequence[Trial]], clips: Clips) -> dict[str, dict[str, float]]:
+    """trial id -> diversity[net] -> mean distance of its clips to those of the other seeds of its row.
+
+    The mean over the trials of a row is the mean over all pairs of its seeds. Rows of one trial have none.
+    """
+
+    def of_row(trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
+        found: dict[str, dict[str, float]] = {}
+        shared = [net for net in WEIGHTS if all(net in trial.features for trial in trials)]
+        for net in shared if len(trials) > 1 else []:
+            apart = _apart(_features(study, trials, net, clips))
+            for trial, value in zip(trials, apart.sum(axis=1) / (len(trials) - 1), strict=True):
+                found.setdefault(trial.spec.trial_id, {})[f"diversity[{net}]"] = float(value)
+        return found
+
+    return {name: values for found in threaded(of_row, rows) for name, values in found.items()}
+
+
+def _features(study: Study, trials: Sequence[Trial], net: str, clips: Clips) -> list[Array]:
+    """Of every trial (N, D), in the scale of its distances to the true clips."""
+    real = study.references[reference_key(trials[0].spec)].features.get(net)
+    made = [trial.features[net].of(clips) for trial in trials]
+    if real is None or not WEIGHTS[net].standardised or len(clips) < 2:
+        return made
+    return list(standardise(real.of(clips), *made)[1:])
+
+
+def _apart(made: Sequence[Array]) -> Array:
+    """Mean distance of the clips of each pair of seeds, (S, S); NaN where a feature is no number."""
+    out, known = np.zeros((len(made), len(made))), [np.isfinite(each).all() for each in made]
+    for i, j in combinations(range(len(made)), 2):  # `smalldata.diversity` of each pair
+        out[i, j] = out[j, i] = np.linalg.norm(made[i] - made[j], axis=1).mean() if known[i] and known[j] else np.nan
+    return out
+
 
 LOWER, HIGHER, NONE = "lower", "higher", "none"
 CORE: Mapping[str, str] = {  # always in the files, n/a where it is not there
@@ -61,7 +131,7 @@ SET_SCORES: Mapping[str, tuple[str, Callable[[Array], Distance]]] = {
     for name in DIRECTIONS
     if family(name) in DISTANCES
 }
-_OF_SETS = ("style_distance", "diversity")  # analysis/smallsets.py
+_OF_SETS = ("style_distance", "diversity")  # analysis/study/scores.py
 CLIP_SCORES = tuple(
     name for name in DIRECTIONS if name not in SET_SCORES and family(name) not in _OF_SETS and name != OTHER_LOSS
 )

@@ -1,7 +1,7 @@
 """Estimates -> the rank table as a `Table` record (cells already text) and as CSV with all digits.
 
-In: `Study` and `Estimates`. Out: `Table` for `analysis/render.py`; CSV text. Pure: no files, no clock,
-so the same ledger gives the same bytes. Cells are marked only on a trained base (`analysis/marks.py`).
+In: `Study` and `Estimates`. Out: `Table` for `analysis/tables/formats.py`; CSV text. Pure: no files, no clock,
+so the same ledger gives the same bytes. Cells are marked only on a trained base (`analysis/tables/marks.py`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from analysis.statistics.plateau import Plateau, marked, plateaus, sentence
 from analysis.statistics.rank_tests import RankTests
-from analysis.study.load import Study
+from analysis.study.load import COLUMNS, Study, Trial
 from analysis.study.provenance import warning
 from analysis.study.rows import MOTION_FLOOR, Estimate, Estimates, Row, RowKey
 from analysis.study.scores import (
@@ -31,6 +32,7 @@ from analysis.study.scores import (
 )
 from analysis.tables.captions import BANNER, caption, further_caption, notes
 from analysis.tables.marks import UNMARKED, Mark, fixed, legend, marks
+from cinelora.core.files import whole_file
 
 NOT_AVAILABLE, NOTHING = "n/a", "-"
 REAL = "real clips"
@@ -282,3 +284,32 @@ def _csv_cells(row: Row, score: str) -> list[object]:
 
 def _only_unavailable(scores: TrialScores) -> list[str]:
     return [score for score in scores.unavailable if score not in CORE and score not in FURTHER]
+
+
+# FOLDED: Every score of every finished trial as one CSV: one line a clip, then one a trial for what it has as a whole.
+# FOLDED:
+# FOLDED: In: `Study`, `TrialScores`. Out: the file, written line by line, since that of a large study fills the memory.
+# FOLDED: Where several studies are merged, the first column says which one a line is from.
+
+SET_CLIP = "(set)"  # stands for the clip of a score that a whole trial has
+STUDY = "study"
+
+
+def write_scores(study: Study, scores: TrialScores, path: Path) -> None:
+    """Columns COLUMNS, values with nine digits."""
+    with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow([*([STUDY] if study.merged else []), *COLUMNS])
+        per_clip = {metric for trial in study.trials for metric in trial.scores}
+        for trial in study.trials:
+            for metric, found in sorted(trial.scores.items()):
+                head, values = _head(study, trial), zip(found.ids, found.numbers.tolist(), strict=True)
+                writer.writerows((*head, clip, metric, plain(value)) for clip, value in values)
+        for trial in study.trials:
+            for score, value in sorted(scores.values[trial.spec.trial_id].items()):
+                if score not in per_clip:
+                    writer.writerow((*_head(study, trial), SET_CLIP, score, plain(value)))
+
+
+def _head(study: Study, trial: Trial) -> tuple[object, ...]:
+    return (study.home(trial.spec.trial_id).name, *trial.head) if study.merged else trial.head

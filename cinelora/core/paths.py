@@ -63,7 +63,7 @@ class TrialFolder(SampleFolder):
 
     @property
     def set_scores(self) -> Path:
-        """Set scores on all clips of the trial, and what they were computed from: `cinelora/recorded.py`."""
+        """Set scores on all clips of the trial, and what they were computed from: `cinelora/features/results.py`."""
         return self.root / "set_scores.json"
 
     @property
@@ -131,7 +131,7 @@ class StudyFolder:
 
     @property
     def truncation(self) -> StudyFolder:
-        """Adapters cut to smaller ranks, laid out as trials: `cinelora/truncation.py`."""
+        """Adapters cut to smaller ranks, laid out as trials: `cinelora/export/truncate.py`."""
         return StudyFolder(self.root / "truncation")
 
     def weight_norms(self, model: str) -> Path:
@@ -144,3 +144,6 @@ class StudyFolder:
 
     def trial(self, trial_id: str) -> TrialFolder:
         return TrialFolder(self.root / "trials" / trial_id)
+
+
+ADAPTER_FILE = "pytorch_lora_weights.safetensors"  # in a trial's adapter folder; the name is diffusers' own

@@ -5,17 +5,9 @@ In: facts of one trial. Out: JSON files that are whole or absent, readable witho
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import Enum
 from functools import cache
-from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from cinelora.core.config import (
@@ -29,6 +21,7 @@ from cinelora.core.config import (
     TrialConfig,
     ZeroConfig,
 )
+from cinelora.core.files import content_hash
 
 SCHEMA = 1  # of a study folder; raised when old folders can no longer be read
 
@@ -169,69 +162,3 @@ def reference_key(spec: TrialSpec) -> str:
     """Which true clips a trial is compared with, and how they were scored: data, frames kept, feature weights."""
     marks = {name: mark for name, mark in spec.fingerprints.items() if name not in ("model", "encoder")}
     return content_hash({"marks": marks, "keep_first_frame": spec.config.score.keep_first_frame}, 12)
-
-
-def content_hash(value: Any, digits: int = 64) -> str:
-    """SHA-256 of the canonical JSON of `value` (sorted keys, no spaces, no NaN), first `digits` hex digits."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:digits]
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a whole file."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it into place on success, remove it on failure.
-
-    Two writers of the same content-addressed file are safe: each has its own temporary name, the
-    last rename wins, and both wrote the same bytes.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with open(temporary, "rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def whole_folder(path: Path, replace: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; rename it into place on success, remove it on failure.
-
-    A folder already at `path` is replaced only if `replace` says so; else the first of two writers wins,
-    who both wrote the same content.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        if replace:
-            shutil.rmtree(path, ignore_errors=True)
-        try:
-            temporary.replace(path)
-        except OSError:
-            if replace or not path.is_dir():
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())

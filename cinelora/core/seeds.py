@@ -7,10 +7,8 @@ Drawing on the CPU by key makes noise independent of device, gang size, process 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 Key = int | str
 
@@ -49,3 +47,8 @@ def window_indices(seed: int, step: int, batch_size: int, count: int) -> list[in
             orders[epoch] = sorted(range(count), key=drawn.__getitem__)
         picks.append(orders[epoch][place])
     return picks
+
+
+def draw_noise(shape: tuple[int, ...], *key: int | str) -> torch.Tensor:
+    """Standard normal float32 on the CPU for this key."""
+    return torch.randn(shape, generator=generator(*key), dtype=torch.float32)

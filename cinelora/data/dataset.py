@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cinelora.core.cli import UserError
-from cinelora.core.records import content_hash, file_sha256
+from cinelora.core.files import content_hash, file_sha256
 
 VIDEO_KEYS = ("video", "file_name", "file_path", "video_path")  # the first one present is read
 CAPTION_KEYS = ("prompt", "caption", "text")

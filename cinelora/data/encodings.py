@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cinelora.core.config import Dtype
-from cinelora.core.records import content_hash
+from cinelora.core.files import content_hash
 from cinelora.data.windows import Window, WindowPlan
 
 ENCODER_VERSION = 1  # raise when the meaning of a cached tensor changes

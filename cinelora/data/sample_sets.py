@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cinelora.core.cli import UserError
-from cinelora.core.records import content_hash, whole_folder
+from cinelora.core.files import content_hash, whole_folder
 
 BUILTIN = "builtin:"
 FPS = 16.0

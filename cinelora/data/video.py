@@ -26,7 +26,7 @@ from PIL import Image
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import Resize
-from cinelora.core.records import whole_file
+from cinelora.core.files import whole_file
 
 av.logging.set_level(av.logging.PANIC)  # what matters is raised; the rest would be a second line
 

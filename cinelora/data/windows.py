@@ -19,7 +19,8 @@ from typing import Any
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import TEMPORAL_FACTOR, DataConfig
-from cinelora.core.records import content_hash, read_json, to_dict, write_json
+from cinelora.core.files import content_hash, read_json, write_json
+from cinelora.core.records import to_dict
 from cinelora.data.dataset import SPLITS, Clip, dataset_fingerprint, hash_videos, read_clips
 
 # PySceneDetect's defaults except the shortest scene, which is 15 frames there: a cut missed is a cut inside

@@ -11,101 +11,21 @@ is overwritten. Exit status 0, or 2 after one line on stderr.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-
 from cinelora.core.cli import UserError
 from cinelora.core.config import Method
-from cinelora.core.paths import StudyFolder, TrialFolder
-from cinelora.core.records import TrialResult, TrialSpec, read_json, whole_file, whole_folder
-from cinelora.export.formats import PREFIX, original_layer
+from cinelora.core.files import read_json, whole_file, whole_folder
+from cinelora.core.paths import ADAPTER_FILE, StudyFolder, TrialFolder
+from cinelora.core.records import TrialResult, TrialSpec
+from cinelora.export.formats import FORMATS, Part, write_merged
 from cinelora.export.model_card import UNKNOWN_LICENCE, Card
-from cinelora.wan.checkpoint import model_fingerprint, model_folder
-from cinelora.wan.low_rank import ADAPTER_FILE, Array, read_factors
+from cinelora.wan.checkpoint import base_folder
 
 CARD = "README.md"
-SHARD = "5GB"  # of a merged denoiser
-
-
-@dataclass(frozen=True)
-class Part:
-    """An adapter file and what multiplies its B A. The trial's own, after that of its first stage if it has one."""
-
-    adapter: Path
-    scale: float
-
-
-def factors(parts: Sequence[Part]) -> Iterator[tuple[str, Array, Array]]:
-    """(layer, A, B) of the sum of the updates, scales in B: ranks add up, a layer that a part lacks gets zeros there.
-
-    So all layers have one rank, which is what a reader without metadata takes alpha for.
-    """
-    read = [{layer: (a, part.scale * b) for layer, a, b in read_factors(part.adapter)} for part in parts]
-    ranks = [len(next(iter(layers.values()))[0]) for layers in read]
-    shapes = {layer: (a.shape[1], len(b)) for layers in read for layer, (a, b) in layers.items()}
-    for layer, (inner, outer) in sorted(shapes.items()):
-        found = [
-            layers.get(layer, (np.zeros((rank, inner)), np.zeros((outer, rank))))
-            for layers, rank in zip(read, ranks, strict=True)
-        ]
-        yield layer, np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found], axis=1)
-
-
-def _write(out: Path, tensors: Mapping[str, Array]) -> None:
-    from safetensors.numpy import save_file
-
-    with whole_file(out) as temporary:
-        save_file(
-            {name: tensor.astype(np.float32) for name, tensor in tensors.items()}, temporary, metadata={"format": "pt"}
-        )
-
-
-def _named(parts: Sequence[Part], name: Callable[[str], str]) -> dict[str, Array]:
-    tensors: dict[str, Array] = {}
-    for layer, a, b in factors(parts):
-        tensors |= {f"{name(layer)}.lora_A.weight": a, f"{name(layer)}.lora_B.weight": b}
-    return tensors
-
-
-def write_diffusers(parts: Sequence[Part], out: Path) -> None:
-    """The trial's own file: diffusers reads rank and alpha from its metadata. Two stages: their sum, at scale 1."""
-    if len(parts) > 1:
-        _write(out, _named(parts, lambda layer: f"transformer.{layer}"))
-        return
-    with whole_file(out) as temporary:
-        shutil.copyfile(parts[0].adapter, temporary)
-
-
-def write_comfyui(parts: Sequence[Part], out: Path) -> None:
-    """Names of the original Wan code; the scale is multiplied into lora_B, because readers differ on alpha.
-
-    ComfyUI and diffusers take a file without alpha at scale 1.
-    """
-    _write(out, _named(parts, lambda layer: PREFIX + original_layer(layer)))
-
-
-FORMATS: dict[str, Callable[[Sequence[Part], Path], None]] = {"diffusers": write_diffusers, "comfyui": write_comfyui}
-
-
-def write_merged(spec: TrialSpec, parts: Sequence[Part], base: Path, out: Path) -> None:
-    """The denoiser with W + scale B A in place of W, in the precision it was trained in, as safetensors shards."""
-    import torch
-
-    from cinelora.wan import loading as wan
-
-    denoiser = wan.load_transformer(base, spec.config.model.dtype)
-    for layer, a, b in factors(parts):
-        weight = denoiser.get_submodule(layer).weight
-        weight.data = (weight.double() + torch.from_numpy(b @ a)).to(weight.dtype)
-    denoiser.save_pretrained(out, max_shard_size=SHARD)
-    for path in out.iterdir():
-        path.chmod(0o644)  # safetensors writes for its owner alone
 
 
 def read_trial(folder: TrialFolder) -> tuple[TrialSpec, TrialResult, Path]:
@@ -127,17 +47,6 @@ def read_trial(folder: TrialFolder) -> tuple[TrialSpec, TrialResult, Path]:
     if not adapter.is_file():
         raise UserError(f"{adapter}: missing; copy the whole trial folder")
     return spec, result, adapter
-
-
-def base_folder(spec: TrialSpec, cache: Path, base: str) -> Path:
-    """The base that the trial was trained on, at `base` or where it lay then. Raises UserError for another."""
-    model = replace(spec.config.model, path=base) if base else spec.config.model
-    folder = model_folder(model, cache)
-    if model_fingerprint(folder, model.revision) != spec.fingerprints["model"]:
-        raise UserError(
-            f"{folder}: is not the base of this trial ({spec.fingerprints['model'][:12]}); give --base FOLDER"
-        )
-    return folder
 
 
 def check_out(out: Path, merged: bool) -> None:

@@ -1,7 +1,7 @@
 """What a large rank is worth cut down: adapters cut to smaller ranks by SVD and evaluated, without any training.
 
-    python -m cinelora.truncation STUDY                held-out losses: one pass over the trials' own held-out windows
-    python -m cinelora.truncation STUDY --scores       clips, features and scores as well
+    python -m cinelora.export.truncate STUDY                held-out losses: one pass over the trials' own held-out windows
+    python -m cinelora.export.truncate STUDY --scores       clips, features and scores as well
 
 In: a study with finished adapters, and its encodings in the cache. Of each seed and series the largest rank is cut to
 every smaller rank of the grid. Out: STUDY/truncation/trials/<trial>-r<rank>/, laid out as a trial; `result.json` last,
@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,32 +22,133 @@ import torch
 from numpy.typing import NDArray
 
 from cinelora.core.cli import UserError
-from cinelora.core.config import ScoreConfig
-from cinelora.core.paths import StudyFolder
-from cinelora.core.records import CutResult, reference_key, write_json
+from cinelora.core.config import LoraConfig, Method, Scaling, ScoreConfig, TrackingConfig, ZeroConfig
+from cinelora.core.files import content_hash, read_json, write_json
+from cinelora.core.paths import ADAPTER_FILE, StudyFolder
+from cinelora.core.records import CutResult, TrialResult, TrialSpec, reference_key, to_dict
 from cinelora.data.encodings import WINDOWS_FILE, missing
-from cinelora.export.cuts import Cut, all_cuts
-from cinelora.features.clip_scores import ClipScore
-from cinelora.features.parts import drop_parts
-from cinelora.features.results import Scored
+from cinelora.features.results import ClipScore, Scored, drop_parts
+from cinelora.training.checkpoint import Stopped, StopSign
 from cinelora.training.heldout import window_losses
 from cinelora.training.loop import Report
-from cinelora.training.stopping import Stopped, StopSign
-from cinelora.trial.__main__ import HELDOUT_LOSS
 from cinelora.trial.job import Job
-from cinelora.trial.memorised import memorised
 from cinelora.trial.resident import Base, base_key, load_base
-from cinelora.trial.scoring import generate_and_score, write_scored
-from cinelora.wan import loading as wan
-from cinelora.wan import lora
-from cinelora.wan import low_rank as lowrank
+from cinelora.trial.run import HELDOUT_LOSS
+from cinelora.trial.scoring import generate_and_score, memorised, write_scored
+from cinelora.wan import lora, low_rank
 from cinelora.wan.checkpoint import model_fingerprint, model_folder
 from cinelora.wan.encoding import Encodings
-from cinelora.wan.weightnorms import write_weight_norms
+from cinelora.wan.loading import TORCH_DTYPE, write_weight_norms
+
+# FOLDED: Which adapters of a study are cut to which ranks, and whether that is done. Standard library only.
+# FOLDED:
+# FOLDED: In: a study folder. Out: `Source` records, one per seed and series of the grid, and the `Cut`s they give.
+
+
+@dataclass(frozen=True)
+class Source:
+    """An adapter to cut: of the largest rank that has finished for its seed and series."""
+
+    spec: TrialSpec
+    result: TrialResult
+    ranks: tuple[int, ...]  # its own first, as a check, then the smaller ones of the grid, downwards
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One adapter at one rank, and whether its clips are generated and scored."""
+
+    source: Source
+    rank: int
+    scored: bool
+
+    @property
+    def name(self) -> str:
+        how = "whole" if self.whole else f"cut to {self.rank}"
+        return f"rank {self.source.result.rank} seed {self.source.spec.config.seed} {how}"
+
+    @property
+    def whole(self) -> bool:
+        return self.rank == self.source.result.rank
+
+    def job(self, study: StudyFolder, cache: Path) -> Job:
+        """As if it were a trial of its own, whose factors hold the update scale of the adapter that was cut."""
+        config = self.source.spec.config
+        changed = replace(
+            config,
+            lora=LoraConfig(rank=self.rank, scaling=Scaling.alpha_equals_rank, targets=config.lora.targets),
+            zero=ZeroConfig(stage=0),
+        )
+        spec = replace(self.source.spec, trial_id=f"{self.source.spec.trial_id}-r{self.rank}", config=changed)
+        return Job(spec, study.truncation, study.root.name, cache, TrackingConfig())
+
+    def done(self, study: StudyFolder) -> bool:
+        """Whether its result is there, of this adapter and with the scores that are asked for."""
+        path = study.truncation.trial(f"{self.source.spec.trial_id}-r{self.rank}").result
+        if not path.exists():
+            return False
+        found = CutResult.from_json(read_json(path))
+        return found.adapter_sha256 == self.source.result.adapter_sha256 and (found.scored or not self.scored)
+
+
+def all_cuts(study: StudyFolder, scored: bool) -> list[Cut]:
+    """Of every source at all its ranks. The whole adapter has been scored by its trial. UserError: nothing to cut."""
+    return [
+        Cut(source, rank, scored and rank < source.result.rank) for source in sources(study) for rank in source.ranks
+    ]
+
+
+def sources(study: StudyFolder) -> list[Source]:
+    """One per seed and series in which a rank above another has finished. UserError: there is none, or no study."""
+    if not study.plan.exists():
+        raise UserError(f"{study.plan}: missing; give the folder of a study")
+    specs = [TrialSpec.from_json(item) for item in read_json(study.plan)["trials"]]
+    found = []
+    for members in _series([spec for spec in specs if spec.config.method is Method.lora and not spec.config.arm]):
+        finished = [spec for spec in members if study.trial(spec.trial_id).result.exists()]
+        if not finished:
+            continue
+        largest = max(finished, key=_rank)
+        smaller = sorted({_rank(spec) for spec in members if _rank(spec) < _rank(largest)}, reverse=True)
+        if smaller:
+            result = TrialResult.from_json(read_json(study.trial(largest.trial_id).result))
+            found.append(Source(largest, result, (_rank(largest), *smaller)))
+    if not found:
+        raise UserError(f"{study.root}: no finished adapter has a smaller rank beside it; finish a larger rank first")
+    return found
+
+
+def _rank(spec: TrialSpec) -> int:
+    return spec.config.lora.rank
+
+
+def _series(specs: Iterable[TrialSpec]) -> list[list[TrialSpec]]:
+    """Trials that differ in their rank alone; a learning rate tuned to the rank belongs to it, as in the rank table."""
+    wanted = list(specs)
+    rates: dict[tuple[str, int], set[float]] = {}
+    for spec in wanted:
+        rates.setdefault((_mark(spec, tuned=True), _rank(spec)), set()).add(spec.config.train.learning_rate)
+    tuned = all(len(found) == 1 for found in rates.values())
+    series: dict[str, list[TrialSpec]] = {}
+    for spec in wanted:
+        series.setdefault(_mark(spec, tuned), []).append(spec)
+    return list(series.values())
+
+
+def _mark(spec: TrialSpec, tuned: bool) -> str:
+    """The same for trials that may differ in their rank, and where it is `tuned` in their learning rate."""
+    settings = to_dict(spec.config, identity_only=True)
+    del settings["lora"]["rank"]
+    if spec.config.lora.scaling is Scaling.alpha_equals_rank:
+        del settings["lora"]["alpha"]
+    if tuned:
+        del settings["train"]["learning_rate"]
+    return content_hash([settings, spec.fingerprints])
+
 
 AGREES = 1e-3  # of the recorded loss: how closely the whole adapter must give it again, in bfloat16 too
 LINE_SECONDS = 10.0  # between lines within one cut
-Factors = dict[str, tuple[lowrank.Array, lowrank.Array]]  # layer -> A, B with the update scale in them
+Factors = dict[str, tuple[low_rank.Array, low_rank.Array]]  # layer -> A, B with the update scale in them
 
 
 def cut_study(study: StudyFolder, cache: Path, scored: bool = False) -> list[CutResult]:
@@ -95,7 +196,7 @@ def check(job: Job, scored: bool) -> None:
 def run_cut(each: Cut, study: StudyFolder, job: Job, base: Base, encodings: Encodings, report: Report) -> CutResult:
     """Evaluate one cut on a resident base and write it; the base is left as it was."""
     recorded = each.source.result
-    adapter = study.trial(recorded.trial_id).adapter / lowrank.ADAPTER_FILE
+    adapter = study.trial(recorded.trial_id).adapter / ADAPTER_FILE
     factors, kept = cut_adapter(adapter, recorded.scale, each.rank)
     if first := job.spec.config.first:
         lora.stack(base.transformer, study.trial(first).adapter)
@@ -103,7 +204,7 @@ def run_cut(each: Cut, study: StudyFolder, job: Job, base: Base, encodings: Enco
     try:
         fill(parameters, factors, adapter)
         for _, parameter in parameters:  # as the engine computed with them
-            parameter.data = parameter.data.to(wan.TORCH_DTYPE[job.spec.config.model.dtype])
+            parameter.data = parameter.data.to(TORCH_DTYPE[job.spec.config.model.dtype])
         losses = window_losses(base.transformer, job.spec.config, encodings, job.windows().heldout)
         loss = float(losses.mean())
         _check_whole(each, loss)
@@ -121,10 +222,10 @@ def cut_adapter(path: Path, scale: float, rank: int) -> tuple[Factors, float]:
     if not path.exists():
         raise UserError(f"{path}: missing; the adapter of a finished trial is what is cut")
     factors, kept, whole = {}, 0.0, 0.0
-    for layer, a, b in lowrank.read_factors(path):
-        squares = np.square(lowrank.singular_values(a, scale * b))
+    for layer, a, b in low_rank.read_factors(path):
+        squares = np.square(low_rank.singular_values(a, scale * b))
         kept, whole = kept + float(squares[:rank].sum()), whole + float(squares.sum())
-        factors[layer] = lowrank.cut(a, scale * b, rank)
+        factors[layer] = low_rank.cut(a, scale * b, rank)
     return factors, kept / whole if whole else 1.0
 
 
@@ -194,7 +295,8 @@ class Progress:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 0, or 2 after one line on stderr."""
     parser = argparse.ArgumentParser(
-        prog="python -m cinelora.truncation", description="Cut the largest ranks of a study by SVD and evaluate them."
+        prog="python -m cinelora.export.truncate",
+        description="Cut the largest ranks of a study by SVD and evaluate them.",
     )
     parser.add_argument("study", type=Path, help="the study folder")
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="where its encodings are (default: .cache)")

@@ -7,12 +7,9 @@ N clips, T frames, D feature dimensions. Frame 0 is the image the model was give
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,21 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from cinelora.core.records import whole_file
+from cinelora.features.results import ClipScore, Floats
 from cinelora.metrics.catalogue import CLIP_SIM, PSNR_CAP_DB
 
 Frames = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 
 FRAMES_PER_PASS = 8  # SSIM holds five filtered copies of each
-
-
-class ClipScore(NamedTuple):
-    """One value of one metric on one clip."""
-
-    clip_id: str
-    metric: str
-    value: float
 
 
 @dataclass(frozen=True)
@@ -136,32 +124,6 @@ PIXEL_SCORES: dict[str, Callable[[Frames, Frames, int], NDArray[np.float64]]] = 
     "psnr": psnr,
     "ssim": ssim,
 }
-
-
-def write_clip_scores(path: Path, rows: Iterable[ClipScore]) -> None:
-    """CSV with the columns clip_id, metric, value; the value reads back as the same float64."""
-    with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(ClipScore._fields)
-        writer.writerows((row.clip_id, row.metric, repr(float(row.value))) for row in rows)
-
-
-def write_features(path: Path, clip_ids: Sequence[str], features: Floats) -> None:
-    """.npz with `clip_ids` (N,) unicode and `features` (N, D) float32; no pickle; same input, same bytes.
-
-    ValueError: as many ids as rows are needed.
-    """
-    if len(clip_ids) != len(features):
-        raise ValueError(f"{len(clip_ids)} clip ids for {len(features)} rows of features")
-    ids = np.array(list(clip_ids), dtype=np.str_)
-    with whole_file(path) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, ids=ids, features=np.asarray(features, np.float32))
-
-
-def read_features(path: Path) -> tuple[list[str], Floats]:
-    """Clip ids and features (N, D) that `write_features` wrote."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return arrays["ids"].tolist(), np.asarray(arrays["features"], np.float32)
 
 
 def _first_scored(keep_first_frame: bool) -> int:

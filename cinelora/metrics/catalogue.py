@@ -1,7 +1,7 @@
 """Which scores a trial has, which way they point, how each is measured, and why another is not there.
 
 In: the score and data settings, and the content hashes of the weights. Out: JSON-ready facts. Standard library only.
-A score is named after the net it rests on: `fvd[i3d]`. Nets and their files: `cinelora/weights.py`.
+A score is named after the net it rests on: `fvd[i3d]`. Nets and their files: `cinelora/metrics/feature_nets.py`.
 """
 
 from __future__ import annotations
@@ -189,3 +189,6 @@ def _net_facts(name: str, data: DataConfig, score: ScoreConfig, marks: Mapping[s
         by = f"{SCALED_BY[family(name)]} mean and standard deviation"
         facts |= {"standardised": by if net.standardised else "no"}
     return facts
+
+
+ABSDIFF = "absdiff"

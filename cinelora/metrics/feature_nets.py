@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import ScoreConfig
-from cinelora.core.records import file_sha256
+from cinelora.core.files import file_sha256
 
 RESIZE_RULE = "squash, bilinear, antialiased, float"
 SQUASH = "squash, bilinear, not antialiased, float"

@@ -2,7 +2,7 @@
 
 In: clip features (N, D) of any net, or uint8 RGB frames (N, T, H, W, 3), levels 0..255. Out: numbers, no files.
 Pure NumPy, no torch. N, M, K clips, S seeds, D feature dimensions. Distances are Euclidean on the features as given:
-pass them through `cinelora.distances.standardise` first, with the training clips as reference.
+pass them through `cinelora.metrics.distances.standardise` first, with the training clips as reference.
 """
 
 from __future__ import annotations

@@ -16,20 +16,22 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from cinelora.core.cli import UserError
+from cinelora.core.cli import UserError, _Parser
 from cinelora.core.config import TrialConfig
+from cinelora.core.files import write_json
 from cinelora.core.paths import StudyFolder
-from cinelora.core.records import to_dict, write_json
-from cinelora.export.__main__ import base_folder
+from cinelora.core.records import to_dict
 from cinelora.render.keyframe import read_keyframe
 from cinelora.render.selection import Entry, check_alike, chosen, finished, named
+from cinelora.wan.checkpoint import base_folder
 from cinelora.wan.parallel import Parallel, join
 
-if TYPE_CHECKING:  # they load torch, which bad input need not wait for
+if TYPE_CHECKING:
     from cinelora.render.long_clips import Continuity
     from cinelora.render.session import Order, Shot
+
 
 BASE, RECORD, SHEET = "base", "render.json", "sheet.png"
 
@@ -150,11 +152,6 @@ def table(shots: Mapping[str, Shot]) -> str:
 def _ratios(found: Continuity) -> str:
     seam, inside = found.ratio(max(found.across)), found.ratio(found.largest_inside)
     return "n/a" if seam is None or inside is None else f"{seam:.2f} ({inside:.2f})"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message)  # one line instead of argparse's usage and message
 
 
 def _ranks(text: str) -> list[int]:

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cinelora.core.records import whole_file
+from cinelora.core.files import whole_file
 from cinelora.render.long_clips import seams
 
 COLUMNS, DPI = 9, 200

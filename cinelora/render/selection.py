@@ -14,9 +14,9 @@ from typing import Any
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import Method, TrialConfig
-from cinelora.core.paths import StudyFolder
-from cinelora.core.records import TrialResult, TrialSpec, read_json, to_dict
-from cinelora.wan.low_rank import ADAPTER_FILE
+from cinelora.core.files import read_json
+from cinelora.core.paths import ADAPTER_FILE, StudyFolder
+from cinelora.core.records import TrialResult, TrialSpec, to_dict
 
 SHARED = ("model", "data", "sample")  # settings in which the clips must not differ
 

@@ -1,4 +1,4 @@
-"""Clips of one base with many adapters, from the same picture, text and noise: what `cinelora/render.py` runs.
+"""Clips of one base with many adapters, from the same picture, text and noise: what `cinelora/render/__main__.py` runs.
 
 In: an `Order`, all of which was looked over before. Out: the clips, and how well the seams of long ones hold. In a
 group of processes all run this alike and the first writes.
@@ -19,16 +19,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cinelora import distributed as dist
+from cinelora import distributed
 from cinelora.core.config import TrialConfig
+from cinelora.core.seeds import draw_noise
 from cinelora.data.video import write_mp4
 from cinelora.features.nets import NETS, open_net
 from cinelora.render.contact_sheet import shown
 from cinelora.render.long_clips import Continuity, changes, continuity, long_shot, window_count
-from cinelora.training.flow import draw_noise
-from cinelora.wan import loading as wan
-from cinelora.wan.adapters import Resident
 from cinelora.wan.attention import use_attention
+from cinelora.wan.encoding import condition_latents, decode_video, encode_image, encode_text, pixels
+from cinelora.wan.loading import (
+    TORCH_DTYPE,
+    load_image_encoder,
+    load_scheduler,
+    load_text_encoder,
+    load_transformer,
+    load_vae,
+)
+from cinelora.wan.lora import Resident
 from cinelora.wan.parallel import SHARDED, Parallel, spread
 from cinelora.wan.sampler import denoise
 
@@ -67,8 +75,8 @@ class Shot:
 def shoot_all(order: Order) -> dict[str, Shot]:
     """Make and write every clip."""
     window, rate = order.config.data.frames, order.config.data.fps
-    progress = Progress(len(order.files) * window_count(order.frames, window, order.overlap), dist.rank() == 0)
-    net = open_net(NET, order.net, device=dist.device_name()).net if order.net else None
+    progress = Progress(len(order.files) * window_count(order.frames, window, order.overlap), distributed.rank() == 0)
+    net = open_net(NET, order.net, device=distributed.device_name()).net if order.net else None
     shots = {}
     with open_studio(order) as studio:
         for name, files in order.files.items():
@@ -79,7 +87,7 @@ def shoot_all(order: Order) -> dict[str, Shot]:
             steps = changes(made, features)
             held = continuity(steps, window, order.overlap)
             shots[name] = Shot(seconds, held, made[shown(len(made))], steps["pixels"])
-            if dist.rank() == 0:
+            if distributed.rank() == 0:
                 write_mp4(order.out / f"{name}.mp4", made, rate)
     return shots
 
@@ -109,47 +117,47 @@ class Studio:
 
     def window(self, picture: Frames, seed: int, index: int) -> Frames:
         """One window from a picture; its noise hangs on seed and index alone."""
-        device, sample = dist.device_name(), self.config.sample
-        condition = wan.condition_latents(self.vae, wan.pixels(picture[None, None])[:, :, 0], self.config.data.frames)
+        device, sample = distributed.device_name(), self.config.sample
+        condition = condition_latents(self.vae, pixels(picture[None, None])[:, :, 0], self.config.data.frames)
         noise = draw_noise((LATENTS, *condition.shape[2:]), seed, "render", index)[None]
         latents = denoise(
             self.adapters.transformer,
-            wan.load_scheduler(self.folder, sample.scheduler, sample.shift),
+            load_scheduler(self.folder, sample.scheduler, sample.shift),
             sample,
             noise.to(device),
             condition.to(device),
-            wan.encode_image(*self.image_encoder, picture).to(device),
+            encode_image(*self.image_encoder, picture).to(device),
             self.text,
             self.negative,
-            wan.TORCH_DTYPE[self.config.model.dtype],
+            TORCH_DTYPE[self.config.model.dtype],
         )
-        return np.asarray(wan.decode_video(self.vae, latents)[0])
+        return np.asarray(decode_video(self.vae, latents)[0])
 
 
 @contextmanager
 def open_studio(order: Order) -> Iterator[Studio]:
     """The base, loaded once with all adapters on it. The text encoder is freed before the denoiser is loaded."""
-    device, model, folder = dist.device_name(), order.config.model, order.folder
+    device, model, folder = distributed.device_name(), order.config.model, order.folder
     text, negative = encode_texts(folder, order.config, order.prompt)
     # FSDP moves each block's share to the GPU, so that none has to hold the whole
     place = "cpu" if order.mode in SHARDED else device
-    transformer = wan.load_transformer(folder, model.dtype, place, model.short_text)
+    transformer = load_transformer(folder, model.dtype, place, model.short_text)
     if model.attention:  # model.compile is left out: a few clips do not pay for it
-        use_attention(transformer, model.attention, wan.TORCH_DTYPE[model.dtype])
+        use_attention(transformer, model.attention, TORCH_DTYPE[model.dtype])
     adapters = Resident(transformer)
     adapters.load(chain.from_iterable(order.files.values()))
-    encoder, vae = wan.load_image_encoder(folder, device), wan.load_vae(folder, device)
+    encoder, vae = load_image_encoder(folder, device), load_vae(folder, device)
     with spread(transformer, order.mode):
         yield Studio(folder, order.config, adapters, vae, encoder, text, negative)
 
 
 def encode_texts(folder: Path, config: TrialConfig, prompt: str) -> tuple[torch.Tensor, torch.Tensor | None]:
     """States (1, 512, D) of the prompt and, under guidance, of the negative prompt."""
-    tokenizer, encoder = wan.load_text_encoder(folder, dist.device_name(), config.model.text_dtype)
-    text = wan.encode_text(tokenizer, encoder, prompt)
+    tokenizer, encoder = load_text_encoder(folder, distributed.device_name(), config.model.text_dtype)
+    text = encode_text(tokenizer, encoder, prompt)
     if config.sample.guidance <= 1:
         return text, None
-    return text, wan.encode_text(tokenizer, encoder, config.sample.negative_prompt)
+    return text, encode_text(tokenizer, encoder, config.sample.negative_prompt)
 
 
 class Progress:

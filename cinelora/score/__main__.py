@@ -12,23 +12,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 
-from cinelora.core.cli import UserError
+from cinelora.core.cli import Progress, UserError
 from cinelora.core.config import Resize
-from cinelora.core.records import write_json
+from cinelora.core.files import write_json
 from cinelora.metrics.feature_nets import WEIGHTS, pins_by_role
 from cinelora.score.clips import Look
 from cinelora.score.request import known, parse_metrics
 from cinelora.score.run import Request, score_folders
 from cinelora.score.table import as_json, table
-
-SECONDS_BETWEEN_LINES = 5.0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -120,21 +117,6 @@ def _named(options: Sequence[str], option: str) -> dict[str, str]:
             else:
                 raise UserError(f"{option} {text}: give NET=..., NET one of {', '.join(WEIGHTS)}")
     return found
-
-
-class Progress:
-    """Counts on stderr: one line that is rewritten on a terminal, a line every few seconds elsewhere."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        text = f"{stage} {done}/{total} clips"
-        if sys.stderr.isatty():
-            print(f"\r{text}", end="\n" if done == total else "", file=sys.stderr, flush=True)
-        elif done == total or time.monotonic() - self._last > SECONDS_BETWEEN_LINES:
-            self._last = time.monotonic()
-            print(text, file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,7 +4,7 @@
 
 In: the text of a request. Out: `Metric` records. A "set" metric is one number for two folders; a "clip" metric one per
 clip; a "paired" one per pair of a made and a true clip. `whole` metrics see frame 0 even where it is dropped: it is
-their start or anchor, as in a study. What is computed: `cinelora/setscores.py`, `cinelora/clipmeasure.py`.
+their start or anchor, as in a study. What is computed: `cinelora/metrics/set_metrics.py`, `cinelora/score/run.py`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from typing import Any
 
 from cinelora.core.cli import UserError
 from cinelora.features.motion import FEATURE_SCORES, FLOWS, MIN_SIDE, PIXEL_SCORES
-from cinelora.metrics.catalogue import PARAMETERS
+from cinelora.metrics.catalogue import ABSDIFF, PARAMETERS
 from cinelora.metrics.feature_nets import LPIPS_SIDE, WEIGHTS
-from cinelora.metrics.setscores import SET_FAMILIES
+from cinelora.metrics.set_metrics import SET_FAMILIES
 from cinelora.score.clips import Form
 
 VIDEO_NETS = tuple(name for name, net in WEIGHTS.items() if net.kind == "video")
 FRAME_NETS = tuple(name for name, net in WEIGHTS.items() if net.kind == "frame")
 FEATURE_NETS = VIDEO_NETS + FRAME_NETS
-ABSDIFF = "absdiff"
 _FLOWS = tuple(FLOWS)
 _SSIM_SIDE = 11
 

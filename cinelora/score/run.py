@@ -13,18 +13,74 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cinelora.core.cli import UserError
+from cinelora.features.extract import CLIP_VALUES, Array, Batch
 from cinelora.features.nets import open_net
 from cinelora.features.nets.files import Loaded
 from cinelora.metrics.feature_nets import WEIGHTS
-from cinelora.metrics.setscores import SEED, SetScore, set_score, unreliable
-from cinelora.score.clipmeasure import Measured, measure
-from cinelora.score.clips import Clip, Facts, Form, Look, Skipped, common_form, find_clips, look_over
+from cinelora.metrics.set_metrics import SEED, SetScore, set_score, unreliable
+from cinelora.score.clips import Clip, Facts, Form, Look, Skipped, common_form, find_clips, look_over, read_clip
 from cinelora.score.request import FAMILIES, Metric, check_metrics, default_metrics, scored_frames
 
-Array = NDArray[np.float64]
+# FOLDED: From clips to numbers, a few clips at a time: features for set metrics, values of clip metrics.
+# FOLDED:
+# FOLDED: In: clips of one form, nets, metrics. Out: `Measured`: features (N, D) by net, values (N,) by metric, in the order of
+# FOLDED: the clips. N clips, T frames, D feature dimensions; frames are uint8 (N, T, H, W, 3), levels 0..255.
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of N clips: `features[net]` (N, D) float64, for frame nets the mean over scored frames; `values[metric]` (N,)."""
+
+    features: Mapping[str, Array]
+    values: Mapping[str, Array]
+
+
+def measure(
+    clips: Sequence[Clip],
+    truth: Sequence[Clip] | None,
+    metrics: Sequence[Metric],
+    nets: Mapping[str, Any],
+    form: Form,
+    look: Look,
+    size: int,
+    say: Progress,
+) -> Measured:
+    """Features and values of `clips`, `size` clips at a time; without `truth` paired metrics are left out.
+
+    `nets` are loaded ones, by name; `say(done, total)` is called after each batch.
+    UserError: a clip cannot be read, or a value or feature is not finite (names the clip).
+    """
+    features: dict[str, list[Array]] = {m.net: [] for m in metrics if m.kind == "set"}
+    asked = [m for m in metrics if m.kind == "clip" or (m.kind == "paired" and truth is not None)]
+    values: dict[str, list[Array]] = {metric.name: [] for metric in asked}
+    for start in range(0, len(clips), size):
+        part = slice(start, start + size)
+        made = np.stack([read_clip(clip, form, look) for clip in clips[part]])
+        true = None if truth is None else np.stack([read_clip(clip, form, look) for clip in truth[part]])
+        batch = Batch(made, true, look.dropped, form.fps, nets)
+        for net in features:
+            features[net].append(_finite(batch.of_clips(net), f"{net} features", clips[part]))
+        for metric in asked:
+            value = CLIP_VALUES[metric.family](batch, metric.inside)
+            values[metric.name].append(_finite(value, metric.name, clips[part]))
+        say(min(start + size, len(clips)), len(clips))
+    return Measured(_joined(features), _joined(values))
+
+
+def _joined(parts: Mapping[str, list[Array]]) -> dict[str, Array]:
+    return {name: np.concatenate(each) for name, each in parts.items()}
+
+
+def _finite(values: Array, what: str, clips: Sequence[Clip]) -> Array:
+    for row, clip in zip(values, clips, strict=True):
+        if not np.isfinite(row).all():
+            raise UserError(f"{clip.path}: {what}: not a finite number; look at the clip and at the weights")
+    return values
+
+
 Say = Callable[[str, int, int], None]  # (stage, done, total)
 ROUNDING = 4 * float(np.finfo(np.float32).eps)  # nets compute in float32: a smaller relative spread is none
 

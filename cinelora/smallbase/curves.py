@@ -1,23 +1,32 @@
 """How the pretraining of the small base went: its two logs as one figure.
 
-In: the state folder of `python -m cinelora.pretrain` (`vae.csv`, `denoiser.csv`). Out: one PNG.
-Run:  python -m analysis.pretraining .cache/pretrain --out docs/img/base_curves.png
+In: the state folder of `python -m cinelora.smallbase` (`vae.csv`, `denoiser.csv`). Out: one PNG.
+Run:  python -m cinelora.smallbase.curves .cache/pretrain --out docs/img/base_curves.png
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.typing import RcKeyType
 
-from analysis.figures.quality import COLOURS, STYLE, WIDTH
-from cinelora.core.records import whole_file
+from cinelora.core.files import whole_file
 
-DOMAINS = {"source": COLOURS[0], "film": COLOURS[1]}
+WIDTH = 7.0  # inches
+STYLE: Mapping[RcKeyType, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+DOMAINS = {"source": "#0072B2", "film": "#D55E00"}  # Okabe and Ito 2008
 
 
 def read_log(path: Path) -> pd.DataFrame | None:

@@ -1,4 +1,4 @@
-"""Train the small denoiser and its text encoder on encoded made clips, on the conditions `cinelora.wan` prepares.
+"""Train the small denoiser and its text encoder on encoded made clips, on the conditions `cinelora.wan.loading` prepares.
 
 In: a trained autoencoder, steps, a state folder. Out: `denoiser.safetensors` (weights, AdamW moments, step, moving
 average), `denoiser.csv`. Loss: flow matching with uniform times; one caption in twelve is dropped, so that
@@ -17,14 +17,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from cinelora.core.records import whole_file
+from cinelora.core.files import whole_file
+from cinelora.core.seeds import draw_noise
 from cinelora.data.synthetic import make_clip
-from cinelora.smallbase import model as smallbase
+from cinelora.smallbase.model import image_tower, new_denoiser, tokenizer
 from cinelora.smallbase.optimiser import Progress, Training, decayed, random_for
-from cinelora.smallbase.wholeclip import encode_moments
+from cinelora.smallbase.vae import encode_moments
 from cinelora.training import flow
-from cinelora.wan.loading import pixels
-from cinelora.wan.padding import use_short_text
+from cinelora.wan.attention import use_short_text
+from cinelora.wan.encoding import pixels
 
 PEAK_RATE = 1.5e-3
 BATCH = 16  # clips per worker and step
@@ -92,16 +93,14 @@ def prepare(
     gray = (raw["gray"] - mean) / std
     mask = torch.zeros_like(gray[:, :4])
     mask[:, :, 0] = 1
-    processor, tower = smallbase.image_tower()
+    processor, tower = image_tower()
     images = []
     with torch.no_grad():
         for start in range(0, len(gray), 64):
             batch = [Image.fromarray(frame.numpy()) for frame in raw["first"][start : start + 64]]
             inputs = processor(images=batch, return_tensors="pt")
             images.append(tower(**inputs, output_hidden_states=True).hidden_states[-2])
-    encoded = smallbase.tokenizer(words)(
-        captions, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
-    )
+    encoded = tokenizer(words)(captions, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt")
     lengths = encoded["attention_mask"].sum(1)
     return Clips(
         (raw["latents"] - mean) / std, torch.cat([mask, gray], 1), torch.cat(images), encoded["input_ids"], lengths
@@ -135,7 +134,7 @@ def heldout_losses(
     predict: Callable[[Clips, torch.Tensor, torch.Tensor], torch.Tensor], clips: Clips
 ) -> dict[str, float]:
     """Flow loss at five times with fixed noise."""
-    noise = flow.draw_noise(tuple(clips.latents.shape), "pretrain", "heldout").to(clips.latents)
+    noise = draw_noise(tuple(clips.latents.shape), "pretrain", "heldout").to(clips.latents)
     out = {}
     for time in flow.HELDOUT_TIMES:
         times = torch.full((len(noise),), time, device=noise.device)
@@ -155,7 +154,7 @@ def train_denoiser(
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Train (or go on) to `steps`; returns the averaged weights of transformer and text encoder."""
     state.mkdir(parents=True, exist_ok=True)
-    transformer, text = smallbase.new_denoiser()
+    transformer, text = new_denoiser()
     use_short_text(transformer)
     named = [(f"transformer.{n}", p) for n, p in transformer.named_parameters()]
     named += [(f"text.{n}", p) for n, p in text.named_parameters()]

@@ -4,7 +4,7 @@ In: a model folder in diffusers layout, the TransNetV2 weights if there are any.
 generated continuations and of a frozen first frame, its amount of motion, how often it goes where the caption says,
 and the kernel distance of generated, frozen and noise videos to the true ones.
 
-    python -m cinelora.merit assets/wan-small --tnv2 .cache/weights/tnv2.safetensors
+    python -m cinelora.smallbase.evaluate assets/wan-small --tnv2 .cache/weights/tnv2.safetensors
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cinelora.core.config import Dtype, SampleConfig
-from cinelora.core.records import whole_file, write_json
+from cinelora.core.files import whole_file, write_json
+from cinelora.core.seeds import draw_noise
 from cinelora.data.synthetic import COLOURS, Scene, caption, draw_scene, render
-from cinelora.features.nets import features
+from cinelora.features.nets import open_net, transnet
 from cinelora.metrics.distances import polynomial_mmd, standardise
-from cinelora.training.flow import draw_noise
-from cinelora.wan import loading as wan
+from cinelora.wan.encoding import condition_latents, decode_video, encode_image, encode_text, encode_video, pixels
+from cinelora.wan.loading import load_image_encoder, load_scheduler, load_text_encoder, load_transformer, load_vae
 from cinelora.wan.sampler import denoise
 
 SEED = 4242
@@ -46,32 +47,32 @@ class Model:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.transformer = wan.load_transformer(folder, Dtype.float32, short_text=True)
-        self.vae = wan.load_vae(folder)
-        self.tokenizer, self.text = wan.load_text_encoder(folder)
-        self.processor, self.tower = wan.load_image_encoder(folder)
+        self.transformer = load_transformer(folder, Dtype.float32, short_text=True)
+        self.vae = load_vae(folder)
+        self.tokenizer, self.text = load_text_encoder(folder)
+        self.processor, self.tower = load_image_encoder(folder)
 
     def animate(self, first: Frames, captions: list[str], frames: int, key: str) -> Frames:
         """uint8 (N, F, H, W, 3) from first frames (N, H, W, 3)."""
         made = []
         for start in range(0, len(first), SAMPLE.batch_size):
             part, words = first[start : start + SAMPLE.batch_size], captions[start : start + SAMPLE.batch_size]
-            condition = wan.condition_latents(self.vae, wan.pixels(part[:, None])[:, :, 0], frames)
+            condition = condition_latents(self.vae, pixels(part[:, None])[:, :, 0], frames)
             noise = torch.stack(
                 [draw_noise((16, *condition.shape[2:]), SEED, key, start + i) for i in range(len(part))]
             )
             latents = denoise(
                 self.transformer,
-                wan.load_scheduler(self.folder, SAMPLE.scheduler, SAMPLE.shift),
+                load_scheduler(self.folder, SAMPLE.scheduler, SAMPLE.shift),
                 SAMPLE,
                 noise,
                 condition,
-                torch.cat([wan.encode_image(self.processor, self.tower, image) for image in part]),
-                torch.cat([wan.encode_text(self.tokenizer, self.text, text) for text in words]),
+                torch.cat([encode_image(self.processor, self.tower, image) for image in part]),
+                torch.cat([encode_text(self.tokenizer, self.text, text) for text in words]),
                 None,
                 torch.float32,
             )
-            made.append(wan.decode_video(self.vae, latents))
+            made.append(decode_video(self.vae, latents))
         return np.concatenate(made)
 
 
@@ -133,7 +134,7 @@ def kernel_distances(net: Any, truth: Frames, sets: dict[str, Frames]) -> dict[s
     """kvd[tnv2] of each set of clips to the true ones, frame 0 left out, matched pairs not counted."""
 
     def seen(frames: Frames) -> NDArray[np.float32]:
-        return features.video_features(net, frames[:, 1:])
+        return transnet.extract(net, frames[:, 1:])
 
     real, *others = standardise(seen(truth), *map(seen, sets.values()))
     return {name: polynomial_mmd(real, other, matched=True) for name, other in zip(sets, others, strict=True)}
@@ -144,14 +145,12 @@ def figures_of_merit(
 ) -> dict[str, float]:
     """All figures; see the keys. PSNR in dB over frames 5 to 17, ratios and shares without unit."""
     model, out = Model(folder), {}
-    net = features.load_net("tnv2", tnv2) if tnv2 else None
+    net = open_net("tnv2", tnv2).net if tnv2 else None
     for domain in ("source", "film"):
         scenes = [draw_scene(domain, SEED, index) for index in range(clips)]
         truth = np.stack([render(scene) for scene in scenes])
         say(f"measuring {clips} {domain} clips")
-        rebuilt = np.concatenate(
-            [wan.decode_video(model.vae, wan.encode_video(model.vae, wan.pixels(t[None]))) for t in truth]
-        )
+        rebuilt = np.concatenate([decode_video(model.vae, encode_video(model.vae, pixels(t[None]))) for t in truth])
         made = model.animate(truth[:, 0], [caption(scene) for scene in scenes], truth.shape[1], domain)
         frozen = np.repeat(truth[:, :1], truth.shape[1], axis=1)
         moves = motion(truth) > MOVING

@@ -1,6 +1,6 @@
 """The small Wan image-to-video model that is really pretrained: its parts, its words, its folder.
 
-In: weights from `cinelora/pretrain.py`. Out: a folder in diffusers layout that the stock
+In: weights from `cinelora/smallbase/__main__.py`. Out: a folder in diffusers layout that the stock
 WanImageToVideoPipeline loads. Real diffusers and transformers classes throughout. The text encoder is trained
 with the denoiser; the CLIP vision tower keeps its random weights (the first frame reaches the denoiser through
 the condition latents anyway).
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from cinelora.core.records import whole_folder
+from cinelora.core.files import whole_folder
 from cinelora.data.synthetic import DOMAINS, make_caption
 from cinelora.wan import tiny
 

@@ -17,8 +17,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from cinelora import distributed as dist
-from cinelora.core.records import whole_file
+from cinelora import distributed
+from cinelora.core.files import whole_file
 from cinelora.core.seeds import counter_seed
 
 Named = list[tuple[str, torch.nn.Parameter]]
@@ -77,8 +77,8 @@ class Training:
         orthogonal: Callable[[str, torch.nn.Parameter], bool] = lambda name, parameter: False,
     ) -> None:
         self.path, self.named, self.step = path, named, 0
-        self.worker = dist.rank()
-        self.device = dist.device_name().split(":")[0]
+        self.worker = distributed.rank()
+        self.device = distributed.device_name().split(":")[0]
         for _, parameter in named:
             parameter.data = parameter.data.to(self.device)
         matrices = [p for name, p in named if orthogonal(name, p)]
@@ -102,11 +102,11 @@ class Training:
             optimizer.zero_grad()
         loss.backward()
         parameters = [p for _, p in self.named]
-        if dist.world_size() > 1:
+        if distributed.world_size() > 1:
             flat = torch.cat([p.grad.flatten() if p.grad is not None else p.new_zeros(p.numel()) for p in parameters])
             torch.distributed.all_reduce(flat)
             for parameter, mean in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-                parameter.grad = mean.view_as(parameter) / dist.world_size()
+                parameter.grad = mean.view_as(parameter) / distributed.world_size()
         norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         if not torch.isfinite(norm):
             raise FloatingPointError(
@@ -159,7 +159,7 @@ class Progress:
     def tick(self, step: int, loss: float, measure: Callable[[], dict[str, float]]) -> None:
         self.losses.append(loss)
         now = time.monotonic()
-        if dist.rank() != 0 or (now - self.last < REPORT_SECONDS and step < self.steps):
+        if distributed.rank() != 0 or (now - self.last < REPORT_SECONDS and step < self.steps):
             return
         self.last = now
         found = {"loss": float(np.mean(self.losses)), **measure()}

@@ -3,12 +3,13 @@
 In: steps, a state folder. Out: `vae.safetensors` (weights, AdamW moments, step) and `vae.csv` there; the weights.
 Loss: absolute and squared error, absolute error of differences across, down and in time, a slight pull of the
 latents to the normal. Crops first, whole pictures at the end. One trained on 9 frames drifted in colour after the
-ninth, so the log has the PSNR of the worst frame beside the mean. How to run: `python -m cinelora.pretrain`.
+ninth, so the log has the PSNR of the worst frame beside the mean. How to run: `python -m cinelora.smallbase`.
 Legend: B clips, F frames, H, W pixels; video float (B, 3, F, H, W) in -1..1.
 """
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,13 +17,64 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample, patchify, unpatchify
 from numpy.typing import NDArray
 
 from cinelora.data.synthetic import make_clip
-from cinelora.smallbase import model as smallbase
+from cinelora.smallbase.model import new_vae
 from cinelora.smallbase.optimiser import Progress, Training, decayed, random_for
-from cinelora.smallbase.wholeclip import decode_pixels, encode_moments, whole_clip
-from cinelora.wan.loading import pixels
+from cinelora.wan.encoding import pixels
+
+# FOLDED: The Wan autoencoder on a whole clip at once, equal to the chunks of `AutoencoderKLWan` (to 1e-5) and faster to train.
+# FOLDED:
+# FOLDED: In: an AutoencoderKLWan, video (B, 3, F=4n+1, H, W) in -1..1 or latents (B, 16, n+1, H/8, W/8). Out: latents or video.
+# FOLDED: The stock class runs one latent frame after another with a cache; every layer is causal, so one pass over the clip
+# FOLDED: is the same function: only the layers that change the frame rate need their first frame set apart.
+
+
+def _resample(self: Any, x: torch.Tensor, feat_cache: Any = None, feat_idx: Any = None) -> torch.Tensor:
+    """WanResample over all frames: the first frame never passes the temporal convolution."""
+    if self.mode == "upsample3d" and x.shape[2] > 1:
+        later = self.time_conv(x[:, :, 1:])
+        b, _, t, h, w = later.shape
+        later = later.reshape(b, 2, -1, t, h, w).permute(0, 2, 3, 1, 4, 5).reshape(b, -1, 2 * t, h, w)
+        x = torch.cat([x[:, :, :1], later], dim=2)
+    b, _, t, _, _ = x.shape
+    x = self.resample(x.transpose(1, 2).flatten(0, 1))
+    x = x.unflatten(0, (b, t)).transpose(1, 2)
+    if self.mode == "downsample3d" and t > 1:
+        x = torch.cat([x[:, :, :1], self.time_conv(x)], dim=2)
+    return x
+
+
+def whole_clip(vae: Any) -> Any:
+    """Make `encode_moments` and `decode_pixels` work on this autoencoder; its own `encode` no longer does."""
+    for module in vae.modules():
+        if isinstance(module, WanResample):
+            module.__dict__["forward"] = types.MethodType(_resample, module)
+    return vae
+
+
+def stock(vae: Any) -> Any:
+    """Undo `whole_clip`."""
+    for module in vae.modules():
+        if isinstance(module, WanResample):
+            module.__dict__.pop("forward", None)
+    return vae
+
+
+def encode_moments(vae: Any, video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and log-variance of the posterior, each (B, 16, T, h, w), not normalised."""
+    moments = vae.quant_conv(vae.encoder(patchify(video, patch_size=vae.config.patch_size)))
+    mean, logvar = moments.chunk(2, dim=1)
+    return mean, logvar.clamp(-30.0, 20.0)
+
+
+def decode_pixels(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Video (B, 3, F, H, W) of latents that are not normalised; not clamped, so that gradients pass."""
+    video = vae.decoder(vae.post_quant_conv(latents), first_chunk=True)
+    return unpatchify(video, patch_size=vae.config.patch_size)
+
 
 PEAK_RATE = 3e-3
 TRAIN_SEED, HELDOUT_SEED = 1000, 77
@@ -82,7 +134,7 @@ def measure(vae: Any, heldout: dict[str, torch.Tensor]) -> dict[str, float]:
 def train_vae(state: Path, steps: int, seed: int, say: Callable[[str], None]) -> dict[str, torch.Tensor]:
     """Train (or go on) to `steps`; returns the weights, on the CPU."""
     state.mkdir(parents=True, exist_ok=True)
-    vae = whole_clip(smallbase.new_vae())
+    vae = whole_clip(new_vae())
     training = Training(state / "vae.safetensors", list(vae.named_parameters()), betas=(0.9, 0.99), decay=1e-4)
     vae.to(training.device)
     heldout = {

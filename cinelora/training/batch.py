@@ -6,14 +6,16 @@ alone, so it is the same for every rank, gang size and micro-batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from cinelora import distributed as dist
+from cinelora import distributed
 from cinelora.core.config import TrialConfig
-from cinelora.core.seeds import share_of, window_indices
+from cinelora.core.seeds import draw_noise, share_of, window_indices
 from cinelora.data.encodings import NO_CAPTION
 from cinelora.data.windows import Window, WindowPlan
 from cinelora.training import flow
@@ -64,7 +66,7 @@ def as_stills(samples: Samples, grey: torch.Tensor) -> Samples:
 
 def make_batch(samples: Samples, noise: torch.Tensor, times: list[float], dtype: torch.dtype) -> Batch:
     """Noisy latents and conditions of N samples at times t; noise like the clean latents."""
-    device = dist.device_name()
+    device = distributed.device_name()
     t = torch.tensor(times, dtype=torch.float32)
     noisy = torch.cat([flow.noised(samples.clean, noise, t), samples.condition], dim=1)
     inputs = {
@@ -88,10 +90,28 @@ def training_batch(config: TrialConfig, encodings: Encodings, plan: WindowPlan, 
         assert encodings.grey is not None
         samples = as_stills(samples, encodings.grey)
     shape = tuple(samples.clean.shape[1:])
-    noise = torch.stack([flow.draw_noise(shape, seed, "noise", step, slot) for slot in slots])
+    noise = torch.stack([draw_noise(shape, seed, "noise", step, slot) for slot in slots])
     times = [flow.draw_time(train, seed, step, slot) for slot in slots]
     return make_batch(samples, noise, times, TORCH_DTYPE[config.model.dtype])
 
 
 def predict(model: Any, batch: Batch) -> torch.Tensor:
     return model(**batch.inputs, return_dict=False)[0]
+
+
+# FOLDED: Do the next piece of work while the present one is in use, in order.
+
+T = TypeVar("T")
+
+
+def ahead(jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """The results of `jobs`; one thread is at most one job ahead. What a job raises is raised where it is due."""
+    with ThreadPoolExecutor(1, "ahead") as thread:
+        waiting = None
+        for job in jobs:
+            coming = thread.submit(job)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = coming
+        if waiting is not None:
+            yield waiting.result()

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from cinelora import distributed as dist
+from cinelora import distributed
 from cinelora.core.config import Dtype, ModelConfig, Offload, TrainConfig, ZeroConfig
 from cinelora.wan.lora import NamedParameters
 
@@ -60,7 +60,7 @@ def build_engine(
     transformer: Any, parameters: NamedParameters, train: TrainConfig, zero: ZeroConfig, model: ModelConfig
 ) -> Any:
     """An engine over the whole transformer that trains only `parameters`, with torch's AdamW."""
-    deepspeed = dist.quiet_deepspeed()
+    deepspeed = distributed.quiet_deepspeed()
     trainable, dtype = [parameter for _, parameter in parameters], model.dtype
     if dtype is Dtype.bfloat16:
         for parameter in trainable:  # what trains runs in bfloat16; the engine keeps float32 copies of it
@@ -77,7 +77,7 @@ def build_engine(
             model=transformer,
             model_parameters=trainable,
             optimizer=optimizer,
-            config=deepspeed_config(train, zero, dtype, dist.data_group(model.sequence_workers).count),
+            config=deepspeed_config(train, zero, dtype, distributed.data_group(model.sequence_workers).count),
         )
     if not hasattr(engine.optimizer, "optimizer"):
         _keep_to_adapter(engine, trainable)
@@ -103,7 +103,7 @@ def _keep_to_adapter(engine: Any, trainable: list[torch.nn.Parameter]) -> None:
 
     engine.zero_grad = engine.optimizer.zero_grad
     engine.clip_fp32_gradients = lambda: clip_grad_norm_(trainable, engine.gradient_clipping())
-    engine.enable_backward_allreduce = dist.world_size() > 1  # else it copies all gradients for nobody
+    engine.enable_backward_allreduce = distributed.world_size() > 1  # else it copies all gradients for nobody
 
 
 @contextmanager

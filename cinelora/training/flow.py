@@ -32,11 +32,6 @@ def draw_time(config: TrainConfig, seed: int, step: int, slot: int) -> float:
     return shift_time(u, config.shift)
 
 
-def draw_noise(shape: tuple[int, ...], *key: int | str) -> torch.Tensor:
-    """Standard normal float32 on the CPU for this key."""
-    return torch.randn(shape, generator=generator(*key), dtype=torch.float32)
-
-
 def noised(clean: torch.Tensor, noise: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
     """x_t for clean, noise (B, C, T, H, W) and times (B,)."""
     t = times.view(-1, 1, 1, 1, 1)

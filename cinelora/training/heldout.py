@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cinelora import distributed as dist
-from cinelora.core.config import TrialConfig
+from cinelora import distributed
+from cinelora.core.config import TrialConfig, heldout_batch
+from cinelora.core.seeds import draw_noise
 from cinelora.data.windows import Window
 from cinelora.training import flow
 from cinelora.training.batch import make_batch, predict, read_samples
 from cinelora.wan.encoding import Encodings
 from cinelora.wan.loading import TORCH_DTYPE
-from sweeps.flops import heldout_batch
 
 
 @torch.no_grad()
@@ -37,7 +37,7 @@ def window_losses(
     starts = range(0, len(windows), size)
     jobs = [(start, column) for start in starts for column in range(len(flow.HELDOUT_TIMES))]
     table = torch.zeros(len(windows), len(flow.HELDOUT_TIMES), dtype=torch.float64)
-    group = dist.data_group(config.model.sequence_workers)
+    group = distributed.data_group(config.model.sequence_workers)
     for turn in range(math.ceil(len(jobs) / group.count)):
         mine = turn * group.count + group.index
         start, column = jobs[mine if mine < len(jobs) else 0]
@@ -45,13 +45,13 @@ def window_losses(
         losses = _batch_losses(model, config, encodings, chunk, flow.HELDOUT_TIMES[column])
         if mine < len(jobs) and group.leads:
             table[start : start + len(chunk), column] = losses
-    return np.asarray(dist.sum_over_workers(table).mean(1).numpy(), dtype=np.float64)
+    return np.asarray(distributed.sum_over_workers(table).mean(1).numpy(), dtype=np.float64)
 
 
 def _batch_losses(
     model: Any, config: TrialConfig, encodings: Encodings, windows: list[Window], time: float
 ) -> torch.Tensor:
     shape = tuple(encodings.stack(windows[:1], "latents").shape[1:])
-    noise = torch.stack([flow.draw_noise(shape, "heldout", w.window_id, str(time)) for w in windows])
+    noise = torch.stack([draw_noise(shape, "heldout", w.window_id, str(time)) for w in windows])
     batch = make_batch(read_samples(encodings, windows), noise, [time] * len(windows), TORCH_DTYPE[config.model.dtype])
     return flow.sample_losses(predict(model, batch), batch.target).double().cpu()

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
-from cinelora.core.records import whole_file
+from cinelora.core.files import whole_file
 
 COLUMNS = ("step", "loss", "heldout_loss", "grad_norm", "learning_rate", "seconds")
 

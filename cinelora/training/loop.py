@@ -16,18 +16,26 @@ from typing import Any
 
 import torch
 
-from cinelora import distributed as dist
+from cinelora import distributed
 from cinelora.core.config import Method, Schedule, TrainConfig, TrialConfig
 from cinelora.core.paths import TrialFolder
 from cinelora.core.records import TrialSpec
 from cinelora.data.windows import WindowPlan
 from cinelora.training import checkpoint, flow
-from cinelora.training import engine as zero
-from cinelora.training.ahead import ahead
-from cinelora.training.batch import Batch, predict, training_batch
+from cinelora.training.batch import Batch, ahead, predict, training_batch
+from cinelora.training.checkpoint import Stopped, StopSign
+from cinelora.training.engine import (
+    backward,
+    build_engine,
+    gather_state,
+    load_parameters,
+    local_gradient_norm,
+    micro_batch,
+    release,
+    restore_state,
+)
 from cinelora.training.heldout import window_losses
 from cinelora.training.log import TrainLog
-from cinelora.training.stopping import Stopped, StopSign
 from cinelora.wan import lora
 from cinelora.wan.acceleration import checkpoint_blocks
 from cinelora.wan.encoding import Encodings
@@ -69,9 +77,9 @@ def learning_rate(train: TrainConfig, step: int) -> float:
     return train.learning_rate * factor
 
 
-def my_micro_batches(train: TrainConfig, group: dist.DataGroup) -> list[range]:
+def my_micro_batches(train: TrainConfig, group: distributed.DataGroup) -> list[range]:
     """The slots of a step that fall to a data group, cut into micro-batches."""
-    share, micro = train.batch_size // group.count, zero.micro_batch(train, group.count)
+    share, micro = train.batch_size // group.count, micro_batch(train, group.count)
     first = group.index * share
     return [range(start, start + micro) for start in range(first, first + share, micro)]
 
@@ -89,17 +97,17 @@ def prepare(transformer: Any, spec: TrialSpec, folder: TrialFolder) -> tuple[Any
         parameters = unfreeze(transformer)
     else:
         parameters = lora.attach(transformer, config.lora, config.seed)
-    path = dist.gather_objects(checkpoint.latest(folder.checkpoints))[0]  # one worker's view for all
+    path = distributed.gather_objects(checkpoint.latest(folder.checkpoints))[0]  # one worker's view for all
     state, done = checkpoint.load(path, spec.trial_id) if path else ({}, 0)
     if state:
-        zero.load_parameters(parameters, state)
-    engine = zero.build_engine(transformer, parameters, config.train, config.zero, config.model)
+        load_parameters(parameters, state)
+    engine = build_engine(transformer, parameters, config.train, config.zero, config.model)
     if config.train.gradient_checkpointing:
         checkpoint_blocks(transformer, config.train.checkpointed_blocks)
     else:
         transformer.disable_gradient_checkpointing()  # the trial before may have had it
     if state:
-        zero.restore_state(engine, parameters, state, done)
+        restore_state(engine, parameters, state, done)
     return engine, parameters, done
 
 
@@ -115,20 +123,20 @@ def optimiser_step(
         group["lr"] = learning_rate(config.train, step)
     total = torch.tensor([0.0, float(stop)], dtype=torch.float64)  # loss, stop
     sharers = config.model.sequence_workers
-    mine = dist.data_group(sharers)
+    mine = distributed.data_group(sharers)
     count = len(my_micro_batches(config.train, mine))
     for turn in range(count):
         batch = next(batches)
         loss = flow.sample_losses(predict(engine, batch), batch.target).mean()
-        zero.backward(engine, loss * sharers, last=turn == count - 1)  # the step itself is the caller's
+        backward(engine, loss * sharers, last=turn == count - 1)  # the step itself is the caller's
         total[0] += loss.detach().double().cpu() * mine.leads
-    loss_sum, stops = dist.sum_over_workers(total).tolist()
+    loss_sum, stops = distributed.sum_over_workers(total).tolist()
     return loss_sum / (count * mine.count), stops > 0
 
 
 def my_batches(config: TrialConfig, encodings: Encodings, plan: WindowPlan, steps: range) -> Iterator[Batch]:
     """This worker's micro-batches of these steps, in order."""
-    slots = my_micro_batches(config.train, dist.data_group(config.model.sequence_workers))
+    slots = my_micro_batches(config.train, distributed.data_group(config.model.sequence_workers))
     return ahead(partial(training_batch, config, encodings, plan, step, micro) for step in steps for micro in slots)
 
 
@@ -149,7 +157,7 @@ def train(
     config, settings = spec.config, spec.config.train
     engine, parameters, done = prepare(transformer, spec, folder)
     begun = time.perf_counter()
-    log = TrainLog(folder.train_csv, done, write=dist.rank() == 0, mirror=mirror)
+    log = TrainLog(folder.train_csv, done, write=distributed.rank() == 0, mirror=mirror)
     watched = plan.heldout[: settings.heldout_windows]
     batches = my_batches(config, encodings, plan, range(done, settings.steps))
     if done == 0:
@@ -160,7 +168,7 @@ def train(
         loss, stopping = optimiser_step(engine, config, batches, step, stop())
         if not math.isfinite(loss):
             raise NonFiniteLoss(f"step {step + 1}: loss is {loss}; lower train.learning_rate={settings.learning_rate}")
-        norm = zero.local_gradient_norm(parameters) if config.zero.stage == 0 else None
+        norm = local_gradient_norm(parameters) if config.zero.stage == 0 else None
         engine.step()
         norm = norm if norm is not None else engine.get_global_grad_norm()
         elapsed = time.perf_counter() - started
@@ -175,11 +183,11 @@ def train(
 
         # once in a while, and before leaving: checkpoint (all workers gather, worker 0 writes)
         if stopping or finished % settings.checkpoint_every == 0 or finished == settings.steps:
-            state = zero.gather_state(engine, parameters)
-            if dist.rank() == 0:
+            state = gather_state(engine, parameters)
+            if distributed.rank() == 0:
                 checkpoint.save(folder.checkpoints, state, finished, spec.trial_id)
         if stopping:
-            zero.release(engine, parameters)  # the base goes on to the next trial as it was
+            release(engine, parameters)  # the base goes on to the next trial as it was
             raise Stopped(f"stopped after step {finished} of {settings.steps}")
     last = log.mean_last_tenth(settings.steps)
     seconds = time.perf_counter() - begun

@@ -9,185 +9,17 @@ In: a TrialSpec on disk, filled encodings, a resident base. Out: everything in t
 from __future__ import annotations
 
 import argparse
-import resource
 import sys
-import time
-from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from cinelora import distributed as dist
-from cinelora.core.config import Method, TrialConfig
+from cinelora import distributed
+from cinelora.core.config import TrackingConfig
+from cinelora.core.files import read_json
 from cinelora.core.paths import StudyFolder
-from cinelora.core.records import TrialResult, TrialSpec, read_json, trial_from_dict, write_json
-from cinelora.core.studyconfig import TrackingConfig
-from cinelora.data.windows import WindowPlan
-from cinelora.features.clip_scores import ClipScore
-from cinelora.features.parts import drop_parts
-from cinelora.features.recorded import write_set_scores
-from cinelora.metrics import catalogue as protocol
-from cinelora.training import engine as zero
-from cinelora.training.heldout import window_losses
-from cinelora.training.loop import Report, Trained, train
-from cinelora.training.stopping import StopSign
-from cinelora.trial import provenance
+from cinelora.core.records import TrialSpec, trial_from_dict
 from cinelora.trial.job import Job
-from cinelora.trial.memorised import memorised
-from cinelora.trial.resident import SPENT, Base, load_base
-from cinelora.trial.scoring import generate_and_score, write_scored
-from cinelora.trial.tracking import Tracker
-from cinelora.wan import loading as wan
-from cinelora.wan import lora
-from cinelora.wan.encoding import Encodings
-from cinelora.wan.sequence import shared_tokens
-from cinelora.wan.weightnorms import write_weight_norms
-
-HELDOUT_LOSS = "heldout_loss"  # a clip score like any other, so it is compared in pairs
-TRACKED_CLIPS = 2  # videos a trial shows in W&B
-
-
-def checked_adapter(parameters: lora.NamedParameters) -> tuple[dict[str, torch.Tensor], str]:
-    """The full adapter and its hash. Raises RuntimeError if the workers of the gang disagree on it.
-
-    Training on a wrong sub-group raises no error by itself: every worker then holds another adapter.
-    """
-    state = zero.full_parameters(parameters)
-    hashes = dist.gather_objects(lora.adapter_hash(state))
-    if len(set(hashes)) != 1:
-        raise RuntimeError(f"workers ended with different adapters: {', '.join(h[:12] for h in hashes)}")
-    return state, hashes[0]
-
-
-def peak_memory_gib() -> float:
-    """Of this process: device memory on a GPU, resident memory elsewhere."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def _open_model(
-    job: Job, base: Base, plan: WindowPlan, encodings: Encodings, report: Report, tracker: Tracker, stop: StopSign
-) -> tuple[Any, Trained | None]:
-    """(what to call for a velocity, the training behind it)."""
-    spec, config = job.spec, job.spec.config
-    if config.method is not Method.base:
-        folder = job.study.trial(spec.trial_id)
-        trained = train(base.transformer, spec, encodings, plan, folder, report, tracker.log, stop)
-        return trained.engine, trained
-    if config.zero.stage == 3:  # the base may only fit sharded: an adapter at its zero start is the base exactly
-        parameters = lora.attach(base.transformer, config.lora, config.seed)
-        engine = zero.build_engine(base.transformer, parameters, config.train, config.zero, config.model)
-        return engine, Trained(engine, parameters, 0, None, 0.0, None)
-    return base.transformer, None
-
-
-def _grey(base: Base, config: TrialConfig) -> torch.Tensor:
-    return wan.grey_latent(base.vae, config.data.height, config.data.width)
-
-
-def run_trial(job: Job, base: Base, report: Report, clock: Callable[[], float] = time.perf_counter) -> TrialResult:
-    """Run the trial to its result, resuming from its last checkpoint. Every worker returns the same result.
-
-    Raises NonFiniteLoss, Stopped, RuntimeError (workers disagree), and whatever the disk raises.
-    """
-    spec, started = job.spec, clock()
-    folder, plan = job.study.trial(spec.trial_id), job.windows()
-    provenance.begin(job)
-    order = [window.window_id for window in plan.heldout]
-    encodings = Encodings(job.encodings, grey=_grey(base, spec.config) if spec.config.train.stills else None)
-    tracker = Tracker(spec, job.tracking, job.study_name, job.study.wandb, active=dist.rank() == 0)
-    result, trained, stop, shared = None, None, StopSign(job.study.stop, folder.stop), ExitStack()
-    try:
-        shared.enter_context(shared_tokens(base.transformer, spec.config.model.sequence_workers))
-        if dist.rank() == 0:
-            write_weight_norms(job.study.weight_norms(spec.fingerprints["model"]), base.transformer)
-        if spec.config.first:
-            lora.stack(base.transformer, job.study.trial(spec.config.first).adapter)
-        model, trained = _open_model(job, base, plan, encodings, report, tracker, stop)
-        seconds = {"train": trained.seconds if trained else 0.0}
-        begun = clock()
-        losses = window_losses(model, spec.config, encodings, plan.heldout)
-        other = window_losses(model, spec.config, encodings, plan.other)
-        seconds["evaluate"] = clock() - begun
-        state, digest = checked_adapter(trained.parameters) if trained and trained.steps else ({}, "")
-        mine, seconds["generate"], seconds["score"] = generate_and_score(
-            job, base, model, plan, encodings, digest, report, stop
-        )
-        scored = mine.merge(dist.gather_objects(mine), order)
-        scored.rows += [ClipScore(name, HELDOUT_LOSS, loss) for name, loss in zip(order, losses, strict=True)]
-        scored.rows += memorised(job.reference, scored)
-        result = describe(job, trained, (losses, other), digest, len(scored.clip_ids), seconds)
-        if dist.rank() == 0:
-            is_lora = spec.config.method is Method.lora
-            size = lora.save_adapter(folder.adapter, state, spec.config.lora) if is_lora else 0
-            write_scored(folder, scored)
-            write_set_scores(folder, job.reference)
-            tracker.scores(scored.rows, [folder.sample(clip) for clip in scored.clip_ids[:TRACKED_CLIPS]])
-            seconds["overhead"] = clock() - started - sum(seconds.values())
-            result = TrialResult(**{**result.to_json(), "adapter_bytes": size, "seconds": seconds})
-            provenance.finish(folder)
-            write_json(folder.result, result.to_json())
-            for over in (folder.failed, folder.stop):
-                over.unlink(missing_ok=True)
-            drop_parts(folder)
-        return result
-    finally:
-        tracker.finish(result)
-        if trained is not None:
-            zero.release(trained.engine, trained.parameters)
-        lora.detach(base.transformer)
-        shared.close()
-        if spec.config.method is Method.full:
-            base.key = SPENT
-
-
-def describe(
-    job: Job,
-    trained: Trained | None,
-    losses: tuple[NDArray[np.float64], NDArray[np.float64]],
-    digest: str,
-    clips: int,
-    seconds: dict[str, float],
-) -> TrialResult:
-    """The result record; `losses` are those of the held-out windows and of the split "other", which may be empty.
-
-    Bytes on disk and overhead are filled in by the worker that writes.
-    """
-    spec, config = job.spec, job.spec.config
-    is_lora = config.method is Method.lora
-    return TrialResult(
-        trial_id=spec.trial_id,
-        method=config.method.value,
-        arm=config.arm,
-        rank=config.lora.rank if is_lora else 0,
-        alpha=config.lora.effective_alpha if is_lora else 0.0,
-        scale=config.lora.scale if is_lora else 0.0,
-        scaling=config.lora.scaling.value,
-        targets=config.lora.targets.value,
-        learning_rate=config.train.learning_rate,
-        seed=config.seed,
-        steps=trained.steps if trained else 0,
-        trainable_parameters=trained.trainable_parameters if trained and config.method is not Method.base else 0,
-        adapter_bytes=0,
-        adapter_sha256=digest,
-        train_loss=trained.train_loss if trained else None,
-        heldout_loss=float(losses[0].mean()),
-        other_loss=float(losses[1].mean()) if len(losses[1]) else None,
-        clips=clips,
-        seconds=seconds,
-        seconds_per_step=trained.seconds_per_step if trained else None,
-        peak_memory_gib=peak_memory_gib(),
-        world_size=dist.world_size(),
-        restarts=job.restarts,
-        protocol=protocol.protocol(config.score, config.data, spec.fingerprints, config.sample),
-        unavailable=protocol.unavailable(config.score),
-        versions=provenance.versions(),
-    )
+from cinelora.trial.resident import load_base
+from cinelora.trial.run import run_trial
 
 
 def main() -> None:
@@ -201,7 +33,7 @@ def main() -> None:
     job = Job(spec, study, study.root.name, arguments.cache, TrackingConfig())
     if study.trial(spec.trial_id).result.exists():
         sys.exit(f"cinelora: {study.trial(spec.trial_id).result} exists: this trial is done; copy spec.json elsewhere")
-    dist.start(0, 1, "127.0.0.1", dist.free_port())
+    distributed.start(0, 1, "127.0.0.1", distributed.free_port())
     result = run_trial(job, load_base(job), lambda stage, done, total, loss: print(stage, done, total, loss))
     print(study.trial(result.trial_id).result)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from cinelora.core.config import TrackingConfig
+from cinelora.core.files import read_json
 from cinelora.core.paths import SampleFolder, StudyFolder
-from cinelora.core.records import TrialSpec, read_json, reference_key
-from cinelora.core.studyconfig import TrackingConfig
+from cinelora.core.records import TrialSpec, reference_key
 from cinelora.data.encodings import WINDOWS_FILE, encoding_folder
 from cinelora.data.windows import WindowPlan
 

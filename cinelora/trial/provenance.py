@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 
-from cinelora import distributed as dist
+from cinelora import distributed
 from cinelora.core.config import Method
+from cinelora.core.files import read_json, whole_file, write_json
 from cinelora.core.paths import TrialFolder
-from cinelora.core.records import read_json, whole_file, write_json
-from cinelora.training import engine as zero
+from cinelora.training.engine import deepspeed_config
 from cinelora.trial.job import Job
 
 ROOT = Path(__file__).parents[2]
@@ -39,8 +39,8 @@ def begin(job: Job) -> None:
     if diff and not (path := folder.code_diff(_sha256(diff))).exists():
         with whole_file(path) as temporary:
             temporary.write_bytes(diff)
-    run = _run(job, dist.gather_objects({"code": code()[0], "hardware": hardware(), "versions": versions()}))
-    if dist.rank() == 0:
+    run = _run(job, distributed.gather_objects({"code": code()[0], "hardware": hardware(), "versions": versions()}))
+    if distributed.rank() == 0:
         config, before = job.spec.config, folder.provenance
         record = {
             "trial_id": job.spec.trial_id,
@@ -63,7 +63,7 @@ def _run(job: Job, workers: list[dict[str, Any]]) -> dict[str, Any]:
     config, size = job.spec.config, len(workers)
     trains = config.method is not Method.base or config.zero.stage == 3
     groups = size // config.model.sequence_workers
-    settings = zero.deepspeed_config(config.train, config.zero, config.model.dtype, groups) if trains else None
+    settings = deepspeed_config(config.train, config.zero, config.model.dtype, groups) if trains else None
     kinds = [worker for index, worker in enumerate(workers) if worker not in workers[:index]]
     return {
         "started": _now(),

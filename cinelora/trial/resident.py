@@ -11,19 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from cinelora import distributed as dist
+from cinelora import distributed
 from cinelora.core.config import DataConfig
-from cinelora.core.records import TrialSpec, content_hash, to_dict
+from cinelora.core.files import content_hash
+from cinelora.core.records import TrialSpec, to_dict
 from cinelora.data.windows import Window
 from cinelora.features.motion import FLOWS, PairStats, pair_stats
 from cinelora.features.nets import open_net
 from cinelora.metrics.feature_nets import configured, pins_of
 from cinelora.trial.job import Job
-from cinelora.wan import loading as wan
 from cinelora.wan.acceleration import compile_blocks
 from cinelora.wan.attention import use_attention
 from cinelora.wan.checkpoint import model_folder
 from cinelora.wan.encoding import true_frames
+from cinelora.wan.loading import TORCH_DTYPE, load_transformer, load_vae
 
 TRUTH_BYTES = 2**28  # of decoded real clips kept in memory
 
@@ -73,20 +74,18 @@ SPENT = ()  # key of a base whose own weights were trained: no trial may use it 
 
 def load_base(job: Job) -> Base:
     """Denoiser, VAE and feature nets on this worker's device. UserError: its attention cannot be computed here."""
-    config, device = job.spec.config, dist.device_name()
+    config, device = job.spec.config, distributed.device_name()
     model, folder = config.model, model_folder(config.model, job.cache_dir)
-    transformer = wan.load_transformer(
-        folder, model.dtype, "cpu" if config.zero.stage == 3 else device, model.short_text
-    )
+    transformer = load_transformer(folder, model.dtype, "cpu" if config.zero.stage == 3 else device, model.short_text)
     if model.attention:
-        use_attention(transformer, model.attention, wan.TORCH_DTYPE[model.dtype])
+        use_attention(transformer, model.attention, TORCH_DTYPE[model.dtype])
     if model.compile:
         compile_blocks(transformer)
     return Base(
         base_key(job.spec),
         folder,
         transformer,
-        wan.load_vae(folder, device),
+        load_vae(folder, device),
         {
             name: open_net(name, path, pins_of(config.score, name), device).net
             for name, path in configured(config.score).items()

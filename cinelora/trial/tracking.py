@@ -12,9 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cinelora.core.config import Method, Scaling, TrialConfig
+from cinelora.core.config import Method, Scaling, TrackingConfig, TrialConfig, Wandb
 from cinelora.core.records import TrialResult, TrialSpec
-from cinelora.core.studyconfig import TrackingConfig, Wandb
 
 TRAIN, SCORE, COST, CLIP = "train/", "score/", "cost/", "clip/"  # what a run's keys begin with
 

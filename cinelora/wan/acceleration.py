@@ -6,10 +6,14 @@ to rounding).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
+
+from cinelora.core.config import SampleConfig, StepCache
 
 GRAPHS = 256  # kept for a block: each rank, target set, batch shape and gradient mode has its own
 
@@ -42,3 +46,39 @@ def compile_blocks(transformer: Any, backend: str = "inductor") -> None:
     """
     torch._dynamo.config.recompile_limit = GRAPHS
     transformer.compile_repeated_blocks(backend=backend)
+
+
+# FOLDED: Denoiser passes that are cut short where the first block hardly changed since the last step: FirstBlockCache.
+# FOLDED:
+# FOLDED: In: the denoiser (bare, or inside an engine) and the sample settings. Out: what to wrap each pass in. Nothing stays on
+# FOLDED: the model, and nothing passes from one batch of clips to the next. A batch decides as one, so it is part of the result.
+
+Pass = Callable[[str], AbstractContextManager[None]]  # "cond" or "uncond": each remembers its own last step
+
+
+@contextmanager
+def step_cache(model: Any, sample: SampleConfig) -> Iterator[Pass]:
+    """Within, passes may be cut short as `sample.cache` says; after it the model is as before."""
+    if sample.cache is StepCache.none:
+        yield lambda name: nullcontext()
+        return
+    from diffusers import FirstBlockCacheConfig
+
+    denoiser = getattr(model, "module", model)
+    denoiser.enable_cache(FirstBlockCacheConfig(sample.cache_threshold))
+    try:
+        yield denoiser.cache_context
+    finally:
+        denoiser.disable_cache()
+        for module in denoiser.modules():
+            _forget_hooks(module)
+
+
+def _forget_hooks(module: Any) -> None:
+    """Drop what `disable_cache` leaves: an empty registry, and the class's own `forward` set on the instance."""
+    registry = module.__dict__.get("_diffusers_hook")
+    if registry is None or registry.hooks:
+        return
+    del module._diffusers_hook
+    if getattr(module.__dict__.get("forward"), "__func__", None) is type(module).forward:
+        del module.forward

@@ -12,17 +12,97 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
+from diffusers.pipelines.wan.pipeline_wan_i2v import prompt_clean
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from cinelora.core.config import DataConfig, Dtype
-from cinelora.core.records import whole_file
+from cinelora.core.config import TEMPORAL_FACTOR, DataConfig, Dtype
+from cinelora.core.files import whole_file
 from cinelora.data.encodings import text_file, window_file
 from cinelora.data.video import decode_window
 from cinelora.data.windows import Window
-from cinelora.wan import loading as wan
+from cinelora.wan.attention import TEXT_TOKENS
+from cinelora.wan.loading import load_image_encoder, load_text_encoder, load_vae
+
+
+def pixels(frames: np.ndarray) -> torch.Tensor:
+    """uint8 (N, F, H, W, 3) -> float32 (N, 3, F, H, W) in [-1, 1]."""
+    return torch.from_numpy(frames).permute(0, 4, 1, 2, 3).float().div(255).mul(2).sub(1)
+
+
+def to_uint8(video: torch.Tensor) -> np.ndarray:
+    """float (N, 3, F, H, W) in [-1, 1] -> uint8 (N, F, H, W, 3), rounded."""
+    levels = video.float().div(2).add(0.5).clamp(0, 1).mul(255).round()
+    return levels.to(torch.uint8).permute(0, 2, 3, 4, 1).cpu().numpy()
+
+
+def _latent_statistics(vae: Any, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1)
+    std = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
+    return mean.to(like), std.to(like)
+
+
+@torch.no_grad()
+def encode_video(vae: Any, video: torch.Tensor) -> torch.Tensor:
+    """Normalised posterior mode of float (N, 3, F, H, W) in [-1, 1]: (N, 16, T, h, w)."""
+    latents = vae.encode(video.to(vae.device, vae.dtype)).latent_dist.mode().float()
+    mean, std = _latent_statistics(vae, latents)
+    return (latents - mean) * (1.0 / std)
+
+
+@torch.no_grad()
+def decode_video(vae: Any, latents: torch.Tensor) -> np.ndarray:
+    """Normalised latents (N, 16, T, h, w) -> uint8 frames (N, F, H, W, 3)."""
+    latents = latents.to(vae.device, vae.dtype)
+    mean, std = _latent_statistics(vae, latents)
+    return to_uint8(vae.decode(latents / (1.0 / std) + mean, return_dict=False)[0])
+
+
+def condition_latents(vae: Any, first: torch.Tensor, frames: int) -> torch.Tensor:
+    """Mask and condition (N, 20, T, h, w) from first frames float (N, 3, H, W) in [-1, 1].
+
+    Channels 0-3: the mask, 1 at latent frame 0 and 0 elsewhere. Channels 4-19: the encoding of the first
+    frame followed by mid-grey frames (zero pixels), which is not the first latent followed by zeros.
+    """
+    n, channels, height, width = first.shape
+    video = torch.cat([first.unsqueeze(2), first.new_zeros(n, channels, frames - 1, height, width)], dim=2)
+    latents = encode_video(vae, video)
+    mask = torch.zeros_like(latents[:, :TEMPORAL_FACTOR])
+    mask[:, :, 0] = 1
+    return torch.cat([mask, latents], dim=1)
+
+
+def grey_latent(vae: Any, height: int, width: int) -> torch.Tensor:
+    """The encoding (16, 1, h, w) of one mid-grey frame, on the CPU."""
+    return encode_video(vae, torch.zeros(1, 3, 1, height, width))[0].cpu()
+
+
+@torch.no_grad()
+def encode_image(processor: Any, encoder: Any, image: np.ndarray) -> torch.Tensor:
+    """Penultimate CLIP hidden state (1, S, D) of one uint8 image (H, W, 3)."""
+    inputs = processor(images=Image.fromarray(image), return_tensors="pt").to(encoder.device)
+    return encoder(**inputs, output_hidden_states=True).hidden_states[-2].float()
+
+
+@torch.no_grad()
+def encode_text(tokenizer: Any, encoder: Any, prompt: str) -> torch.Tensor:
+    """UMT5 states (1, 512, D) of one prompt, zero past its end."""
+    inputs = tokenizer(
+        [prompt_clean(prompt)],
+        padding="max_length",
+        max_length=TEXT_TOKENS,
+        truncation=True,
+        add_special_tokens=True,
+        return_attention_mask=True,
+        return_tensors="pt",
+    ).to(encoder.device)
+    states = encoder(inputs.input_ids, inputs.attention_mask).last_hidden_state.float()
+    return states * inputs.attention_mask.unsqueeze(-1)
+
 
 MEMORY_BYTES = 4 * 2**30  # of encodings kept by one worker; a 480p window of 81 frames takes about 13 MB
 
@@ -41,9 +121,9 @@ def encode_texts(model: Path, folder: Path, prompts: Iterable[str], device: str,
     prompts = list(prompts)
     if not prompts:
         return
-    tokenizer, encoder = wan.load_text_encoder(model, device, dtype)
+    tokenizer, encoder = load_text_encoder(model, device, dtype)
     for prompt in prompts:
-        _save(text_file(folder, prompt), {"text": wan.encode_text(tokenizer, encoder, prompt)[0]})
+        _save(text_file(folder, prompt), {"text": encode_text(tokenizer, encoder, prompt)[0]})
 
 
 def encode_windows(
@@ -62,17 +142,17 @@ def encode_windows(
     windows = list(windows)
     if not windows:
         return
-    vae = wan.load_vae(model, device)
-    processor, encoder = wan.load_image_encoder(model, device)
+    vae = load_vae(model, device)
+    processor, encoder = load_image_encoder(model, device)
     for window in windows:
         frames = true_frames(root, data, window)
-        video = wan.pixels(frames[None])
+        video = pixels(frames[None])
         _save(
             window_file(folder, window.window_id),
             {
-                "latents": wan.encode_video(vae, video)[0],
-                "condition": wan.condition_latents(vae, video[:, :, 0], data.frames)[0],
-                "image": wan.encode_image(processor, encoder, frames[0])[0],
+                "latents": encode_video(vae, video)[0],
+                "condition": condition_latents(vae, video[:, :, 0], data.frames)[0],
+                "image": encode_image(processor, encoder, frames[0])[0],
             },
         )
         report()
@@ -93,7 +173,9 @@ class Encodings:
     grey: torch.Tensor | None = None  # latent (16, 1, h, w) of a grey frame, for training on stills
     _loaded: dict[Path, dict[str, torch.Tensor]] = field(default_factory=dict)
     _bytes: int = 0
-    _lock: Lock = field(default_factory=Lock)  # the next batch is read in a thread of its own, cinelora/ahead.py
+    _lock: Lock = field(
+        default_factory=Lock
+    )  # the next batch is read in a thread of its own, cinelora/training/batch.py
 
     def _read(self, path: Path) -> dict[str, torch.Tensor]:
         with self._lock:

@@ -9,30 +9,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import init_empty_weights
-from diffusers import (
-    AutoencoderKLWan,
-    FlowMatchEulerDiscreteScheduler,
-    UniPCMultistepScheduler,
-    WanTransformer3DModel,
-)
-from diffusers.pipelines.wan.pipeline_wan_i2v import prompt_clean
-from PIL import Image
+from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler, WanTransformer3DModel
 from safetensors import safe_open
 
 from cinelora.core.cli import UserError
-from cinelora.core.config import TEMPORAL_FACTOR, Dtype, Scheduler
-from cinelora.wan.modelfiles import weight_files
-from cinelora.wan.padding import TEXT_TOKENS, use_short_text
+from cinelora.core.config import Dtype, Scheduler
+from cinelora.core.files import write_json
+from cinelora.wan.attention import use_short_text
+from cinelora.wan.checkpoint import weight_files
 
 CACHE_LINE = 64  # bytes; torch's own tensors begin at one
 TORCH_DTYPE = {Dtype.float32: torch.float32, Dtype.bfloat16: torch.bfloat16}
 
 
 def load_transformer(folder: Path, dtype: Dtype, device: str = "cpu", short_text: bool = False) -> Any:
-    """The denoiser (WanTransformer3DModel), frozen, in evaluation mode; `short_text` as in `cinelora.padding`.
+    """The denoiser (WanTransformer3DModel), frozen, in evaluation mode; `short_text` as in `cinelora.wan.attention`.
 
     In bfloat16 the parts that the model computes in float32 (norms, time embedding) stay so. Equal to what
     `from_pretrained` loads. Raises UserError if the files do not hold the weights of the config.
@@ -124,76 +117,20 @@ def load_scheduler(folder: Path, kind: Scheduler, shift: float) -> Any:
     )
 
 
-def pixels(frames: np.ndarray) -> torch.Tensor:
-    """uint8 (N, F, H, W, 3) -> float32 (N, 3, F, H, W) in [-1, 1]."""
-    return torch.from_numpy(frames).permute(0, 4, 1, 2, 3).float().div(255).mul(2).sub(1)
+# FOLDED: How large the frozen weights are, so that an update can be told relative to them.
+# FOLDED:
+# FOLDED: In: the denoiser before an adapter is attached or a trainer shards it. Out: a JSON of layer -> Frobenius norm, once per
+# FOLDED: model and study; analysis then needs neither torch nor the model.
+
+DIGITS = 9  # significant; devices differ in later ones
 
 
-def to_uint8(video: torch.Tensor) -> np.ndarray:
-    """float (N, 3, F, H, W) in [-1, 1] -> uint8 (N, F, H, W, 3), rounded."""
-    levels = video.float().div(2).add(0.5).clamp(0, 1).mul(255).round()
-    return levels.to(torch.uint8).permute(0, 2, 3, 4, 1).cpu().numpy()
-
-
-def _latent_statistics(vae: Any, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1)
-    std = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
-    return mean.to(like), std.to(like)
-
-
-@torch.no_grad()
-def encode_video(vae: Any, video: torch.Tensor) -> torch.Tensor:
-    """Normalised posterior mode of float (N, 3, F, H, W) in [-1, 1]: (N, 16, T, h, w)."""
-    latents = vae.encode(video.to(vae.device, vae.dtype)).latent_dist.mode().float()
-    mean, std = _latent_statistics(vae, latents)
-    return (latents - mean) * (1.0 / std)
-
-
-@torch.no_grad()
-def decode_video(vae: Any, latents: torch.Tensor) -> np.ndarray:
-    """Normalised latents (N, 16, T, h, w) -> uint8 frames (N, F, H, W, 3)."""
-    latents = latents.to(vae.device, vae.dtype)
-    mean, std = _latent_statistics(vae, latents)
-    return to_uint8(vae.decode(latents / (1.0 / std) + mean, return_dict=False)[0])
-
-
-def condition_latents(vae: Any, first: torch.Tensor, frames: int) -> torch.Tensor:
-    """Mask and condition (N, 20, T, h, w) from first frames float (N, 3, H, W) in [-1, 1].
-
-    Channels 0-3: the mask, 1 at latent frame 0 and 0 elsewhere. Channels 4-19: the encoding of the first
-    frame followed by mid-grey frames (zero pixels), which is not the first latent followed by zeros.
-    """
-    n, channels, height, width = first.shape
-    video = torch.cat([first.unsqueeze(2), first.new_zeros(n, channels, frames - 1, height, width)], dim=2)
-    latents = encode_video(vae, video)
-    mask = torch.zeros_like(latents[:, :TEMPORAL_FACTOR])
-    mask[:, :, 0] = 1
-    return torch.cat([mask, latents], dim=1)
-
-
-def grey_latent(vae: Any, height: int, width: int) -> torch.Tensor:
-    """The encoding (16, 1, h, w) of one mid-grey frame, on the CPU."""
-    return encode_video(vae, torch.zeros(1, 3, 1, height, width))[0].cpu()
-
-
-@torch.no_grad()
-def encode_image(processor: Any, encoder: Any, image: np.ndarray) -> torch.Tensor:
-    """Penultimate CLIP hidden state (1, S, D) of one uint8 image (H, W, 3)."""
-    inputs = processor(images=Image.fromarray(image), return_tensors="pt").to(encoder.device)
-    return encoder(**inputs, output_hidden_states=True).hidden_states[-2].float()
-
-
-@torch.no_grad()
-def encode_text(tokenizer: Any, encoder: Any, prompt: str) -> torch.Tensor:
-    """UMT5 states (1, 512, D) of one prompt, zero past its end."""
-    inputs = tokenizer(
-        [prompt_clean(prompt)],
-        padding="max_length",
-        max_length=TEXT_TOKENS,
-        truncation=True,
-        add_special_tokens=True,
-        return_attention_mask=True,
-        return_tensors="pt",
-    ).to(encoder.device)
-    states = encoder(inputs.input_ids, inputs.attention_mask).last_hidden_state.float()
-    return states * inputs.attention_mask.unsqueeze(-1)
+def write_weight_norms(path: Path, transformer: Any) -> None:
+    """Of every Linear; nothing where `path` is there, or the weights are not (sharded by ZeRO-3)."""
+    layers = {
+        name: module.weight for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)
+    }
+    if path.exists() or any(weight.numel() == 0 for weight in layers.values()):
+        return
+    norms = {name: torch.linalg.vector_norm(weight.detach(), dtype=torch.float64) for name, weight in layers.items()}
+    write_json(path, {name: float(f"{float(norm):.{DIGITS}g}") for name, norm in sorted(norms.items())})

@@ -12,17 +12,19 @@ import hashlib
 import json
 import re
 import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig as PeftConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import LoraConfig, Scaling, TargetSet
-from cinelora.core.records import whole_folder
+from cinelora.core.files import whole_folder
+from cinelora.core.paths import ADAPTER_FILE
 from cinelora.core.seeds import generator
-from cinelora.wan.low_rank import ADAPTER_FILE
 
 _ATTENTION = r"(to_q|to_k|to_v|to_out\.0)"
 _IMAGE = r"(add_k_proj|add_v_proj)"
@@ -203,3 +205,46 @@ def _order_header(path: Path) -> None:
 def _plain(metadata: dict[str, Any]) -> dict[str, Any]:
     """JSON-ready metadata: sets as sorted lists, so that equal adapters give equal bytes."""
     return {key: sorted(value) if isinstance(value, set) else value for key, value in metadata.items()}
+
+
+# FOLDED: Many finished adapters on one resident base: loaded once, switched in milliseconds.
+# FOLDED:
+# FOLDED: In: a frozen WanTransformer3DModel and adapter files of diffusers layout, of any ranks, alphas and target sets.
+# FOLDED: Out: the base's forward pass with none, one or several of them, bit for bit that of a fresh pipeline which loaded them.
+# FOLDED: Switching is what diffusers' `set_adapters` and `disable_lora` do, layer by layer; fusing would not restore the base.
+
+
+class Resident:
+    """A base and the adapters on it. Load before the model is sharded or compiled; `release` gives the base back."""
+
+    def __init__(self, transformer: Any) -> None:
+        self.transformer = transformer
+        self._names: dict[Path, str] = {}  # file -> PEFT's name for it
+        self._layers: list[BaseTunerLayer] = []
+
+    def load(self, files: Iterable[Path]) -> None:
+        """Put these adapters beside those that are there; none is active then.
+
+        Raises UserError for a file that is missing, no adapter, or of another base.
+        """
+        for file in files:
+            if file not in self._names:
+                name = f"resident{len(self._names)}"
+                put(self.transformer, file, name)
+                self._names[file] = name
+        self._layers = [each for each in self.transformer.modules() if isinstance(each, BaseTunerLayer)]
+        self.use([])
+
+    def use(self, files: Sequence[Path]) -> None:
+        """Compute with these, added up in this order; the base alone with none. KeyError: not loaded."""
+        names = [self._names[file] for file in files]
+        for layer in self._layers:
+            if layer.disable_adapters == bool(names):
+                layer.enable_adapters(bool(names))
+            if names:
+                layer.set_adapter(names, inference_mode=True)
+
+    def release(self) -> None:
+        """Take all adapters off: plain layers and the names of the base again."""
+        detach(self.transformer)
+        self._names, self._layers = {}, []

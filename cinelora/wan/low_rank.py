@@ -17,7 +17,6 @@ from safetensors import safe_open
 from cinelora.core.cli import UserError
 
 Array = NDArray[np.float64]
-ADAPTER_FILE = "pytorch_lora_weights.safetensors"  # in a trial's adapter folder; the name is diffusers' own
 
 
 def singular_values(a: Array, b: Array) -> Array:

@@ -1,7 +1,7 @@
 """The attention backends of diffusers that can train, by name. Standard library only, so planning loads no torch.
 
 Left out: those without a backward pass (sage) and those for other devices (npu, xla, aiter). Empty: torch chooses,
-which in bfloat16 on a GPU is flash attention too. `cinelora/attention.py` tries one out where it is to run.
+which in bfloat16 on a GPU is flash attention too. `cinelora/wan/attention.py` tries one out where it is to run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from cinelora.core.cli import UserError
-from cinelora.core.config import Dtype, ModelConfig
+from cinelora.core.config import Dtype, ModelConfig, StepCache, TrialConfig
 
 
 @dataclass(frozen=True)
@@ -64,3 +64,24 @@ def check_attention(model: ModelConfig, here: bool) -> None:
     else:
         reason = f"package {backend.package} is not installed"
     raise UserError(f"model.attention={model.attention}: {reason}; {remedy}")
+
+
+# FOLDED: Denoiser passes that are cut short where the first block hardly changed since the last step: FirstBlockCache.
+# FOLDED:
+# FOLDED: In: the denoiser (bare, or inside an engine) and the sample settings. Out: what to wrap each pass in. Nothing stays on
+# FOLDED: the model, and nothing passes from one batch of clips to the next. A batch decides as one, so it is part of the result.
+
+
+def check_cache(config: TrialConfig) -> None:
+    """That every worker would cut the same passes short. Raises UserError where they wait for one another in a pass."""
+    if config.sample.cache is StepCache.none:
+        return
+    for field, value, alone in (
+        ("zero.stage", config.zero.stage, config.zero.stage < 3),
+        ("model.sequence_workers", config.model.sequence_workers, config.model.sequence_workers == 1),
+    ):
+        if not alone:
+            raise UserError(
+                f"sample.cache={config.sample.cache.value}: not with {field}={value}, whose workers share every pass "
+                "and would skip different ones; leave one of them out"
+            )

@@ -16,11 +16,14 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from diffusers import ContextParallelConfig, ParallelConfig
+from diffusers.hooks.context_parallel import apply_context_parallel, remove_context_parallel
+
+from cinelora import distributed
 from cinelora.core.cli import UserError
-from cinelora.core.config import StepCache, TrialConfig
-from cinelora.core.records import read_json
+from cinelora.core.config import StepCache, TrialConfig, video_tokens
+from cinelora.core.files import read_json
 from cinelora.wan.options import BACKENDS
-from sweeps.flops import video_tokens
 
 
 class Parallel(Enum):
@@ -71,12 +74,11 @@ def check(mode: Parallel, processes: int, heads: int, config: TrialConfig) -> No
 @contextmanager
 def spread(transformer: Any, mode: Parallel) -> Iterator[None]:
     """Within, all processes of the group compute each pass together. Sharded weights stay sharded after it."""
-    from cinelora import distributed as dist
-    from cinelora.wan.sequence import shared_tokens
+    from cinelora import distributed
 
     if mode in SHARDED:
         shard_weights(transformer)
-    with shared_tokens(transformer, dist.world_size() if mode in ULYSSES else 1):
+    with shared_tokens(transformer, distributed.world_size() if mode in ULYSSES else 1):
         yield
 
 
@@ -87,3 +89,40 @@ def shard_weights(transformer: Any) -> None:
     for block in transformer.blocks:
         fully_shard(block)
     fully_shard(transformer)
+
+
+# FOLDED: Several workers share the tokens of each clip (Ulysses, Jacobs et al. 2023, arXiv 2309.14509), by diffusers' hooks.
+# FOLDED:
+# FOLDED: In: a denoiser on every worker of a gang. Out: within `shared_tokens` the same denoiser, same inputs and outputs, each
+# FOLDED: worker computing its part of the tokens; self-attention exchanges tokens for heads and back. A gang of w workers is w/s
+# FOLDED: data groups of s neighbours. Their gradients are parts of a sum: an engine that averages over w needs s times the loss.
+
+
+@contextmanager
+def shared_tokens(transformer: Any, workers: int) -> Iterator[None]:
+    """Within, groups of `workers` workers compute each forward and backward pass together, in step."""
+    if workers == 1:
+        yield
+        return
+    plan = {name: part for name, part in transformer._cp_plan.items() if name}  # "" is for timesteps per token
+    config = _config(workers)
+    _set_parallel(transformer, config)
+    apply_context_parallel(transformer, config.context_parallel_config, plan)
+    try:
+        yield
+    finally:
+        remove_context_parallel(transformer, plan)
+        _set_parallel(transformer, None)
+
+
+def _config(workers: int) -> Any:
+    """What `enable_parallelism` would make, which needs an accelerator and has no way back."""
+    mesh = distributed.sequence_mesh(workers)
+    config: Any = ParallelConfig(context_parallel_config=ContextParallelConfig(ulysses_degree=workers, mesh=mesh))
+    config.setup(distributed.rank(), distributed.world_size(), distributed.device_name(), mesh=mesh)
+    return config
+
+
+def _set_parallel(transformer: Any, config: Any) -> None:
+    for processor in transformer.attn_processors.values():
+        processor._parallel_config = config

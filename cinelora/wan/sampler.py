@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from cinelora import distributed as dist
+from cinelora import distributed
 from cinelora.core.config import SampleConfig, TrialConfig
+from cinelora.core.seeds import draw_noise
 from cinelora.data.windows import Window
-from cinelora.training.flow import draw_noise
-from cinelora.wan import loading as wan
-from cinelora.wan.encoding import Encodings
-from cinelora.wan.stepcache import step_cache
+from cinelora.wan.acceleration import step_cache
+from cinelora.wan.encoding import Encodings, decode_video
+from cinelora.wan.loading import TORCH_DTYPE, load_scheduler
 
 
 def starting_noise(encodings: Encodings, windows: list[Window], seed: int) -> torch.Tensor:
@@ -93,10 +93,10 @@ def generate(
 
     `todo` are places in `batches(windows, ..)`, alike on all workers, who run the same number of forwards.
     """
-    sample, device = config.sample, dist.device_name()
+    sample, device = config.sample, distributed.device_name()
     cut = batches(windows, sample.batch_size)
     work = [(index, cut[index]) for index in todo]
-    group = dist.data_group(config.model.sequence_workers)
+    group = distributed.data_group(config.model.sequence_workers)
     turns = math.ceil(len(work) / group.count)
     for turn in range(turns):
         mine = turn * group.count + group.index
@@ -106,15 +106,15 @@ def generate(
             negative = encodings.texts([sample.negative_prompt] * len(chunk)).to(device)
         latents = denoise(
             model,
-            wan.load_scheduler(model_folder, sample.scheduler, sample.shift),
+            load_scheduler(model_folder, sample.scheduler, sample.shift),
             sample,
             starting_noise(encodings, chunk, sample.seed).to(device),
             encodings.stack(chunk, "condition").to(device),
             encodings.stack(chunk, "image").to(device),
             encodings.texts([w.caption for w in chunk]).to(device),
             negative,
-            wan.TORCH_DTYPE[config.model.dtype],
+            TORCH_DTYPE[config.model.dtype],
         )
         if mine < len(work) and group.leads:
-            yield index, chunk, wan.decode_video(vae, latents)
+            yield index, chunk, decode_video(vae, latents)
         report(turn + 1, turns)

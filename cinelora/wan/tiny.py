@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cinelora.core.records import content_hash, whole_folder
+from cinelora.core.files import content_hash, whole_folder
 
 TEXT_DIM = 64
 IMAGE_DIM = 64

@@ -29,7 +29,7 @@ LINE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Call:
-    """A method of `launch.worker.Worker` and its arguments; `size` counts towards progress."""
+    """A method of `launch.engine.worker.Worker` and its arguments; `size` counts towards progress."""
 
     method: str
     arguments: tuple[Any, ...]

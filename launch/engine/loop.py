@@ -1,31 +1,55 @@
 """The engine of a sweep: give each waiting trial a gang, watch it, take its result or act on its failure.
 
 In: jobs with their shapes, a pool of workers. Out: results on disk; the reason for each trial that ended without one.
-`sweeps/scheduler.py` decides what runs where, `sweeps/failures.py` what a failure means; here both meet Ray.
+`sweeps/scheduling/scheduler.py` decides what runs where, `sweeps/failures.py` what a failure means; here both meet Ray.
 """
 
 from __future__ import annotations
 
 import math
 import shutil
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
 
 from cinelora.core.cli import UserError
-from cinelora.core.studyconfig import ClusterConfig
+from cinelora.core.config import ClusterConfig
 from cinelora.trial.job import Job
 from launch.engine.errors import STOPPED, failure_kind, first_cause
 from launch.engine.gang import RUN, START, Calls, Story, all_stopped, is_lost, story
-from launch.engine.heartbeat import Heartbeats
 from launch.engine.pool import Member, Pool
 from sweeps.failures import FIRST, HANG, LOST, History, Next, what_next
 from sweeps.ledger import Ledger
 from sweeps.prune import Pruner
 from sweeps.scheduling.scheduler import Infeasible, Scheduler, Start, Task
+
+# FOLDED: Is a running trial alive? A stuck collective raises nothing, so the driver watches what the trial says of itself.
+# FOLDED:
+# FOLDED: In: progress.json of each trial, whenever the driver looks. Out: how long it has not changed, by the driver's clock.
+
+
+@dataclass
+class Heartbeats:
+    """Last word of each trial and when it was first heard, in the driver's seconds."""
+
+    heard: dict[str, tuple[Any, float]] = field(default_factory=dict)
+
+    def silent(self, trial_id: str, note: Any, now: float) -> float:
+        """Seconds since the note last changed; a trial seen for the first time has just spoken."""
+        last = self.heard.get(trial_id)
+        if last is None or last[0] != note:
+            self.heard[trial_id] = (note, now)
+            return 0.0
+        return now - last[1]
+
+    def forget(self, trial_id: str) -> None:
+        self.heard.pop(trial_id, None)
+
 
 POLL_SECONDS = 0.3
 LOOK_SECONDS = 2.0  # between looks at the cluster and the disk
@@ -298,3 +322,23 @@ def _ready(running: list[Running]) -> list[tuple[Running, Any]]:
         return []
     ready, _ = ray.wait(list(owner), num_returns=1, timeout=POLL_SECONDS)
     return [(owner[call], call) for call in ready]
+
+
+# FOLDED: Ctrl-C: once, running trials save and leave; twice, the sweep ends now.
+
+
+@contextmanager
+def stopped_by_signal(engine: Engine) -> Iterator[None]:
+    """While open, the first SIGINT or SIGTERM stops the engine in order, the second raises KeyboardInterrupt."""
+
+    def handle(number: int, frame: Any) -> None:
+        if engine.asked_to_stop:
+            raise KeyboardInterrupt
+        engine.asked_to_stop = True  # the loop acts on it: a handler may come in the middle of anything
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -2,7 +2,7 @@
 
 In: what the scheduler decided, a task and its places. Out: members in rank order, idle ones with the right base first.
 A member that fails is thrown away and never mended. Ray starts, finds and kills the processes; what runs where is
-decided in `sweeps/scheduler.py`, so nothing ever waits in Ray's own queue.
+decided in `sweeps/scheduling/scheduler.py`, so nothing ever waits in Ray's own queue.
 """
 
 from __future__ import annotations

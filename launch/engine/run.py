@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cinelora.core.cli import UserError
-from cinelora.core.config import Method
+from cinelora.core.config import Prune, StudyConfig
 from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialSpec
-from cinelora.core.studyconfig import ClusterConfig, Prune, StudyConfig
 from cinelora.trial.job import Job
-from launch.wording import Display
+from launch.engine.display import Display
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan
 from sweeps.prune import Pruner
-from sweeps.scheduling.scheduler import Infeasible, Scheduler, Shape, Task
+from sweeps.scheduling.scheduler import Infeasible, Scheduler
+from sweeps.scheduling.tasks import shape, task_for, workers
 
 if TYPE_CHECKING:
     from launch.engine.loop import Engine
@@ -39,9 +39,8 @@ def run_missing(study: StudyConfig, ledger: Ledger, plan: Plan, seconds: Mapping
     import ray
 
     from launch.engine.encoding import encode_all
-    from launch.engine.loop import run_all
+    from launch.engine.loop import run_all, stopped_by_signal
     from launch.engine.pool import connect
-    from launch.engine.signals import stopped_by_signal
 
     done = sum(ledger.is_done(spec.trial_id) for spec in plan.trials)
     pruned = len(plan.trials) - done - len(pending)
@@ -85,25 +84,6 @@ def queue_trials(engine: Engine, study: StudyConfig, specs: list[TrialSpec], sec
             engine.add(job_for(study, engine.ledger, spec), task)
         except Infeasible as error:
             raise UserError(f"cluster.workers_per_trial={workers(study.cluster, spec)}: {error}") from error
-
-
-def task_for(cluster: ClusterConfig, spec: TrialSpec, seconds: float) -> Task:
-    """What the scheduler knows of a trial; `seconds` is a guess.
-
-    A base that ZeRO stage 3 shards fits gangs of its own size only.
-    """
-    config, count = spec.config, workers(cluster, spec)
-    base = f"{spec.fingerprints['model']} {config.model.dtype.value}"
-    base += f" {count} sharded" if config.zero.stage == 3 else ""
-    return Task(spec.trial_id, shape(cluster, count), base, seconds, after=config.first)
-
-
-def workers(cluster: ClusterConfig, spec: TrialSpec) -> int:
-    return cluster.workers(spec.config.lora.rank if spec.config.method is Method.lora else 0)
-
-
-def shape(cluster: ClusterConfig, count: int) -> Shape:
-    return Shape(count, cluster.cpus_per_worker, cluster.gpus_per_worker)
 
 
 def job_for(study: StudyConfig, ledger: Ledger, spec: TrialSpec) -> Job:

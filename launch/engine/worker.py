@@ -25,45 +25,45 @@ TAKEOVER_SECONDS = 30.0  # for the worker of a dead driver to be gone too
 
 
 class Worker:
-    """Ray starts this as an actor (`launch/pool.py`); it is an ordinary class for tests."""
+    """Ray starts this as an actor (`launch/engine/pool.py`); it is an ordinary class for tests."""
 
     def __init__(self, threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        import cinelora.trial.__main__  # noqa: F401  (pay for the imports while the driver still plans)
-        from cinelora import distributed as dist
+        import cinelora.trial.run  # noqa: F401  (pay for the imports while the driver still plans)
+        from cinelora import distributed
 
-        dist.quiet_deepspeed()
+        distributed.quiet_deepspeed()
         self.base: Base | None = None
 
     def address(self) -> tuple[str, int]:
         """This node's address and a free port for the gang's process group."""
         import ray
 
-        from cinelora import distributed as dist
+        from cinelora import distributed
 
-        return str(ray.util.get_node_ip_address()), dist.free_port()
+        return str(ray.util.get_node_ip_address()), distributed.free_port()
 
     def join(self, rank: int, world_size: int, address: str, port: int) -> int:
         """Enter the gang's process group, leaving any other; returns this process's id."""
-        from cinelora import distributed as dist
+        from cinelora import distributed
 
-        dist.start(rank, world_size, address, port)
+        distributed.start(rank, world_size, address, port)
         return os.getpid()
 
     def encode(self, job: Job, windows: list[Window], prompts: list[str]) -> int:
         """Fill the encoding cache with these windows and prompts; returns how many windows."""
         import torch
 
-        from cinelora import distributed as dist
-        from cinelora.wan import encoding as encode
+        from cinelora import distributed
+        from cinelora.wan import encoding
         from cinelora.wan.checkpoint import model_folder
 
-        config, device = job.spec.config, dist.device_name()
+        config, device = job.spec.config, distributed.device_name()
         model = model_folder(config.model, job.cache_dir)
-        encode.encode_texts(model, job.encodings, prompts, device, config.model.text_dtype)
-        encode.encode_windows(model, job.encodings, Path(config.data.path), config.data, windows, device)
+        encoding.encode_texts(model, job.encodings, prompts, device, config.model.text_dtype)
+        encoding.encode_windows(model, job.encodings, Path(config.data.path), config.data, windows, device)
         torch.cuda.empty_cache()  # the encoders are gone, and the denoiser needs their room
         return len(windows)
 
@@ -75,11 +75,11 @@ class Worker:
 
     def run(self, job: Job) -> float:
         """Run one trial; returns the memory that is then held, GiB. Raises what stopped it; the log has the trace."""
-        from cinelora import distributed as dist
-        from cinelora.trial.__main__ import run_trial
+        from cinelora import distributed
+        from cinelora.trial.run import run_trial
 
         folder = job.study.trial(job.spec.trial_id)
-        writer = dist.rank() == 0
+        writer = distributed.rank() == 0
         progress = Progress(folder.progress, writer)
         try:
             with alone_in(folder.root) if writer else nullcontext():
@@ -87,7 +87,7 @@ class Worker:
                 run_trial(job, self._base_for(job), progress)
                 return memory_gib()
         except Exception:
-            log = folder.log(dist.rank())
+            log = folder.log(distributed.rank())
             log.parent.mkdir(parents=True, exist_ok=True)
             with open(log, "a") as stream:
                 stream.write(f"{time.strftime('%F %T')} pid {os.getpid()}\n{traceback.format_exc()}\n")
@@ -148,7 +148,7 @@ class Progress:
         now = time.monotonic()
         if not self.active or (now - self.last < PROGRESS_SECONDS and done < total):
             return
-        from cinelora.core.records import write_json
+        from cinelora.core.files import write_json
 
         self.last = now
         write_json(self.path, {"stage": stage, "done": done, "total": total, "loss": loss})

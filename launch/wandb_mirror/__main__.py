@@ -2,7 +2,7 @@
 
 In: a study folder with a report, an account. Out: runs on the server, marked on disk as synced (W&B's own mark);
 STUDY/wandb/board.json remembers view and report: the next time they are rewritten, not doubled. Deletes nothing.
-Run:  python -m launch.wandb_sync studies/quick [--entity TEAM] [--project NAME]      (or `make wandb-sync`)
+Run:  python -m launch.wandb_mirror studies/quick [--entity TEAM] [--project NAME]      (or `make wandb-sync`)
 """
 
 from __future__ import annotations
@@ -20,13 +20,23 @@ from typing import Any
 import requests
 
 from cinelora.core.cli import UserError
+from cinelora.core.config import TrackingConfig
+from cinelora.core.files import read_json, write_json
 from cinelora.core.paths import StudyFolder
-from cinelora.core.records import read_json, write_json
-from cinelora.core.studyconfig import TrackingConfig
-from launch.wandb_mirror import board as wandb_board
 from launch.wandb_mirror import study as wandb_study
-from launch.wandb_mirror.board import Board, Place
-from launch.wandb_mirror.study import Facts
+from launch.wandb_mirror.board import Board, Place, report, workspace
+from launch.wandb_mirror.study import (
+    Facts,
+    facts,
+    is_synced,
+    logged,
+    read_run,
+    run_of,
+    runs,
+    study_name,
+    to_send,
+    write_figures_run,
+)
 
 BATCH = 8  # runs at once
 RUN_SECONDS = 300  # for one run of a batch; a batch that takes longer is given up, its runs stay to be sent
@@ -43,7 +53,7 @@ RETRIES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 0, 1 if some runs did not get through, 2 after one line on what is missing."""
-    parser = argparse.ArgumentParser(prog="python -m launch.wandb_sync", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m launch.wandb_mirror", description=__doc__.splitlines()[0])
     parser.add_argument("study", type=Path, help="the study folder")
     parser.add_argument("--entity", default=os.environ.get("WANDB_ENTITY", ""), help="team or user; default: your own")
     parser.add_argument("--project", default="", help="default: the project that the study's runs name")
@@ -57,17 +67,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def send(study: StudyFolder, entity: str, project: str) -> int:
     """Everything of the study, whatever of it W&B refuses; 1 if it did. Raises UserError before anything is sent."""
-    name = wandb_study.study_name(study)
+    name = study_name(study)
     api, own = log_in(study)
-    keys, named = wandb_study.logged(study)
+    keys, named = logged(study)
     place = Place(entity or own, project or named or TrackingConfig().project)
-    of_trials = wandb_study.facts(study, name)
-    wandb_study.write_figures_run(study, name, place.project)
-    ready, waiting = wandb_study.to_send(study)
+    of_trials = facts(study, name)
+    write_figures_run(study, name, place.project)
+    ready, waiting = to_send(study)
     if waiting:
         print(f"{len(waiting)} runs of unfinished trials wait until these have ended")
     lost = upload(ready, place, api.settings["base_url"])
-    there = {wandb_study.run_of(path) for path in wandb_study.runs(study) if path not in (*lost, *waiting)}
+    there = {run_of(path) for path in runs(study) if path not in (*lost, *waiting)}
     refused = [f"{folder}: did not reach W&B" for folder in lost]
     refused += mirror_all(api, place, [fact for fact in of_trials if fact.run_id in there])
     refused += publish(study, wandb_study.board(study, name, of_trials, keys), place)
@@ -108,9 +118,9 @@ def upload(ready: Sequence[Path], place: Place, url: str) -> list[Path]:
         if not _sync(batch, place, url):
             break
         settle(batch)
-        if not any(map(wandb_study.is_synced, batch)):
+        if not any(map(is_synced, batch)):
             break  # nothing arrives any more
-    lost = [folder for folder in ready if not wandb_study.is_synced(folder)]
+    lost = [folder for folder in ready if not is_synced(folder)]
     print(f"{len(ready) - len(lost)} of {len(ready)} runs sent")
     return lost
 
@@ -148,9 +158,9 @@ def _answers(url: str) -> bool:
 def settle(batch: Sequence[Path]) -> None:
     """Mark what killed workers left, once it is up: W&B never marks a run without an end and would send it for ever."""
     for folder in batch:
-        if wandb_study.is_synced(folder):
+        if is_synced(folder):
             continue
-        run, sent = wandb_study.read_run(folder), any(folder.glob("*.wandb.syncstate"))
+        run, sent = read_run(folder), any(folder.glob("*.wandb.syncstate"))
         if run["exit_code"] is None and (sent or not run["run_id"]):
             for path in folder.glob("*.wandb"):
                 path.with_name(f"{path.name}.synced").touch()
@@ -194,7 +204,7 @@ def publish(study: StudyFolder, board: Board, place: Place) -> list[str]:
     path, here = study.wandb / "board.json", [place.entity, place.project]
     known = read_json(path) if path.exists() else {}
     known = known if known.get("place") == here else {"place": here}
-    view, page = wandb_board.workspace(board, place), wandb_board.report(board, place)
+    view, page = workspace(board, place), report(board, place)
     view._internal_name, view._internal_id = known.get("view", ["", ""])
     page.id = known.get("report", "")
     refused = []

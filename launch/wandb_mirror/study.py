@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from cinelora.core.cli import UserError
+from cinelora.core.files import content_hash, file_sha256
 from cinelora.core.paths import StudyFolder
-from cinelora.core.records import content_hash, file_sha256
 from cinelora.trial.tracking import CLIP, COST, SCORE, labels, result_summary, run_id, score_key
 from launch.wandb_mirror.board import CURVES, REPORT_JOB, Board
 from sweeps.ledger import Ledger, check_schema

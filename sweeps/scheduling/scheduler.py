@@ -15,8 +15,18 @@ from bisect import bisect_left, insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sweeps.scheduling.cluster import Cluster, Infeasible, Layout, Limits, Node, Shape, Worker, named
-from sweeps.scheduling.reservation import Reservation, reserve
+from sweeps.scheduling.cluster import (
+    Cluster,
+    Infeasible,
+    Layout,
+    Limits,
+    Node,
+    Reservation,
+    Shape,
+    Worker,
+    named,
+    reserve,
+)
 
 __all__ = ["ORDERS", "Infeasible", "Node", "Reservation", "Scheduler", "Shape", "Start", "Task"]
 

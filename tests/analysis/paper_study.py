@@ -18,8 +18,9 @@ import av
 import numpy as np
 
 from cinelora.core.config import DataConfig, LoraConfig, Method, ModelConfig, TrainConfig, TrialConfig
+from cinelora.core.files import write_json
 from cinelora.core.paths import SampleFolder, StudyFolder
-from cinelora.core.records import TrialResult, TrialSpec, reference_key, write_json
+from cinelora.core.records import TrialResult, TrialSpec, reference_key
 
 CLIPS = ("c0", "c1", "c2")
 SHIFTS = {"base": 3.0, "r4s0": 1.0, "r4s1": 2.0, "r8s0": 1.0, "r8s1": 1.0}

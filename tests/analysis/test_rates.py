@@ -10,7 +10,8 @@ import pytest
 
 from analysis.rates import Search, main, searches
 from analysis.study.load import load_study
-from cinelora.core.records import TrialSpec, write_json
+from cinelora.core.files import write_json
+from cinelora.core.records import TrialSpec
 from tests.analysis.paper_study import Builder, spec
 
 

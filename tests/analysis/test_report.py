@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.figures.quality import mosaic, smoothed, smoothing_window
+from analysis.figures.clips import mosaic
+from analysis.figures.quality import smoothed, smoothing_window
 from analysis.report import main
 from analysis.study.frames import contact_sheet, read_clip, spread
 from analysis.study.load import load_study

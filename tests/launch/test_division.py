@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from cinelora.core.cli import UserError
-from cinelora.core.config import DataConfig, ModelConfig, TrainConfig, TrialConfig, ZeroConfig
-from cinelora.core.studyconfig import ClusterConfig
-from launch.division import check_denoiser, check_division
+from cinelora.core.config import ClusterConfig, DataConfig, ModelConfig, TrainConfig, TrialConfig, ZeroConfig
+from launch.preflight import check_denoiser, check_division
 
 HEADS = {"num_attention_heads": 40}  # of the 14B model
 WIDE = DataConfig(frames=81, height=720, width=1280)  # 21 x 45 x 80 = 75,600 tokens

@@ -10,19 +10,20 @@ import pytest
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import (
+    ClusterConfig,
     DataConfig,
     Dtype,
     LoraConfig,
     ModelConfig,
     Offload,
     SampleConfig,
+    StudyConfig,
     TargetSet,
     TrainConfig,
     TrialConfig,
 )
-from cinelora.core.studyconfig import ClusterConfig, StudyConfig
 from cinelora.wan.checkpoint import EXAMPLE, SHAPES
-from launch.memoryplan import Demand, memory_lines, nearest
+from launch.estimate import Demand, memory_lines, nearest
 from sweeps.memory import Sizes
 
 CONFIG = json.loads((SHAPES[EXAMPLE] / "transformer" / "config.json").read_text())

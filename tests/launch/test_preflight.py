@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from cinelora.core.cli import UserError
-from cinelora.core.config import DataConfig, ModelConfig, ScoreConfig, TrialConfig
-from cinelora.core.records import file_sha256
-from cinelora.core.studyconfig import StudyConfig
+from cinelora.core.config import DataConfig, ModelConfig, ScoreConfig, StudyConfig, TrialConfig
+from cinelora.core.files import file_sha256
 from cinelora.data.windows import WindowPlan
 from cinelora.wan import checkpoint as models
+from cinelora.wan.checkpoint import EXAMPLE
 from launch.preflight import Fingerprints, check_nets, trial_config
 
 
@@ -82,12 +82,11 @@ def test_a_plan_needs_no_checkpoint_and_a_run_does(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(models, "_hub_folder", absent)
     monkeypatch.setattr(Fingerprints, "_windows", lambda self, data: WindowPlan((), (), "data"))
-    config = TrialConfig(model=ModelConfig(path="", hub=models.EXAMPLE, revision="abc"))
+    config = TrialConfig(model=ModelConfig(path="", hub=EXAMPLE, revision="abc"))
     planning = Fingerprints(tmp_path, plan_only=True)
     assert len(planning.of(config)["model"]) == 64 and planning.denoiser(config.model)["num_layers"] == 40
     assert planning.remarks == [
-        f"model.hub={models.EXAMPLE}: not here, reckoned by its published sizes; "
-        f"fetch: hf download {models.EXAMPLE} --revision abc"
+        f"model.hub={EXAMPLE}: not here, reckoned by its published sizes; fetch: hf download {EXAMPLE} --revision abc"
     ]
     with pytest.raises(UserError, match="not in the hub's cache"):
         Fingerprints(tmp_path).of(config)

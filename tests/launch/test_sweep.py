@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cinelora.core.records import read_json
+from cinelora.core.files import read_json
 from tests import tiny_study
 
 SMALL = [
@@ -159,14 +159,14 @@ def test_bad_input_is_one_line_and_starts_nothing(
 def assert_refused(root: Path, override: str, message: str, capsys: Any, monkeypatch: Any) -> None:
     from hydra.core.global_hydra import GlobalHydra
 
-    from launch import sweep as door
+    from launch.sweep import main
 
     GlobalHydra.instance().clear()
     arguments = [item for item in command(root) if not item.startswith(override.split("=")[0] + "=")]
     monkeypatch.setattr(sys, "argv", ["sweep", *arguments[3:], override])
-    monkeypatch.setattr("launch.pool.connect", lambda address: pytest.fail("Ray was started"))
+    monkeypatch.setattr("launch.engine.pool.connect", lambda address: pytest.fail("Ray was started"))
     with pytest.raises(SystemExit) as stop:
-        door.main()
+        main()
     error = capsys.readouterr().err.strip()
     assert stop.value.code == 2
     assert error.startswith("cinelora: ") and len(error.splitlines()) == 1, error
@@ -183,7 +183,7 @@ def test_wrong_weight_file(study_root: Path, capsys: Any, monkeypatch: Any) -> N
 def test_study_of_another_schema(study_root: Path, capsys: Any, monkeypatch: Any) -> None:
     from hydra.core.global_hydra import GlobalHydra
 
-    from launch import sweep as door
+    from launch.sweep import main
 
     folder = study_root / "older"
     folder.mkdir()
@@ -191,7 +191,7 @@ def test_study_of_another_schema(study_root: Path, capsys: Any, monkeypatch: Any
     GlobalHydra.instance().clear()
     monkeypatch.setattr(sys, "argv", ["sweep", *command(study_root)[3:], f"study_dir={folder}"])
     with pytest.raises(SystemExit):
-        door.main()
+        main()
     error = capsys.readouterr().err.strip()
     assert "schema 0" in error and len(error.splitlines()) == 1
 

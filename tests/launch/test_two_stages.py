@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from cinelora.core.config import TrialConfig
+from cinelora.core.config import ClusterConfig, TrackingConfig, TrialConfig
+from cinelora.core.files import read_json
 from cinelora.core.paths import StudyFolder
-from cinelora.core.records import TrialSpec, read_json
-from cinelora.core.studyconfig import ClusterConfig, TrackingConfig
+from cinelora.core.records import TrialSpec
 from cinelora.trial.job import Job
 from launch.engine.loop import Engine
 from launch.engine.pool import Pool
-from launch.engine.run import task_for
 from sweeps.ledger import Ledger
 from sweeps.scheduling.scheduler import Node, Scheduler
+from sweeps.scheduling.tasks import task_for
 from tests import tiny_study
 from tests.launch.test_sweep import sweep
 

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from cinelora.core.config import DataConfig, Method, SampleConfig, TrainConfig, TrialConfig
-from sweeps.cost import Rates, Work, assumed, fitted, in_total
-from sweeps.flops import Denoiser, video_tokens
+from cinelora.core.config import DataConfig, Method, SampleConfig, TrainConfig, TrialConfig, video_tokens
+from sweeps.cost import Denoiser, Rates, Work, assumed, fitted, in_total
 from tests.analysis.paper_study import result, spec
 
 WAN = {"num_attention_heads": 40, "attention_head_dim": 128, "ffn_dim": 13824, "num_layers": 40}

@@ -12,7 +12,7 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from benchmarks.memory import CONFIG, VAE, count_denoiser, count_vae, predicted, trial
-from cinelora import distributed as dist
+from cinelora import distributed
 from cinelora.core.config import (
     DataConfig,
     Dtype,
@@ -23,13 +23,12 @@ from cinelora.core.config import (
     TargetSet,
     TrainConfig,
     ZeroConfig,
+    heldout_batch,
 )
-from cinelora.training import engine as zero
+from cinelora.training.engine import build_engine, release
 from cinelora.wan import lora, tiny
 from cinelora.wan.checkpoint import EXAMPLE, SHAPES
-from sweeps.encoderprint import image_parameters, text_parameters
-from sweeps.flops import heldout_batch
-from sweeps.memory import BUCKET, Sizes, footprint, optimiser, peak_gib
+from sweeps.memory import BUCKET, Sizes, footprint, image_parameters, optimiser, peak_gib, text_parameters
 
 FOUR = {**CONFIG, "num_layers": 4}
 WAN = Sizes.of(CONFIG)
@@ -98,7 +97,7 @@ def held(stage: int, dtype: Dtype, rank: int) -> tuple[int, int]:
     parameters = lora.attach(model, LoraConfig(rank=rank, targets=TargetSet.block), seed=0)
     count = sum(parameter.numel() for _, parameter in parameters)
     settings = ZeroConfig(stage=stage, persistence_threshold=0)
-    engine = zero.build_engine(model, parameters, TrainConfig(batch_size=1), settings, ModelConfig(dtype=dtype))
+    engine = build_engine(model, parameters, TrainConfig(batch_size=1), settings, ModelConfig(dtype=dtype))
     hidden, text, image = (torch.ones(shape) for shape in ((1, 36, 1, 2, 2), (1, 512, 64), (1, 17, 64)))
     made = engine(
         hidden_states=hidden, timestep=torch.ones(1), encoder_hidden_states=text, encoder_hidden_states_image=image,
@@ -108,14 +107,14 @@ def held(stage: int, dtype: Dtype, rank: int) -> tuple[int, int]:
     engine.step()
     del made
     size = tensor_bytes() - before
-    zero.release(engine, parameters)
+    release(engine, parameters)
     return count, size
 
 
 @pytest.mark.parametrize("stage", [0, 2, 3])
 def test_bytes_of_a_trained_parameter(stage: int) -> None:
     if not torch.distributed.is_initialized():
-        dist.start(0, 1, "127.0.0.1", dist.free_port())
+        distributed.start(0, 1, "127.0.0.1", distributed.free_port())
     (few, small), (many, large) = (held(stage, Dtype.float32, rank) for rank in (64, 256))
     per = optimiser(stage, Dtype.float32, 1, Offload.none)
     kept = per.steady + per.gradient * (stage == 3)  # stage 3 keeps the room for gradients
@@ -124,7 +123,7 @@ def test_bytes_of_a_trained_parameter(stage: int) -> None:
 
 def test_an_engine_after_one_of_stage_3_has_the_linear_layers_of_torch() -> None:
     if not torch.distributed.is_initialized():
-        dist.start(0, 1, "127.0.0.1", dist.free_port())
+        distributed.start(0, 1, "127.0.0.1", distributed.free_port())
     found = []
     for stage in (0, 3, 2):
         held(stage, Dtype.float32, 4)

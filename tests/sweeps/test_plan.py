@@ -20,11 +20,11 @@ from cinelora.core.config import (
     TrialConfig,
     ZeroConfig,
 )
+from cinelora.core.files import write_json
 from cinelora.core.paths import StudyFolder
-from cinelora.core.records import TrialSpec, write_json
-from sweeps.identity import trial_spec
+from cinelora.core.records import TrialSpec
 from sweeps.ledger import Ledger
-from sweeps.plan import Plan, build_plan
+from sweeps.plan import Plan, build_plan, trial_spec
 
 MARKS = {"model": "m" * 64, "data": "d" * 64}
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cinelora.core.config import LoraConfig, Method, TrainConfig, TrialConfig
+from cinelora.core.config import LoraConfig, Method, Prune, TrainConfig, TrialConfig
+from cinelora.core.files import write_json
 from cinelora.core.paths import StudyFolder
-from cinelora.core.records import TrialSpec, write_json
-from cinelora.core.studyconfig import Prune
+from cinelora.core.records import TrialSpec
 from launch.status import main
 from sweeps.ledger import Ledger
 from sweeps.plan import build_plan

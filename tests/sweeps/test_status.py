@@ -8,8 +8,8 @@ import pytest
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import LoraConfig, TrialConfig
+from cinelora.core.files import write_json
 from cinelora.core.paths import StudyFolder
-from cinelora.core.records import write_json
 from launch.status import main
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan, build_plan

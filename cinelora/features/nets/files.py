@@ -1,4 +1,4 @@
-"""Weight files: read without pickle, fitted to a net; named and hashed by `cinelora/weights.py`.
+"""Weight files: read without pickle, fitted to a net; named and hashed by `cinelora/metrics/feature_nets.py`.
 
 In: a path from the configuration and what is known of the published file. Out: its SHA-256, its tensors, a frozen net.
 """

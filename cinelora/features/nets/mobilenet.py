@@ -24,7 +24,7 @@ from cinelora.features.nets.frames import (
 )
 from cinelora.metrics.feature_nets import WEIGHTS
 
-SIZE = (128, 128)  # why not 224: cinelora/weights.py
+SIZE = (128, 128)  # why not 224: cinelora/metrics/feature_nets.py
 
 
 def _conv(channels: int, filters: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:

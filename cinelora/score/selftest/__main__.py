@@ -3,7 +3,7 @@
 In: the cache with the sample clips and the weights of the feature nets; what is not there is left out and said.
 Out: a table of 17 checks per net and footage, and each net's temporal sensitivity. Exit 1: an order is broken.
 
-    python -m cinelora.selftest --cache .cache
+    python -m cinelora.score.selftest --cache .cache
 
 N clips, T frames, D feature dimensions. A further net is a further entry in the dict of `load_nets`.
 """
@@ -27,7 +27,9 @@ from cinelora.data.synthetic import make_clip
 from cinelora.data.video import decode_window
 from cinelora.data.windows import plan_windows
 from cinelora.features.motion import Footage, feature_scores, pixel_scores
-from cinelora.features.nets.features import frame_features, load_net, video_features
+from cinelora.features.nets import open_net
+from cinelora.features.nets.mobilenet import extract as frame_features
+from cinelora.features.nets.transnet import extract as video_features
 from cinelora.metrics.distances import polynomial_mmd, standardise
 from cinelora.score.selftest.distortions import DISTORTIONS
 from cinelora.score.selftest.exact import EXACT_CHECKS, Check, Finding
@@ -74,7 +76,7 @@ def load_nets(cache: Path) -> dict[str, Encode]:
     UserError: a weight file is not the pinned one.
     """
     files = {name: cache / "weights" / f"{name}.safetensors" for name in ENCODERS}
-    return {name: partial(ENCODERS[name], load_net(name, path)) for name, path in files.items() if path.is_file()}
+    return {name: partial(ENCODERS[name], open_net(name, path).net) for name, path in files.items() if path.is_file()}
 
 
 def sample_material(cache: Path) -> Material | None:

@@ -32,7 +32,7 @@ NOISE_LEVELS = 15.0
 FLICKER_PERCENT = (2.0, 5.0, 10.0)
 SWAPS = (1, 2, 4, 8)
 CRFS = (18, 28, 38)
-# As in cinelora/video.py: one thread, and no macroblock tree, with which x264 differs from run to run.
+# As in cinelora/data/video.py: one thread, and no macroblock tree, with which x264 differs from run to run.
 REPEATABLE_X264 = {"threads": "1", "x264-params": "mbtree=0"}
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 

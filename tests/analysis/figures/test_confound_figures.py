@@ -8,11 +8,12 @@ import matplotlib
 import pytest
 
 from analysis.figures.cost import front
+from analysis.figures.draw import drawings
 from analysis.figures.noise import floor_figure
-from analysis.statistics.confounds import confounds, drawings
 from analysis.statistics.differences import differences
 from analysis.statistics.noise import REAL, Halves, Redraw
 from analysis.statistics.rank_tests import rank_tests
+from analysis.statistics.reliability import confounds
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
 from analysis.study.scores import trial_scores

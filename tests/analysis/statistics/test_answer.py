@@ -7,9 +7,18 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from analysis.statistics.answer import INSUFFICIENT, SUFFICIENT, UNDECIDED, Answer, _answer, answers, sentence
+from analysis.statistics.answer import (
+    INSUFFICIENT,
+    SUFFICIENT,
+    UNDECIDED,
+    Answer,
+    _answer,
+    _covariance,
+    answers,
+    sentence,
+    smallest_in_redraws,
+)
 from analysis.statistics.intervals import clips_needed, crossed_interval, degrees_of_freedom, seeds_needed
-from analysis.statistics.redraws import _covariance, smallest_in_redraws
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
 from analysis.study.scores import trial_scores

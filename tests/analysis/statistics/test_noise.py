@@ -16,7 +16,8 @@ from analysis.study.load import Study, load_study
 from analysis.study.rows import Estimates, estimate
 from analysis.study.scores import trial_scores
 from cinelora.core.config import SampleConfig
-from cinelora.core.records import TrialSpec, write_json
+from cinelora.core.files import write_json
+from cinelora.core.records import TrialSpec
 from tests.analysis import paper_study
 from tests.analysis.paper_study import SHIFTS, Builder
 

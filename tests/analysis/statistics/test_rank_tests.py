@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.page.page_tables import rank_table_html, ranks_html
+from analysis.page.page import rank_table_html, ranks_html
 from analysis.statistics.rank_tests import RankTests, _tested, as_csv, heading, rank_tests, sentences
 from analysis.statistics.trend import NOT_SHOWN
 from analysis.study.load import Study, load_study

@@ -14,9 +14,8 @@ from analysis.study.load import load_study
 from analysis.study.rows import estimate
 from analysis.study.scores import trial_scores
 from cinelora.core.cli import UserError
-from cinelora.core.paths import StudyFolder
-from cinelora.core.records import write_json
-from cinelora.wan.low_rank import ADAPTER_FILE
+from cinelora.core.files import write_json
+from cinelora.core.paths import ADAPTER_FILE, StudyFolder
 from tests.analysis.paper_study import Builder
 
 A = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])

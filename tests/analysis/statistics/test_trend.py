@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from analysis.statistics import trend as ordered
-from analysis.statistics.trend import FALLS, NOT_SHOWN, RISES, shot_means, slope, trend, umbrella
+from analysis.statistics.trend import FALLS, NOT_SHOWN, RISES, _standardised, shot_means, slope, trend, umbrella
 
 SHOTS = [f"s{i}" for i in range(40)]
 Array = NDArray[np.float64]
@@ -97,7 +97,7 @@ def test_page_is_of_the_seed_means_of_shots() -> None:
 def test_moments_of_the_umbrella_statistic(ranks: int) -> None:
     """Over all orders of one block each peak's statistic has mean 0 and variance 1."""
     orders = 2 * np.array(list(permutations(range(ranks))), dtype=np.int16)[:, None, :]
-    found = ordered._standardised(orders)
+    found = _standardised(orders)
     assert found.mean(0) == pytest.approx(np.zeros(ranks)) and np.square(found).mean(0) == pytest.approx(np.ones(ranks))
 
 

@@ -14,7 +14,8 @@ from analysis.study.load import load_study
 from analysis.study.rows import estimate
 from analysis.study.scores import trial_scores
 from cinelora.core.cli import UserError
-from cinelora.core.records import CutResult, write_json
+from cinelora.core.files import write_json
+from cinelora.core.records import CutResult
 from tests.analysis.paper_study import Builder, write_samples
 
 

@@ -12,7 +12,7 @@ import pytest
 from analysis.study.files import ClipValues, read_clip_scores, read_curve
 from analysis.study.load import load_study
 from analysis.study.scores import trial_scores
-from analysis.tables.scorescsv import write_scores
+from analysis.tables.rank_table import write_scores
 from cinelora.core.cli import UserError
 from cinelora.metrics.distances import fit_gaussian, frechet_between, kernel_distance, polynomial_mmd, standardise
 from cinelora.metrics.set_metrics import distances_to

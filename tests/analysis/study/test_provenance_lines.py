@@ -9,7 +9,7 @@ from analysis.report import main
 from analysis.study.load import load_study
 from analysis.study.merge import merged
 from analysis.study.provenance import provenance_lines, warning
-from cinelora.core.records import write_json
+from cinelora.core.files import write_json
 from tests.analysis.paper_study import SHIFTS, Builder
 from tests.analysis.test_rates import rated
 

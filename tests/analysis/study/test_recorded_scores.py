@@ -14,7 +14,7 @@ from analysis.study.rows import estimate
 from analysis.study.scores import trial_scores
 from analysis.tables.rank_table import rank_csv
 from cinelora.core.cli import UserError
-from cinelora.features.recorded import write_set_scores
+from cinelora.features.results import write_set_scores
 from cinelora.metrics.set_metrics import SetScores
 from tests.analysis.paper_study import CLIPS, SHIFTS, Builder
 

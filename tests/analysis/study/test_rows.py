@@ -13,7 +13,8 @@ from analysis.study.rows import Estimates, estimate
 from analysis.study.scores import TrialScores, trial_scores
 from cinelora.core.cli import UserError
 from cinelora.core.config import Method, Scaling, TargetSet
-from cinelora.core.records import TrialSpec, write_json
+from cinelora.core.files import write_json
+from cinelora.core.records import TrialSpec
 from tests.analysis.paper_study import CLIPS, SHIFTS, Builder, spec
 
 

@@ -7,23 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from cinelora.core import records
+from cinelora.core.files import content_hash, read_json, whole_file, whole_folder, write_json
 
 
 def test_hash_is_of_content() -> None:
-    assert records.content_hash({"b": 1, "a": [1.5]}) == records.content_hash({"a": [1.5], "b": 1})
-    assert records.content_hash({"a": 1}) != records.content_hash({"a": 2})
+    assert content_hash({"b": 1, "a": [1.5]}) == content_hash({"a": [1.5], "b": 1})
+    assert content_hash({"a": 1}) != content_hash({"a": 2})
     with pytest.raises(ValueError, match="JSON"):
-        records.content_hash(float("nan"))
+        content_hash(float("nan"))
 
 
 def test_a_crash_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
-    records.write_json(path, {"value": 1})
-    with pytest.raises(KeyboardInterrupt), records.whole_file(path) as temporary:
+    write_json(path, {"value": 1})
+    with pytest.raises(KeyboardInterrupt), whole_file(path) as temporary:
         temporary.write_text('{"value": 2')
         raise KeyboardInterrupt
-    assert records.read_json(path) == {"value": 1}
+    assert read_json(path) == {"value": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
 
 
@@ -31,7 +31,7 @@ def test_a_crash_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
 def test_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
     """A copy that runs into a full disk half way: the error is the system's own."""
     path = tmp_path / "result.json"
-    with pytest.raises(OSError, match="No space left") as full, records.whole_file(path) as temporary:
+    with pytest.raises(OSError, match="No space left") as full, whole_file(path) as temporary:
         temporary.write_text("the first half")
         with open("/dev/full", "w") as rest:
             rest.write("x" * 100_000)
@@ -41,12 +41,12 @@ def test_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
 
 def test_a_folder_is_whole_or_absent(tmp_path: Path) -> None:
     path = tmp_path / "model"
-    with pytest.raises(KeyboardInterrupt), records.whole_folder(path) as temporary:
+    with pytest.raises(KeyboardInterrupt), whole_folder(path) as temporary:
         (temporary / "half").write_text("1")
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
     for content, replace in (("first", False), ("second", False), ("third", True)):
-        with records.whole_folder(path, replace) as temporary:
+        with whole_folder(path, replace) as temporary:
             (temporary / content).write_text(content)
         assert [p.name for p in path.iterdir()] == ["first" if not replace else "third"]
     assert [p.name for p in tmp_path.iterdir()] == ["model"]

@@ -11,10 +11,10 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from cinelora.core.config import DataConfig
-from cinelora.data import sample_sets as sets
+from cinelora.data.sample_sets import Part, write_set
 from cinelora.data.synthetic import COLOURS, SHAPES, draw_scene, make_clip
 from cinelora.data.windows import plan_windows
-from cinelora.smallbase.wholeclip import decode_pixels, encode_moments, stock, whole_clip
+from cinelora.smallbase.vae import decode_pixels, encode_moments, stock, whole_clip
 from cinelora.wan import tiny
 
 
@@ -61,12 +61,12 @@ def test_the_caption_tells_the_motion() -> None:
 
 def test_sets_have_named_splits_and_common_clips(tmp_path: Path) -> None:
     small = {
-        "a": (sets.Part("train", "film", 1, 3), sets.Part("heldout", "film", 2, 2), sets.Part("other", "source", 4, 1)),
-        "b": (sets.Part("train", "source", 5, 3), sets.Part("heldout", "film", 2, 2)),
+        "a": (Part("train", "film", 1, 3), Part("heldout", "film", 2, 2), Part("other", "source", 4, 1)),
+        "b": (Part("train", "source", 5, 3), Part("heldout", "film", 2, 2)),
     }
     plans = {}
     for name, parts in small.items():
-        sets.write_set(tmp_path / name, parts)
+        write_set(tmp_path / name, parts)
         plans[name] = plan_windows(tmp_path / name, DataConfig(), tmp_path)
         assert len(plans[name].train) == 3 and len(plans[name].heldout) == 2
     assert len(plans["a"].other) == 1 and not plans["b"].other

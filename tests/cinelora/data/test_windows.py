@@ -160,8 +160,8 @@ def test_a_second_plan_decodes_nothing(street: Path, tmp_path: Path, monkeypatch
     (found,) = (tmp_path / "shots").iterdir()
     assert json.loads(found.read_text())["cuts"] == [1.2, 2.0]
     code = (
-        "import sys; from pathlib import Path; from cinelora.config import DataConfig; "
-        "from cinelora.windows import plan_windows; "
+        "import sys; from pathlib import Path; from cinelora.core.config import DataConfig; "
+        "from cinelora.data.windows import plan_windows; "
         f"plan = plan_windows(Path({str(street)!r}), DataConfig(frames=5, stride=4, height=32, width=32, "
         f"heldout_shots=1), Path({str(tmp_path)!r})); "
         "assert not {'av', 'cv2', 'scenedetect', 'numpy', 'torch'} & set(sys.modules); "

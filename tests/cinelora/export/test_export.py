@@ -14,13 +14,14 @@ from diffusers import WanImageToVideoPipeline, WanTransformer3DModel
 from safetensors.torch import load_file
 
 from cinelora.core.config import Dtype, ModelConfig, Scaling, TargetSet
-from cinelora.core.records import TrialResult, write_json
+from cinelora.core.files import write_json
+from cinelora.core.records import TrialResult
+from cinelora.core.seeds import draw_noise
 from cinelora.export.__main__ import main
-from cinelora.training.flow import draw_noise
-from cinelora.wan import loading as wan
 from cinelora.wan import lora
 from cinelora.wan.checkpoint import model_fingerprint, model_folder
-from sweeps.identity import trial_spec
+from cinelora.wan.loading import load_transformer
+from sweeps.plan import trial_spec
 from tests import tiny_study
 
 RANK, ALPHA = 4, 12.0
@@ -65,7 +66,7 @@ def finished(root: Path, folder: Path, scaling: Scaling, targets: TargetSet, **c
     spec = trial_spec(config, {"model": model_fingerprint(folder, ""), "data": "d" * 64})
     trial = root / "study" / "trials" / spec.trial_id
     write_json(trial / "spec.json", spec.to_json())
-    transformer = wan.load_transformer(folder, Dtype.float32)
+    transformer = load_transformer(folder, Dtype.float32)
     parameters = lora.attach(transformer, config.lora, seed=1)
     for name, parameter in parameters:
         if ".lora_B" in name:

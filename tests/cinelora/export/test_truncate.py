@@ -14,12 +14,11 @@ from safetensors.numpy import load_file, save_file
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import LoraConfig, Method, TrainConfig, TrialConfig
-from cinelora.core.paths import StudyFolder
-from cinelora.core.records import CutResult, TrialResult, TrialSpec, read_json, write_json
-from cinelora.export.cuts import all_cuts, sources
-from cinelora.export.truncate import cut_adapter, cut_study, main
-from cinelora.trial.__main__ import HELDOUT_LOSS
-from cinelora.wan.low_rank import ADAPTER_FILE
+from cinelora.core.files import read_json, write_json
+from cinelora.core.paths import ADAPTER_FILE, StudyFolder
+from cinelora.core.records import CutResult, TrialResult, TrialSpec
+from cinelora.export.truncate import all_cuts, cut_adapter, cut_study, main, sources
+from cinelora.trial.run import HELDOUT_LOSS
 from tests.tiny_study import make_job, run, tiny_config
 
 

@@ -9,16 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cinelora.features.clip_scores import (
-    ClipScore,
-    FrameFeatures,
-    clip_scores,
-    consistency,
-    image_similarity,
-    scored_frames,
-    write_clip_scores,
-    write_features,
-)
+from cinelora.features.clip_scores import FrameFeatures, clip_scores, consistency, image_similarity, scored_frames
+from cinelora.features.results import ClipScore, write_clip_scores, write_features
 from cinelora.metrics.catalogue import PSNR_CAP_DB
 
 

@@ -12,13 +12,15 @@ import torch
 from safetensors.torch import save_file
 
 from cinelora.core.cli import UserError
-from cinelora.features.nets.features import frame_features, load_net, video_features
+from cinelora.features.nets import open_net
 from cinelora.features.nets.frames import shrunk
 from cinelora.features.nets.mobilenet import MobileNetTrunk
+from cinelora.features.nets.mobilenet import extract as frame_features
 from cinelora.features.nets.transnet import TransNetTrunk, _DilatedConv
+from cinelora.features.nets.transnet import extract as video_features
 from cinelora.metrics.feature_nets import WEIGHTS
 
-CACHE = Path(os.environ.get("CINELORA_CACHE") or Path(__file__).parents[2] / ".cache")
+CACHE = Path(os.environ.get("CINELORA_CACHE") or Path(__file__).parents[3] / ".cache")
 LoadNet = Callable[[str], torch.nn.Module]
 TRUNKS: dict[str, Callable[[], torch.nn.Module]] = {"tnv2": TransNetTrunk, "mnv2": MobileNetTrunk}
 EXTRACT = {"tnv2": video_features, "mnv2": frame_features}
@@ -30,7 +32,7 @@ def real_net() -> LoadNet:
         path = CACHE / "weights" / f"{name}.safetensors"
         if not path.is_file():
             pytest.skip(f"needs the {name} weights at {path}")
-        return load_net(name, path, "cpu")
+        return open_net(name, path).net
 
     return load
 
@@ -111,14 +113,14 @@ def test_other_frames_are_refused(frames: np.ndarray) -> None:
 
 def test_a_missing_file_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"score\.tnv2=.*none\.safetensors: no such file; run"):
-        load_net("tnv2", tmp_path / "none.safetensors", "cpu")
+        open_net("tnv2", tmp_path / "none.safetensors")
 
 
 def test_a_wrong_file_names_both_hashes(tmp_path: Path) -> None:
     path = tmp_path / "mnv2.safetensors"
     save_file({"x": torch.zeros(1)}, path)
     with pytest.raises(UserError, match=rf"expected {WEIGHTS['mnv2'].sha256}, found [0-9a-f]{{64}}; run"):
-        load_net("mnv2", path, "cpu")
+        open_net("mnv2", path)
 
 
 @pytest.mark.parametrize("name", ["tnv2", "mnv2"])

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from cinelora.core.cli import UserError
-from cinelora.core.records import file_sha256
+from cinelora.core.files import file_sha256
 from cinelora.features.nets import NETS
 from cinelora.features.nets.files import fitted, read_tensors, unwrapped, without
 from cinelora.features.nets.frames import (

@@ -12,7 +12,7 @@ from transformers import CLIPConfig, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from cinelora.core.cli import UserError
-from cinelora.core.records import file_sha256
+from cinelora.core.files import file_sha256
 from cinelora.features.nets import NETS, clip
 
 START, END = "<|startoftext|>", "<|endoftext|>"

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from cinelora.core.cli import UserError
-from cinelora.core.records import file_sha256
+from cinelora.core.files import file_sha256
 from cinelora.features.nets import NETS, i3d
 from cinelora.features.nets.files import Loaded
 

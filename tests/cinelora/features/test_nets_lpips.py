@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchmetrics.functional.image import lpips as reference
 
-from cinelora.core.records import file_sha256
+from cinelora.core.files import file_sha256
 from cinelora.features.nets import NETS
 from cinelora.features.nets.lpips import HEADS_FILE, PerceptualDistance
 

@@ -12,7 +12,7 @@ import torch
 from transformers import VideoMAEConfig, VideoMAEModel, ViTConfig, ViTModel
 
 from cinelora.core.cli import UserError
-from cinelora.core.records import file_sha256
+from cinelora.core.files import file_sha256
 from cinelora.features.nets import NETS, dino, videomae, vjepa
 from cinelora.features.nets.vit import sinusoids
 

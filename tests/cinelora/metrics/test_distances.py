@@ -20,7 +20,7 @@ from cinelora.metrics.distances import (
     standardise,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore::cinelora.distances.UnreliableDistance")
+pytestmark = pytest.mark.filterwarnings("ignore::cinelora.metrics.distances.UnreliableDistance")
 
 
 def _gaussian(mean: list[float], std: list[float]) -> np.ndarray:
@@ -136,7 +136,7 @@ def test_mmd_in_high_precision() -> None:
 
 
 def test_distances_load_no_torch() -> None:
-    code = "import sys; import cinelora.distances, cinelora.extrapolation; print('torch' in sys.modules)"
+    code = "import sys; import cinelora.metrics.distances, cinelora.metrics.resampling; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -111,6 +111,6 @@ def test_bad_colours_are_refused() -> None:
 
 
 def test_no_torch_is_loaded() -> None:
-    code = "import sys, cinelora.smalldata; print('torch' in sys.modules)"
+    code = "import sys, cinelora.metrics.few_clips; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

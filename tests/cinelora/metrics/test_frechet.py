@@ -19,7 +19,7 @@ from cinelora.metrics.distances import (
     project,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore::cinelora.distances.UnreliableDistance")
+pytestmark = pytest.mark.filterwarnings("ignore::cinelora.metrics.distances.UnreliableDistance")
 
 
 def _frechet_in_60_digits(x: np.ndarray, y: np.ndarray) -> float:

@@ -13,7 +13,7 @@ import pytest
 
 from cinelora.metrics.distances import frechet_distance, kernel_distance
 
-pytestmark = pytest.mark.filterwarnings("ignore::cinelora.distances.UnreliableDistance")
+pytestmark = pytest.mark.filterwarnings("ignore::cinelora.metrics.distances.UnreliableDistance")
 
 PEERS = Path(sys.prefix) / "peers"
 PROGRAM = Path(__file__).with_name("peer_distances.py")

@@ -14,14 +14,15 @@ from cinelora.metrics.distances import (
     polynomial_kernel,
     resampled_mmd,
 )
-from cinelora.metrics.extrapolation import at_infinity, frechet_at_infinity
 from cinelora.metrics.resampling import (
     STATISTICS,
     Grams,
     Resampled,
+    at_infinity,
     bootstrap,
     bootstrap_samples,
     delete_one,
+    frechet_at_infinity,
     frechet_replicates,
     half_samples,
     half_sampling,
@@ -31,7 +32,7 @@ from cinelora.metrics.resampling import (
     mmd_replicates,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore::cinelora.distances.UnreliableDistance")
+pytestmark = pytest.mark.filterwarnings("ignore::cinelora.metrics.distances.UnreliableDistance")
 
 
 def _sets(n: int, m: int, dims: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -18,8 +18,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from cinelora.metrics.distances import UnreliableDistance, frechet_distance, kernel_distance
 from cinelora.metrics.torchmetrics import FrechetVideoDistance, KernelVideoDistance
 
-pytestmark = pytest.mark.filterwarnings("ignore::cinelora.distances.UnreliableDistance")
-ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.filterwarnings("ignore::cinelora.metrics.distances.UnreliableDistance")
+ROOT = Path(__file__).parents[3]
 METRICS = {
     "frechet": (FrechetVideoDistance, {}, frechet_distance),
     "kid": (KernelVideoDistance, {}, kernel_distance),

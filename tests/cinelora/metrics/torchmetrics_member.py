@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 import torch.distributed
 
 from cinelora.metrics.torchmetrics import FrechetVideoDistance, KernelVideoDistance

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from cinelora.core.config import LoraConfig, Method, Scaling, TargetSet, TrialConfig
+from cinelora.core.files import write_json
 from cinelora.core.paths import StudyFolder
-from cinelora.core.records import TrialResult, to_dict, trial_from_dict, write_json
-from cinelora.training.flow import draw_noise
-from cinelora.wan import loading as wan
+from cinelora.core.records import TrialResult, to_dict, trial_from_dict
+from cinelora.core.seeds import draw_noise
 from cinelora.wan import lora
 from cinelora.wan.checkpoint import model_fingerprint, model_folder
-from sweeps.identity import trial_spec
+from cinelora.wan.loading import load_transformer
+from sweeps.plan import trial_spec
 from tests import tiny_study
 
 LORAS = {
@@ -48,7 +49,7 @@ def finish(study: StudyFolder, cache: Path, config: TrialConfig) -> str:
     spec = trial_spec(config, {"model": model_fingerprint(folder, ""), "data": "x", "encoder": "1"})
     trial = study.trial(spec.trial_id)
     if config.method is Method.lora:
-        save(wan.load_transformer(folder, config.model.dtype), trial.adapter, config.lora)
+        save(load_transformer(folder, config.model.dtype), trial.adapter, config.lora)
     values: dict[str, Any] = {item.name: 0 for item in fields(TrialResult)}
     values |= {"trial_id": spec.trial_id, "method": config.method.value, "arm": config.arm, "seed": config.seed}
     values |= {"rank": config.lora.rank, "scale": config.lora.scale, "protocol": {}, "adapter_sha256": "ab"}
@@ -67,15 +68,16 @@ def main() -> None:
     rank, port, study, cache, image, out, *modes = sys.argv[1:]
     os.environ.update(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     from cinelora.render import __main__ as render
+    from cinelora.render import session
 
     seen: list[str] = []
-    decode = wan.decode_video
+    decode = session.decode_video
 
     def hashing(vae: Any, latents: Any) -> Any:
         seen.append(hashlib.sha256(latents.contiguous().numpy().tobytes()).hexdigest())
         return decode(vae, latents)
 
-    wan.decode_video = hashing  # type: ignore[assignment]
+    session.decode_video = hashing  # type: ignore[assignment]
     for mode in modes:
         seen.clear()
         arguments = [study, "--image", image, "--prompt", "a square", "--cache", cache, "--frames", "15"]

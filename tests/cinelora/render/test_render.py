@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cinelora import distributed as dist
+from cinelora import distributed
 from cinelora.core.cli import UserError
 from cinelora.core.paths import StudyFolder
 from cinelora.data.video import read_all, write_mp4
-from cinelora.render import __main__ as render
+from cinelora.render.__main__ import main
 from cinelora.wan.parallel import Parallel, check
 from tests.cinelora.render.rendering import config_of, finish
 
@@ -53,7 +53,7 @@ def sheet(folder: Path) -> bytes:
 
 def test_one_clip_a_rank_and_the_base(rendered: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     out = rendered["root"] / "ranks"
-    assert render.main([*rendered["common"], *rendered["image"], "--out", str(out)]) == 0
+    assert main([*rendered["common"], *rendered["image"], "--out", str(out)]) == 0
     made = clips(out)
     assert list(made) == ["base.mp4", "rank-2.mp4", "rank-4.mp4"] and len(set(made.values())) == 3
     assert read_all(out / "base.mp4").shape == (9, 32, 32, 3)
@@ -65,14 +65,14 @@ def test_one_clip_a_rank_and_the_base(rendered: dict[str, Any], capsys: pytest.C
 
     again = rendered["root"] / "again"
     chosen = ["--ranks", "4", "--out", str(again)]
-    assert render.main([*rendered["common"], *rendered["image"], *chosen]) == 0
+    assert main([*rendered["common"], *rendered["image"], *chosen]) == 0
     assert clips(again) == {name: made[name] for name in ("base.mp4", "rank-4.mp4")}
 
 
 def test_a_trial_on_top_of_its_first_stage(rendered: dict[str, Any]) -> None:
     ids, out = rendered["ids"], rendered["root"] / "stages"
     wanted = ["--trials", ids["second"], ids["control"], ids["rank 2"], "--out", str(out)]
-    assert render.main([*rendered["common"], "--image", f"{rendered['root'] / 'clip.mp4'}@0.2", *wanted]) == 0
+    assert main([*rendered["common"], "--image", f"{rendered['root'] / 'clip.mp4'}@0.2", *wanted]) == 0
     made = clips(out)
     names = [f"rank-4-{ids['control']}.mp4", f"rank-4-{ids['second']}.mp4"]
     assert set(made) == {"base.mp4", "rank-2.mp4", *names} and len(set(made.values())) == 4
@@ -104,7 +104,7 @@ def test_bad_input_in_one_line(
         (["--image", str(root / "absent.png"), *out], "no such file"),
         (image, "--out"),
     ):
-        assert render.main([*rendered["common"], *arguments]) == 2
+        assert main([*rendered["common"], *arguments]) == 2
         told = capsys.readouterr().err
         assert words in told and told.count("\n") == 1, told
     assert not (root / "none").exists()
@@ -113,7 +113,7 @@ def test_bad_input_in_one_line(
 @pytest.mark.slow
 def test_parallel_modes_equal_one_process(rendered: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     """Latents of every window, so bit for bit; three windows a clip, two adapters and the base."""
-    root, port = rendered["root"], str(dist.free_port())
+    root, port = rendered["root"], str(distributed.free_port())
     command = [sys.executable, "-m", "tests.cinelora.rendering"]
     given = [rendered["common"][0], str(rendered["cache"]), rendered["image"][1], str(root / "parallel")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from cinelora.core.cli import UserError
-from cinelora.core.records import file_sha256
+from cinelora.core.files import file_sha256
 from cinelora.data.video import write_mp4
-from cinelora.features import clip_scores as scores
+from cinelora.features.clip_scores import PSNR_CAP_DB, FrameFeatures, clip_scores
 from cinelora.features.nets import NETS, Net
 from cinelora.features.nets.files import Loaded
 from cinelora.metrics.feature_nets import WEIGHTS
@@ -150,7 +150,7 @@ def test_psnr_of_pairs_and_the_dropped_first_frame(tmp_path: Path, run: Run) -> 
     made[0][1:] += 51  # 255 / 5: 20 log10(5) dB
     clips(tmp_path, "gen", made)
     clips(tmp_path, "real", flat([100, 100]))
-    exact, off = scores.PSNR_CAP_DB, 20 * np.log10(5)
+    exact, off = PSNR_CAP_DB, 20 * np.log10(5)
     dropped = run("--metrics", "psnr", "--drop-first")["scores"]["psnr"]
     assert dropped["per_clip"] == {"clip0": pytest.approx(off, rel=1e-6), "clip1": exact}
     assert dropped["value"] == pytest.approx((off + exact) / 2) and dropped["protocol"]["first_frame"] == "dropped"
@@ -167,8 +167,8 @@ def test_a_folder_scores_as_in_a_study(tmp_path: Path, run: Run, corner_nets: No
     found = run("--metrics", ",".join(names), "--weights", "mnv2=anywhere", "--drop-first")["scores"]
     extract = NETS["mnv2"].extract
     feats, image = extract(None, np.stack(made)), extract(None, np.stack(true)[:, :1])[:, 0]
-    of_net = {"mnv2": scores.FrameFeatures(feats, image)}
-    rows = scores.clip_scores(np.stack(made), np.stack(true), ["clip0", "clip1"], False, of_net)
+    of_net = {"mnv2": FrameFeatures(feats, image)}
+    rows = clip_scores(np.stack(made), np.stack(true), ["clip0", "clip1"], False, of_net)
     for row in rows:
         assert found[row.metric]["per_clip"][row.clip_id] == pytest.approx(row.value, rel=1e-9)
     assert len(rows) == 2 * len(names)
@@ -243,13 +243,13 @@ def test_a_corrupt_video_is_named(tmp_path: Path, run: Run, refuse: Refuse) -> N
     torn.write_bytes(torn.read_bytes()[:300])
     assert str(torn) in refuse("--metrics", "motion")
     found = run("--metrics", "psnr", "--skip-bad")
-    assert found["scores"]["psnr"]["per_clip"] == {"deep/0": scores.PSNR_CAP_DB, "deep/2": scores.PSNR_CAP_DB}
+    assert found["scores"]["psnr"]["per_clip"] == {"deep/0": PSNR_CAP_DB, "deep/2": PSNR_CAP_DB}
 
 
 def test_stems_pair_across_folders_and_strangers_do_not(tmp_path: Path, run: Run, refuse: Refuse) -> None:
     clips(tmp_path / "gen", "rank8", [noise(0), noise(1)])
     clips(tmp_path, "real", [noise(0), noise(1)])
-    assert run("--metrics", "psnr")["scores"]["psnr"]["value"] == scores.PSNR_CAP_DB
+    assert run("--metrics", "psnr")["scores"]["psnr"]["value"] == PSNR_CAP_DB
     (tmp_path / "real" / "clip1").rename(tmp_path / "real" / "stranger")
     said = refuse("--metrics", "ssim")
     assert said.startswith("ssim compares a clip with its true one, but") and "none of its name" in said

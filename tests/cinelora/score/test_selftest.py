@@ -12,10 +12,12 @@ from analysis.statistics.intervals import crossed_interval
 from cinelora.metrics.distances import polynomial_mmd, standardise
 from cinelora.score.selftest import __main__ as selftest
 from cinelora.score.selftest.__main__ import (
+    DRAWS,
     Material,
     Result,
     broken,
     load_nets,
+    main,
     measure,
     run_checks,
     sensitivity_table,
@@ -140,7 +142,7 @@ def test_warps_are_averaged_over_draws() -> None:
 
     seen = measure(Material("made", CLIPS, 3), {"grid": encode}, ("static warp",))
     draws = []
-    for seed in range(selftest.DRAWS["static warp"]):
+    for seed in range(DRAWS["static warp"]):
         real, made = standardise(encode(CLIPS), encode(DISTORTIONS["static warp"](CLIPS, seed)))
         draws.append(polynomial_mmd(real, made, matched=True))
     assert seen.distance["grid"]["static warp"] == pytest.approx(np.mean(draws)) and len(set(draws)) == 5
@@ -229,7 +231,7 @@ def test_exit_status_says_whether_an_order_is_broken(
     for found, code in ((_evidence(), 0), (_evidence(content={"shuffle": 1.0}), 1)):
         seen = found
         with pytest.raises(SystemExit) as stop:
-            selftest.main()
+            main()
         assert stop.value.code == code
     said = capsys.readouterr().out
     assert "tnv2: n/a (needs " in said and "sample clips: n/a" in said and "0 findings broken" in said
@@ -240,5 +242,5 @@ def test_too_few_clips_are_refused_in_one_line(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["selftest", "--clips", "3"])
     with pytest.raises(SystemExit) as stop:
-        selftest.main()
+        main()
     assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1

@@ -17,14 +17,14 @@ from cinelora.core.config import LoraConfig
 from cinelora.core.seeds import generator
 from cinelora.data.synthetic import make_caption, make_clip
 from cinelora.smallbase import __main__ as pretrain
-from cinelora.smallbase import model as smallbase
+from cinelora.smallbase.__main__ import main
 from cinelora.smallbase.denoiser import Clips, train_denoiser
+from cinelora.smallbase.model import new_denoiser, new_vae, tokenizer, vocabulary
 from cinelora.smallbase.optimiser import decayed, random_for
-from cinelora.smallbase.vae import draw_batch, train_vae
-from cinelora.smallbase.wholeclip import decode_pixels, encode_moments, stock, whole_clip
-from cinelora.wan import loading as wan
+from cinelora.smallbase.vae import decode_pixels, draw_batch, encode_moments, stock, train_vae, whole_clip
 from cinelora.wan import lora
-from cinelora.wan.padding import use_short_text
+from cinelora.wan.attention import use_short_text
+from cinelora.wan.encoding import encode_text, pixels
 
 
 def quiet(text: str) -> None:
@@ -33,8 +33,8 @@ def quiet(text: str) -> None:
 
 @torch.no_grad()
 def test_a_whole_clip_at_once_equals_the_stock_chunks() -> None:
-    vae = smallbase.new_vae().eval()
-    video = wan.pixels(make_clip("source", 3, 0)[0][None])
+    vae = new_vae().eval()
+    video = pixels(make_clip("source", 3, 0)[0][None])
     latents = vae.encode(video).latent_dist.mode()
     decoded = vae.decode(latents).sample
     whole_clip(vae)
@@ -46,14 +46,14 @@ def test_a_whole_clip_at_once_equals_the_stock_chunks() -> None:
 
 @torch.no_grad()
 def test_short_text_equals_five_hundred_paddings() -> None:
-    transformer, text = smallbase.new_denoiser()
-    words = smallbase.tokenizer(smallbase.vocabulary())
+    transformer, text = new_denoiser()
+    words = tokenizer(vocabulary())
     captions = [make_caption("source", 3, 0), "a red circle stays", "red " * 600]  # the last is cut to 512, no padding
     draw = generator("test", "short text")
     inputs: dict[str, Any] = {
         "hidden_states": torch.randn(3, 36, 2, 4, 4, generator=draw),
         "timestep": torch.tensor([700.0, 100.0, 300.0]),
-        "encoder_hidden_states": torch.cat([wan.encode_text(words, text, caption) for caption in captions]),
+        "encoder_hidden_states": torch.cat([encode_text(words, text, caption) for caption in captions]),
         "encoder_hidden_states_image": torch.randn(3, 17, 64, generator=draw),
         "return_dict": False,
     }
@@ -63,8 +63,8 @@ def test_short_text_equals_five_hundred_paddings() -> None:
 
 
 def test_short_text_gives_the_same_gradient_to_an_adapter() -> None:
-    transformer, text = smallbase.new_denoiser()
-    words = smallbase.tokenizer(smallbase.vocabulary())
+    transformer, text = new_denoiser()
+    words = tokenizer(vocabulary())
     parameters = lora.attach(transformer.requires_grad_(False), LoraConfig(rank=2), seed=0)
     draw = generator("test", "short gradient")
     for _, parameter in parameters:
@@ -72,7 +72,7 @@ def test_short_text_gives_the_same_gradient_to_an_adapter() -> None:
     inputs: dict[str, Any] = {
         "hidden_states": torch.randn(1, 36, 2, 4, 4, generator=draw),
         "timestep": torch.tensor([700.0]),
-        "encoder_hidden_states": wan.encode_text(words, text, make_caption("film", 3, 0)),
+        "encoder_hidden_states": encode_text(words, text, make_caption("film", 3, 0)),
         "encoder_hidden_states_image": torch.randn(1, 17, 64, generator=draw),
         "return_dict": False,
     }
@@ -87,7 +87,7 @@ def test_short_text_gives_the_same_gradient_to_an_adapter() -> None:
 
 
 def test_every_word_of_the_captions_is_known_and_others_are_not() -> None:
-    words = smallbase.tokenizer(smallbase.vocabulary())
+    words = tokenizer(vocabulary())
     for domain in ("source", "film"):
         captions = [make_caption(domain, 12345, index) for index in range(200)]
         encoded = words(captions)["input_ids"]
@@ -111,8 +111,8 @@ def test_training_clips_come_from_the_generator_alone() -> None:
 
 
 def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cinelora.pretrain_vae.HELDOUT_CLIPS", 1)
-    monkeypatch.setattr("cinelora.pretrain_vae.decayed", lambda peak, *_, **__: peak / 100)
+    monkeypatch.setattr("cinelora.smallbase.vae.HELDOUT_CLIPS", 1)
+    monkeypatch.setattr("cinelora.smallbase.vae.decayed", lambda peak, *_, **__: peak / 100)
     train_vae(tmp_path / "stopped", 1, 0, quiet)
     resumed = train_vae(tmp_path / "stopped", 2, 0, quiet)
     straight = train_vae(tmp_path / "straight", 2, 0, quiet)
@@ -124,7 +124,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path, mon
 def test_a_stopped_denoiser_goes_on_with_its_momenta_and_its_average(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cinelora.pretrain_denoiser.decayed", lambda peak, *_, **__: peak / 100)
+    monkeypatch.setattr("cinelora.smallbase.denoiser.decayed", lambda peak, *_, **__: peak / 100)
     draw = generator("test", "denoiser")
     clips = Clips(
         torch.randn(4, 16, 2, 4, 4, generator=draw), torch.randn(4, 20, 2, 4, 4, generator=draw),
@@ -141,14 +141,14 @@ def test_a_stopped_denoiser_goes_on_with_its_momenta_and_its_average(
 def test_the_command_writes_a_folder_that_the_stock_pipeline_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cinelora.pretrain_vae.HELDOUT_CLIPS", 1)
+    monkeypatch.setattr("cinelora.smallbase.vae.HELDOUT_CLIPS", 1)
     for name in ("pretrain_denoiser.HELDOUT_CLIPS", "pretrain.HELDOUT_CLIPS"):
         monkeypatch.setattr(f"cinelora.{name}", 2)
     monkeypatch.setattr(pretrain, "figures_of_merit", lambda folder, say, tnv2: {"source_vae_psnr": 1.0})
     folder = tmp_path / "base"
     command = ["pretrain", "--out", str(folder), "--state", str(tmp_path / "state")]
     monkeypatch.setattr(sys, "argv", command + ["--vae-steps", "2", "--denoiser-steps", "2", "--clips", "4"])
-    pretrain.main()
+    main()
     assert json.loads((folder / "merit.json").read_text()) == {"source_vae_psnr": 1.0}
     assert sum(path.stat().st_size for path in folder.rglob("*")) < 20e6
     pipeline = WanImageToVideoPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)

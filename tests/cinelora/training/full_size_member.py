@@ -12,19 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from cinelora import distributed as dist
+from cinelora import distributed
 from cinelora.core.config import LoraConfig
 from cinelora.core.seeds import generator
-from cinelora.training import engine as zero
-from cinelora.training import loop as train
+from cinelora.training import loop
+from cinelora.training.engine import full_parameters, release
 from cinelora.training.heldout import window_losses
 from cinelora.trial.job import Job
 from cinelora.trial.resident import Base, load_base
-from cinelora.wan import loading as wan
-from cinelora.wan import lora
-from cinelora.wan import sampler as generate
+from cinelora.wan import lora, sampler
 from cinelora.wan.encoding import Encodings
-from cinelora.wan.sequence import shared_tokens
+from cinelora.wan.parallel import shared_tokens
 from tests import tiny_study
 
 SHARDED = {"zero__stage": 3, "zero__persistence_threshold": 0}
@@ -57,18 +55,18 @@ def trained(root: Path, name: str, changes: dict[str, Any], base: Base) -> Outco
     job = job_for(root, changes)
     config, rows = job.spec.config, []
     with shared_tokens(base.transformer, config.model.sequence_workers):
-        done = train.train(
+        done = loop.train(
             base.transformer,
             job.spec,
             Encodings(job.encodings),
             job.windows(),
-            type(job.study)(root / f"{name} {dist.world_size()} {dist.rank()}").trial("it"),
+            type(job.study)(root / f"{name} {distributed.world_size()} {distributed.rank()}").trial("it"),
             tiny_study.silent,
             lambda row, step: rows.append((row["loss"], row["grad_norm"])),
             lambda: False,
         )
-        adapter = zero.full_parameters(done.parameters)
-    zero.release(done.engine, done.parameters)
+        adapter = full_parameters(done.parameters)
+    release(done.engine, done.parameters)
     lora.detach(base.transformer)
     return {"adapter": adapter, "rows": rows[1:]}
 
@@ -83,12 +81,12 @@ def evaluated(root: Path, changes: dict[str, Any], base: Base) -> Outcome:
             parameter.data = torch.randn(parameter.shape, generator=generator(name)) * 0.1
     with shared_tokens(base.transformer, config.model.sequence_workers), torch.no_grad():
         losses = window_losses(base.transformer, config, encodings, windows)
-        parts = generate.generate(
+        parts = sampler.generate(
             base.transformer, None, base.folder, config, encodings, windows, range((len(windows) + 1) // 2)
         )
         mine = {index: latents for index, _, latents in parts}
     lora.detach(base.transformer)
-    every = {index: latents for part in dist.gather_objects(mine) for index, latents in part.items()}
+    every = {index: latents for part in distributed.gather_objects(mine) for index, latents in part.items()}
     return {"losses": losses, "latents": np.concatenate([every[index] for index in sorted(every)])}
 
 
@@ -110,14 +108,14 @@ def halved(build: Any) -> Any:
 
 def main() -> None:
     root, rank, port = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    dist.start(rank, 2, "127.0.0.1", port)
-    wan.decode_video = latents_as_they_are
-    build, base = zero.build_engine, load_base(job_for(root, {}))
+    distributed.start(rank, 2, "127.0.0.1", port)
+    sampler.decode_video = latents_as_they_are
+    build, base = loop.build_engine, load_base(job_for(root, {}))
     found: dict[str, Outcome] = {"evaluated": evaluated(root, SPLIT, base)}
     for name, changes in CASES.items():
-        zero.build_engine = halved(build) if "averaged" in name else build
+        loop.build_engine = halved(build) if "averaged" in name else build
         if "met again" in name:
-            dist.start(rank, 2, "127.0.0.1", int(sys.argv[4]))
+            distributed.start(rank, 2, "127.0.0.1", int(sys.argv[4]))
         found[name] = trained(root, name, changes, base)
         print(name, flush=True)
     torch.save(found, root / f"full-size-{rank}.pt")

@@ -11,10 +11,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from cinelora import distributed as dist
+from cinelora import distributed
 from cinelora.core.records import TrialResult
-from cinelora.trial.__main__ import run_trial
 from cinelora.trial.resident import load_base
+from cinelora.trial.run import run_trial
 from tests import tiny_study
 
 
@@ -23,14 +23,16 @@ def resize(root: Path, rank: int, port: int) -> None:
     base = None
     for world, stage in ((2, 2), (1, 0), (1, 2), (2, 2)):
         seed = rank + 5 if world == 1 else 5
-        dist.leave()
-        dist.start(rank if world == 2 else 0, world, "127.0.0.1", port if world == 2 else dist.free_port())
+        distributed.leave()
+        distributed.start(
+            rank if world == 2 else 0, world, "127.0.0.1", port if world == 2 else distributed.free_port()
+        )
         config = tiny_study.tiny_config(root / "clips", zero__stage=stage, lora__rank=4, seed=seed, train__steps=4)
         job = tiny_study.make_job(root, config, encode=False)
-        dist.gather_objects(None)  # both write the spec into the folder that one clears
+        distributed.gather_objects(None)  # both write the spec into the folder that one clears
         if world == 1 or rank == 0:
             shutil.rmtree(job.study.trial(job.spec.trial_id).root, ignore_errors=True)
-        dist.gather_objects(None)
+        distributed.gather_objects(None)
         base = base or load_base(job)
         tell(stage, "resized", run_trial(job, base, tiny_study.silent))
 
@@ -42,7 +44,7 @@ def tell(stage: int, attempt: str, result: TrialResult) -> None:
 
 def main() -> None:
     root, rank, port = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    dist.start(rank, 2, "127.0.0.1", port)
+    distributed.start(rank, 2, "127.0.0.1", port)
     for stage in (0, 1, 2, 3):
         base = None
         for attempt in ("cold", "warm"):
@@ -50,10 +52,10 @@ def main() -> None:
                 root / "clips", zero__stage=stage, zero__persistence_threshold=0, lora__rank=4
             )
             job = tiny_study.make_job(root, config, encode=False)
-            dist.gather_objects(None)  # nobody clears the folder while the other still uses it
+            distributed.gather_objects(None)  # nobody clears the folder while the other still uses it
             if rank == 0:
                 shutil.rmtree(job.study.trial(job.spec.trial_id).root, ignore_errors=True)
-            dist.gather_objects(None)
+            distributed.gather_objects(None)
             base = base or load_base(job)
             tell(stage, attempt, run_trial(job, base, tiny_study.silent))
     resize(root, rank, int(sys.argv[4]))

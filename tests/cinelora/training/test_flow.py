@@ -7,7 +7,7 @@ import math
 import torch
 
 from cinelora.core.config import Schedule, TimestepLaw, TrainConfig
-from cinelora.core.seeds import counter_seed, generator, window_indices
+from cinelora.core.seeds import counter_seed, draw_noise, generator, window_indices
 from cinelora.training import flow
 from cinelora.training.loop import learning_rate
 
@@ -37,10 +37,10 @@ def test_timestep_laws() -> None:
 
 
 def test_draws_depend_on_their_key_alone() -> None:
-    first = flow.draw_noise((4,), 0, "noise", 3, 1)
-    flow.draw_noise((100,), 0, "noise", 4, 1)
-    assert torch.equal(flow.draw_noise((4,), 0, "noise", 3, 1), first)
-    assert not torch.equal(flow.draw_noise((4,), 1, "noise", 3, 1), first)
+    first = draw_noise((4,), 0, "noise", 3, 1)
+    draw_noise((100,), 0, "noise", 4, 1)
+    assert torch.equal(draw_noise((4,), 0, "noise", 3, 1), first)
+    assert not torch.equal(draw_noise((4,), 1, "noise", 3, 1), first)
     assert counter_seed(1, "2") != counter_seed("1", 2) != counter_seed(12)
     assert generator(7).initial_seed() == counter_seed(7)
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from cinelora import distributed as dist
+from cinelora import distributed
 from cinelora.trial.resident import Base, load_base
-from cinelora.wan import loading as wan
+from cinelora.wan import sampler
 from tests import tiny_study
 from tests.cinelora.training import full_size_member as member
 
@@ -24,23 +24,23 @@ Found = dict[str, member.Outcome]
 def base(study_root: Path) -> Base:
     job = tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips"))
     if not torch.distributed.is_initialized():
-        dist.start(0, 1, "127.0.0.1", dist.free_port())
+        distributed.start(0, 1, "127.0.0.1", distributed.free_port())
     return load_base(job)
 
 
 @pytest.fixture(scope="module")
 def alone(study_root: Path, base: Base) -> Found:
     """What one worker makes of it."""
-    decode, wan.decode_video = wan.decode_video, member.latents_as_they_are
+    decode, sampler.decode_video = sampler.decode_video, member.latents_as_they_are
     found = {"evaluated": member.evaluated(study_root, {}, base)}
-    wan.decode_video = decode
+    sampler.decode_video = decode
     return found | {"plain": member.trained(study_root, "plain", {}, base)}
 
 
 @pytest.fixture(scope="module")
 def together(study_root: Path, base: Base) -> Found:
     """What two workers make of it, who agree on all of it."""
-    ports = [str(dist.free_port()) for _ in range(2)]
+    ports = [str(distributed.free_port()) for _ in range(2)]
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.cinelora.full_size_member", str(study_root), str(rank), *ports],

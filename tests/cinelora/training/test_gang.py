@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cinelora import distributed as dist
+from cinelora import distributed
 from tests import tiny_study
 
 TOLERANCE = 1e-5  # of one worker against two: the sums run in another order
@@ -30,7 +30,7 @@ def test_two_workers(study_root: Path) -> None:
     weights = "adapter/pytorch_lora_weights.safetensors"
     one = load_file(folder.root / weights)
 
-    ports = [str(dist.free_port()) for _ in range(2)]
+    ports = [str(distributed.free_port()) for _ in range(2)]
     members = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.cinelora.gang_member", str(study_root), str(rank), *ports],

@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 
 from cinelora.core.paths import TrialFolder
-from cinelora.features.clip_scores import ClipScore
-from cinelora.features.parts import drop_parts, load_part, save_part
-from cinelora.features.results import Scored
+from cinelora.features.results import ClipScore, Scored, drop_parts, load_part, save_part
 from cinelora.training import checkpoint
-from cinelora.training.stopping import Stopped
+from cinelora.training.checkpoint import Stopped
 from cinelora.trial.resident import load_base
 from tests import tiny_study
 
@@ -44,7 +42,7 @@ def config(root: Path) -> Any:
 def test_a_stop_sign_saves_and_leaves(
     study_root: Path, quiet: dict[str, bytes], stage: str, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cinelora.stopping.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("cinelora.training.checkpoint.LOOK_SECONDS", 0.0)
     job = tiny_study.make_job(study_root, config(study_root))
     folder = job.study.trial(job.spec.trial_id)
     shutil.rmtree(folder.root, ignore_errors=True)
@@ -69,7 +67,7 @@ def test_a_stop_sign_saves_and_leaves(
 def test_a_trial_that_leaves_gives_the_base_back_as_it_was(
     study_root: Path, quiet: dict[str, bytes], stage: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cinelora.stopping.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("cinelora.training.checkpoint.LOOK_SECONDS", 0.0)
     leaves = tiny_study.tiny_config(study_root / "clips", lora__rank=6, zero__stage=stage)
     leaving = tiny_study.make_job(study_root, leaves)
     stays = tiny_study.tiny_config(

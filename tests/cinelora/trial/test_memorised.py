@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 
 from cinelora.core.paths import SampleFolder
-from cinelora.features.clip_scores import read_features, write_features
-from cinelora.features.results import Scored
+from cinelora.features.results import Scored, read_features, write_features
 from cinelora.metrics.few_clips import colour_histograms
-from cinelora.trial import memorised as module
-from cinelora.trial.memorised import memorised
+from cinelora.trial import scoring as module
 from cinelora.trial.resident import load_base
-from cinelora.trial.scoring import write_reference
+from cinelora.trial.scoring import memorised, write_reference
 from tests import tiny_study
 
 AT = {"t": [0.0, 10.0], "h": [4.0, 5.0, 100.0]}  # one number a clip: training and held-out clips

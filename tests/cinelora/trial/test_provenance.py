@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from cinelora.core.config import Method, TrainConfig, TrialConfig
+from cinelora.core.config import Method, TrackingConfig, TrainConfig, TrialConfig
+from cinelora.core.files import read_json
 from cinelora.core.paths import StudyFolder
-from cinelora.core.records import TrialSpec, read_json
-from cinelora.core.studyconfig import TrackingConfig
-from cinelora.training.stopping import Stopped
+from cinelora.core.records import TrialSpec
+from cinelora.training.checkpoint import Stopped
 from cinelora.trial import provenance
 from cinelora.trial.job import Job
 from tests import tiny_study
@@ -85,7 +85,7 @@ def test_workers_that_agree_are_told_once(tmp_path: Path) -> None:
 
 
 def test_a_trial_taken_up_twice_tells_both_runs(study_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cinelora.stopping.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("cinelora.training.checkpoint.LOOK_SECONDS", 0.0)
     job = tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips", lora__rank=5))
     folder = job.study.trial(job.spec.trial_id)
     monkeypatch.setattr(provenance, "code", lambda: ({"commit": "c", "diff_sha256": "d"}, b"+changed\n"))

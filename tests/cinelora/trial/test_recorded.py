@@ -9,11 +9,11 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 
+from cinelora.core.files import read_json
 from cinelora.core.paths import SampleFolder, TrialFolder
-from cinelora.core.records import read_json
-from cinelora.features.clip_scores import read_features, write_features
 from cinelora.features.nets import NETS, Net
-from cinelora.features.recorded import write_set_scores
+from cinelora.features.results import read_features, write_features, write_set_scores
+from cinelora.metrics import set_metrics
 from cinelora.metrics import set_metrics as setdistances
 from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.metrics.set_metrics import definition, distances_to, feature_mark
@@ -74,10 +74,10 @@ def test_the_mark_tells_contents_apart_and_not_when_they_were_written(tmp_path: 
 def test_another_formula_is_another_definition(monkeypatch: pytest.MonkeyPatch) -> None:
     before = definition("tnv2"), definition("i3d")
     assert before[0] != before[1]  # i3d is not standardised
-    setdistances.definition.cache_clear()
+    set_metrics.definition.cache_clear()
     monkeypatch.setattr(setdistances, "STD_FLOOR", 0.1)
     assert definition("tnv2") != before[0] and definition("i3d") == before[1]
-    setdistances.definition.cache_clear()
+    set_metrics.definition.cache_clear()
 
 
 @pytest.mark.parametrize(

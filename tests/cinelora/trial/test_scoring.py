@@ -10,11 +10,11 @@ import pytest
 
 from cinelora.core.config import DataConfig
 from cinelora.data.windows import Window
+from cinelora.features.extract import CLIP_VALUES, Batch, feature_nets, score_batch
 from cinelora.features.motion import FLOWS, Footage, pair_stats
 from cinelora.features.nets import NETS, Net
 from cinelora.metrics.catalogue import OF_FLOW, directions
 from cinelora.metrics.feature_nets import WEIGHTS
-from cinelora.score.clipmeasure import CLIP_VALUES, Batch
 from cinelora.trial import scoring
 from cinelora.trial.resident import Base
 
@@ -52,9 +52,9 @@ def _base(*names: str) -> Base:
 
 def test_every_configured_net_gives_its_features_and_scores(nets: None) -> None:
     base = _base(*WEIGHTS)
-    found = scoring.score_batch(base, WINDOWS, _clips(33), _clips(33), first=False)
+    found = score_batch(base.nets, WINDOWS, _clips(33), _clips(33), first=False)
     kept = [name for name in WEIGHTS if name != "lpips"] + ["ycbcr"]
-    assert list(found.features) == scoring.feature_nets(base) == kept
+    assert list(found.features) == feature_nets(base.nets) == kept
     assert found.features["i3d"][1].tolist() == [11.0, 42.0]  # frames 1 to 32
     assert found.features["vjepa"][1].tolist() == [11.0, 26.0]  # the first 16 of those: it sees no more
     assert found.features["dino"][1].tolist() == [10 + np.arange(1, 33).mean(), 1.0]
@@ -68,10 +68,10 @@ def test_lpips_and_captions_by_hand(nets: None) -> None:
     made, true = _clips(3), _clips(3)
     true[:, 1:] += 2
     base = _base("lpips", "clip_b32")
-    rows = scoring.score_batch(base, WINDOWS, made, true, first=False).rows
+    rows = score_batch(base.nets, WINDOWS, made, true, first=False).rows
     values = {(row.clip_id, row.metric): row.value for row in rows}
     assert values["a", "lpips"] == 4.0
-    kept = scoring.score_batch(base, WINDOWS, made, true, first=True).rows
+    kept = score_batch(base.nets, WINDOWS, made, true, first=True).rows
     assert [row.value for row in kept if row.metric == "lpips"] == [pytest.approx(8 / 3)] * 2
     cosines = [1 / np.hypot(level, 1) for level in (1, 2)]  # of (level, 1) with the caption's (0, 2)
     assert values["a", "clip_sim[clip_b32]"] == pytest.approx(100 * np.mean(cosines), rel=1e-6)
@@ -79,7 +79,7 @@ def test_lpips_and_captions_by_hand(nets: None) -> None:
 
 def test_only_what_a_true_clip_can_be_asked_is_kept_of_the_reference(nets: None) -> None:
     base = _base("mnv2", "clip_b32", "lpips")
-    rows = scoring.score_batch(base, WINDOWS, _clips(3), _clips(3), first=False).rows
+    rows = score_batch(base.nets, WINDOWS, _clips(3), _clips(3), first=False).rows
     kept = {row.metric for row in rows if scoring.family(row.metric) in scoring.OF_REAL_CLIPS}
     of_nets = {f"{name}[{net}]" for name in ("consistency", "tdelta") for net in ("mnv2", "clip_b32")}
     assert kept == of_nets | {"clip_sim[clip_b32]", "motion[absdiff]", "temporal_flickering"}
@@ -90,13 +90,13 @@ def test_flow_scores_are_those_of_the_command(nets: None) -> None:
     made, true = (random.integers(0, 256, (2, 3, 16, 16, 3), dtype=np.uint8) for _ in range(2))
     known = pair_stats(true, FLOWS["dis"])
     batch = Batch(made, true, 1, 16.0, {})
-    found = scoring.score_batch(_base(), WINDOWS, made, true, False, Footage(made, 16.0, true, "dis", known))
+    found = score_batch(_base(), WINDOWS, made, true, False, Footage(made, 16.0, true, "dis", known))
     values = {(row.clip_id, row.metric): row.value for row in found.rows}
     for name in (*OF_FLOW, "temporal_flickering"):
         expected = CLIP_VALUES[name](batch, "dis")
         full = name if name == "temporal_flickering" else f"{name}[dis]"
         assert [values[clip, full] for clip in ("a", "b")] == expected.tolist(), name
-    assert "motion[dis]" not in {row.metric for row in scoring.score_batch(_base(), WINDOWS, made, true, False).rows}
+    assert "motion[dis]" not in {row.metric for row in score_batch(_base(), WINDOWS, made, true, False).rows}
 
 
 def test_true_flow_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,14 +12,14 @@ from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import Dtype, LoraConfig, ModelConfig, Scaling, TargetSet
-from cinelora.core.records import read_json, write_json
+from cinelora.core.files import read_json, write_json
 from cinelora.export.__main__ import main
 from cinelora.training.batch import MASK_CHANNELS, training_batch
-from cinelora.wan import loading as wan
 from cinelora.wan import lora
 from cinelora.wan.checkpoint import model_folder
-from cinelora.wan.encoding import Encodings
-from sweeps.identity import trial_spec
+from cinelora.wan.encoding import Encodings, encode_video, grey_latent
+from cinelora.wan.loading import load_transformer, load_vae
+from sweeps.plan import trial_spec
 from tests import tiny_study
 from tests.cinelora.export.test_export import finished, velocity
 
@@ -31,7 +31,7 @@ def folder(study_root: Path) -> Path:
 
 def test_an_adapter_lies_frozen_under_the_next(tmp_path: Path, folder: Path) -> None:
     trial, trained = finished(tmp_path, folder, Scaling.constant, TargetSet.cross)  # alpha is 3 times the rank
-    transformer: Any = wan.load_transformer(folder, Dtype.float32)
+    transformer: Any = load_transformer(folder, Dtype.float32)
     base = velocity(transformer)
     lora.stack(transformer, trial / "adapter")
     assert torch.allclose(velocity(transformer), trained, atol=1e-6, rtol=0)
@@ -71,7 +71,7 @@ def test_a_trial_starts_from_another(study_root: Path, dtype: str) -> None:
 def test_export_holds_both_stages(tmp_path: Path, folder: Path, study_root: Path) -> None:
     below, _ = finished(tmp_path, folder, Scaling.constant, TargetSet.cross)
     above, _ = finished(tmp_path, folder, Scaling.rslora, TargetSet.attn)
-    transformer: Any = wan.load_transformer(folder, Dtype.float32)
+    transformer: Any = load_transformer(folder, Dtype.float32)
     lora.stack(transformer, below / "adapter")
     state, metadata = WanLoraLoaderMixin.lora_state_dict(str(above / "adapter"), return_lora_metadata=True)
     transformer.load_lora_adapter(state, adapter_name="own", metadata=metadata)
@@ -82,7 +82,7 @@ def test_export_holds_both_stages(tmp_path: Path, folder: Path, study_root: Path
     for layout in ("diffusers", "comfyui"):
         out = tmp_path / layout / "both.safetensors"
         assert main([str(above), "--out", str(out), "--format", layout]) == 0
-        plain: Any = wan.load_transformer(folder, Dtype.float32)
+        plain: Any = load_transformer(folder, Dtype.float32)
         state = WanLoraLoaderMixin.lora_state_dict(str(out), local_files_only=True)
         plain.load_lora_adapter(state, adapter_name="sum")
         assert torch.allclose(velocity(plain), both, atol=1e-5, rtol=0), layout
@@ -93,8 +93,8 @@ def test_export_holds_both_stages(tmp_path: Path, folder: Path, study_root: Path
 
 def test_steps_on_stills_see_one_frame_and_not_the_first(study_root: Path) -> None:
     job = tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips"))
-    vae = wan.load_vae(model_folder(ModelConfig(), study_root / "cache"))
-    grey = wan.grey_latent(vae, tiny_study.SIZE, tiny_study.SIZE)
+    vae = load_vae(model_folder(ModelConfig(), study_root / "cache"))
+    grey = grey_latent(vae, tiny_study.SIZE, tiny_study.SIZE)
     config = tiny_study.tiny_config(study_root / "clips", train__stills=0.5)
     encodings, plan = Encodings(job.encodings, grey=grey), job.windows()
     kinds = []
@@ -111,7 +111,7 @@ def test_steps_on_stills_see_one_frame_and_not_the_first(study_root: Path) -> No
             assert hidden[:, 16, 0].all()
     assert 10 <= sum(kinds) <= 30
     frames = torch.rand(1, 3, 5, tiny_study.SIZE, tiny_study.SIZE) * 2 - 1
-    alone, clip = wan.encode_video(vae, frames[:, :, :1]), wan.encode_video(vae, frames)
+    alone, clip = encode_video(vae, frames[:, :, :1]), encode_video(vae, frames)
     assert torch.allclose(alone[:, :, 0], clip[:, :, 0], atol=1e-6), "the VAE is causal"
 
 

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from cinelora.core.config import LoraConfig, Method, Scaling, TrialConfig
+from cinelora.core.config import LoraConfig, Method, Scaling, TrackingConfig, TrialConfig
 from cinelora.core.records import TrialSpec
-from cinelora.core.studyconfig import TrackingConfig
 from cinelora.trial.tracking import Tracker, flat_config, row_name, run_id, run_name, score_key
-from sweeps.identity import trial_spec
+from sweeps.plan import trial_spec
 
 SPEC = trial_spec(TrialConfig(), {"model": "m", "data": "d"})
 

@@ -10,19 +10,19 @@ import pytest
 import torch
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 
-from cinelora import distributed as dist
+from cinelora import distributed
 from cinelora.core.cli import UserError
 from cinelora.core.config import Dtype, LoraConfig, ModelConfig, TargetSet
-from cinelora.training import ahead
-from cinelora.training import engine as zero
+from cinelora.training import batch as ahead
 from cinelora.training.batch import predict, training_batch
+from cinelora.training.engine import deepspeed_config
 from cinelora.trial import resident as base
 from cinelora.trial.resident import Base, base_key, load_base
-from cinelora.wan import acceleration as blocks
-from cinelora.wan import loading as wan
-from cinelora.wan import lora
+from cinelora.wan import acceleration, lora
+from cinelora.wan.acceleration import checkpoint_blocks
 from cinelora.wan.attention import fault, use_attention
 from cinelora.wan.encoding import Encodings
+from cinelora.wan.loading import load_transformer
 from cinelora.wan.options import BACKENDS, check_attention
 from tests import tiny_study
 
@@ -32,7 +32,7 @@ WHOLE = {"lora__rank": 4, "lora__targets": "attn", "zero__persistence_threshold"
 @pytest.fixture(scope="module")
 def resident(study_root: Path) -> Base:
     if not torch.distributed.is_initialized():
-        dist.start(0, 1, "127.0.0.1", dist.free_port())
+        distributed.start(0, 1, "127.0.0.1", distributed.free_port())
     return load_base(tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips")))
 
 
@@ -79,7 +79,7 @@ def test_only_the_chosen_blocks_run_twice(resident: Base, study_root: Path) -> N
         return lambda *_: runs.update({index: runs[index] + 1})
 
     hooks = [block.register_forward_pre_hook(count(i)) for i, block in enumerate(resident.transformer.blocks)]
-    blocks.checkpoint_blocks(resident.transformer, 1)
+    checkpoint_blocks(resident.transformer, 1)
     predict(resident.transformer, batch).square().mean().backward()
     for hook in hooks:
         hook.remove()
@@ -100,7 +100,7 @@ def test_offload_changes_no_bit_and_resumes(
 
 def test_offload_is_what_the_engine_is_told() -> None:
     config = tiny_study.tiny_config(Path("clips"), zero__stage=3, zero__offload="weights")
-    told = zero.deepspeed_config(config.train, config.zero, Dtype.bfloat16, 1)["zero_optimization"]
+    told = deepspeed_config(config.train, config.zero, Dtype.bfloat16, 1)["zero_optimization"]
     place = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     assert told["offload_param"] == told["offload_optimizer"] == place
 
@@ -111,7 +111,7 @@ def test_offload_is_what_the_engine_is_told() -> None:
 def test_compiled_blocks_follow_adapters_that_come_and_go(
     study_root: Path, resident: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compile_blocks = blocks.compile_blocks
+    compile_blocks = acceleration.compile_blocks
     monkeypatch.setattr(base, "compile_blocks", lambda model: compile_blocks(model, backend="aot_eager"))
     job = tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips", model__compile=True))
     compiled, config = load_base(job), job.spec.config
@@ -155,7 +155,7 @@ def test_a_backend_is_the_bases_own(study_root: Path, resident: Base) -> None:
     job = tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips"))
     other = tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips", model__attention="native"))
     assert base_key(job.spec) == resident.key != base_key(other.spec)
-    model = wan.load_transformer(resident.folder, Dtype.float32, short_text=True)
+    model = load_transformer(resident.folder, Dtype.float32, short_text=True)
     use_attention(model, "_native_math", torch.float32)
     assert {each._attention_backend for each in model.attn_processors.values()} == {"_native_math"}
     active, _ = _AttentionBackendRegistry.get_active_backend()

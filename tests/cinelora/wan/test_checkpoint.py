@@ -13,8 +13,7 @@ import pytest
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import ModelConfig
-from cinelora.wan.checkpoint import SHIPPED, model_folder
-from cinelora.wan.modelfiles import weight_files
+from cinelora.wan.checkpoint import SHIPPED, model_folder, weight_files
 
 HUB, REVISION = "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", "b184e23a8a16b20f108f727c902e769e873ffc73"
 FETCH = f"hf download {HUB} --revision {REVISION}"
@@ -143,8 +142,8 @@ def test_the_hubs_own_cache(place: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_looking_loads_no_torch(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from cinelora.config import ModelConfig\n"
-        "from cinelora.models import UserError, model_folder\n"
+        "import sys; from pathlib import Path; from cinelora.core.config import ModelConfig\n"
+        "from cinelora.wan.checkpoint import UserError, model_folder\n"
         f"try: model_folder(ModelConfig(path='', hub={HUB!r}), Path('.'))\n"
         "except UserError: print('torch' in sys.modules)"
     )

@@ -11,10 +11,10 @@ from diffusers import WanImageToVideoPipeline
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import Dtype
-from cinelora.training.flow import draw_noise
-from cinelora.wan import loading as wan
-from cinelora.wan.adapters import Resident
+from cinelora.core.seeds import draw_noise
 from cinelora.wan.checkpoint import model_folder
+from cinelora.wan.loading import CACHE_LINE, TORCH_DTYPE, load_transformer
+from cinelora.wan.lora import Resident
 from tests import tiny_study
 from tests.cinelora.render.rendering import LORAS, save
 
@@ -26,7 +26,7 @@ def folder(study_root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def files(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root, base = tmp_path_factory.mktemp("adapters"), wan.load_transformer(folder, Dtype.float32)
+    root, base = tmp_path_factory.mktemp("adapters"), load_transformer(folder, Dtype.float32)
     return {name: save(base, root / name.replace(" ", "-"), settings) for name, settings in LORAS.items()}
 
 
@@ -57,8 +57,8 @@ def fresh(folder: Path, dtype: torch.dtype, *adapters: Path) -> Any:
 @pytest.mark.parametrize("dtype", list(Dtype))
 def test_switching_equals_a_fresh_pipeline(folder: Path, files: dict[str, Path], dtype: Dtype) -> None:
     """Ranks 2 and 4, alpha unlike the rank, rsLoRA, three target sets; then two on one another, in either order."""
-    kind = wan.TORCH_DTYPE[dtype]
-    base = wan.load_transformer(folder, dtype)
+    kind = TORCH_DTYPE[dtype]
+    base = load_transformer(folder, dtype)
     names, before = list(base.state_dict()), output(base, kind)
     resident = Resident(base)
     resident.load(files.values())
@@ -79,7 +79,7 @@ def test_switching_equals_a_fresh_pipeline(folder: Path, files: dict[str, Path],
 
 
 def test_files_that_do_not_fit(folder: Path, files: dict[str, Path], tmp_path: Path) -> None:
-    resident = Resident(wan.load_transformer(folder, Dtype.float32))
+    resident = Resident(load_transformer(folder, Dtype.float32))
     with pytest.raises(UserError, match="missing; the adapter of a finished trial"):
         resident.load([tmp_path / "absent.safetensors"])
     (tmp_path / "text.safetensors").write_text("no tensors")
@@ -91,5 +91,5 @@ def test_files_that_do_not_fit(folder: Path, files: dict[str, Path], tmp_path: P
 
 def test_weights_lie_where_their_address_does_not_round(folder: Path) -> None:
     """Else the same weights, moved by FSDP to other addresses, give other last bits."""
-    base = wan.load_transformer(folder, Dtype.float32)
-    assert {parameter.data_ptr() % wan.CACHE_LINE for parameter in base.parameters()} == {0}
+    base = load_transformer(folder, Dtype.float32)
+    assert {parameter.data_ptr() % CACHE_LINE for parameter in base.parameters()} == {0}

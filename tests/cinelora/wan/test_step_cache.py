@@ -13,13 +13,13 @@ import torch
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import DataConfig, Dtype, LoraConfig, SampleConfig, ScoreConfig, StepCache, TargetSet
+from cinelora.core.seeds import draw_noise
 from cinelora.metrics.catalogue import protocol
-from cinelora.training.flow import draw_noise
-from cinelora.wan import loading as wan
 from cinelora.wan import lora
 from cinelora.wan.checkpoint import model_folder
+from cinelora.wan.loading import load_scheduler, load_transformer
+from cinelora.wan.options import check_cache
 from cinelora.wan.sampler import denoise
-from cinelora.wan.stepcache import check_cache
 from tests import tiny_study
 
 PLAIN = SampleConfig(steps=4, guidance=3.0)
@@ -35,7 +35,7 @@ def folder(study_root: Path) -> Path:
 @pytest.fixture(params=[False, True], ids=["stock", "short text and adapter"])
 def model(request: pytest.FixtureRequest, folder: Path) -> Any:
     """The bare base; or with shortened text and an adapter that does something."""
-    found = wan.load_transformer(folder, Dtype.float32, short_text=request.param)
+    found = load_transformer(folder, Dtype.float32, short_text=request.param)
     if request.param:
         for name, parameter in lora.attach(found, LoraConfig(rank=4, targets=TargetSet.block), seed=1):
             if ".lora_B" in name:
@@ -53,7 +53,7 @@ def text(*lengths: int) -> torch.Tensor:
 
 def run(model: Any, folder: Path, sample: SampleConfig, key: str = "a") -> torch.Tensor:
     """Two clips of different texts."""
-    scheduler = wan.load_scheduler(folder, sample.scheduler, sample.shift)
+    scheduler = load_scheduler(folder, sample.scheduler, sample.shift)
     return denoise(
         model, scheduler, sample, draw_noise((2, 16, 3, 4, 4), key), draw_noise((2, 20, 3, 4, 4), "condition"),
         draw_noise((2, 17, 64), "image"), text(5, 9), text(1, 1), torch.float32,

@@ -12,10 +12,11 @@ from diffusers import WanImageToVideoPipeline
 from PIL import Image
 
 from cinelora.core.config import LoraConfig, SampleConfig, Scaling, Scheduler, TargetSet
-from cinelora.training.flow import draw_noise
-from cinelora.wan import loading as wan
+from cinelora.core.seeds import draw_noise
 from cinelora.wan import lora
 from cinelora.wan.checkpoint import model_folder
+from cinelora.wan.encoding import condition_latents, decode_video, encode_image, encode_text, pixels
+from cinelora.wan.loading import load_scheduler
 from cinelora.wan.sampler import denoise
 from tests import tiny_study
 
@@ -41,12 +42,12 @@ def frames() -> np.ndarray:
 
 def conditions(pipe: Any, frames: np.ndarray) -> dict[str, torch.Tensor]:
     """Ours, from the pipeline's own parts."""
-    first = wan.pixels(frames)[:, :, 0]
+    first = pixels(frames)[:, :, 0]
     return {
-        "condition": wan.condition_latents(pipe.vae, first, frames.shape[1]),
-        "image": wan.encode_image(pipe.image_processor, pipe.image_encoder, frames[0, 0]),
-        "text": wan.encode_text(pipe.tokenizer, pipe.text_encoder, PROMPT),
-        "negative": wan.encode_text(pipe.tokenizer, pipe.text_encoder, ""),
+        "condition": condition_latents(pipe.vae, first, frames.shape[1]),
+        "image": encode_image(pipe.image_processor, pipe.image_encoder, frames[0, 0]),
+        "text": encode_text(pipe.tokenizer, pipe.text_encoder, PROMPT),
+        "negative": encode_text(pipe.tokenizer, pipe.text_encoder, ""),
     }
 
 
@@ -78,7 +79,7 @@ def stock_video(pipe: Any, frames: np.ndarray, noise: torch.Tensor, sample: Samp
 def our_latents(pipe: Any, frames: np.ndarray, noise: torch.Tensor, sample: SampleConfig, folder: Path) -> torch.Tensor:
     given = conditions(pipe, frames)
     negative = given["negative"] if sample.guidance > 1 else None
-    scheduler = wan.load_scheduler(folder, sample.scheduler, sample.shift)
+    scheduler = load_scheduler(folder, sample.scheduler, sample.shift)
     return denoise(
         pipe.transformer, scheduler, sample, noise, given["condition"], given["image"], given["text"], negative,
         torch.float32,
@@ -91,13 +92,13 @@ def test_own_loop_equals_the_pipeline(
     pipeline: Any, folder: Path, frames: np.ndarray, kind: Scheduler, guidance: float
 ) -> None:
     sample = SampleConfig(steps=3, guidance=guidance, scheduler=kind)
-    pipeline.scheduler = wan.load_scheduler(folder, kind, sample.shift)
+    pipeline.scheduler = load_scheduler(folder, kind, sample.shift)
     noise = draw_noise((1, 16, 3, 4, 6), 0, "test")
     stock = stock_video(pipeline, frames, noise, sample, "latent")
     ours = our_latents(pipeline, frames, noise, sample, folder)
     assert torch.allclose(ours, stock, atol=1e-5, rtol=0)
     video = stock_video(pipeline, frames, noise, sample, "np")
-    levels = np.abs(wan.decode_video(pipeline.vae, ours).astype(float) - video * 255)
+    levels = np.abs(decode_video(pipeline.vae, ours).astype(float) - video * 255)
     assert levels.max() <= 0.51
 
 
@@ -128,7 +129,7 @@ def test_saved_adapter_gives_the_same_video_in_the_stock_pipeline(
 
     stock = WanImageToVideoPipeline.from_pretrained(folder, local_files_only=True)
     stock.set_progress_bar_config(disable=True)
-    stock.scheduler = wan.load_scheduler(folder, sample.scheduler, sample.shift)
+    stock.scheduler = load_scheduler(folder, sample.scheduler, sample.shift)
     base = stock_video(stock, frames, noise, sample, "latent")
     stock.load_lora_weights(tmp_path / "adapter", weight_name="pytorch_lora_weights.safetensors")
     loaded = stock_video(stock, frames, noise, sample, "latent")

@@ -16,16 +16,18 @@ from accelerate import init_empty_weights
 from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 
-from cinelora import distributed as dist
+from cinelora import distributed
 from cinelora.core.cli import UserError
 from cinelora.core.config import Dtype, LoraConfig, ModelConfig, TargetSet, TrainConfig, ZeroConfig
-from cinelora.core.records import content_hash, to_dict, trial_from_dict
+from cinelora.core.files import content_hash
+from cinelora.core.records import to_dict, trial_from_dict
 from cinelora.data.encodings import encoder_mark, encoding_folder
-from cinelora.training import engine as zero
-from cinelora.wan import encoding as encode
+from cinelora.training.engine import build_engine, full_parameters, release
 from cinelora.wan import loading as wan
 from cinelora.wan import lora
 from cinelora.wan.checkpoint import EXAMPLE, SHAPES, model_folder
+from cinelora.wan.encoding import encode_texts, encode_windows
+from cinelora.wan.loading import TORCH_DTYPE, load_transformer
 from tests import tiny_study
 
 CONFIG = json.loads((SHAPES[EXAMPLE] / "transformer" / "config.json").read_text())
@@ -98,9 +100,9 @@ def test_loads_what_diffusers_loads(folder: Path, tmp_path: Path, stored: torch.
     place = sharded(folder, tmp_path / "model", stored)
     assert len(list((place / "transformer").glob("*.safetensors"))) > 2
     stock: Any = WanTransformer3DModel.from_pretrained(
-        place, subfolder="transformer", torch_dtype=wan.TORCH_DTYPE[dtype], local_files_only=True
+        place, subfolder="transformer", torch_dtype=TORCH_DTYPE[dtype], local_files_only=True
     )
-    ours = wan.load_transformer(place, dtype)
+    ours = load_transformer(place, dtype)
     theirs = dict(stock.named_parameters()) | dict(stock.named_buffers())
     found = dict(ours.named_parameters()) | dict(ours.named_buffers())
     assert list(found) == list(theirs)
@@ -118,21 +120,19 @@ def in_float32(model: Any) -> set[str]:
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_training_in_bfloat16_leaves_norms_and_time_embedding_in_float32(folder: Path, stage: int) -> None:
     if not torch.distributed.is_initialized():
-        dist.start(0, 1, "127.0.0.1", dist.free_port())
-    base = wan.load_transformer(folder, Dtype.bfloat16)
+        distributed.start(0, 1, "127.0.0.1", distributed.free_port())
+    base = load_transformer(folder, Dtype.bfloat16)
     kept, before = in_float32(base), {name: each.detach().clone() for name, each in base.named_parameters()}
     assert {"scale_shift_table", "blocks.0.norm2.weight", "condition_embedder.time_embedder.linear_1.weight"} <= kept
     assert not torch.equal(before["scale_shift_table"], before["scale_shift_table"].bfloat16())
     model = ModelConfig(dtype=Dtype.bfloat16)
     for _ in range(2):  # the second trial meets a base that stage 3 has left sharded
         parameters = lora.attach(base, LoraConfig(rank=2), seed=0)
-        engine = zero.build_engine(
-            base, parameters, TrainConfig(), ZeroConfig(stage=stage, persistence_threshold=0), model
-        )
+        engine = build_engine(base, parameters, TrainConfig(), ZeroConfig(stage=stage, persistence_threshold=0), model)
         assert {name.replace(".base_layer.", ".") for name in in_float32(base)} == kept
-        zero.release(engine, parameters)
+        release(engine, parameters)
         lora.detach(base)
-        after = zero.full_parameters(list(base.named_parameters()))
+        after = full_parameters(list(base.named_parameters()))
         assert all(torch.equal(after[name], tensor.float()) for name, tensor in before.items())
 
 
@@ -142,10 +142,10 @@ def test_files_that_do_not_belong_together_are_told(folder: Path, tmp_path: Path
     tensors = load_file(path)
     save_file({**tensors, "proj_out.bias": torch.zeros(3)}, path)
     with pytest.raises(UserError, match=r"proj_out\.bias is \[3\], its config\.json asks for \[64\]"):
-        wan.load_transformer(place, Dtype.float32)
+        load_transformer(place, Dtype.float32)
     save_file({name: each for name, each in tensors.items() if name != "proj_out.bias"}, path)
     with pytest.raises(UserError, match=r"no file holds proj_out\.bias"):
-        wan.load_transformer(place, Dtype.float32)
+        load_transformer(place, Dtype.float32)
 
 
 # --- the encoders ---
@@ -162,19 +162,19 @@ def test_encoders_are_freed(study_root: Path, folder: Path, tmp_path: Path, monk
 
     for name in ("load_text_encoder", "load_image_encoder", "load_vae"):
         monkeypatch.setattr(wan, name, partial(watched, getattr(wan, name)))
-    encode.encode_texts(folder, tmp_path, ["a square"], "cpu")
+    encode_texts(folder, tmp_path, ["a square"], "cpu")
     windows = list(job.windows().all[:1])
-    encode.encode_windows(folder, tmp_path, study_root / "clips", job.spec.config.data, windows, "cpu")
+    encode_windows(folder, tmp_path, study_root / "clips", job.spec.config.data, windows, "cpu")
     gc.collect()
     assert len(loaded) == 3 and not any(each() for each in loaded)
-    encode.encode_texts(folder, tmp_path, [], "cpu")  # nothing to do: nothing is loaded
+    encode_texts(folder, tmp_path, [], "cpu")  # nothing to do: nothing is loaded
     assert len(loaded) == 3
 
 
 def test_text_in_bfloat16_is_another_encoding_of_another_trial(folder: Path, tmp_path: Path) -> None:
     states = []
     for name, dtype in (("stored", None), ("half", Dtype.bfloat16)):
-        encode.encode_texts(folder, tmp_path / name, ["a square"], "cpu", dtype)
+        encode_texts(folder, tmp_path / name, ["a square"], "cpu", dtype)
         states.append(load_file(next((tmp_path / name).iterdir()))["text"])
     assert states[0].dtype == states[1].dtype == torch.float32
     assert 0 < (states[0] - states[1]).abs().max() < 0.1 * states[0].abs().max()

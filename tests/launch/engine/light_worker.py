@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import time
 
-from cinelora.core.records import write_json
-from cinelora.training.stopping import Stopped
+from cinelora.core.files import write_json
+from cinelora.training.checkpoint import Stopped
 from cinelora.trial.job import Job
 
 STEPS, SECONDS = 20, 0.15

@@ -12,10 +12,10 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from cinelora.core.config import LoraConfig, Method, TrainConfig, TrialConfig
+from cinelora.core.config import ClusterConfig, LoraConfig, Method, Prune, TrackingConfig, TrainConfig, TrialConfig
+from cinelora.core.files import read_json, write_json
 from cinelora.core.paths import StudyFolder
-from cinelora.core.records import TrialSpec, read_json, write_json
-from cinelora.core.studyconfig import ClusterConfig, Prune, TrackingConfig
+from cinelora.core.records import TrialSpec
 from cinelora.trial.job import Job
 from launch.engine.loop import Engine, run_all
 from launch.engine.pool import Pool

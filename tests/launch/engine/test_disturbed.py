@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cinelora.core.records import read_json
+from cinelora.core.files import read_json
 from tests import tiny_study
 from tests.launch.test_sweep import checkpoint_step, command, events, results, sweep, wait_for_step
 

@@ -9,9 +9,9 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnschedulableError, RayTaskError
 
 from cinelora.core.cli import UserError
-from cinelora.core.studyconfig import ClusterConfig
+from cinelora.core.config import ClusterConfig
 from launch.engine.errors import failure_kind, first_cause
-from launch.engine.heartbeat import Heartbeats
+from launch.engine.loop import Heartbeats
 from launch.engine.worker import TrialTaken, alone_in
 from launch.launcher import extra_overrides
 from launch.messages import known_keys, one_line
@@ -84,7 +84,7 @@ def test_trials_beside_the_grid_take_what_all_jobs_share() -> None:
 
 
 def test_one_writer_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("launch.worker.TAKEOVER_SECONDS", 0.2)
+    monkeypatch.setattr("launch.engine.worker.TAKEOVER_SECONDS", 0.2)
     with alone_in(tmp_path), pytest.raises(TrialTaken, match="another worker"), alone_in(tmp_path):
         pass
     with alone_in(tmp_path):

@@ -14,14 +14,15 @@ from typing import Any
 import pytest
 
 from analysis.report import report as write_report
+from cinelora.core.config import TrackingConfig
+from cinelora.core.files import read_json
 from cinelora.core.paths import StudyFolder
-from cinelora.core.records import TrialResult, TrialSpec, read_json
-from cinelora.core.studyconfig import TrackingConfig
+from cinelora.core.records import TrialResult, TrialSpec
 from cinelora.trial.tracking import Tracker
-from launch.wandb_mirror import __main__ as wandb_sync
-from launch.wandb_mirror import board as wandb_board
 from launch.wandb_mirror import study as wandb_study
-from launch.wandb_mirror.board import Board, Place
+from launch.wandb_mirror.__main__ import settle
+from launch.wandb_mirror.board import Board, Place, grouping, report, workspace
+from launch.wandb_mirror.study import facts, is_synced, read_run, run_of, runs, to_send, write_figures_run
 from tests.analysis.paper_study import Builder, spec
 from tests.launch.wandb_mirror.fake_wandb import FakeWandb
 
@@ -63,11 +64,11 @@ def board(made: Path) -> Board:
     study = StudyFolder(made)
     keys, project = wandb_study.logged(study)
     assert project == "cinelora"
-    return wandb_study.board(study, NAME, wandb_study.facts(study, NAME), keys)
+    return wandb_study.board(study, NAME, facts(study, NAME), keys)
 
 
 def view_of(board: Board) -> dict[str, Any]:
-    sent = wandb_board.workspace(board, PLACE)._to_model().model_dump(by_alias=True, exclude_none=True)
+    sent = workspace(board, PLACE)._to_model().model_dump(by_alias=True, exclude_none=True)
     return dict(json.loads(json.dumps(sent))["spec"]["section"])
 
 
@@ -86,9 +87,9 @@ def named(panel: dict[str, Any]) -> set[str]:
 def test_every_key_of_the_view_is_logged_or_mirrored(made: Path, board: Board) -> None:
     study = StudyFolder(made)
     shown = set().union(*map(named, panels(view_of(board))))
-    run = next(path for path in wandb_study.runs(study) if wandb_study.run_of(path) == RUN)
-    logged = set(wandb_study.read_run(run)["summary"])
-    fact = next(fact for fact in wandb_study.facts(study, NAME) if fact.run_id == RUN)
+    run = next(path for path in runs(study) if run_of(path) == RUN)
+    logged = set(read_run(run)["summary"])
+    fact = next(fact for fact in facts(study, NAME) if fact.run_id == RUN)
     assert shown <= logged | set(fact.summary)
     assert {"score/kvd_tnv2", "score/heldout_loss", "train/heldout_loss", "clip/c0", "cost/seconds"} <= shown
     assert {key for key in logged if key.startswith("score/")} <= set(fact.summary), "one name for one score"
@@ -109,7 +110,7 @@ def test_the_view_is_of_one_study_grouped_by_rank(board: Board) -> None:
 
 
 def test_the_report_holds_the_answer_the_table_and_our_figures(made: Path, board: Board) -> None:
-    text = json.dumps(wandb_board.report(board, PLACE)._to_model().spec.model_dump(by_alias=True, exclude_none=True))
+    text = json.dumps(report(board, PLACE)._to_model().spec.model_dump(by_alias=True, exclude_none=True))
     assert "5 of 5 planned trials have finished." in board.answer and "|" not in board.answer
     assert json.dumps(board.before)[1:-1] in text and "| rank |" in board.before and "![" not in text
     assert all(f"figure/{path.stem}" in text for path in (made / "report").glob("*.png")) and board.figures_run in text
@@ -120,24 +121,24 @@ def test_a_group_is_what_shares_all_but_the_seed() -> None:
         same = {"targets": "cross", "scaling": "rslora", "alpha": 8, "learning_rate": 1, "steps": 1, "model": "small"}
         return {"row": row, **same, **changed}
 
-    assert wandb_board.grouping([config("base"), config("rank 4"), config("rank 4")]) == ["row"]
+    assert grouping([config("base"), config("rank 4"), config("rank 4")]) == ["row"]
     tuned = [config("rank 4", learning_rate=2), config("rank 8", learning_rate=3)]
-    assert wandb_board.grouping(tuned) == ["row"], "a rate that the rank implies makes no group"
+    assert grouping(tuned) == ["row"], "a rate that the rank implies makes no group"
     both = [config("rank 4", targets="block", alpha=4), config("rank 4", targets="cross", alpha=8)]
-    assert wandb_board.grouping(both) == ["row", "targets"]
+    assert grouping(both) == ["row", "targets"]
 
 
 def test_running_trials_wait_and_figures_are_logged_once(study: StudyFolder) -> None:
     study.trial("r4s0").result.unlink()
-    ready, waiting = wandb_study.to_send(study)
+    ready, waiting = to_send(study)
     assert len(ready) == 2 and not waiting, "a trial that failed has ended, too"
-    run = next(path for path in ready if wandb_study.run_of(path) == RUN)
+    run = next(path for path in ready if run_of(path) == RUN)
     cut(run)
-    ready, waiting = wandb_study.to_send(study)
+    ready, waiting = to_send(study)
     assert waiting == [run] and len(ready) == 1
     for _ in range(2):
-        wandb_study.write_figures_run(study, NAME, "cinelora")
-    assert len(wandb_study.runs(study)) == 3
+        write_figures_run(study, NAME, "cinelora")
+    assert len(runs(study)) == 3
 
 
 def cut(run: Path) -> None:
@@ -147,20 +148,20 @@ def cut(run: Path) -> None:
 
 
 def test_a_run_without_an_end_is_marked_once_it_is_up(study: StudyFolder) -> None:
-    whole, run = wandb_study.runs(study)
+    whole, run = runs(study)
     cut(run)
-    wandb_sync.settle([whole, run])
-    assert not wandb_study.is_synced(run), "it never left"
+    settle([whole, run])
+    assert not is_synced(run), "it never left"
     for folder in (whole, run):
-        (folder / f"run-{wandb_study.run_of(folder)}.wandb.syncstate").touch()
-    wandb_sync.settle([whole, run])
-    assert wandb_study.is_synced(run) and not wandb_study.is_synced(whole), "a whole run is W&B's own to mark"
+        (folder / f"run-{run_of(folder)}.wandb.syncstate").touch()
+    settle([whole, run])
+    assert is_synced(run) and not is_synced(whole), "a whole run is W&B's own to mark"
 
 
 def sync(study: StudyFolder, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_") and key != "NETRC"}
     return subprocess.run(
-        [sys.executable, "-m", "launch.wandb_sync", str(study.root)],
+        [sys.executable, "-m", "launch.wandb_mirror", str(study.root)],
         env={**kept, "HOME": str(home), **environment}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
         timeout=180,
     )  # fmt: skip
