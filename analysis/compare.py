@@ -2,7 +2,8 @@
 
 In: two study folders, which are only read. Out: lines to read; with --out compare.md and compare.csv.
 Rows are matched as `analysis/matching.py` says; seeds and clips are compared in pairs (same first frame, caption and
-starting noise), second study minus first, with the intervals of `analysis/statistics/intervals.py`. A score that the two computed
+starting noise), second study minus first, with the intervals of `analysis/statistics/intervals.py`. A score that the
+two computed
 in different ways is listed and left out.
 Run:  python -m analysis.compare studies/first studies/second
       python -m analysis.compare studies/first studies/second --out /tmp/compared
@@ -40,12 +41,13 @@ from cinelora.core.cli import UserError
 from cinelora.core.config import Method
 from cinelora.core.files import whole_file
 
-# FOLDED: Which rows of two studies are the same row.
-# FOLDED:
-# FOLDED: In: two studies and their estimates. Out: pairs of rows, and the rows that only one of them has. Pure: no files.
-# FOLDED: A row is the same if its rank is, and all else that varies within either study. What is alike in a whole study is not
-# FOLDED: looked at: that is what the two are compared for. A learning rate tuned rank by rank belongs to the rank; where a rank
-# FOLDED: has several, it tells the rows apart.
+#~ Which rows of two studies are the same row.
+#~
+#~ In: two studies and their estimates. Out: pairs of rows, and the rows that only one of them has. Pure: no files.
+#~ A row is the same if its rank is, and all else that varies within either study. What is alike in a whole study is not
+#~ looked at: that is what the two are compared for. A learning rate tuned rank by rank belongs to the rank; where a
+#~ rank
+#~ has several, it tells the rows apart.
 
 RATE = "train.learning_rate"
 ALWAYS = frozenset({"method", "lora.rank"})

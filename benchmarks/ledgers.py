@@ -1,6 +1,7 @@
 """Simulated studies with planted effects: records as a finished study folder gives them, without the folder.
 
-In: a `Kind` (what is true of the ranks) and a random generator. Out: `analysis.study.load.Study`, held in memory, and the
+In: a `Kind` (what is true of the ranks) and a random generator. Out: `analysis.study.load.Study`, held in memory,
+and the
 true values behind it. Two scores are planted: `heldout_loss`, a number a clip, and `kvd[tnv2]`, through Gaussian
 features whose distance has a closed form. All sizes are those of study `quick` (docs/results.md: 96 clips, 3 seeds).
 R ranks, S seeds, N clips, D features; z: standard normal.

@@ -1,7 +1,8 @@
 """Each row of the rank table against the base: paired differences with 95 % intervals.
 
 In: `Study`, `Estimates`. Out: `Difference` records, as CSV and as lines to read. Pure: no files.
-Row and base are compared clip by clip: same first frame, caption, starting noise; `analysis/statistics/intervals.py` says what
+Row and base are compared clip by clip: same first frame, caption, starting noise; `analysis/statistics/intervals.py`
+says what
 another training seed and other shots would have given. The base has no seed.
 """
 

@@ -2,7 +2,8 @@
 
 In: rank -> values (S seeds, N clips), larger is better; the source shot of each clip. Out: `Pairwise`. Pure.
 
-Differences go through `analysis.statistics.intervals`, corrected by Holm (1979) for all R (R - 1) / 2 pairs of ranks and not only
+Differences go through `analysis.statistics.intervals`, corrected by Holm (1979) for all R (R - 1) / 2 pairs of ranks
+and not only
 for those with the best, since the best is chosen by looking. The truly best rank is the chosen one or among those not
 told apart from it in at least 95 % of studies (the criterion of Hsu 1984). A difference
 that is not shown is no equivalence; that takes two one-sided tests (Schuirmann 1987), here of the gains over the base:

@@ -5,7 +5,8 @@ In: rank -> values (S seeds, N clips), larger is better, and the source shot of 
 Two views that must agree, since each alone is fooled. Page's L (1963) and the umbrella test of Mack and Wolfe (1981)
 compare the ranks within each of M shots, averaged over seeds; they assume no distribution, but take the luck of a
 training seed, which all shots share, for an effect of the rank. The slope on log2(rank), one number a seed and clip,
-goes through `analysis.statistics.intervals`, which knows that seeds differ. A trend: the slope's interval is clear of zero and
+goes through `analysis.statistics.intervals`, which knows that seeds differ. A trend: the slope's interval is clear
+of zero and
 Page's test agrees, both at TREND_ALPHA. A peak: the umbrella's p is below ALPHA, and the slopes up to it and from it
 are both clear of zero at ALPHA (Berger 1982: both must hold, so neither is corrected) over the R - 2 ranks that could
 have been it; that is false in about 1 % of tables, so that 4 % are left for the trend and the word is false in 5 %.

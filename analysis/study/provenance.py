@@ -1,6 +1,7 @@
 """On which code and which machines the trials of a study ran, and a warning where the code was not one.
 
-In: the provenance.json of finished trials (`cinelora/trial/provenance.py`), absent in older studies. Out: plain lines. No
+In: the provenance.json of finished trials (`cinelora/trial/provenance.py`), absent in older studies. Out: plain
+lines. No
 times: the same ledger gives the same page.
 """
 

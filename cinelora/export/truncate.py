@@ -1,6 +1,7 @@
 """What a large rank is worth cut down: adapters cut to smaller ranks by SVD and evaluated, without any training.
 
-    python -m cinelora.export.truncate STUDY                held-out losses: one pass over the trials' own held-out windows
+    python -m cinelora.export.truncate STUDY                held-out losses: one pass over the trials' own held-out
+    windows
     python -m cinelora.export.truncate STUDY --scores       clips, features and scores as well
 
 In: a study with finished adapters, and its encodings in the cache. Of each seed and series the largest rank is cut to
@@ -40,9 +41,9 @@ from cinelora.wan.checkpoint import model_fingerprint, model_folder
 from cinelora.wan.encoding import Encodings
 from cinelora.wan.loading import TORCH_DTYPE, write_weight_norms
 
-# FOLDED: Which adapters of a study are cut to which ranks, and whether that is done. Standard library only.
-# FOLDED:
-# FOLDED: In: a study folder. Out: `Source` records, one per seed and series of the grid, and the `Cut`s they give.
+#~ Which adapters of a study are cut to which ranks, and whether that is done. Standard library only.
+#~
+#~ In: a study folder. Out: `Source` records, one per seed and series of the grid, and the `Cut`s they give.
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 In: arrays (N, D) and (M, D), one row per clip; any real dtype. Out: one float per pair of sets.
 N, M count clips, D counts feature dimensions, K counts axes. No file, no device, no random number is touched.
-Spread and bias of these distances: `cinelora/metrics/resampling.py`; as streaming metrics: `cinelora/metrics/torchmetrics.py`.
+Spread and bias of these distances: `cinelora/metrics/resampling.py`; as streaming metrics:
+`cinelora/metrics/torchmetrics.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Train the small denoiser and its text encoder on encoded made clips, on the conditions `cinelora.wan.loading` prepares.
+"""Train the small denoiser and its text encoder on encoded made clips, on the conditions `cinelora.wan.loading`
+prepares.
 
 In: a trained autoencoder, steps, a state folder. Out: `denoiser.safetensors` (weights, AdamW moments, step, moving
 average), `denoiser.csv`. Loss: flow matching with uniform times; one caption in twelve is dropped, so that

@@ -1,4 +1,5 @@
-"""Feature nets behind one signature: name -> how to load it, how to run it; what it is says `cinelora/metrics/feature_nets.py`.
+"""Feature nets behind one signature: name -> how to load it, how to run it; what it is says
+`cinelora/metrics/feature_nets.py`.
 
     loaded = open_net("i3d", path)                         # UserError: wrong or missing file
     features = NETS["i3d"].extract(loaded.net, frames)     # uint8 (N, T, H, W, 3) -> float32

@@ -1,6 +1,7 @@
 """Self-tests that need no weights and no sample clips: distances with known answers, and planted effects.
 
-In: nothing but fixed seeds. Out: one `Finding` per check. Numbers 1 to 4, 16 and 17 of `cinelora/score/selftest/__main__.py`.
+In: nothing but fixed seeds. Out: one `Finding` per check. Numbers 1 to 4, 16 and 17 of
+`cinelora/score/selftest/__main__.py`.
 R ranks, S training seeds, N clips, D feature dimensions.
 """
 

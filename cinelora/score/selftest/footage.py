@@ -1,7 +1,9 @@
 """Self-tests on footage: which faults a feature net and a clip score must see, and in which order.
 
-In: `Evidence` of one set of clips, measured in `cinelora/score/selftest/__main__.py`. Out: findings; pure, no files, no nets.
-Numbers 5 to 15 of `cinelora/score/selftest/__main__.py`. A distance is kvd between the clips with a fault and the same clips without,
+In: `Evidence` of one set of clips, measured in `cinelora/score/selftest/__main__.py`. Out: findings; pure, no files,
+no nets.
+Numbers 5 to 15 of `cinelora/score/selftest/__main__.py`. A distance is kvd between the clips with a fault and the
+same clips without,
 as the product measures made clips against true ones, so the clean clips are at 0 and nothing else differs.
 """
 
