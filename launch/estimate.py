@@ -40,11 +40,11 @@ from sweeps.scheduling.scheduler import Infeasible, Node, Shape
 from sweeps.scheduling.simulate import makespan, simulate
 from sweeps.scheduling.tasks import task_for, workers
 
-#~ Whether every open trial fits the card it is planned for, told before anything starts, and what would make it fit.
-#~
-#~ In: a study's settings, its open trials, the configs of their base. Out: lines to read, or UserError naming the
-#~ nearest
-#~ setting that fits. Without `cluster.device`, or on CPUs, nothing is told and nothing refused. Loads no torch.
+# ~ Whether every open trial fits the card it is planned for, told before anything starts, and what would make it fit.
+# ~
+# ~ In: a study's settings, its open trials, the configs of their base. Out: lines to read, or UserError naming the
+# ~ nearest
+# ~ setting that fits. Without `cluster.device`, or on CPUs, nothing is told and nothing refused. Loads no torch.
 
 RESERVED_GIB = 2.0  # for the driver's context, cuBLAS, cuDNN, NCCL and the allocator's gaps; assumed
 MOST_WORKERS = 8  # that a remedy asks for: one node

@@ -42,11 +42,11 @@ from cinelora.wan.checkpoint import BUILTIN, SHAPES, config_folder, fetching, mo
 from cinelora.wan.options import check_attention, check_cache
 from sweeps.plan import Plan, build_plan, trial_spec
 
-#~ Whether a trial can be shared out among the workers of its gang: batches among data groups, tokens within one.
-#~
-#~ In: a trial's config, its gang, the denoiser's config. Out: nothing, or UserError naming the nearest setting that
-#~ works.
-#~ Loads no torch.
+# ~ Whether a trial can be shared out among the workers of its gang: batches among data groups, tokens within one.
+# ~
+# ~ In: a trial's config, its gang, the denoiser's config. Out: nothing, or UserError naming the nearest setting that
+# ~ works.
+# ~ Loads no torch.
 
 SHARDED = 3  # ZeRO stage whose hooks gather weights inside the blocks
 

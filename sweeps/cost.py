@@ -17,12 +17,12 @@ from typing import Any
 from cinelora.core.config import Method, TrialConfig, video_tokens
 from cinelora.core.records import TrialResult
 
-#~ How much arithmetic a Wan image-to-video denoiser needs, from its config alone. Standard library only.
-#~
-#~ In: `transformer/config.json`, clip sizes. Out: floating-point operations; a multiplication with its addition is two.
-#~ L video tokens, d model width, f feed-forward width, S text and image tokens. Norms, activations and embeddings
-#~ are left
-#~ out: below 1 % at full size.
+# ~ How much arithmetic a Wan image-to-video denoiser needs, from its config alone. Standard library only.
+# ~
+# ~ In: `transformer/config.json`, clip sizes. Out: floating-point operations; a multiplication with its addition is two.
+# ~ L video tokens, d model width, f feed-forward width, S text and image tokens. Norms, activations and embeddings
+# ~ are left
+# ~ out: below 1 % at full size.
 
 TEXT_TOKENS = 512
 IMAGE_TOKENS = 257  # of CLIP ViT-H/14 at 224 pixels

@@ -299,10 +299,10 @@ def peak_gib(parts: Parts) -> float:
     return sum(parts.values()) / GIB
 
 
-#~ Device memory of the encoding step, from the configs of the encoders. Standard library only.
-#~
-#~ In: `config.json` of text encoder, image encoder and VAE, a TrialConfig. Out: bytes by phase and part, as
-#~ `sweeps/memory.py`.
+# ~ Device memory of the encoding step, from the configs of the encoders. Standard library only.
+# ~
+# ~ In: `config.json` of text encoder, image encoder and VAE, a TrialConfig. Out: bytes by phase and part, as
+# ~ `sweeps/memory.py`.
 
 VAE_ENCODE = 36.7  # floats a pixel and base_dim at the peak, counted; four frames at a time
 

@@ -13,10 +13,10 @@ from cinelora.core.config import LoraConfig, Method, Scaling, TrialConfig
 from cinelora.core.files import content_hash
 from cinelora.core.records import SCHEMA, TrialSpec, to_dict
 
-#~ A trial's identity: the hash of everything that changes its result, and of nothing else.
-#~
-#~ In: TrialConfig and content hashes of model, data and weights. Out: 12 hex digits.
-#~ Paths, GPUs, gang size, micro-batches, checkpoint intervals and tracking are not in it.
+# ~ A trial's identity: the hash of everything that changes its result, and of nothing else.
+# ~
+# ~ In: TrialConfig and content hashes of model, data and weights. Out: 12 hex digits.
+# ~ Paths, GPUs, gang size, micro-batches, checkpoint intervals and tracking are not in it.
 
 DIGITS = 12
 

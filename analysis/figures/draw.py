@@ -31,9 +31,9 @@ from analysis.study.rows import Estimates, RowKey, series_of
 from analysis.tables.captions import BANNER
 from cinelora.core.files import whole_file
 
-#~ What else than the rank a number may come from: too few clips, mere noise, a training cut short, what it cost.
-#~
-#~ In: `Study`, `Estimates`. Out: `Confounds`; the figures, CSV files and sentence made of them.
+# ~ What else than the rank a number may come from: too few clips, mere noise, a training cut short, what it cost.
+# ~
+# ~ In: `Study`, `Estimates`. Out: `Confounds`; the figures, CSV files and sentence made of them.
 
 
 def drawings(

@@ -104,9 +104,9 @@ def _legend(series: Sequence[str]) -> list[Line2D | Patch]:
     return [*handles, Patch(**BAND, label="noise floor")]
 
 
-#~ Distances against the number of clips they are taken on: the bias of fvd, and that kvd has none.
-#~
-#~ In: `SizeCurve` records. Out: `sizes_figure`, a row of panels a series.
+# ~ Distances against the number of clips they are taken on: the bias of fvd, and that kvd has none.
+# ~
+# ~ In: `SizeCurve` records. Out: `sizes_figure`, a row of panels a series.
 
 LEVEL_SE = 1.96  # standard errors either side of the intercept
 END = -0.06  # of the axis: left of it lie the intercepts, beside each other

@@ -27,10 +27,10 @@ from analysis.tables.formats import MARKDOWN_ARROW
 from analysis.tables.rank_table import NOT_AVAILABLE, NOTHING, Cell, Column, Table, column_name
 from cinelora.core.files import whole_file
 
-#~ The tables of the page as semantic HTML: ranks against scores, paired differences, tests, the trials behind them.
-#~
-#~ In: `Table`, `Difference`, `RankTests`, `Study`, `Estimates`. Out: HTML; every text from a study is escaped. Pure: no
-#~ files.
+# ~ The tables of the page as semantic HTML: ranks against scores, paired differences, tests, the trials behind them.
+# ~
+# ~ In: `Table`, `Difference`, `RankTests`, `Study`, `Estimates`. Out: HTML; every text from a study is escaped. Pure: no
+# ~ files.
 
 VARIES = "varies"  # the column of what differs beside the rank
 TALL = 16  # rows of a table that should not push all else off the screen

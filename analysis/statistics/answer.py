@@ -30,16 +30,16 @@ from analysis.study.load import Study, Trial
 from analysis.study.rows import Estimates, Row, series_of
 from analysis.study.scores import DIRECTIONS, LOWER
 
-#~ With what confidence is a rank the smallest sufficient one? The study drawn again from its own means and spread.
-#~
-#~ In: gains over the base, (S seeds, N clips) of each rank, the shot of each clip. Out: the share of redraws in
-#~ which each
-#~ rank is the smallest that keeps the wanted share of the best one's gain. Pure NumPy.
-#~
-#~ Means of all ranks are drawn together, multivariate t around what was seen. Each varies as
-#~ `analysis/statistics/intervals.py` says;
-#~ they correlate as their deviations by seed and by shot do (A and B there, with products of two ranks for squares).
-#~ Drawing seeds and shots with replacement instead would know too little of seeds (docs/decisions.md, 16).
+# ~ With what confidence is a rank the smallest sufficient one? The study drawn again from its own means and spread.
+# ~
+# ~ In: gains over the base, (S seeds, N clips) of each rank, the shot of each clip. Out: the share of redraws in
+# ~ which each
+# ~ rank is the smallest that keeps the wanted share of the best one's gain. Pure NumPy.
+# ~
+# ~ Means of all ranks are drawn together, multivariate t around what was seen. Each varies as
+# ~ `analysis/statistics/intervals.py` says;
+# ~ they correlate as their deviations by seed and by shot do (A and B there, with products of two ranks for squares).
+# ~ Drawing seeds and shots with replacement instead would know too little of seeds (docs/decisions.md, 16).
 REDRAWS = 4000
 
 

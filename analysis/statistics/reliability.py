@@ -120,9 +120,9 @@ def as_csv(found: Iterable[SizeCurve]) -> str:
     return stream.getvalue()
 
 
-#~ What else than the rank a number may come from: too few clips, mere noise, a training cut short, what it cost.
-#~
-#~ In: `Study`, `Estimates`. Out: `Confounds`; the figures, CSV files and sentence made of them.
+# ~ What else than the rank a number may come from: too few clips, mere noise, a training cut short, what it cost.
+# ~
+# ~ In: `Study`, `Estimates`. Out: `Confounds`; the figures, CSV files and sentence made of them.
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,11 @@ from sweeps.ledger import SHARE, check_schema
 from sweeps.plan import Plan
 from sweeps.prune import cell
 
-#~ What a two-stage study stands on: the adapters that were trained first and lie frozen under its rows.
-#~
-#~ In: a plan, the finished trials of the first stage. Out: their ids; one line about each for the notes. They are
-#~ rows of
-#~ no table: their windows may be others, and with them the protocol of their scores.
+# ~ What a two-stage study stands on: the adapters that were trained first and lie frozen under its rows.
+# ~
+# ~ In: a plan, the finished trials of the first stage. Out: their ids; one line about each for the notes. They are
+# ~ rows of
+# ~ no table: their windows may be others, and with them the protocol of their scores.
 
 
 def first_stages(specs: Iterable[TrialSpec]) -> set[str]:

@@ -30,9 +30,9 @@ from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.metrics.few_clips import CHANNELS, LEVELS, style_distance
 from cinelora.metrics.set_metrics import DISTANCES, Distance, definition, distances_to
 
-#~ Work on many trials at once, a thread a core.
-#~
-#~ Products, powers and sums of NumPy let other threads run meanwhile, its singular values do not.
+# ~ Work on many trials at once, a thread a core.
+# ~
+# ~ Products, powers and sums of NumPy let other threads run meanwhile, its singular values do not.
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -44,10 +44,10 @@ def threaded(work: Callable[[Item], Found], items: Iterable[Item]) -> list[Found
         return list(pool.map(work, items))
 
 
-#~ What small training sets do to a whole row or trial: the colours taken on, how far training seeds go apart.
-#~
-#~ In: saved features of trials, of the true clips and of the training clips. Out: numbers. Pure: no files.
-#~ Definitions: `cinelora/metrics/few_clips.py`. N clips, S training seeds, M training clips, D features.
+# ~ What small training sets do to a whole row or trial: the colours taken on, how far training seeds go apart.
+# ~
+# ~ In: saved features of trials, of the true clips and of the training clips. Out: numbers. Pure: no files.
+# ~ Definitions: `cinelora/metrics/few_clips.py`. N clips, S training seeds, M training clips, D features.
 
 
 def style_to(train: Array) -> Callable[[Array], dict[str, float]]:

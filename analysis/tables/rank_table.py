@@ -286,10 +286,10 @@ def _only_unavailable(scores: TrialScores) -> list[str]:
     return [score for score in scores.unavailable if score not in CORE and score not in FURTHER]
 
 
-#~ Every score of every finished trial as one CSV: one line a clip, then one a trial for what it has as a whole.
-#~
-#~ In: `Study`, `TrialScores`. Out: the file, written line by line, since that of a large study fills the memory.
-#~ Where several studies are merged, the first column says which one a line is from.
+# ~ Every score of every finished trial as one CSV: one line a clip, then one a trial for what it has as a whole.
+# ~
+# ~ In: `Study`, `TrialScores`. Out: the file, written line by line, since that of a large study fills the memory.
+# ~ Where several studies are merged, the first column says which one a line is from.
 
 SET_CLIP = "(set)"  # stands for the clip of a score that a whole trial has
 STUDY = "study"

@@ -297,9 +297,9 @@ class TrialConfig:
     score: ScoreConfig = field(default_factory=ScoreConfig)
 
 
-#~ The settings of a study beside those of its trials: what to run them on, what to ask of them. Standard library only.
-#~
-#~ In: nothing. Out: plain dataclasses that Hydra fills (`launch/sweep.py`). None of them changes what a trial computes.
+# ~ The settings of a study beside those of its trials: what to run them on, what to ask of them. Standard library only.
+# ~
+# ~ In: nothing. Out: plain dataclasses that Hydra fills (`launch/sweep.py`). None of them changes what a trial computes.
 
 
 class Wandb(Enum):
@@ -416,12 +416,12 @@ class StudyConfig(TrialConfig):
             require(bool(getattr(self, name).strip()), name, getattr(self, name), "must not be empty")
 
 
-#~ How much arithmetic a Wan image-to-video denoiser needs, from its config alone. Standard library only.
-#~
-#~ In: `transformer/config.json`, clip sizes. Out: floating-point operations; a multiplication with its addition is two.
-#~ L video tokens, d model width, f feed-forward width, S text and image tokens. Norms, activations and embeddings
-#~ are left
-#~ out: below 1 % at full size.
+# ~ How much arithmetic a Wan image-to-video denoiser needs, from its config alone. Standard library only.
+# ~
+# ~ In: `transformer/config.json`, clip sizes. Out: floating-point operations; a multiplication with its addition is two.
+# ~ L video tokens, d model width, f feed-forward width, S text and image tokens. Norms, activations and embeddings
+# ~ are left
+# ~ out: below 1 % at full size.
 LATENT_PIXELS = 16  # pixels a side under one video token: VAE 8, patch 2
 HELDOUT_BATCH = 8  # windows at a time in the held-out loss, at most
 HELDOUT_TOKENS = 65_536  # and fewer of large windows: a GPU is long full, and memory is not

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from cinelora.core.seeds import counter_seed
 
-#~ Flat shapes as signed distances: from each point to the edge of a shape of radius 1, negative inside.
-#~
-#~ In: coordinates u (right) and v (down) in the shape's own frame. Out: distances of the same form, float.
+# ~ Flat shapes as signed distances: from each point to the edge of a shape of radius 1, negative inside.
+# ~
+# ~ In: coordinates u (right) and v (down) in the shape's own frame. Out: distances of the same form, float.
 
 Array = NDArray[np.floating[Any]]
 DIAGONAL = 0.70710678

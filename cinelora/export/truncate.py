@@ -41,9 +41,9 @@ from cinelora.wan.checkpoint import model_fingerprint, model_folder
 from cinelora.wan.encoding import Encodings
 from cinelora.wan.loading import TORCH_DTYPE, write_weight_norms
 
-#~ Which adapters of a study are cut to which ranks, and whether that is done. Standard library only.
-#~
-#~ In: a study folder. Out: `Source` records, one per seed and series of the grid, and the `Cut`s they give.
+# ~ Which adapters of a study are cut to which ranks, and whether that is done. Standard library only.
+# ~
+# ~ In: a study folder. Out: `Source` records, one per seed and series of the grid, and the `Cut`s they give.
 
 
 @dataclass(frozen=True)

@@ -84,9 +84,9 @@ def read_features(path: Path) -> tuple[list[str], Floats]:
         return arrays["ids"].tolist(), np.asarray(arrays["features"], np.float32)
 
 
-#~ The scores of a trial batch by batch, so that a trial lost while it generates goes on where it was.
-#~
-#~ In: a Scored of one batch. Out: an .npz without pickle, whole or absent; it holds for one adapter only.
+# ~ The scores of a trial batch by batch, so that a trial lost while it generates goes on where it was.
+# ~
+# ~ In: a Scored of one batch. Out: an .npz without pickle, whole or absent; it holds for one adapter only.
 
 
 def save_part(path: Path, adapter: str, scored: Scored) -> None:
@@ -121,11 +121,11 @@ def drop_parts(folder: TrialFolder) -> None:
         parts.rmdir()
 
 
-#~ The set scores of a trial, written when it is scored, so that reading a study computes none of them again.
-#~
-#~ In: the feature files of the trial and of the true clips. Out: `set_scores.json`: net -> `SetScores`.
-#~ It holds no more than the features do: where it is missing or of other features, analysis computes the same numbers
-#~ by the same functions (`cinelora/metrics/set_metrics.py`).
+# ~ The set scores of a trial, written when it is scored, so that reading a study computes none of them again.
+# ~
+# ~ In: the feature files of the trial and of the true clips. Out: `set_scores.json`: net -> `SetScores`.
+# ~ It holds no more than the features do: where it is missing or of other features, analysis computes the same numbers
+# ~ by the same functions (`cinelora/metrics/set_metrics.py`).
 
 
 def write_set_scores(place: TrialFolder, reference: SampleFolder) -> None:

@@ -292,12 +292,12 @@ def _weighted_mean(gram: Array, counts: Array, unbiased: bool) -> Array:
     return np.asarray(total / pairs, dtype=np.float64)
 
 
-#~ A distance at infinitely many clips: FVD-infinity. NumPy only, float64.
-#~
-#~ In: `Grams` of two sets, a statistic, a generator. Out: `Extrapolated`: the intercept of a line through scores of
-#~ random subsets against 1 / N, with its standard error. A Frechet distance is biased upward by about b / N, and b
-#~ depends on the model, so equal N is not yet fair (Chong and Forsyth 2020, arXiv 1911.07023).
-#~ The line is one only where subsets have clearly more clips than dimensions: project first (`fit_principal_axes`).
+# ~ A distance at infinitely many clips: FVD-infinity. NumPy only, float64.
+# ~
+# ~ In: `Grams` of two sets, a statistic, a generator. Out: `Extrapolated`: the intercept of a line through scores of
+# ~ random subsets against 1 / N, with its standard error. A Frechet distance is biased upward by about b / N, and b
+# ~ depends on the model, so equal N is not yet fair (Chong and Forsyth 2020, arXiv 1911.07023).
+# ~ The line is one only where subsets have clearly more clips than dimensions: project first (`fit_principal_axes`).
 Orders = NDArray[np.intp]  # (orders, N): the clips of a set, shuffled
 SMALLEST_SHARE = 0.25  # of the clips, in the smallest subset
 GROUPS = 10  # of clips, left out in turn for the standard error

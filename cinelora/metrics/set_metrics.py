@@ -121,10 +121,10 @@ def feature_mark(archive: ZipFile) -> str:
     return "".join(f"{archive.getinfo(f'{name}.npy').CRC:08x}" for name in ("ids", "features"))
 
 
-#~ Scores of a set of clips against another: Frechet and kernel distances with their standard errors.
-#~
-#~ In: features (N, D) of made clips and (M, D) of real ones, one row per clip. Out: `SetScore`. NumPy only, no files.
-#~ Definitions are those of `cinelora/metrics/distances.py`; errors those of `cinelora/metrics/resampling.py`.
+# ~ Scores of a set of clips against another: Frechet and kernel distances with their standard errors.
+# ~
+# ~ In: features (N, D) of made clips and (M, D) of real ones, one row per clip. Out: `SetScore`. NumPy only, no files.
+# ~ Definitions are those of `cinelora/metrics/distances.py`; errors those of `cinelora/metrics/resampling.py`.
 SEED = 0  # of the halves and of the subsets
 LEAST_FOR_ERROR = 4  # clips in the smaller set
 

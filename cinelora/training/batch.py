@@ -99,7 +99,7 @@ def predict(model: Any, batch: Batch) -> torch.Tensor:
     return model(**batch.inputs, return_dict=False)[0]
 
 
-#~ Do the next piece of work while the present one is in use, in order.
+# ~ Do the next piece of work while the present one is in use, in order.
 
 T = TypeVar("T")
 

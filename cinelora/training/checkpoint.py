@@ -42,9 +42,9 @@ def load(path: Path, trial_id: str) -> tuple[dict[str, torch.Tensor], int]:
     return state, int(position["step"])
 
 
-#~ Leaving in order: a file in the study's folder, or in a trial's own, asks to save what there is and end.
-#~
-#~ A file reaches every node that sees the study, from any shell, also when the driver is gone.
+# ~ Leaving in order: a file in the study's folder, or in a trial's own, asks to save what there is and end.
+# ~
+# ~ A file reaches every node that sees the study, from any shell, also when the driver is gone.
 
 LOOK_SECONDS = 0.5  # between looks at the disk
 

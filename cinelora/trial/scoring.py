@@ -41,11 +41,11 @@ from cinelora.trial.resident import Base
 from cinelora.wan.encoding import Encodings, true_frames
 from cinelora.wan.sampler import batches, generate
 
-#~ Has a model copied its training clips? Made clips against those and against the other held-out clips, net by net.
-#~
-#~ In: features of some clips, and on disk those of the true held-out clips and of the training clips. Out: clip scores.
-#~ How it is measured: `cinelora/metrics/few_clips.py`; which features are standardised:
-#~ `cinelora/metrics/feature_nets.py`.
+# ~ Has a model copied its training clips? Made clips against those and against the other held-out clips, net by net.
+# ~
+# ~ In: features of some clips, and on disk those of the true held-out clips and of the training clips. Out: clip scores.
+# ~ How it is measured: `cinelora/metrics/few_clips.py`; which features are standardised:
+# ~ `cinelora/metrics/feature_nets.py`.
 
 
 def memorised(reference: SampleFolder, made: Scored) -> list[ClipScore]:

@@ -48,12 +48,12 @@ def compile_blocks(transformer: Any, backend: str = "inductor") -> None:
     transformer.compile_repeated_blocks(backend=backend)
 
 
-#~ Denoiser passes that are cut short where the first block hardly changed since the last step: FirstBlockCache.
-#~
-#~ In: the denoiser (bare, or inside an engine) and the sample settings. Out: what to wrap each pass in. Nothing
-#~ stays on
-#~ the model, and nothing passes from one batch of clips to the next. A batch decides as one, so it is part of the
-#~ result.
+# ~ Denoiser passes that are cut short where the first block hardly changed since the last step: FirstBlockCache.
+# ~
+# ~ In: the denoiser (bare, or inside an engine) and the sample settings. Out: what to wrap each pass in. Nothing
+# ~ stays on
+# ~ the model, and nothing passes from one batch of clips to the next. A batch decides as one, so it is part of the
+# ~ result.
 
 Pass = Callable[[str], AbstractContextManager[None]]  # "cond" or "uncond": each remembers its own last step
 

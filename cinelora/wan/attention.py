@@ -48,12 +48,12 @@ def fault(name: str, dtype: torch.dtype, head_dim: int) -> str | None:
     return None
 
 
-#~ Cross-attention that counts the equal padding of a short text instead of computing it some 480 times.
-#~
-#~ In: text states that end in zero rows, as the Wan pipeline pads them. Out: the same attention as over 512 tokens,
-#~ to rounding: a token that occurs m times adds log m to its logit. Half the time at small sizes, nothing at 14B,
-#~ where the video's tokens are a hundred times as many. Holds under LoRA and in the gradient: equal rows of the text
-#~ stay equal in every layer, whatever the weights are. `model.short_text` switches it on.
+# ~ Cross-attention that counts the equal padding of a short text instead of computing it some 480 times.
+# ~
+# ~ In: text states that end in zero rows, as the Wan pipeline pads them. Out: the same attention as over 512 tokens,
+# ~ to rounding: a token that occurs m times adds log m to its logit. Half the time at small sizes, nothing at 14B,
+# ~ where the video's tokens are a hundred times as many. Holds under LoRA and in the gradient: equal rows of the text
+# ~ stay equal in every layer, whatever the weights are. `model.short_text` switches it on.
 
 TEXT_TOKENS = 512  # hard-coded in the attention processor: another length silently mixes text and image tokens
 MASKED = -1e9

@@ -16,11 +16,11 @@ from cinelora.core.cli import UserError
 from cinelora.core.config import ModelConfig
 from cinelora.core.records import TrialSpec
 
-#~ Whether a folder holds a Wan2.1 I2V checkpoint, and all of it. Standard library only: runs while planning.
-#~
-#~ In: a folder in diffusers layout. Out: what is wrong, as half a line, or None. No weight is read: the configs tell
-#~ the
-#~ model, names and sizes of the files tell an interrupted download.
+# ~ Whether a folder holds a Wan2.1 I2V checkpoint, and all of it. Standard library only: runs while planning.
+# ~
+# ~ In: a folder in diffusers layout. Out: what is wrong, as half a line, or None. No weight is read: the configs tell
+# ~ the
+# ~ model, names and sizes of the files tell an interrupted download.
 
 PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "image_encoder", "image_processor", "scheduler")
 WEIGHTS = {  # part -> name of its weights, whole or as the index of its shards

@@ -117,11 +117,11 @@ def load_scheduler(folder: Path, kind: Scheduler, shift: float) -> Any:
     )
 
 
-#~ How large the frozen weights are, so that an update can be told relative to them.
-#~
-#~ In: the denoiser before an adapter is attached or a trainer shards it. Out: a JSON of layer -> Frobenius norm,
-#~ once per
-#~ model and study; analysis then needs neither torch nor the model.
+# ~ How large the frozen weights are, so that an update can be told relative to them.
+# ~
+# ~ In: the denoiser before an adapter is attached or a trainer shards it. Out: a JSON of layer -> Frobenius norm,
+# ~ once per
+# ~ model and study; analysis then needs neither torch nor the model.
 
 DIGITS = 9  # significant; devices differ in later ones
 

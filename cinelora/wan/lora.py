@@ -207,12 +207,12 @@ def _plain(metadata: dict[str, Any]) -> dict[str, Any]:
     return {key: sorted(value) if isinstance(value, set) else value for key, value in metadata.items()}
 
 
-#~ Many finished adapters on one resident base: loaded once, switched in milliseconds.
-#~
-#~ In: a frozen WanTransformer3DModel and adapter files of diffusers layout, of any ranks, alphas and target sets.
-#~ Out: the base's forward pass with none, one or several of them, bit for bit that of a fresh pipeline which loaded
-#~ them.
-#~ Switching is what diffusers' `set_adapters` and `disable_lora` do, layer by layer; fusing would not restore the base.
+# ~ Many finished adapters on one resident base: loaded once, switched in milliseconds.
+# ~
+# ~ In: a frozen WanTransformer3DModel and adapter files of diffusers layout, of any ranks, alphas and target sets.
+# ~ Out: the base's forward pass with none, one or several of them, bit for bit that of a fresh pipeline which loaded
+# ~ them.
+# ~ Switching is what diffusers' `set_adapters` and `disable_lora` do, layer by layer; fusing would not restore the base.
 
 
 class Resident:

@@ -66,12 +66,12 @@ def check_attention(model: ModelConfig, here: bool) -> None:
     raise UserError(f"model.attention={model.attention}: {reason}; {remedy}")
 
 
-#~ Denoiser passes that are cut short where the first block hardly changed since the last step: FirstBlockCache.
-#~
-#~ In: the denoiser (bare, or inside an engine) and the sample settings. Out: what to wrap each pass in. Nothing
-#~ stays on
-#~ the model, and nothing passes from one batch of clips to the next. A batch decides as one, so it is part of the
-#~ result.
+# ~ Denoiser passes that are cut short where the first block hardly changed since the last step: FirstBlockCache.
+# ~
+# ~ In: the denoiser (bare, or inside an engine) and the sample settings. Out: what to wrap each pass in. Nothing
+# ~ stays on
+# ~ the model, and nothing passes from one batch of clips to the next. A batch decides as one, so it is part of the
+# ~ result.
 
 
 def check_cache(config: TrialConfig) -> None:

@@ -91,14 +91,14 @@ def shard_weights(transformer: Any) -> None:
     fully_shard(transformer)
 
 
-#~ Several workers share the tokens of each clip (Ulysses, Jacobs et al. 2023, arXiv 2309.14509), by diffusers' hooks.
-#~
-#~ In: a denoiser on every worker of a gang. Out: within `shared_tokens` the same denoiser, same inputs and outputs,
-#~ each
-#~ worker computing its part of the tokens; self-attention exchanges tokens for heads and back. A gang of w workers
-#~ is w/s
-#~ data groups of s neighbours. Their gradients are parts of a sum: an engine that averages over w needs s times the
-#~ loss.
+# ~ Several workers share the tokens of each clip (Ulysses, Jacobs et al. 2023, arXiv 2309.14509), by diffusers' hooks.
+# ~
+# ~ In: a denoiser on every worker of a gang. Out: within `shared_tokens` the same denoiser, same inputs and outputs,
+# ~ each
+# ~ worker computing its part of the tokens; self-attention exchanges tokens for heads and back. A gang of w workers
+# ~ is w/s
+# ~ data groups of s neighbours. Their gradients are parts of a sum: an engine that averages over w needs s times the
+# ~ loss.
 
 
 @contextmanager

@@ -28,9 +28,9 @@ from sweeps.ledger import Ledger
 from sweeps.prune import Pruner
 from sweeps.scheduling.scheduler import Infeasible, Scheduler, Start, Task
 
-#~ Is a running trial alive? A stuck collective raises nothing, so the driver watches what the trial says of itself.
-#~
-#~ In: progress.json of each trial, whenever the driver looks. Out: how long it has not changed, by the driver's clock.
+# ~ Is a running trial alive? A stuck collective raises nothing, so the driver watches what the trial says of itself.
+# ~
+# ~ In: progress.json of each trial, whenever the driver looks. Out: how long it has not changed, by the driver's clock.
 
 
 @dataclass
@@ -324,7 +324,7 @@ def _ready(running: list[Running]) -> list[tuple[Running, Any]]:
     return [(owner[call], call) for call in ready]
 
 
-#~ Ctrl-C: once, running trials save and leave; twice, the sweep ends now.
+# ~ Ctrl-C: once, running trials save and leave; twice, the sweep ends now.
 
 
 @contextmanager

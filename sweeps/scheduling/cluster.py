@@ -269,9 +269,9 @@ def named(shape: Shape, nodes: Iterable[Node]) -> str:
     return f"{shape.workers} x ({shape.cpus} CPU, {shape.gpus:g} GPU): the cluster has {has or 'no nodes'}"
 
 
-#~ When and where a gang that does not fit now will fit, by the estimates of what is running.
-#~
-#~ In: the cluster, expected ends. Out: a reservation: the time, and what it leaves to others. Standard library only.
+# ~ When and where a gang that does not fit now will fit, by the estimates of what is running.
+# ~
+# ~ In: the cluster, expected ends. Out: a reservation: the time, and what it leaves to others. Standard library only.
 
 Change = tuple[float, str, Worker | None]  # time, node, the worker that leaves it (None: a hold ends)
 
