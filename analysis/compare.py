@@ -44,7 +44,8 @@ from cinelora.core.files import whole_file
 # ~ Which rows of two studies are the same row.
 # ~
 # ~ In: two studies and their estimates. Out: pairs of rows, and the rows that only one of them has. Pure: no files.
-# ~ A row is the same if its rank is, and all else that varies within either study. What is alike in a whole study is not
+# ~ A row is the same if its rank is, and all else that varies within either study. What is alike in a whole study is
+# ~ not
 # ~ looked at: that is what the two are compared for. A learning rate tuned rank by rank belongs to the rank; where a
 # ~ rank
 # ~ has several, it tells the rows apart.

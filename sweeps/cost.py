@@ -19,7 +19,8 @@ from cinelora.core.records import TrialResult
 
 # ~ How much arithmetic a Wan image-to-video denoiser needs, from its config alone. Standard library only.
 # ~
-# ~ In: `transformer/config.json`, clip sizes. Out: floating-point operations; a multiplication with its addition is two.
+# ~ In: `transformer/config.json`, clip sizes. Out: floating-point operations; a multiplication with its addition is
+# ~ two.
 # ~ L video tokens, d model width, f feed-forward width, S text and image tokens. Norms, activations and embeddings
 # ~ are left
 # ~ out: below 1 % at full size.

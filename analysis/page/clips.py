@@ -132,7 +132,8 @@ def _lanes(study: Study, estimates: Estimates) -> tuple[Lane, ...]:
 
 # ~ The part of the page where clips are compared: all rows play the same frame, a slider picks the row shown large.
 # ~
-# ~ In: `Reel`, `Study`. Out: HTML with the pictures inside, one JSON block a clip so that a browser decodes only what is
+# ~ In: `Reel`, `Study`. Out: HTML with the pictures inside, one JSON block a clip so that a browser decodes only
+# ~ what is
 # ~ looked at; `page_script.js` draws them. Every text from a study is escaped. Pure: no files.
 
 SHOWN = {"psnr": ("psnr", 2), "consistency[mnv2]": ("consistency", 3), "motion[absdiff]": ("motion", 2)}

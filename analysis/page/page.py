@@ -29,7 +29,8 @@ from cinelora.core.files import whole_file
 
 # ~ The tables of the page as semantic HTML: ranks against scores, paired differences, tests, the trials behind them.
 # ~
-# ~ In: `Table`, `Difference`, `RankTests`, `Study`, `Estimates`. Out: HTML; every text from a study is escaped. Pure: no
+# ~ In: `Table`, `Difference`, `RankTests`, `Study`, `Estimates`. Out: HTML; every text from a study is escaped.
+# ~ Pure: no
 # ~ files.
 
 VARIES = "varies"  # the column of what differs beside the rank

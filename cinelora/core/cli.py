@@ -1,33 +1,74 @@
-"""The error that is the user's to mend: one line naming the file or field, the value, the remedy."""
+"""What every command shares: the error of bad input, the parser, the exit status, progress. Standard library only."""
+
+from __future__ import annotations
 
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from typing import NoReturn
-
-
-class UserError(Exception):
-    """Bad input. Entry points print the message alone and exit with status 2."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message)  # one line instead of argparse's usage and message
-
 
 SECONDS_BETWEEN_LINES = 5.0
 
 
-class Progress:
-    """Counts on stderr: one line that is rewritten on a terminal, a line every few seconds elsewhere."""
+class UserError(Exception):
+    """Bad input: one line naming the file or field, the value and the remedy."""
 
-    def __init__(self) -> None:
-        self._last = time.monotonic()
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose errors are UserErrors: one line instead of usage and message."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def exit_status(command: Callable[[], int | None], quiet: bool = False, stopped: str = "stopped") -> int:
+    """Run a command. Returns its own status (None: 0), 2 after one line for a UserError, 130 after Ctrl-C.
+
+    `quiet`: print no line, as the processes of a group do but the first. `stopped`: the line after Ctrl-C.
+    """
+    try:
+        return command() or 0
+    except UserError as error:
+        status, text = 2, str(error)
+    except KeyboardInterrupt:
+        status, text = 130, stopped
+    if not quiet:
+        print(f"cinelora: {text}", file=sys.stderr)
+    return status
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, or hours, minutes and seconds: 75 -> "1:15", 3675 -> "1:01:15"."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class Progress:
+    """Counts and the time left on stderr: one line rewritten on a terminal, elsewhere a line every few seconds.
+
+        progress = Progress("clips")
+        progress("decoding", done, total)      # decoding 12/96 clips, about 0:41 left
+
+    The time left takes the pace since the first call of the stage.
+    """
+
+    def __init__(self, unit: str, quiet: bool = False) -> None:
+        self.unit, self.quiet = unit, quiet
+        self._stage, self._first, self._started, self._printed = "", 0, 0.0, time.monotonic()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        text = f"{stage} {done}/{total} clips"
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._first, self._started = stage, done, now
+        text = f"{stage} {done}/{total} {self.unit}"
+        if self._first < done < total:
+            text += f", about {clock((now - self._started) / (done - self._first) * (total - done))} left"
+        if self.quiet:
+            return
         if sys.stderr.isatty():
-            print(f"\r{text}", end="\n" if done == total else "", file=sys.stderr, flush=True)
-        elif done == total or time.monotonic() - self._last > SECONDS_BETWEEN_LINES:
-            self._last = time.monotonic()
+            print(f"\r{text:<78}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+        elif done == total or now - self._printed > SECONDS_BETWEEN_LINES:
+            self._printed = now
             print(text, file=sys.stderr, flush=True)

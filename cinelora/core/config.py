@@ -299,7 +299,8 @@ class TrialConfig:
 
 # ~ The settings of a study beside those of its trials: what to run them on, what to ask of them. Standard library only.
 # ~
-# ~ In: nothing. Out: plain dataclasses that Hydra fills (`launch/sweep.py`). None of them changes what a trial computes.
+# ~ In: nothing. Out: plain dataclasses that Hydra fills (`launch/sweep.py`). None of them changes what a trial
+# ~ computes.
 
 
 class Wandb(Enum):
@@ -418,7 +419,8 @@ class StudyConfig(TrialConfig):
 
 # ~ How much arithmetic a Wan image-to-video denoiser needs, from its config alone. Standard library only.
 # ~
-# ~ In: `transformer/config.json`, clip sizes. Out: floating-point operations; a multiplication with its addition is two.
+# ~ In: `transformer/config.json`, clip sizes. Out: floating-point operations; a multiplication with its addition is
+# ~ two.
 # ~ L video tokens, d model width, f feed-forward width, S text and image tokens. Norms, activations and embeddings
 # ~ are left
 # ~ out: below 1 % at full size.

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cinelora.core.cli import UserError, _Parser
+from cinelora.core.cli import Parser, UserError
 from cinelora.core.config import TrialConfig
 from cinelora.core.files import write_json
 from cinelora.core.paths import StudyFolder
@@ -162,7 +162,7 @@ def _ranks(text: str) -> list[int]:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line. Raises UserError."""
-    parser = _Parser(prog="python -m cinelora.render", description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="python -m cinelora.render", description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("study", type=Path, help="the study folder")
     add("--image", required=True, help="the picture to start from: an image file, or FILE@SECONDS of a video")

@@ -14,11 +14,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 
-from cinelora.core.cli import Progress, UserError
+from cinelora.core.cli import Parser, Progress, UserError, exit_status
 from cinelora.core.config import Resize
 from cinelora.core.files import write_json
 from cinelora.metrics.feature_nets import WEIGHTS, pins_by_role
@@ -28,15 +27,8 @@ from cinelora.score.run import Request, score_folders
 from cinelora.score.table import as_json, table
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message)  # one line instead of argparse's usage and message
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m cinelora.score", description=__doc__.splitlines()[0], epilog=f"Metrics: {known()}."
-    )
+    parser = Parser(prog="python -m cinelora.score", description=__doc__.splitlines()[0], epilog=f"Metrics: {known()}.")
     add = parser.add_argument
     add("--generated", type=Path, required=True, help="folder of the clips to score")
     add("--reference", type=Path, required=True, help="folder of the real clips")
@@ -119,23 +111,20 @@ def _named(options: Sequence[str], option: str) -> dict[str, str]:
     return found
 
 
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Parse, score, print; the JSON if one is asked for. Raises UserError."""
+    request, out = request_of(arguments)
+    scored = score_folders(request, Progress("clips"))
+    for warning in scored.warnings:
+        print(f"cinelora: warning: {warning}", file=sys.stderr)
+    if out is not None:
+        write_json(out, as_json(scored, request))
+    print(table(scored, request))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Exit status 0, or 2 after one line on stderr."""
-    try:
-        request, out = request_of(arguments)
-        scored = score_folders(request, Progress())
-        for warning in scored.warnings:
-            print(f"cinelora: warning: {warning}", file=sys.stderr)
-        if out is not None:
-            write_json(out, as_json(scored, request))
-    except UserError as error:
-        print(f"cinelora: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("cinelora: stopped", file=sys.stderr)
-        return 130
-    print(table(scored, request))
-    return 0
+    return exit_status(lambda: run(arguments))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ from cinelora.score.request import FAMILIES, Metric, check_metrics, default_metr
 
 # ~ From clips to numbers, a few clips at a time: features for set metrics, values of clip metrics.
 # ~
-# ~ In: clips of one form, nets, metrics. Out: `Measured`: features (N, D) by net, values (N,) by metric, in the order of
+# ~ In: clips of one form, nets, metrics. Out: `Measured`: features (N, D) by net, values (N,) by metric, in the
+# ~ order of
 # ~ the clips. N clips, T frames, D feature dimensions; frames are uint8 (N, T, H, W, 3), levels 0..255.
 Progress = Callable[[int, int], None]
 

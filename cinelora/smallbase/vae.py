@@ -25,7 +25,8 @@ from cinelora.smallbase.model import new_vae
 from cinelora.smallbase.optimiser import Progress, Training, decayed, random_for
 from cinelora.wan.encoding import pixels
 
-# ~ The Wan autoencoder on a whole clip at once, equal to the chunks of `AutoencoderKLWan` (to 1e-5) and faster to train.
+# ~ The Wan autoencoder on a whole clip at once, equal to the chunks of `AutoencoderKLWan` (to 1e-5) and faster to
+# ~ train.
 # ~
 # ~ In: an AutoencoderKLWan, video (B, 3, F=4n+1, H, W) in -1..1 or latents (B, 16, n+1, H/8, W/8). Out: latents or
 # ~ video.

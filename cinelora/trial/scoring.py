@@ -43,7 +43,8 @@ from cinelora.wan.sampler import batches, generate
 
 # ~ Has a model copied its training clips? Made clips against those and against the other held-out clips, net by net.
 # ~
-# ~ In: features of some clips, and on disk those of the true held-out clips and of the training clips. Out: clip scores.
+# ~ In: features of some clips, and on disk those of the true held-out clips and of the training clips. Out: clip
+# ~ scores.
 # ~ How it is measured: `cinelora/metrics/few_clips.py`; which features are standardised:
 # ~ `cinelora/metrics/feature_nets.py`.
 

@@ -212,7 +212,8 @@ def _plain(metadata: dict[str, Any]) -> dict[str, Any]:
 # ~ In: a frozen WanTransformer3DModel and adapter files of diffusers layout, of any ranks, alphas and target sets.
 # ~ Out: the base's forward pass with none, one or several of them, bit for bit that of a fresh pipeline which loaded
 # ~ them.
-# ~ Switching is what diffusers' `set_adapters` and `disable_lora` do, layer by layer; fusing would not restore the base.
+# ~ Switching is what diffusers' `set_adapters` and `disable_lora` do, layer by layer; fusing would not restore the
+# ~ base.
 
 
 class Resident:
