@@ -42,7 +42,7 @@ def slope(values: list[float]) -> float:
 
 def grow(root: Path, stage: int, trials: int) -> list[float]:
     """Resident memory after each trial on one base."""
-    from cinelora.trial.resident import load_base
+    from cinelora.trial.resident import load_resident_model
     from tests import tiny_study
 
     clips = tiny_study.write_clips(root / "clips")
@@ -51,7 +51,7 @@ def grow(root: Path, stage: int, trials: int) -> list[float]:
         rank, seed = RANKS[index % len(RANKS)], index
         config = tiny_study.tiny_config(clips, zero__stage=stage, lora__rank=rank, seed=seed)
         job = tiny_study.make_job(root, config, encode=index == 0)
-        base = base or load_base(job)
+        base = base or load_resident_model(job)
         tiny_study.run(job, base)
         shutil.rmtree(job.study.root)
         found.append(resident_mb())

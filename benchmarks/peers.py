@@ -30,7 +30,7 @@ def run_one(folder: str, cache: str) -> None:
     from cinelora.core.paths import StudyFolder
     from cinelora.core.records import TrialSpec
     from cinelora.trial.job import Job
-    from cinelora.trial.resident import load_base
+    from cinelora.trial.resident import load_resident_model
     from cinelora.trial.run import run_trial
 
     torch.set_num_threads(1)
@@ -39,7 +39,7 @@ def run_one(folder: str, cache: str) -> None:
     study = StudyFolder(root.parent.parent)
     job = Job(spec, study, study.root.name, Path(cache), TrackingConfig(wandb=Wandb.off))
     distributed.start(0, 1, "127.0.0.1", distributed.free_port())
-    run_trial(job, load_base(job), lambda stage, done, total, loss: None)
+    run_trial(job, load_resident_model(job), lambda stage, done, total, loss: None)
 
 
 def timed(folder: str, work: Any) -> None:

@@ -99,12 +99,12 @@ def silent(stage: str, done: int, total: int, loss: float | None) -> None:
 def run(job: Job, base: Any = None, report: Callable[..., None] = silent) -> Any:
     """Run a job in this process on `base`, or on one loaded for it."""
     from cinelora import distributed
-    from cinelora.trial.resident import load_base
+    from cinelora.trial.resident import load_resident_model
     from cinelora.trial.run import run_trial
 
     if not torch.distributed.is_initialized():  # a base that stage 3 sharded would not survive another group
         distributed.start(0, 1, "127.0.0.1", distributed.free_port())
-    return run_trial(job, base or load_base(job), report)
+    return run_trial(job, base or load_resident_model(job), report)
 
 
 __all__ = ["FRAMES", "SIZE", "Method", "make_job", "run", "silent", "tiny_config", "write_clips"]

@@ -33,7 +33,7 @@ from cinelora.training.checkpoint import Stopped, StopSign
 from cinelora.training.heldout import window_losses
 from cinelora.training.loop import Report
 from cinelora.trial.job import Job
-from cinelora.trial.resident import Base, base_key, load_base
+from cinelora.trial.resident import ResidentModel, load_resident_model, resident_key
 from cinelora.trial.run import HELDOUT_LOSS
 from cinelora.trial.scoring import generate_and_score, memorised, write_scored
 from cinelora.wan import lora, low_rank
@@ -162,13 +162,13 @@ def cut_study(study: StudyFolder, cache: Path, scored: bool = False) -> list[Cut
     for job in {each.job(study, cache).encodings: each.job(study, cache) for each in todo}.values():
         check(job, scored)
     progress, results = Progress(todo), []
-    base: Base | None = None
+    base: ResidentModel | None = None
     encodings: dict[Path, Encodings] = {}
     for each in todo:
         job = each.job(study, cache)
-        if base is None or base.key != base_key(job.spec):
+        if base is None or base.key != resident_key(job.spec):
             base = None  # two would not fit
-            base = load_base(job if scored else _without_nets(job))
+            base = load_resident_model(job if scored else _without_nets(job))
             write_weight_norms(study.weight_norms(job.spec.fingerprints["model"]), base.transformer)
         read = encodings.setdefault(job.encodings, Encodings(job.encodings))
         results.append(run_cut(each, study, job, base, read, progress.report))
@@ -194,7 +194,9 @@ def check(job: Job, scored: bool) -> None:
         raise UserError(f"data.path={config.data.path}: no such folder; --scores compares with the true clips in it")
 
 
-def run_cut(each: Cut, study: StudyFolder, job: Job, base: Base, encodings: Encodings, report: Report) -> CutResult:
+def run_cut(
+    each: Cut, study: StudyFolder, job: Job, base: ResidentModel, encodings: Encodings, report: Report
+) -> CutResult:
     """Evaluate one cut on a resident base and write it; the base is left as it was."""
     recorded = each.source.result
     adapter = study.trial(recorded.trial_id).adapter / ADAPTER_FILE
@@ -250,7 +252,9 @@ def _check_whole(each: Cut, loss: float) -> None:
         )
 
 
-def _scored(job: Job, base: Base, parameters: lora.NamedParameters, encodings: Encodings, report: Report) -> Scored:
+def _scored(
+    job: Job, base: ResidentModel, parameters: lora.NamedParameters, encodings: Encodings, report: Report
+) -> Scored:
     digest, plan = lora.adapter_hash({name: parameter.data for name, parameter in parameters}), job.windows()
     stop = StopSign(job.study.stop)
     mine, _, _ = generate_and_score(job, base, base.transformer, plan, encodings, digest, report, stop)

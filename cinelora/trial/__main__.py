@@ -18,7 +18,7 @@ from cinelora.core.files import read_json
 from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialSpec, trial_from_dict
 from cinelora.trial.job import Job
-from cinelora.trial.resident import load_base
+from cinelora.trial.resident import load_resident_model
 from cinelora.trial.run import run_trial
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     if study.trial(spec.trial_id).result.exists():
         sys.exit(f"cinelora: {study.trial(spec.trial_id).result} exists: this trial is done; copy spec.json elsewhere")
     distributed.start(0, 1, "127.0.0.1", distributed.free_port())
-    result = run_trial(job, load_base(job), lambda stage, done, total, loss: print(stage, done, total, loss))
+    result = run_trial(job, load_resident_model(job), lambda stage, done, total, loss: print(stage, done, total, loss))
     print(study.trial(result.trial_id).result)
 
 

@@ -30,7 +30,7 @@ TRUTH_BYTES = 2**28  # of decoded real clips kept in memory
 
 
 @dataclass
-class Base:
+class ResidentModel:
     """What stays in memory between trials. `key` says which trials may use it as it is."""
 
     key: tuple[str | bool, ...]
@@ -63,7 +63,7 @@ class Base:
         return PairStats(*(np.concatenate(rows) for rows in zip(*map(astuple, found), strict=True)))
 
 
-def base_key(spec: TrialSpec) -> tuple[str | bool, ...]:
+def resident_key(spec: TrialSpec) -> tuple[str | bool, ...]:
     """What stays on a base once done: the engine casts it in place, stage 3 leaves it partitioned, blocks compiled."""
     model, sharded = spec.config.model, spec.config.zero.stage == 3
     return spec.fingerprints["model"], model.dtype.value, sharded, model.short_text, model.attention, model.compile
@@ -72,7 +72,7 @@ def base_key(spec: TrialSpec) -> tuple[str | bool, ...]:
 SPENT = ()  # key of a base whose own weights were trained: no trial may use it again
 
 
-def load_base(job: Job) -> Base:
+def load_resident_model(job: Job) -> ResidentModel:
     """Denoiser, VAE and feature nets on this worker's device. UserError: its attention cannot be computed here."""
     config, device = job.spec.config, distributed.device_name()
     model, folder = config.model, model_folder(config.model, job.cache_dir)
@@ -81,8 +81,8 @@ def load_base(job: Job) -> Base:
         use_attention(transformer, model.attention, TORCH_DTYPE[model.dtype])
     if model.compile:
         compile_blocks(transformer)
-    return Base(
-        base_key(job.spec),
+    return ResidentModel(
+        resident_key(job.spec),
         folder,
         transformer,
         load_vae(folder, device),

@@ -29,7 +29,7 @@ from cinelora.training.heldout import window_losses
 from cinelora.training.loop import Report, Trained, train
 from cinelora.trial import provenance
 from cinelora.trial.job import Job
-from cinelora.trial.resident import SPENT, Base
+from cinelora.trial.resident import SPENT, ResidentModel
 from cinelora.trial.scoring import generate_and_score, memorised, write_scored
 from cinelora.trial.tracking import Tracker
 from cinelora.wan import lora
@@ -61,7 +61,13 @@ def peak_memory_gib() -> float:
 
 
 def _open_model(
-    job: Job, base: Base, plan: WindowPlan, encodings: Encodings, report: Report, tracker: Tracker, stop: StopSign
+    job: Job,
+    base: ResidentModel,
+    plan: WindowPlan,
+    encodings: Encodings,
+    report: Report,
+    tracker: Tracker,
+    stop: StopSign,
 ) -> tuple[Any, Trained | None]:
     """(what to call for a velocity, the training behind it)."""
     spec, config = job.spec, job.spec.config
@@ -76,11 +82,13 @@ def _open_model(
     return base.transformer, None
 
 
-def _grey(base: Base, config: TrialConfig) -> torch.Tensor:
+def _grey(base: ResidentModel, config: TrialConfig) -> torch.Tensor:
     return grey_latent(base.vae, config.data.height, config.data.width)
 
 
-def run_trial(job: Job, base: Base, report: Report, clock: Callable[[], float] = time.perf_counter) -> TrialResult:
+def run_trial(
+    job: Job, base: ResidentModel, report: Report, clock: Callable[[], float] = time.perf_counter
+) -> TrialResult:
     """Run the trial to its result, resuming from its last checkpoint. Every worker returns the same result.
 
     Raises NonFiniteLoss, Stopped, RuntimeError (workers disagree), and whatever the disk raises.

@@ -37,7 +37,7 @@ from cinelora.metrics.few_clips import memorisation
 from cinelora.training.checkpoint import Stopped, StopSign
 from cinelora.training.loop import Report
 from cinelora.trial.job import Job
-from cinelora.trial.resident import Base
+from cinelora.trial.resident import ResidentModel
 from cinelora.wan.encoding import Encodings, true_frames
 from cinelora.wan.sampler import batches, generate
 
@@ -75,7 +75,7 @@ def memorised(reference: SampleFolder, made: Scored) -> list[ClipScore]:
 
 
 def _footage(
-    base: Base, config: TrialConfig, windows: list[Window], made: np.ndarray, truth: np.ndarray
+    base: ResidentModel, config: TrialConfig, windows: list[Window], made: np.ndarray, truth: np.ndarray
 ) -> Footage | None:
     """None where no flow is asked for."""
     if not (flow := flow_of(config.score)):
@@ -93,7 +93,7 @@ def _write_features(folder: SampleFolder, scored: Scored) -> None:
         write_features(folder.features(net), scored.clip_ids, np.stack(rows))
 
 
-def write_reference(job: Job, base: Base) -> None:
+def write_reference(job: Job, base: ResidentModel) -> None:
     """The true held-out clips, their features and motion, and those of the training clips: what trials compare with."""
     config, folder = job.spec.config, job.reference
     total = Scored()
@@ -115,7 +115,7 @@ def write_reference(job: Job, base: Base) -> None:
     write_clip_scores(folder.clip_scores, merged.rows + memorised(folder, merged))
 
 
-def _write_train_features(job: Job, base: Base) -> None:
+def _write_train_features(job: Job, base: ResidentModel) -> None:
     """Features of all training windows, in their order."""
     config, windows = job.spec.config, list(job.windows().train)
     found: dict[str, list[np.ndarray]] = {}
@@ -130,7 +130,7 @@ def _write_train_features(job: Job, base: Base) -> None:
 
 def generate_and_score(
     job: Job,
-    base: Base,
+    base: ResidentModel,
     model: Any,
     plan: WindowPlan,
     encodings: Encodings,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cinelora.data.windows import Window
     from cinelora.trial.job import Job
-    from cinelora.trial.resident import Base
+    from cinelora.trial.resident import ResidentModel
 
 PROGRESS_SECONDS = 0.5  # between writes of progress.json
 TAKEOVER_SECONDS = 30.0  # for the worker of a dead driver to be gone too
@@ -35,7 +35,7 @@ class Worker:
         from cinelora import distributed
 
         distributed.quiet_deepspeed()
-        self.base: Base | None = None
+        self.base: ResidentModel | None = None
 
     def address(self) -> tuple[str, int]:
         """This node's address and a free port for the gang's process group."""
@@ -93,13 +93,13 @@ class Worker:
                 stream.write(f"{time.strftime('%F %T')} pid {os.getpid()}\n{traceback.format_exc()}\n")
             raise
 
-    def _base_for(self, job: Job) -> Base:
+    def _base_for(self, job: Job) -> ResidentModel:
         """The resident base, loaded anew only when this trial needs another."""
-        from cinelora.trial.resident import base_key, load_base
+        from cinelora.trial.resident import load_resident_model, resident_key
 
-        if self.base is None or self.base.key != base_key(job.spec):
+        if self.base is None or self.base.key != resident_key(job.spec):
             self.base = None
-            self.base = load_base(job)
+            self.base = load_resident_model(job)
         return self.base
 
 

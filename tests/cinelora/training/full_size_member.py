@@ -19,7 +19,7 @@ from cinelora.training import loop
 from cinelora.training.engine import full_parameters, release
 from cinelora.training.heldout import window_losses
 from cinelora.trial.job import Job
-from cinelora.trial.resident import Base, load_base
+from cinelora.trial.resident import ResidentModel, load_resident_model
 from cinelora.wan import lora, sampler
 from cinelora.wan.encoding import Encodings
 from cinelora.wan.parallel import shared_tokens
@@ -50,7 +50,7 @@ def job_for(root: Path, changes: dict[str, Any]) -> Job:
     return tiny_study.make_job(root, config, encode=False)
 
 
-def trained(root: Path, name: str, changes: dict[str, Any], base: Base) -> Outcome:
+def trained(root: Path, name: str, changes: dict[str, Any], base: ResidentModel) -> Outcome:
     """The adapter and its steps, in a folder of this worker's own; the base is left as it was."""
     job = job_for(root, changes)
     config, rows = job.spec.config, []
@@ -71,7 +71,7 @@ def trained(root: Path, name: str, changes: dict[str, Any], base: Base) -> Outco
     return {"adapter": adapter, "rows": rows[1:]}
 
 
-def evaluated(root: Path, changes: dict[str, Any], base: Base) -> Outcome:
+def evaluated(root: Path, changes: dict[str, Any], base: ResidentModel) -> Outcome:
     """Held-out losses and generated latents under an adapter that is not zero."""
     job = job_for(root, changes)
     config, plan, encodings = job.spec.config, job.windows(), Encodings(job.encodings)
@@ -110,7 +110,7 @@ def main() -> None:
     root, rank, port = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     distributed.start(rank, 2, "127.0.0.1", port)
     sampler.decode_video = latents_as_they_are
-    build, base = loop.build_engine, load_base(job_for(root, {}))
+    build, base = loop.build_engine, load_resident_model(job_for(root, {}))
     found: dict[str, Outcome] = {"evaluated": evaluated(root, SPLIT, base)}
     for name, changes in CASES.items():
         loop.build_engine = halved(build) if "averaged" in name else build

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cinelora import distributed
 from cinelora.core.records import TrialResult
-from cinelora.trial.resident import load_base
+from cinelora.trial.resident import load_resident_model
 from cinelora.trial.run import run_trial
 from tests import tiny_study
 
@@ -33,7 +33,7 @@ def resize(root: Path, rank: int, port: int) -> None:
         if world == 1 or rank == 0:
             shutil.rmtree(job.study.trial(job.spec.trial_id).root, ignore_errors=True)
         distributed.gather_objects(None)
-        base = base or load_base(job)
+        base = base or load_resident_model(job)
         tell(stage, "resized", run_trial(job, base, tiny_study.silent))
 
 
@@ -56,7 +56,7 @@ def main() -> None:
             if rank == 0:
                 shutil.rmtree(job.study.trial(job.spec.trial_id).root, ignore_errors=True)
             distributed.gather_objects(None)
-            base = base or load_base(job)
+            base = base or load_resident_model(job)
             tell(stage, attempt, run_trial(job, base, tiny_study.silent))
     resize(root, rank, int(sys.argv[4]))
 

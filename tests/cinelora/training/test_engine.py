@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cinelora.training import checkpoint
-from cinelora.trial.resident import SPENT, load_base
+from cinelora.trial.resident import SPENT, load_resident_model
 from tests import tiny_study
 
 STAGES = (0, 1, 2, 3)
@@ -38,7 +38,7 @@ def test_stages_give_the_same_bits_and_resume_exactly(
 ) -> None:
     job = tiny_study.make_job(study_root, stage_config(study_root, stage))
     fresh(job)
-    base = load_base(job)
+    base = load_resident_model(job)
 
     class Killed(Exception):
         pass
@@ -48,7 +48,7 @@ def test_stages_give_the_same_bits_and_resume_exactly(
             raise Killed
 
     with pytest.raises(Killed):
-        tiny_study.run(job, load_base(job), kill_at_five)
+        tiny_study.run(job, load_resident_model(job), kill_at_five)
     assert checkpoint.latest(job.study.trial(job.spec.trial_id).checkpoints).name == "step-0000004.safetensors"  # type: ignore[union-attr]
     resumed = tiny_study.run(job, base)
     assert resumed.adapter_sha256 == reference.adapter_sha256
@@ -106,7 +106,7 @@ def test_full_fine_tune_spends_its_base(study_root: Path) -> None:
     """All weights train and nothing of it reaches the next trial: the base is marked as used up."""
     job = tiny_study.make_job(study_root, stage_config(study_root, 0, method="full", train__learning_rate=1e-3))
     fresh(job)
-    base = load_base(job)
+    base = load_resident_model(job)
     result = tiny_study.run(job, base)
     assert base.key == SPENT
     assert (result.method, result.rank, result.adapter_bytes) == ("full", 0, 0)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cinelora import distributed
-from cinelora.trial.resident import Base, load_base
+from cinelora.trial.resident import ResidentModel, load_resident_model
 from cinelora.wan import sampler
 from tests import tiny_study
 from tests.cinelora.training import full_size_member as member
@@ -21,15 +21,15 @@ Found = dict[str, member.Outcome]
 
 
 @pytest.fixture(scope="module")
-def base(study_root: Path) -> Base:
+def base(study_root: Path) -> ResidentModel:
     job = tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips"))
     if not torch.distributed.is_initialized():
         distributed.start(0, 1, "127.0.0.1", distributed.free_port())
-    return load_base(job)
+    return load_resident_model(job)
 
 
 @pytest.fixture(scope="module")
-def alone(study_root: Path, base: Base) -> Found:
+def alone(study_root: Path, base: ResidentModel) -> Found:
     """What one worker makes of it."""
     decode, sampler.decode_video = sampler.decode_video, member.latents_as_they_are
     found = {"evaluated": member.evaluated(study_root, {}, base)}
@@ -38,7 +38,7 @@ def alone(study_root: Path, base: Base) -> Found:
 
 
 @pytest.fixture(scope="module")
-def together(study_root: Path, base: Base) -> Found:
+def together(study_root: Path, base: ResidentModel) -> Found:
     """What two workers make of it, who agree on all of it."""
     ports = [str(distributed.free_port()) for _ in range(2)]
     processes = [

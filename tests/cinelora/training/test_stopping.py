@@ -13,7 +13,7 @@ from cinelora.core.paths import TrialFolder
 from cinelora.features.results import ClipScore, Scored, drop_parts, load_part, save_part
 from cinelora.training import checkpoint
 from cinelora.training.checkpoint import Stopped
-from cinelora.trial.resident import load_base
+from cinelora.trial.resident import load_resident_model
 from tests import tiny_study
 
 ADAPTER = "adapter/pytorch_lora_weights.safetensors"
@@ -76,7 +76,7 @@ def test_a_trial_that_leaves_gives_the_base_back_as_it_was(
     job = tiny_study.make_job(study_root, stays)
     sign, folder = leaving.study.trial(leaving.spec.trial_id).stop, job.study.trial(job.spec.trial_id).root
     shutil.rmtree(folder, ignore_errors=True)
-    base = load_base(leaving)
+    base = load_resident_model(leaving)
     with pytest.raises(Stopped):
         tiny_study.run(leaving, base, lambda what, done, total, loss: sign.touch())
     tiny_study.run(job, base)

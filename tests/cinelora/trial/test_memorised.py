@@ -11,7 +11,7 @@ from cinelora.core.paths import SampleFolder
 from cinelora.features.results import Scored, read_features, write_features
 from cinelora.metrics.few_clips import colour_histograms
 from cinelora.trial import scoring as module
-from cinelora.trial.resident import load_base
+from cinelora.trial.resident import load_resident_model
 from cinelora.trial.scoring import memorised, write_reference
 from tests import tiny_study
 
@@ -64,7 +64,7 @@ def test_too_few_clips_or_an_older_reference_give_none(reference: SampleFolder) 
 
 def test_a_study_keeps_the_training_clips_as_the_scores_see_them(study_root: Path) -> None:
     job = tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips", method="base"))
-    base = load_base(job)
+    base = load_resident_model(job)
     write_reference(job, base)
     windows = job.windows()
     ids, rows = read_features(job.reference.train.features("ycbcr"))

@@ -17,7 +17,7 @@ from cinelora.metrics import set_metrics
 from cinelora.metrics import set_metrics as setdistances
 from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.metrics.set_metrics import definition, distances_to, feature_mark
-from cinelora.trial.resident import load_base
+from cinelora.trial.resident import load_resident_model
 from cinelora.trial.scoring import write_reference
 from tests import tiny_study
 
@@ -103,7 +103,7 @@ def test_a_trial_records_what_its_features_give(study_root: Path, monkeypatch: p
     monkeypatch.setitem(NETS, "tnv2", Net(WEIGHTS["tnv2"], NETS["tnv2"].load, levels))
     config = tiny_study.tiny_config(study_root / "clips", method="base", data__heldout_shots=2)
     job = tiny_study.make_job(study_root, config)
-    base = load_base(job)
+    base = load_resident_model(job)
     base.nets["tnv2"] = None
     write_reference(job, base)
     tiny_study.run(job, base)

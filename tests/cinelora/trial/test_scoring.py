@@ -16,7 +16,7 @@ from cinelora.features.nets import NETS, Net
 from cinelora.metrics.catalogue import OF_FLOW, directions
 from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.trial import scoring
-from cinelora.trial.resident import Base
+from cinelora.trial.resident import ResidentModel
 
 WINDOWS = [Window(name, "v.mp4", f"caption of {name}", "shot", 0.0, "heldout") for name in ("a", "b")]
 
@@ -46,8 +46,8 @@ def nets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoring, "text_features", lambda net, texts: np.tile(np.float32([0, len(texts)]), (2, 1)))
 
 
-def _base(*names: str) -> Base:
-    return Base(("", "", False), Path(), None, None, dict.fromkeys(names))
+def _base(*names: str) -> ResidentModel:
+    return ResidentModel(("", "", False), Path(), None, None, dict.fromkeys(names))
 
 
 def test_every_configured_net_gives_its_features_and_scores(nets: None) -> None:

@@ -17,7 +17,7 @@ from cinelora.training import batch as ahead
 from cinelora.training.batch import predict, training_batch
 from cinelora.training.engine import deepspeed_config
 from cinelora.trial import resident as base
-from cinelora.trial.resident import Base, base_key, load_base
+from cinelora.trial.resident import ResidentModel, load_resident_model, resident_key
 from cinelora.wan import acceleration, lora
 from cinelora.wan.acceleration import checkpoint_blocks
 from cinelora.wan.attention import fault, use_attention
@@ -30,13 +30,13 @@ WHOLE = {"lora__rank": 4, "lora__targets": "attn", "zero__persistence_threshold"
 
 
 @pytest.fixture(scope="module")
-def resident(study_root: Path) -> Base:
+def resident(study_root: Path) -> ResidentModel:
     if not torch.distributed.is_initialized():
         distributed.start(0, 1, "127.0.0.1", distributed.free_port())
-    return load_base(tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips")))
+    return load_resident_model(tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips")))
 
 
-def adapter_of(root: Path, on: Base | None, resume: bool = False, **changes: Any) -> str:
+def adapter_of(root: Path, on: ResidentModel | None, resume: bool = False, **changes: Any) -> str:
     """Its hash after a trial of 6 steps, `resume`: killed after the 5th and taken up at the 4th."""
 
     class Killed(Exception):
@@ -55,7 +55,7 @@ def adapter_of(root: Path, on: Base | None, resume: bool = False, **changes: Any
 
 
 @pytest.fixture(scope="module")
-def plain(study_root: Path, resident: Base) -> str:
+def plain(study_root: Path, resident: ResidentModel) -> str:
     return adapter_of(study_root, resident)
 
 
@@ -63,13 +63,13 @@ def plain(study_root: Path, resident: Base) -> str:
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_checkpointed_blocks_change_no_bit(study_root: Path, resident: Base, plain: str, count: int) -> None:
+def test_checkpointed_blocks_change_no_bit(study_root: Path, resident: ResidentModel, plain: str, count: int) -> None:
     changes = {"train__gradient_checkpointing": True, "train__checkpointed_blocks": count}
     assert adapter_of(study_root, resident, **changes) == plain
     assert adapter_of(study_root, resident) == plain, "the next trial keeps its activations again"
 
 
-def test_only_the_chosen_blocks_run_twice(resident: Base, study_root: Path) -> None:
+def test_only_the_chosen_blocks_run_twice(resident: ResidentModel, study_root: Path) -> None:
     job = tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips"))
     batch = training_batch(job.spec.config, Encodings(job.encodings), job.windows(), 0, range(1))
     parameters = lora.attach(resident.transformer, LoraConfig(rank=2, targets=TargetSet.block), seed=0)
@@ -92,7 +92,7 @@ def test_only_the_chosen_blocks_run_twice(resident: Base, study_root: Path) -> N
 
 @pytest.mark.parametrize(("stage", "offload"), [(1, "optimizer"), (2, "optimizer"), (3, "optimizer"), (3, "weights")])
 def test_offload_changes_no_bit_and_resumes(
-    study_root: Path, resident: Base, plain: str, stage: int, offload: str
+    study_root: Path, resident: ResidentModel, plain: str, stage: int, offload: str
 ) -> None:
     on = None if stage == 3 else resident
     assert adapter_of(study_root, on, resume=True, zero__stage=stage, zero__offload=offload) == plain
@@ -109,12 +109,12 @@ def test_offload_is_what_the_engine_is_told() -> None:
 
 
 def test_compiled_blocks_follow_adapters_that_come_and_go(
-    study_root: Path, resident: Base, monkeypatch: pytest.MonkeyPatch
+    study_root: Path, resident: ResidentModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compile_blocks = acceleration.compile_blocks
     monkeypatch.setattr(base, "compile_blocks", lambda model: compile_blocks(model, backend="aot_eager"))
     job = tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips", model__compile=True))
-    compiled, config = load_base(job), job.spec.config
+    compiled, config = load_resident_model(job), job.spec.config
     assert compiled.key != resident.key, "a base that is not compiled cannot stand in"
     batch = training_batch(config, Encodings(job.encodings), job.windows(), 0, range(2))
     for rank in (2, 0, 4):
@@ -148,13 +148,13 @@ def test_an_unusable_backend_is_told_with_those_that_can_be_had(study_root: Path
     with pytest.raises(
         UserError, match=r"^model\.attention=flash: .*flash-attn.*; this worker has native, .*_native_math"
     ):
-        load_base(job)
+        load_resident_model(job)
 
 
-def test_a_backend_is_the_bases_own(study_root: Path, resident: Base) -> None:
+def test_a_backend_is_the_bases_own(study_root: Path, resident: ResidentModel) -> None:
     job = tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips"))
     other = tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips", model__attention="native"))
-    assert base_key(job.spec) == resident.key != base_key(other.spec)
+    assert resident_key(job.spec) == resident.key != resident_key(other.spec)
     model = load_transformer(resident.folder, Dtype.float32, short_text=True)
     use_attention(model, "_native_math", torch.float32)
     assert {each._attention_backend for each in model.attn_processors.values()} == {"_native_math"}
