@@ -5,7 +5,7 @@
     torchrun --nproc-per-node 2 -m cinelora.render ... --parallel ulysses                            a clip on two GPUs
 
 In: a study with finished adapters. Out: base.mp4, rank-8.mp4, ..., sheet.png with frames of each, and render.json with
-all settings; of shots longer than the model's window how well the seams hold; a table on stdout, progress on stderr.
+all settings; of rendered longer than the model's window how well the seams hold; a table on stdout, progress on stderr.
 Nothing is overwritten. Exit status 0, or 2 after one line on stderr.
 """
 
@@ -30,7 +30,7 @@ from cinelora.wan.parallel import Parallel, join
 
 if TYPE_CHECKING:
     from cinelora.render.long_clips import Continuity
-    from cinelora.render.session import Order, Shot
+    from cinelora.render.session import RenderedClip, RenderJob
 
 
 BASE, RECORD, SHEET = "base", "render.json", "sheet.png"
@@ -49,9 +49,9 @@ def render(options: argparse.Namespace) -> str:
         processes = join(mode, folder, config)
     _hush()
     from cinelora.render.contact_sheet import write_sheet
-    from cinelora.render.session import Order, shoot_all
+    from cinelora.render.session import RenderJob, render_clips
 
-    order = Order(
+    job = RenderJob(
         folder=folder,
         config=config,
         files={BASE: (), **{name: each.files for name, each in clips.items()}},
@@ -64,13 +64,13 @@ def render(options: argparse.Namespace) -> str:
         net=net_weights(config, options.cache),
         out=options.out,
     )
-    shots = shoot_all(order)
+    rendered = render_clips(job)
     if processes > 1 and not _first():
         return ""
-    pictures, steps = ({name: getattr(each, part) for name, each in shots.items()} for part in ("pictures", "steps"))
+    pictures, steps = ({name: getattr(each, part) for name, each in rendered.items()} for part in ("pictures", "steps"))
     write_sheet(options.out / SHEET, pictures, steps, config.data.frames, options.overlap)
-    write_json(options.out / RECORD, record(options, order, clips, shots) | {"processes": processes})
-    return table(shots)
+    write_json(options.out / RECORD, record(options, job, clips, rendered) | {"processes": processes})
+    return table(rendered)
 
 
 def _first() -> bool:
@@ -107,21 +107,21 @@ def net_weights(config: TrialConfig, cache: Path) -> Path | None:
 
 
 def record(
-    options: argparse.Namespace, order: Order, entries: Mapping[str, Entry], shots: Mapping[str, Shot]
+    options: argparse.Namespace, job: RenderJob, entries: Mapping[str, Entry], rendered: Mapping[str, RenderedClip]
 ) -> dict[str, Any]:
     """All that the clips hang on, and their seams."""
-    config = order.config
+    config = job.config
     asked = {name: str(getattr(options, name)) for name in ("study", "image")}
     asked |= {name: getattr(options, name) for name in ("prompt", "seed", "overlap", "parallel")}
     data = {name: to_dict(config.data)[name] for name in ("fps", "height", "width", "resize")}
-    shot = {"frames": order.frames, "window": config.data.frames, "base": str(order.folder)}
+    shot = {"frames": job.frames, "window": config.data.frames, "base": str(job.folder)}
     clips = {
         name: {
             "file": f"{name}.mp4",
             **(_facts(entries[name]) if name in entries else {"rank": 0}),
-            "continuity": {measure: each.to_json() for measure, each in made.held.items()},
+            "continuity": {measure: each.to_json() for measure, each in clip.held.items()},
         }
-        for name, made in shots.items()
+        for name, clip in rendered.items()
     }
     return {**asked, **shot, **data, **{p: to_dict(getattr(config, p)) for p in ("model", "sample")}, "clips": clips}
 
@@ -136,12 +136,12 @@ def _facts(entry: Entry) -> dict[str, Any]:
     }
 
 
-def table(shots: Mapping[str, Shot]) -> str:
-    """Seconds of each clip and, of long shots, the largest change at a seam over the median inside windows."""
-    measures = [name for name, each in next(iter(shots.values())).held.items() if each.across]
+def table(rendered: Mapping[str, RenderedClip]) -> str:
+    """Seconds of each clip and, of long rendered, the largest change at a seam over the median inside windows."""
+    measures = [name for name, each in next(iter(rendered.values())).held.items() if each.across]
     lines = [f"{'clip':<24}{'seconds':>9}" + "".join(f"{name:>20}" for name in measures)]
-    for name, shot in shots.items():
-        lines.append(f"{name:<24}{shot.seconds:>9.1f}" + "".join(f"{_ratios(shot.held[m]):>20}" for m in measures))
+    for name, clip in rendered.items():
+        lines.append(f"{name:<24}{clip.seconds:>9.1f}" + "".join(f"{_ratios(clip.held[m]):>20}" for m in measures))
     if measures:
         lines.append(
             "Change of a frame to the next over the median inside windows: largest at a seam (largest inside)."

@@ -1,6 +1,6 @@
 """Clips of one base with many adapters, from the same picture, text and noise: what `cinelora/render/__main__.py` runs.
 
-In: an `Order`, all of which was looked over before. Out: the clips, and how well the seams of long ones hold. In a
+In: a `RenderJob`, already checked. Out: the clips, and how well the seams of long ones hold. In a
 group of processes all run this alike and the first writes.
 """
 
@@ -46,7 +46,7 @@ NET = "mnv2"  # behind tdelta
 
 
 @dataclass(frozen=True)
-class Order:
+class RenderJob:
     """What to render. `files`: adapters that lie on one another, by name of the clip; none is the bare base."""
 
     folder: Path  # of the base
@@ -63,7 +63,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Shot:
+class RenderedClip:
     """Seconds it took, its change from frame to frame by measure, and what the contact sheet shows of it."""
 
     seconds: float
@@ -72,28 +72,28 @@ class Shot:
     steps: NDArray[np.float64]
 
 
-def shoot_all(order: Order) -> dict[str, Shot]:
+def render_clips(job: RenderJob) -> dict[str, RenderedClip]:
     """Make and write every clip."""
-    window, rate = order.config.data.frames, order.config.data.fps
-    progress = Progress(len(order.files) * window_count(order.frames, window, order.overlap), distributed.rank() == 0)
-    net = open_net(NET, order.net, device=distributed.device_name()).net if order.net else None
-    shots = {}
-    with open_studio(order) as studio:
-        for name, files in order.files.items():
+    window, rate = job.config.data.frames, job.config.data.fps
+    progress = Progress(len(job.files) * window_count(job.frames, window, job.overlap), distributed.rank() == 0)
+    net = open_net(NET, job.net, device=distributed.device_name()).net if job.net else None
+    rendered = {}
+    with open_session(job) as session:
+        for name, files in job.files.items():
             progress.clip, started = name, time.perf_counter()
-            made = studio.shoot(order, files, progress.window)
+            made = session.render_clip(job, files, progress.window)
             seconds = time.perf_counter() - started
             features = {NET: NETS[NET].extract(net, made[None])[0]} if net is not None else {}
             steps = changes(made, features)
-            held = continuity(steps, window, order.overlap)
-            shots[name] = Shot(seconds, held, made[shown(len(made))], steps["pixels"])
+            held = continuity(steps, window, job.overlap)
+            rendered[name] = RenderedClip(seconds, held, made[shown(len(made))], steps["pixels"])
             if distributed.rank() == 0:
-                write_mp4(order.out / f"{name}.mp4", made, rate)
-    return shots
+                write_mp4(job.out / f"{name}.mp4", made, rate)
+    return rendered
 
 
 @dataclass
-class Studio:
+class RenderSession:
     """A resident base with adapters, the encoders that windows need, and the text."""
 
     folder: Path
@@ -104,16 +104,16 @@ class Studio:
     text: torch.Tensor
     negative: torch.Tensor | None
 
-    def shoot(self, order: Order, files: Sequence[Path], told: Callable[[], None]) -> Frames:
+    def render_clip(self, job: RenderJob, files: Sequence[Path], told: Callable[[], None]) -> Frames:
         """The clip of these adapters; `told` is called after each window."""
         self.adapters.use(files)
 
         def window(index: int, picture: Frames) -> Frames:
-            made = self.window(picture, order.seed, index)
+            made = self.window(picture, job.seed, index)
             told()
             return made
 
-        return long_shot(window, order.keyframe, order.frames, self.config.data.frames, order.overlap)
+        return long_shot(window, job.keyframe, job.frames, self.config.data.frames, job.overlap)
 
     def window(self, picture: Frames, seed: int, index: int) -> Frames:
         """One window from a picture; its noise hangs on seed and index alone."""
@@ -135,20 +135,20 @@ class Studio:
 
 
 @contextmanager
-def open_studio(order: Order) -> Iterator[Studio]:
+def open_session(job: RenderJob) -> Iterator[RenderSession]:
     """The base, loaded once with all adapters on it. The text encoder is freed before the denoiser is loaded."""
-    device, model, folder = distributed.device_name(), order.config.model, order.folder
-    text, negative = encode_texts(folder, order.config, order.prompt)
+    device, model, folder = distributed.device_name(), job.config.model, job.folder
+    text, negative = encode_texts(folder, job.config, job.prompt)
     # FSDP moves each block's share to the GPU, so that none has to hold the whole
-    place = "cpu" if order.mode in SHARDED else device
+    place = "cpu" if job.mode in SHARDED else device
     transformer = load_transformer(folder, model.dtype, place, model.short_text)
     if model.attention:  # model.compile is left out: a few clips do not pay for it
         use_attention(transformer, model.attention, TORCH_DTYPE[model.dtype])
     adapters = Resident(transformer)
-    adapters.load(chain.from_iterable(order.files.values()))
+    adapters.load(chain.from_iterable(job.files.values()))
     encoder, vae = load_image_encoder(folder, device), load_vae(folder, device)
-    with spread(transformer, order.mode):
-        yield Studio(folder, order.config, adapters, vae, encoder, text, negative)
+    with spread(transformer, job.mode):
+        yield RenderSession(folder, job.config, adapters, vae, encoder, text, negative)
 
 
 def encode_texts(folder: Path, config: TrialConfig, prompt: str) -> tuple[torch.Tensor, torch.Tensor | None]:
