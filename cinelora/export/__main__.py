@@ -21,7 +21,7 @@ from cinelora.core.config import Method
 from cinelora.core.files import read_json, whole_file, whole_folder
 from cinelora.core.paths import ADAPTER_FILE, StudyFolder, TrialFolder
 from cinelora.core.records import TrialResult, TrialSpec
-from cinelora.export.formats import FORMATS, Part, write_merged
+from cinelora.export.formats import FORMATS, AdapterFile, write_merged
 from cinelora.export.model_card import UNKNOWN_LICENCE, Card
 from cinelora.wan.checkpoint import base_folder
 
@@ -62,21 +62,21 @@ def export(options: argparse.Namespace) -> Path:
     """Write what is asked for and its card; returns where the weights are."""
     folder = TrialFolder(options.trial.resolve())
     spec, result, adapter = read_trial(folder)
-    parts = [Part(adapter, spec.config.lora.scale)]
+    adapters = [AdapterFile(adapter, spec.config.lora.scale)]
     study = StudyFolder(folder.root.parent.parent)
     if spec.config.first:
         below, _, its_adapter = read_trial(study.trial(spec.config.first))
-        parts.insert(0, Part(its_adapter, below.config.lora.scale))
+        adapters.insert(0, AdapterFile(its_adapter, below.config.lora.scale))
     check_out(options.out, options.merge)
     layout = "merged" if options.merge else options.format
     card = Card(spec, result, study.report, layout, options.out.name, options.licence).text()
     if options.merge:
         base = base_folder(spec, options.cache, options.base)
         with whole_folder(options.out) as temporary:
-            write_merged(spec, parts, base, temporary)
+            write_merged(spec, adapters, base, temporary)
             (temporary / CARD).write_text(card)
         return Path(options.out)
-    FORMATS[layout](parts, options.out)
+    FORMATS[layout](adapters, options.out)
     with whole_file(options.out.parent / CARD) as temporary:
         temporary.write_text(card)
     return Path(options.out)

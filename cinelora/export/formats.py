@@ -54,19 +54,19 @@ SHARD = "5GB"  # of a merged denoiser
 
 
 @dataclass(frozen=True)
-class Part:
+class AdapterFile:
     """An adapter file and what multiplies its B A. The trial's own, after that of its first stage if it has one."""
 
-    adapter: Path
+    path: Path
     scale: float
 
 
-def factors(parts: Sequence[Part]) -> Iterator[tuple[str, Array, Array]]:
-    """(layer, A, B) of the sum of the updates, scales in B: ranks add up, a layer that a part lacks gets zeros there.
+def factors(adapters: Sequence[AdapterFile]) -> Iterator[tuple[str, Array, Array]]:
+    """(layer, A, B) of the sum of the updates, scales in B: ranks add up, a layer that a file lacks gets zeros there.
 
     So all layers have one rank, which is what a reader without metadata takes alpha for.
     """
-    read = [{layer: (a, part.scale * b) for layer, a, b in read_factors(part.adapter)} for part in parts]
+    read = [{layer: (a, file.scale * b) for layer, a, b in read_factors(file.path)} for file in adapters]
     ranks = [len(next(iter(layers.values()))[0]) for layers in read]
     shapes = {layer: (a.shape[1], len(b)) for layers in read for layer, (a, b) in layers.items()}
     for layer, (inner, outer) in sorted(shapes.items()):
@@ -86,41 +86,44 @@ def _write(out: Path, tensors: Mapping[str, Array]) -> None:
         )
 
 
-def _named(parts: Sequence[Part], name: Callable[[str], str]) -> dict[str, Array]:
+def _named(adapters: Sequence[AdapterFile], name: Callable[[str], str]) -> dict[str, Array]:
     tensors: dict[str, Array] = {}
-    for layer, a, b in factors(parts):
+    for layer, a, b in factors(adapters):
         tensors |= {f"{name(layer)}.lora_A.weight": a, f"{name(layer)}.lora_B.weight": b}
     return tensors
 
 
-def write_diffusers(parts: Sequence[Part], out: Path) -> None:
+def write_diffusers(adapters: Sequence[AdapterFile], out: Path) -> None:
     """The trial's own file: diffusers reads rank and alpha from its metadata. Two stages: their sum, at scale 1."""
-    if len(parts) > 1:
-        _write(out, _named(parts, lambda layer: f"transformer.{layer}"))
+    if len(adapters) > 1:
+        _write(out, _named(adapters, lambda layer: f"transformer.{layer}"))
         return
     with whole_file(out) as temporary:
-        shutil.copyfile(parts[0].adapter, temporary)
+        shutil.copyfile(adapters[0].path, temporary)
 
 
-def write_comfyui(parts: Sequence[Part], out: Path) -> None:
+def write_comfyui(adapters: Sequence[AdapterFile], out: Path) -> None:
     """Names of the original Wan code; the scale is multiplied into lora_B, because readers differ on alpha.
 
     ComfyUI and diffusers take a file without alpha at scale 1.
     """
-    _write(out, _named(parts, lambda layer: PREFIX + original_layer(layer)))
+    _write(out, _named(adapters, lambda layer: PREFIX + original_layer(layer)))
 
 
-FORMATS: dict[str, Callable[[Sequence[Part], Path], None]] = {"diffusers": write_diffusers, "comfyui": write_comfyui}
+FORMATS: dict[str, Callable[[Sequence[AdapterFile], Path], None]] = {
+    "diffusers": write_diffusers,
+    "comfyui": write_comfyui,
+}
 
 
-def write_merged(spec: TrialSpec, parts: Sequence[Part], base: Path, out: Path) -> None:
+def write_merged(spec: TrialSpec, adapters: Sequence[AdapterFile], base: Path, out: Path) -> None:
     """The denoiser with W + scale B A in place of W, in the precision it was trained in, as safetensors shards."""
     import torch
 
     from cinelora.wan.loading import load_transformer
 
     denoiser = load_transformer(base, spec.config.model.dtype)
-    for layer, a, b in factors(parts):
+    for layer, a, b in factors(adapters):
         weight = denoiser.get_submodule(layer).weight
         weight.data = (weight.double() + torch.from_numpy(b @ a)).to(weight.dtype)
     denoiser.save_pretrained(out, max_shard_size=SHARD)

@@ -5,7 +5,7 @@
     torchrun --nproc-per-node 2 -m cinelora.render ... --parallel ulysses                            a clip on two GPUs
 
 In: a study with finished adapters. Out: base.mp4, rank-8.mp4, ..., sheet.png with frames of each, and render.json with
-all settings; of rendered longer than the model's window how well the seams hold; a table on stdout, progress on stderr.
+all settings; of clips longer than the model's window how well the seams hold; a table on stdout, progress on stderr.
 Nothing is overwritten. Exit status 0, or 2 after one line on stderr.
 """
 
@@ -137,7 +137,7 @@ def _facts(entry: Entry) -> dict[str, Any]:
 
 
 def table(rendered: Mapping[str, RenderedClip]) -> str:
-    """Seconds of each clip and, of long rendered, the largest change at a seam over the median inside windows."""
+    """Seconds of each clip and, of long clips, the largest change at a seam over the median inside windows."""
     measures = [name for name, each in next(iter(rendered.values())).held.items() if each.across]
     lines = [f"{'clip':<24}{'seconds':>9}" + "".join(f"{name:>20}" for name in measures)]
     for name, clip in rendered.items():
