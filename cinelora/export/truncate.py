@@ -43,7 +43,7 @@ from cinelora.wan.loading import TORCH_DTYPE, write_weight_norms
 
 # ~ Which adapters of a study are cut to which ranks, and whether that is done. Standard library only.
 # ~
-# ~ In: a study folder. Out: `Source` records, one per seed and series of the grid, and the `Cut`s they give.
+# ~ In: a study folder. Out: `Source` records, one per seed and series of the grid, and what they are cut to.
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Cut:
+class TruncatedAdapter:
     """One adapter at one rank, and whether its clips are generated and scored."""
 
     source: Source
@@ -92,10 +92,12 @@ class Cut:
         return found.adapter_sha256 == self.source.result.adapter_sha256 and (found.scored or not self.scored)
 
 
-def all_cuts(study: StudyFolder, scored: bool) -> list[Cut]:
+def truncated_adapters(study: StudyFolder, scored: bool) -> list[TruncatedAdapter]:
     """Of every source at all its ranks. The whole adapter has been scored by its trial. UserError: nothing to cut."""
     return [
-        Cut(source, rank, scored and rank < source.result.rank) for source in sources(study) for rank in source.ranks
+        TruncatedAdapter(source, rank, scored and rank < source.result.rank)
+        for source in sources(study)
+        for rank in source.ranks
     ]
 
 
@@ -152,13 +154,13 @@ LINE_SECONDS = 10.0  # between lines within one cut
 Factors = dict[str, tuple[low_rank.Array, low_rank.Array]]  # layer -> A, B with the update scale in them
 
 
-def cut_study(study: StudyFolder, cache: Path, scored: bool = False) -> list[CutResult]:
+def truncate_study(study: StudyFolder, cache: Path, scored: bool = False) -> list[CutResult]:
     """Evaluate all cuts that are not done and return their results.
 
     UserError: nothing to cut, encodings or clips that are not here, another base model than the trials', or a whole
     adapter that does not give the loss its trial recorded.
     """
-    todo = [each for each in all_cuts(study, scored) if not each.done(study)]
+    todo = [each for each in truncated_adapters(study, scored) if not each.done(study)]
     for job in {each.job(study, cache).encodings: each.job(study, cache) for each in todo}.values():
         check(job, scored)
     progress, results = Progress(todo), []
@@ -171,7 +173,7 @@ def cut_study(study: StudyFolder, cache: Path, scored: bool = False) -> list[Cut
             base = load_resident_model(job if scored else _without_nets(job))
             write_weight_norms(study.weight_norms(job.spec.fingerprints["model"]), base.transformer)
         read = encodings.setdefault(job.encodings, Encodings(job.encodings))
-        results.append(run_cut(each, study, job, base, read, progress.report))
+        results.append(evaluate(each, study, job, base, read, progress.report))
         progress.done(f"{HELDOUT_LOSS} {results[-1].heldout_loss:.6f}")
     return results
 
@@ -194,13 +196,13 @@ def check(job: Job, scored: bool) -> None:
         raise UserError(f"data.path={config.data.path}: no such folder; --scores compares with the true clips in it")
 
 
-def run_cut(
-    each: Cut, study: StudyFolder, job: Job, base: ResidentModel, encodings: Encodings, report: Report
+def evaluate(
+    each: TruncatedAdapter, study: StudyFolder, job: Job, base: ResidentModel, encodings: Encodings, report: Report
 ) -> CutResult:
     """Evaluate one cut on a resident base and write it; the base is left as it was."""
     recorded = each.source.result
     adapter = study.trial(recorded.trial_id).adapter / ADAPTER_FILE
-    factors, kept = cut_adapter(adapter, recorded.scale, each.rank)
+    factors, kept = truncate_adapter(adapter, recorded.scale, each.rank)
     if first := job.spec.config.first:
         lora.stack(base.transformer, study.trial(first).adapter)
     parameters = lora.attach(base.transformer, job.spec.config.lora, seed=0)
@@ -220,7 +222,7 @@ def run_cut(
     return result
 
 
-def cut_adapter(path: Path, scale: float, rank: int) -> tuple[Factors, float]:
+def truncate_adapter(path: Path, scale: float, rank: int) -> tuple[Factors, float]:
     """The closest update of `rank` to `scale` B A in every layer, and the share of their squared norm it keeps."""
     if not path.exists():
         raise UserError(f"{path}: missing; the adapter of a finished trial is what is cut")
@@ -243,7 +245,7 @@ def fill(parameters: lora.NamedParameters, factors: Factors, path: Path) -> None
         parameter.data.copy_(torch.from_numpy(np.asarray(values, dtype=np.float32)))
 
 
-def _check_whole(each: Cut, loss: float) -> None:
+def _check_whole(each: TruncatedAdapter, loss: float) -> None:
     recorded = each.source.result.heldout_loss
     if each.whole and recorded is not None and abs(loss - recorded) > AGREES * abs(recorded):
         raise UserError(
@@ -273,7 +275,7 @@ def _write(job: Job, scored: Scored, losses: NDArray[np.float64], result: CutRes
 class Progress:
     """A line per cut with what it gave and the time left, and one every LINE_SECONDS within a long one."""
 
-    def __init__(self, todo: Sequence[Cut]) -> None:
+    def __init__(self, todo: Sequence[TruncatedAdapter]) -> None:
         self.left, self.total = list(todo), len(todo)
         self.seconds: dict[bool, list[float]] = {}  # by whether clips are generated
         self.started = self.told = time.monotonic()
@@ -309,7 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     study = StudyFolder(options.study.resolve())
     try:
-        found = cut_study(study, options.cache, options.scores)
+        found = truncate_study(study, options.cache, options.scores)
     except UserError as error:
         print(f"cinelora: {error}", file=sys.stderr)
         return 2

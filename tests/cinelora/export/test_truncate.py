@@ -17,7 +17,7 @@ from cinelora.core.config import LoraConfig, Method, TrainConfig, TrialConfig
 from cinelora.core.files import read_json, write_json
 from cinelora.core.paths import ADAPTER_FILE, StudyFolder
 from cinelora.core.records import CutResult, TrialResult, TrialSpec
-from cinelora.export.truncate import all_cuts, cut_adapter, cut_study, main, sources
+from cinelora.export.truncate import main, sources, truncate_adapter, truncate_study, truncated_adapters
 from cinelora.trial.run import HELDOUT_LOSS
 from tests.tiny_study import make_job, run, tiny_config
 
@@ -53,7 +53,7 @@ def change(path: Path, **fields: Any) -> None:
 
 def test_the_whole_adapter_gives_its_recorded_loss(study: StudyFolder, cache: Path) -> None:
     [source] = sources(study)
-    whole, half = cut_study(study, cache)
+    whole, half = truncate_study(study, cache)
     assert (whole.rank, half.rank, whole.kept) == (4, 2, 1.0) and 0 < half.kept < 1
     assert source.result.heldout_loss == pytest.approx(whole.heldout_loss, abs=1e-6)
     assert abs(half.heldout_loss - whole.heldout_loss) > 1e-6
@@ -65,23 +65,23 @@ def test_the_whole_adapter_gives_its_recorded_loss(study: StudyFolder, cache: Pa
     assert np.mean([float(row["value"]) for row in rows]) == half.heldout_loss
     norms = read_json(study.weight_norms(source.spec.fingerprints["model"]))
     assert norms["blocks.0.attn2.to_q"] > 0 and not any("norm" in name for name in norms)
-    assert cut_study(study, cache) == []
+    assert truncate_study(study, cache) == []
 
 
 def test_scores_are_added_to_what_is_done_and_equal_losses_stay(study: StudyFolder, cache: Path) -> None:
-    _, half = cut_study(study, cache)
-    [again] = cut_study(study, cache, scored=True)
+    _, half = truncate_study(study, cache)
+    [again] = truncate_study(study, cache, scored=True)
     assert again == replace(half, scored=True)
     place = study.truncation.trial(f"{half.trial_id}-r2")
     assert "psnr" in place.clip_scores.read_text() and not list(place.root.glob("parts/*"))
     assert [clip.stem for clip in place.root.glob("samples/*.mp4")] == ["clip1_s00_w000"]
-    assert cut_study(study, cache) == cut_study(study, cache, scored=True) == []
+    assert truncate_study(study, cache) == truncate_study(study, cache, scored=True) == []
 
 
 def test_an_adapter_trained_again_is_cut_again(study: StudyFolder, cache: Path) -> None:
-    cut_study(study, cache)
+    truncate_study(study, cache)
     change(study.trial(sources(study)[0].spec.trial_id).result, adapter_sha256="another")
-    assert [each.done(study) for each in all_cuts(study, scored=False)] == [False, False]
+    assert [each.done(study) for each in truncated_adapters(study, scored=False)] == [False, False]
 
 
 def test_a_planted_adapter_of_rank_2_is_kept_whole(study: StudyFolder, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_planted_adapter_of_rank_2_is_kept_whole(study: StudyFolder, tmp_path:
     for name, each in tensors.items():
         each[(slice(2, None), ...) if ".lora_A." in name else (..., slice(2, None))] = 0
     save_file(tensors, tmp_path / "planted")
-    factors, kept = cut_adapter(tmp_path / "planted", 3.5, 2)
+    factors, kept = truncate_adapter(tmp_path / "planted", 3.5, 2)
     assert kept == 1.0 and len(factors) == len(tensors) / 2
     for layer, (a, b) in factors.items():
         full_a, full_b = (tensors[f"transformer.{layer}.lora_{which}.weight"].astype(np.float64) for which in "AB")
@@ -102,7 +102,7 @@ def test_refusals_are_one_line(study: StudyFolder, cache: Path, tmp_path: Path, 
     recorded = read_json(result)["heldout_loss"]
     change(result, heldout_loss=recorded + 0.01)
     with pytest.raises(UserError, match="its adapter gives heldout_loss"):
-        cut_study(study, cache)
+        truncate_study(study, cache)
     assert not list(study.truncation.root.rglob("result.json"))
     assert main([str(study.root), "--cache", str(tmp_path / "empty")]) == 2
     plan = read_json(study.plan)
