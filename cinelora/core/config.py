@@ -70,7 +70,7 @@ class Resize(Enum):
     squash = "squash"  # both sides to size, aspect ratio changes
 
 
-class TimestepLaw(Enum):
+class TimestepDistribution(Enum):
     logit_normal = "logit_normal"
     uniform = "uniform"
 
@@ -193,7 +193,7 @@ class TrainConfig:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     eps: float = 1e-8
     clip_norm: float = 1.0  # of the whole step's gradient
-    timestep: TimestepLaw = TimestepLaw.logit_normal
+    timestep: TimestepDistribution = TimestepDistribution.logit_normal
     logit_mean: float = 0.0
     logit_std: float = 1.0
     shift: float = 3.0  # s(u) = shift u / (1 + (shift - 1) u)

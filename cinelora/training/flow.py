@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from cinelora.core.config import TimestepLaw, TrainConfig
+from cinelora.core.config import TimestepDistribution, TrainConfig
 from cinelora.core.seeds import generator
 
 MODEL_TIME = 1000.0  # the model's time unit
@@ -24,7 +24,7 @@ def shift_time(u: float, shift: float) -> float:
 def draw_time(config: TrainConfig, seed: int, step: int, slot: int) -> float:
     """t in (0, 1) of sample `slot` of optimiser step `step`, by the configured law and shift."""
     random = generator(seed, "timestep", step, slot)
-    if config.timestep is TimestepLaw.uniform:
+    if config.timestep is TimestepDistribution.uniform:
         u = float(torch.rand((), generator=random, dtype=torch.float64))
     else:
         normal = torch.randn((), generator=random, dtype=torch.float64)

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from cinelora.core.config import Schedule, TimestepLaw, TrainConfig
+from cinelora.core.config import Schedule, TimestepDistribution, TrainConfig
 from cinelora.core.seeds import counter_seed, draw_noise, generator, window_indices
 from cinelora.training import flow
 from cinelora.training.loop import learning_rate
@@ -26,10 +26,10 @@ def test_shift() -> None:
 
 
 def test_timestep_laws() -> None:
-    uniform = TrainConfig(timestep=TimestepLaw.uniform, shift=1.0)
+    uniform = TrainConfig(timestep=TimestepDistribution.uniform, shift=1.0)
     times = sorted(flow.draw_time(uniform, 0, step, 0) for step in range(2000))
     assert all(abs(t - (i + 0.5) / 2000) < 0.04 for i, t in enumerate(times))  # Kolmogorov distance
-    normal = TrainConfig(timestep=TimestepLaw.logit_normal, shift=1.0, logit_mean=0.5, logit_std=0.8)
+    normal = TrainConfig(timestep=TimestepDistribution.logit_normal, shift=1.0, logit_mean=0.5, logit_std=0.8)
     logits = [math.log(t / (1 - t)) for t in (flow.draw_time(normal, 0, step, 0) for step in range(2000))]
     mean = sum(logits) / 2000
     assert abs(mean - 0.5) < 0.06
