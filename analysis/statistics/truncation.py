@@ -25,7 +25,7 @@ from analysis.study.rows import Estimates, Row, series_of
 from analysis.study.scores import DIRECTIONS, LOWER, NONE
 from cinelora.core.cli import UserError
 from cinelora.core.paths import SampleFolder
-from cinelora.core.records import CutResult
+from cinelora.core.records import TruncationResult
 
 Array = NDArray[np.float64]
 HEAD = ["score", "series", "source_rank", "rank", "kept", "cut", "trained", "difference", "low", "high", "verdict"]
@@ -59,7 +59,7 @@ class Truncated:
 
 @dataclass(frozen=True, eq=False)
 class _Cut:
-    result: CutResult
+    result: TruncationResult
     trial: Trial  # that was cut, with the scores and features of the cut
 
 
@@ -98,9 +98,9 @@ def _load(study: Study, clips: tuple[str, ...]) -> list[_Cut]:
     return out
 
 
-def _result(path: Path) -> CutResult:
+def _result(path: Path) -> TruncationResult:
     try:
-        return CutResult.from_json(json_of(path))
+        return TruncationResult.from_json(json_of(path))
     except TypeError as error:
         raise UserError(f"{path}: not a cut this program reads ({error})") from error
 

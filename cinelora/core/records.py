@@ -138,7 +138,7 @@ class TrialResult:
 
 
 @dataclass(frozen=True)
-class CutResult:
+class TruncationResult:
     """What one adapter cut to a smaller rank says of itself; written last."""
 
     trial_id: str  # of the adapter that was cut
@@ -154,8 +154,8 @@ class CutResult:
         return asdict(self)
 
     @staticmethod
-    def from_json(data: dict[str, Any]) -> CutResult:
-        return CutResult(**data)
+    def from_json(data: dict[str, Any]) -> TruncationResult:
+        return TruncationResult(**data)
 
 
 def reference_key(spec: TrialSpec) -> str:

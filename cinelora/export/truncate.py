@@ -26,7 +26,7 @@ from cinelora.core.cli import UserError
 from cinelora.core.config import LoraConfig, Method, Scaling, ScoreConfig, TrackingConfig, ZeroConfig
 from cinelora.core.files import content_hash, read_json, write_json
 from cinelora.core.paths import ADAPTER_FILE, StudyFolder
-from cinelora.core.records import CutResult, TrialResult, TrialSpec, reference_key, to_dict
+from cinelora.core.records import TruncationResult, TrialResult, TrialSpec, reference_key, to_dict
 from cinelora.data.encodings import WINDOWS_FILE, missing
 from cinelora.features.results import ClipScore, Scored, drop_parts
 from cinelora.training.checkpoint import Stopped, StopSign
@@ -88,7 +88,7 @@ class TruncatedAdapter:
         path = study.truncation.trial(f"{self.source.spec.trial_id}-r{self.rank}").result
         if not path.exists():
             return False
-        found = CutResult.from_json(read_json(path))
+        found = TruncationResult.from_json(read_json(path))
         return found.adapter_sha256 == self.source.result.adapter_sha256 and (found.scored or not self.scored)
 
 
@@ -154,7 +154,7 @@ LINE_SECONDS = 10.0  # between lines within one cut
 Factors = dict[str, tuple[low_rank.Array, low_rank.Array]]  # layer -> A, B with the update scale in them
 
 
-def truncate_study(study: StudyFolder, cache: Path, scored: bool = False) -> list[CutResult]:
+def truncate_study(study: StudyFolder, cache: Path, scored: bool = False) -> list[TruncationResult]:
     """Evaluate all cuts that are not done and return their results.
 
     UserError: nothing to cut, encodings or clips that are not here, another base model than the trials', or a whole
@@ -198,7 +198,7 @@ def check(job: Job, scored: bool) -> None:
 
 def evaluate(
     each: TruncatedAdapter, study: StudyFolder, job: Job, base: ResidentModel, encodings: Encodings, report: Report
-) -> CutResult:
+) -> TruncationResult:
     """Evaluate one cut on a resident base and write it; the base is left as it was."""
     recorded = each.source.result
     adapter = study.trial(recorded.trial_id).adapter / ADAPTER_FILE
@@ -217,7 +217,9 @@ def evaluate(
         scored.rows += memorised(study.reference(reference_key(job.spec)), scored)
     finally:
         lora.detach(base.transformer)
-    result = CutResult(recorded.trial_id, recorded.adapter_sha256, recorded.rank, each.rank, kept, loss, each.scored)
+    result = TruncationResult(
+        recorded.trial_id, recorded.adapter_sha256, recorded.rank, each.rank, kept, loss, each.scored
+    )
     _write(job, scored, losses, result)
     return result
 
@@ -263,7 +265,7 @@ def _scored(
     return mine.merge([mine], [window.window_id for window in plan.heldout])
 
 
-def _write(job: Job, scored: Scored, losses: NDArray[np.float64], result: CutResult) -> None:
+def _write(job: Job, scored: Scored, losses: NDArray[np.float64], result: TruncationResult) -> None:
     folder = job.study.trial(job.spec.trial_id)
     names = [window.window_id for window in job.windows().heldout]
     scored.rows += [ClipScore(name, HELDOUT_LOSS, loss) for name, loss in zip(names, losses, strict=True)]

@@ -15,7 +15,7 @@ from analysis.study.rows import estimate
 from analysis.study.scores import trial_scores
 from cinelora.core.cli import UserError
 from cinelora.core.files import write_json
-from cinelora.core.records import CutResult
+from cinelora.core.records import TruncationResult
 from tests.analysis.paper_study import Builder, write_samples
 
 
@@ -23,7 +23,7 @@ def cut(builder: Builder, seed: int, loss: float, scored: bool = False, rank: in
     """Rank 8 of a seed cut to `rank`; features as a trial of shift 1 has them, which make kvd 7."""
     place = builder.folder.truncation.trial(f"r8s{seed}-r{rank}")
     write_samples(place, 1.0, {"heldout_loss": loss, **({"psnr": 12.0} if scored else {})})
-    write_json(place.result, CutResult(f"r8s{seed}", "", 8, rank, 0.75, loss, scored).to_json())
+    write_json(place.result, TruncationResult(f"r8s{seed}", "", 8, rank, 0.75, loss, scored).to_json())
     return place.root
 
 

@@ -16,7 +16,7 @@ from cinelora.core.cli import UserError
 from cinelora.core.config import LoraConfig, Method, TrainConfig, TrialConfig
 from cinelora.core.files import read_json, write_json
 from cinelora.core.paths import ADAPTER_FILE, StudyFolder
-from cinelora.core.records import CutResult, TrialResult, TrialSpec
+from cinelora.core.records import TruncationResult, TrialResult, TrialSpec
 from cinelora.export.truncate import main, sources, truncate_adapter, truncate_study, truncated_adapters
 from cinelora.trial.run import HELDOUT_LOSS
 from tests.tiny_study import make_job, run, tiny_config
@@ -58,7 +58,7 @@ def test_the_whole_adapter_gives_its_recorded_loss(study: StudyFolder, cache: Pa
     assert source.result.heldout_loss == pytest.approx(whole.heldout_loss, abs=1e-6)
     assert abs(half.heldout_loss - whole.heldout_loss) > 1e-6
     place = study.truncation.trial(f"{source.spec.trial_id}-r2")
-    assert CutResult.from_json(read_json(place.result)) == half and not half.scored
+    assert TruncationResult.from_json(read_json(place.result)) == half and not half.scored
     with open(place.clip_scores, newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert {row["metric"] for row in rows} == {HELDOUT_LOSS}
