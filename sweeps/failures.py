@@ -1,6 +1,6 @@
 """What an error of a trial means, and what follows: try again, try again otherwise, wait, or give up.
 
-In: the class of a failure and what happened to the trial before. Out: a Next. Standard library only.
+In: the class of a failure and what happened to the trial before. Out: a RetryDecision. Standard library only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ DISK_TRIES = 5  # of one trial
 
 
 @dataclass(frozen=True)
-class Next:
+class RetryDecision:
     """`again`: back into the queue, from the last checkpoint; else the trial failed, and `remedy` says what helps."""
 
     again: bool
@@ -33,36 +33,36 @@ class History:
     max_restarts: int
 
 
-def what_next(kind: str, history: History) -> Next:
+def decide_retry(kind: str, history: History) -> RetryDecision:
     """The rule of this class; an error that no class knows is final."""
     return RULES.get(kind, _give_up)(history)
 
 
-def _give_up(history: History) -> Next:
-    return Next(False)
+def _give_up(history: History) -> RetryDecision:
+    return RetryDecision(False)
 
 
-def _moved(history: History) -> Next:
+def _moved(history: History) -> RetryDecision:
     """A process, a node or the connection went away: not the trial's fault."""
     suffered = sum(cause in (LOST, HANG) for cause in history.causes)
     if suffered < history.max_restarts:
-        return Next(True, elsewhere=True)
-    return Next(False, remedy=f"restarted {suffered} times already (cluster.max_restarts)")
+        return RetryDecision(True, elsewhere=True)
+    return RetryDecision(False, remedy=f"restarted {suffered} times already (cluster.max_restarts)")
 
 
-def _smaller(history: History) -> Next:
+def _smaller(history: History) -> RetryDecision:
     """Once, with half the windows at a time and twice the accumulation: the same optimiser step."""
     if history.micro_batch > 1 and MEMORY not in history.causes:
-        return Next(True, micro_batch=history.micro_batch // 2)
-    return Next(
+        return RetryDecision(True, micro_batch=history.micro_batch // 2)
+    return RetryDecision(
         False, remedy="take train.gradient_checkpointing=true, a smaller train.micro_batch, or more workers a trial"
     )
 
 
-def _wait(history: History) -> Next:
+def _wait(history: History) -> RetryDecision:
     """Until the driver sees room again. A quota, or another disk, it does not see: so not for ever."""
     again = history.causes.count(DISK) < DISK_TRIES
-    return Next(again, pause=again, remedy="" if again else "free some space and run the same command again")
+    return RetryDecision(again, pause=again, remedy="" if again else "free some space and run the same command again")
 
 
-RULES: dict[str, Callable[[History], Next]] = {LOST: _moved, HANG: _moved, MEMORY: _smaller, DISK: _wait}
+RULES: dict[str, Callable[[History], RetryDecision]] = {LOST: _moved, HANG: _moved, MEMORY: _smaller, DISK: _wait}

@@ -23,7 +23,7 @@ from cinelora.trial.job import Job
 from launch.engine.errors import STOPPED, failure_kind, first_cause
 from launch.engine.gang import RUN, START, Calls, Story, all_stopped, is_lost, story
 from launch.engine.pool import Member, Pool
-from sweeps.failures import FIRST, HANG, LOST, History, Next, what_next
+from sweeps.failures import FIRST, HANG, LOST, History, RetryDecision, decide_retry
 from sweeps.ledger import Ledger
 from sweeps.prune import Pruner
 from sweeps.scheduling.scheduler import Infeasible, Scheduler, Start, Task
@@ -214,7 +214,7 @@ class Engine:
             self._start_failed(run, cause, now)
         else:
             history = History(run.job.causes, run.job.spec.config.train.micro_batch, self.cluster.max_restarts)
-            self._act(run, kind, cause, what_next(kind, history))
+            self._act(run, kind, cause, decide_retry(kind, history))
 
     def _prune(self, job: Job, why: str) -> None:
         assert self.pruner is not None
@@ -233,7 +233,7 @@ class Engine:
                 self.scheduler.hold(node, now + HOLD_SECONDS)
         self._again(run.task)
 
-    def _act(self, run: Running, kind: str, cause: str, decision: Next) -> None:
+    def _act(self, run: Running, kind: str, cause: str, decision: RetryDecision) -> None:
         job, task = run.job, run.task
         if not decision.again:
             self._fail(task, kind, f"{cause}; {decision.remedy}" if decision.remedy else cause)
