@@ -19,7 +19,7 @@ import sys
 import time
 from dataclasses import dataclass, field, replace
 
-from sweeps.scheduling.cluster import Node, Shape
+from sweeps.scheduling.cluster import GangShape, Node
 from sweeps.scheduling.scheduler import ORDERS, Scheduler, Task
 from sweeps.scheduling.simulate import Run, lower_bound, makespan, simulate
 
@@ -44,7 +44,7 @@ def trials(mix: str, spread: float, seed: int, count: int = TRIALS, bases: int =
     gangs = draw.choices(SIZES, MIXES[mix], k=count)
     seconds = [HOUR * draw.lognormvariate(0, spread) for _ in gangs]
     return [
-        Task(f"t{index:05d}", Shape(gang, 4, 1.0), f"base-{draw.randrange(bases)}", length)
+        Task(f"t{index:05d}", GangShape(gang, 4, 1.0), f"base-{draw.randrange(bases)}", length)
         for index, (gang, length) in enumerate(zip(gangs, seconds, strict=True))
     ]
 

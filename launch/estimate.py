@@ -36,7 +36,7 @@ from sweeps.cost import (
 from sweeps.ledger import Ledger
 from sweeps.memory import Parts, Sizes, encoding, footprint, peak_gib
 from sweeps.plan import Plan
-from sweeps.scheduling.scheduler import Infeasible, Node, Shape
+from sweeps.scheduling.scheduler import GangShape, Infeasible, Node
 from sweeps.scheduling.simulate import makespan, simulate
 from sweeps.scheduling.tasks import task_for, workers
 
@@ -318,7 +318,7 @@ def _makespan(
     if not nodes:
         return None, ()
     tasks = [task_for(cluster, spec, seconds.get(spec.trial_id, 1.0)) for spec in specs]
-    misfits: dict[Shape, str] = {}
+    misfits: dict[GangShape, str] = {}
     for shape, task in {task.shape: task for task in tasks}.items():
         try:
             simulate([task], nodes)

@@ -21,7 +21,7 @@ from cinelora.trial.job import Job
 from launch.engine.errors import LOST_ERRORS, first_cause, root_cause
 from launch.engine.pool import Member, Pool
 from launch.wording import clock
-from sweeps.scheduling.scheduler import Shape
+from sweeps.scheduling.scheduler import GangShape
 
 WINDOWS_A_CALL = 64  # a call loads the encoders once
 LINE_SECONDS = 10.0
@@ -36,7 +36,7 @@ class Call:
     size: int = 1
 
 
-def encode_all(pool: Pool, shape: Shape, jobs: list[Job], patience: int, say: Callable[[str], None]) -> None:
+def encode_all(pool: Pool, shape: GangShape, jobs: list[Job], patience: int, say: Callable[[str], None]) -> None:
     """Fill the encoding caches and the reference scores of all jobs; `patience`: lost workers that are replaced.
 
     Raises UserError, or what the disk raised.
@@ -66,7 +66,7 @@ def _encoding(job: Job, negative: set[str]) -> list[Call]:
 WHAT = {"encode": "windows and captions to encode", "reference": "sets of true clips to score"}
 
 
-def _deal(pool: Pool, shape: Shape, calls: Sequence[Call], patience: int, say: Callable[[str], None]) -> None:
+def _deal(pool: Pool, shape: GangShape, calls: Sequence[Call], patience: int, say: Callable[[str], None]) -> None:
     """Each call on some worker, the next one to whoever is free; a lost worker's call goes to another."""
     queue, busy, done = deque(calls), dict[Any, tuple[Member, Call]](), 0
     total, started, told = sum(call.size for call in calls), time.monotonic(), time.monotonic()

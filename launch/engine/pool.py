@@ -18,7 +18,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from launch.engine.worker import Worker
-from sweeps.scheduling.scheduler import Node, Shape, Start
+from sweeps.scheduling.scheduler import GangShape, Node, Start
 
 SHARDED = " sharded"  # ends the name of a base that ZeRO stage 3 has cut over its gang
 CONNECT_SECONDS = 90
@@ -99,7 +99,7 @@ class Pool:
             member.base = task.base
         return chosen
 
-    def crew(self, shape: Shape, most: int) -> list[Member]:
+    def crew(self, shape: GangShape, most: int) -> list[Member]:
         """Up to `most` members on all nodes, now busy, for work that needs no gang."""
         places = []
         for name, node in self.nodes.items():
@@ -123,7 +123,7 @@ class Pool:
             self.idle.append(member)
         self.discard([member for member in members if member.worn])
 
-    def replaced(self, member: Member, shape: Shape) -> Member:
+    def replaced(self, member: Member, shape: GangShape) -> Member:
         """A new busy member for one that is lost: on its node, or on another if that is gone too."""
         self.discard([member])
         self.refresh()
@@ -150,7 +150,7 @@ class Pool:
     def close(self) -> None:
         self.discard([*self.idle, *self.busy])
 
-    def _fitting(self, node: str, shape: Shape) -> list[Member]:
+    def _fitting(self, node: str, shape: GangShape) -> list[Member]:
         return [m for m in self.idle if m.node == node and (m.cpus, m.gpus) == (shape.cpus, shape.gpus)]
 
     def _best(self, members: list[Member], base: str) -> list[Member]:
@@ -168,7 +168,7 @@ class Pool:
                     return group
         return None
 
-    def _start(self, node: str, shape: Shape) -> Member:
+    def _start(self, node: str, shape: GangShape) -> Member:
         self._make_room(node, shape)
         environment = {"OMP_NUM_THREADS": str(shape.cpus), "TOKENIZERS_PARALLELISM": "false"}
         options = {
@@ -181,7 +181,7 @@ class Pool:
         self.busy.append(member)
         return member
 
-    def _make_room(self, node: str, shape: Shape) -> None:
+    def _make_room(self, node: str, shape: GangShape) -> None:
         """Kill idle members of the node until one of this shape fits."""
         limit = self.nodes[node]
         here = [member for member in [*self.idle, *self.busy] if member.node == node]

@@ -21,7 +21,7 @@ class Infeasible(Exception):
 
 
 @dataclass(frozen=True)
-class Shape:
+class GangShape:
     """What one trial occupies. Raises ValueError for a shape that no cluster could give."""
 
     workers: int
@@ -62,30 +62,32 @@ class Worker:
     """One process on one node: its CPUs, its GPUs by index and the part that it has of each, its base."""
 
     node: str
-    shape: Shape
+    shape: GangShape
     gpus: tuple[int, ...]
     base: str
 
 
 @dataclass
-class Room:
+class FreeResources:
     """What is free on one node: CPUs and parts of each GPU."""
 
     cpus: int
     gpus: list[int]
 
     @staticmethod
-    def of(node: Node) -> Room:
-        return Room(node.cpus, [WHOLE] * node.gpus)
+    def of(node: Node) -> FreeResources:
+        return FreeResources(node.cpus, [WHOLE] * node.gpus)
 
-    def copy(self) -> Room:
-        return Room(self.cpus, self.gpus.copy())
+    def copy(self) -> FreeResources:
+        return FreeResources(self.cpus, self.gpus.copy())
 
-    def common(self, other: Room) -> Room:
+    def common(self, other: FreeResources) -> FreeResources:
         """What is free in both."""
-        return Room(min(self.cpus, other.cpus), [min(pair) for pair in zip(self.gpus, other.gpus, strict=True)])
+        return FreeResources(
+            min(self.cpus, other.cpus), [min(pair) for pair in zip(self.gpus, other.gpus, strict=True)]
+        )
 
-    def workers(self, shape: Shape) -> int:
+    def workers(self, shape: GangShape) -> int:
         """How many workers of this shape fit."""
         by_cpu = self.cpus // shape.cpus
         if not shape.parts or not by_cpu:
@@ -106,7 +108,7 @@ class Room:
     def give(self, worker: Worker) -> None:
         self.take(worker, 1)
 
-    def pick(self, shape: Shape, last: Callable[[int], bool]) -> tuple[int, ...]:
+    def pick(self, shape: GangShape, last: Callable[[int], bool]) -> tuple[int, ...]:
         """GPUs for one worker that fits: the fullest that hold it, those of `last` only if there are no others."""
         if not shape.parts:
             return ()
@@ -115,10 +117,10 @@ class Room:
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class GangLayout:
     """How a gang must lie: `share` workers on each of `count` nodes, none of them in `avoid`."""
 
-    shape: Shape
+    shape: GangShape
     count: int
     avoid: frozenset[str]
 
@@ -127,7 +129,7 @@ class Layout:
         return self.shape.workers // self.count
 
 
-Limits = Mapping[str, Room]  # nodes where less than what is free may be used
+Limits = Mapping[str, FreeResources]  # nodes where less than what is free may be used
 
 
 @dataclass
@@ -135,15 +137,15 @@ class Cluster:
     """The nodes and who is on them. `idle`: per node, workers that nobody uses, the longest idle first."""
 
     nodes: dict[str, Node] = field(default_factory=dict)
-    free: dict[str, Room] = field(default_factory=dict)
+    free: dict[str, FreeResources] = field(default_factory=dict)
     idle: dict[str, list[Worker]] = field(default_factory=dict)
     held: dict[str, float] = field(default_factory=dict)  # node: until when nothing may start there
-    _layouts: dict[tuple[Shape, frozenset[str]], Layout | None] = field(default_factory=dict)
-    _fitting: dict[Layout, set[str]] = field(default_factory=dict)
+    _layouts: dict[tuple[GangShape, frozenset[str]], GangLayout | None] = field(default_factory=dict)
+    _fitting: dict[GangLayout, set[str]] = field(default_factory=dict)
 
     def add(self, node: Node) -> None:
         self.nodes[node.name] = node
-        self.free[node.name], self.idle[node.name] = Room.of(node), []
+        self.free[node.name], self.idle[node.name] = FreeResources.of(node), []
         self._forget()
 
     def remove(self, name: str) -> None:
@@ -155,7 +157,7 @@ class Cluster:
         self._layouts.clear()
         self._fitting.clear()
 
-    def layout(self, shape: Shape, avoid: frozenset[str]) -> Layout | None:
+    def layout(self, shape: GangShape, avoid: frozenset[str]) -> GangLayout | None:
         """Fewest nodes that divide the workers evenly, without those to avoid if that is possible at all.
 
         None: the empty cluster cannot hold the gang.
@@ -165,21 +167,23 @@ class Cluster:
             self._layouts[key] = self._fewest(shape, avoid) or self._fewest(shape, frozenset())
         return self._layouts[key]
 
-    def _fewest(self, shape: Shape, avoid: frozenset[str]) -> Layout | None:
-        fits = sorted((Room.of(n).workers(shape) for n in self.nodes.values() if n.name not in avoid), reverse=True)
+    def _fewest(self, shape: GangShape, avoid: frozenset[str]) -> GangLayout | None:
+        fits = sorted(
+            (FreeResources.of(n).workers(shape) for n in self.nodes.values() if n.name not in avoid), reverse=True
+        )
         for count, share in enumerate(fits, start=1):
             if shape.workers % count == 0 and share >= shape.workers // count:
-                return Layout(shape, count, avoid)
+                return GangLayout(shape, count, avoid)
         return None
 
-    def fitting(self, layout: Layout) -> set[str]:
+    def fitting(self, layout: GangLayout) -> set[str]:
         """Nodes with room for a share of the gang, whether held or to be avoided or not. Kept up to date."""
         if layout not in self._fitting:
             room = self.free.items()
             self._fitting[layout] = {name for name, free in room if free.workers(layout.shape) >= layout.share}
         return self._fitting[layout]
 
-    def choose(self, layout: Layout, base: str, now: float, limits: Limits) -> tuple[str, ...]:
+    def choose(self, layout: GangLayout, base: str, now: float, limits: Limits) -> tuple[str, ...]:
         """Nodes for a gang that starts now, by name; none if it does not fit.
 
         Those whose idle workers have the base first, then best fit: the node with the least free.
@@ -198,16 +202,16 @@ class Cluster:
         }
         return tuple(sorted(heapq.nsmallest(layout.count, names, key=rank.__getitem__)))
 
-    def warm(self, name: str, layout: Layout, base: str) -> int:
+    def warm(self, name: str, layout: GangLayout, base: str) -> int:
         """Idle workers on the node that are of this shape and have this base."""
         each = layout.shape.each
         return sum(worker.base == base and worker.shape.each == each for worker in self.idle[name])
 
-    def book(self, layout: Layout, base: str, names: Iterable[str], limits: Limits) -> tuple[Worker, ...]:
+    def book(self, layout: GangLayout, base: str, names: Iterable[str], limits: Limits) -> tuple[Worker, ...]:
         """Occupy the nodes with the gang's workers; idle ones in its way are gone."""
         return tuple(worker for name in names for worker in self._occupy(name, layout, base, limits))
 
-    def _occupy(self, name: str, layout: Layout, base: str, limits: Limits) -> list[Worker]:
+    def _occupy(self, name: str, layout: GangLayout, base: str, limits: Limits) -> list[Worker]:
         free, idle, shape = self.free[name], self.idle[name], layout.shape
         room = free.common(limits[name]) if name in limits else free.copy()
         chosen: list[Worker] = []
@@ -255,12 +259,12 @@ class Cluster:
                 names.discard(name)
 
 
-def fullness(room: Room) -> tuple[int, int]:
+def fullness(room: FreeResources) -> tuple[int, int]:
     """Key of best fit, least free first."""
     return sum(room.gpus), room.cpus
 
 
-def named(shape: Shape, nodes: Iterable[Node]) -> str:
+def named(shape: GangShape, nodes: Iterable[Node]) -> str:
     """The shape and the cluster in words."""
     kinds: dict[tuple[int, int], int] = {}
     for node in nodes:
@@ -282,11 +286,11 @@ class Reservation:
 
     task_id: str
     time: float
-    spare: dict[str, Room]
+    spare: dict[str, FreeResources]
 
 
 def reserve(
-    task_id: str, layout: Layout, cluster: Cluster, ends: Iterable[tuple[float, tuple[Worker, ...]]], now: float
+    task_id: str, layout: GangLayout, cluster: Cluster, ends: Iterable[tuple[float, tuple[Worker, ...]]], now: float
 ) -> Reservation:
     """Play the ends of what is running in order of time until the gang fits. What is over its time is to end now."""
     rooms = {name: room.copy() for name, room in cluster.free.items() if name not in layout.avoid}
@@ -309,7 +313,7 @@ def reserve(
     raise AssertionError(f"{task_id}: a layout is a place in the empty cluster, so it fits when everything has ended")
 
 
-def _left(room: Room, free_now: Room, layout: Layout) -> Room:
+def _left(room: FreeResources, free_now: FreeResources, layout: GangLayout) -> FreeResources:
     """The room less the gang's share: GPUs busy now where possible, so that the others can be used for long."""
     shape = layout.shape
     for _ in range(layout.share):

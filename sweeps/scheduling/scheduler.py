@@ -17,18 +17,18 @@ from dataclasses import dataclass, field
 
 from sweeps.scheduling.cluster import (
     Cluster,
+    GangLayout,
+    GangShape,
     Infeasible,
-    Layout,
     Limits,
     Node,
     Reservation,
-    Shape,
     Worker,
     named,
     reserve,
 )
 
-__all__ = ["ORDERS", "Infeasible", "Node", "Reservation", "Scheduler", "Shape", "Start", "Task"]
+__all__ = ["ORDERS", "Infeasible", "Node", "Reservation", "Scheduler", "GangShape", "Start", "Task"]
 
 Key = tuple[float, ...]
 
@@ -36,7 +36,7 @@ Key = tuple[float, ...]
 @dataclass(frozen=True)
 class Task:
     task_id: str
-    shape: Shape
+    shape: GangShape
     base: str  # identity of the resident base model that it needs
     seconds: float  # estimate; only order and backfill depend on it
     avoid: frozenset[str] = frozenset()  # nodes where it was lost: not used if there is any other way
@@ -85,7 +85,7 @@ class Scheduler:
 
     order: str = "longest"
     _cluster: Cluster = field(default_factory=Cluster)
-    _groups: dict[tuple[Shape, str, frozenset[str]], list[Task]] = field(default_factory=dict)
+    _groups: dict[tuple[GangShape, str, frozenset[str]], list[Task]] = field(default_factory=dict)
     _running: dict[str, Running] = field(default_factory=dict)
     _known: set[str] = field(default_factory=set)  # ids, waiting, running or dependent
     _dependent: dict[str, list[Task]] = field(default_factory=dict)  # by the id that they wait for
@@ -202,7 +202,7 @@ class Scheduler:
     def _key(self, task: Task) -> tuple[Key, float, str]:
         return ORDERS[self.order](task), -task.seconds, task.task_id
 
-    def _layout(self, task: Task) -> Layout | None:
+    def _layout(self, task: Task) -> GangLayout | None:
         return self._cluster.layout(task.shape, task.avoid)
 
     def _drop(self, task_id: str, resident: bool) -> None:
@@ -229,7 +229,7 @@ class Scheduler:
         in_time = now + chosen.task.seconds <= reserved.time
         return self._start(chosen, now, {} if in_time else reserved.spare)
 
-    def _places(self, task: Task, layout: Layout, now: float, limits: Limits) -> Start | None:
+    def _places(self, task: Task, layout: GangLayout, now: float, limits: Limits) -> Start | None:
         """Where the task could start now."""
         names = self._cluster.choose(layout, task.base, now, limits)
         if not names:
@@ -237,7 +237,7 @@ class Scheduler:
         warm = all(self._cluster.warm(name, layout, task.base) >= layout.share for name in names)
         return Start(task, tuple((name, layout.share) for name in names), warm)
 
-    def _reserve(self, head: Task, layout: Layout, now: float) -> Reservation:
+    def _reserve(self, head: Task, layout: GangLayout, now: float) -> Reservation:
         """The reservation of the first task. It stays as long as everything ends when it should."""
         kept = self._reserved
         if kept is None or kept.task_id != head.task_id or kept.time <= now or self._stale:
@@ -246,7 +246,7 @@ class Scheduler:
             kept = self._reserved = reserve(head.task_id, layout, self._cluster, ends, now)
         return kept
 
-    def _filler(self, front: Task, layout: Layout, reserved: Reservation, now: float) -> Start | None:
+    def _filler(self, front: Task, layout: GangLayout, reserved: Reservation, now: float) -> Start | None:
         """The longest of a group that either leaves the reserved places alone or ends before they are needed."""
         if beside := self._places(front, layout, now, reserved.spare):
             return beside

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cinelora.core.config import ClusterConfig, Method
 from cinelora.core.records import TrialSpec
-from sweeps.scheduling.scheduler import Shape, Task
+from sweeps.scheduling.scheduler import GangShape, Task
 
 
 def task_for(cluster: ClusterConfig, spec: TrialSpec, seconds: float) -> Task:
@@ -22,5 +22,5 @@ def workers(cluster: ClusterConfig, spec: TrialSpec) -> int:
     return cluster.workers(spec.config.lora.rank if spec.config.method is Method.lora else 0)
 
 
-def shape(cluster: ClusterConfig, count: int) -> Shape:
-    return Shape(count, cluster.cpus_per_worker, cluster.gpus_per_worker)
+def shape(cluster: ClusterConfig, count: int) -> GangShape:
+    return GangShape(count, cluster.cpus_per_worker, cluster.gpus_per_worker)

@@ -22,7 +22,7 @@ from launch.engine.pool import Pool
 from sweeps.ledger import Ledger
 from sweeps.plan import build_plan
 from sweeps.prune import Pruner
-from sweeps.scheduling.scheduler import Infeasible, Scheduler, Shape, Task
+from sweeps.scheduling.scheduler import GangShape, Infeasible, Scheduler, Task
 from sweeps.status import DONE, PRUNED, study_status
 from tests.launch.engine.light_worker import STEPS, LightWorker
 
@@ -51,7 +51,7 @@ def engine_with(root: Path, sizes: list[int], **settings: Any) -> tuple[Engine, 
     engine.meet_nodes()
     for spec, size in zip(specs, sizes, strict=True):
         job = Job(spec, ledger.folder, "test", root, TrackingConfig())
-        engine.add(job, Task(spec.trial_id, Shape(size, 1, 1.0), "base", float(size)))
+        engine.add(job, Task(spec.trial_id, GangShape(size, 1, 1.0), "base", float(size)))
     return engine, specs
 
 
@@ -66,7 +66,7 @@ def test_a_node_is_lost_in_the_middle(cluster: Any, tmp_path: Path) -> None:
     assert len(engine.pool.nodes) == 3, "the head has no CPU and takes no trials"
     with pytest.raises(Infeasible, match="16 x"):
         engine.add(Job(specs[0], engine.ledger.folder, "", tmp_path, TrackingConfig()),
-                   Task("big", Shape(16, 1, 1.0), "base", 1.0))  # fmt: skip
+                   Task("big", GangShape(16, 1, 1.0), "base", 1.0))  # fmt: skip
     victim = cluster.list_all_nodes()[1]
     removed: list[float] = []
 
@@ -123,7 +123,7 @@ def test_rates_that_fall_behind_leave_and_their_gangs_go_on(cluster: Any, tmp_pa
     engine.pool.refresh()
     engine.meet_nodes()
     for spec, size in zip(specs, (2, 2, 2, 2, 2, 4), strict=True):  # of 12 GPUs: the last one has to wait
-        task = Task(spec.trial_id, Shape(size, 1, 1.0), "base", 100.0 / size)
+        task = Task(spec.trial_id, GangShape(size, 1, 1.0), "base", 100.0 / size)
         engine.add(Job(spec, ledger.folder, "test", tmp_path, TrackingConfig()), task)
     assert run_all(engine, lambda state: None) == {}
     states = [trial.state for trial in study_status(ledger).trials]

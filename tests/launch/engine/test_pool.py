@@ -8,7 +8,7 @@ import pytest
 
 from launch.engine import pool
 from launch.engine.pool import SHARDED, Member, Pool
-from sweeps.scheduling.scheduler import Node, Shape, Start, Task
+from sweeps.scheduling.scheduler import GangShape, Node, Start, Task
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def idle_pool(*members: Member) -> Pool:
 
 
 def start(base: str, *places: tuple[str, int]) -> Start:
-    return Start(Task("t", Shape(sum(count for _, count in places), 1, 0.0), base, 1.0), places, warm=False)
+    return Start(Task("t", GangShape(sum(count for _, count in places), 1, 0.0), base, 1.0), places, warm=False)
 
 
 def test_the_right_base_first_then_those_who_know_each_other(killed: list[Any]) -> None:

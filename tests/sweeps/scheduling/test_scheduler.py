@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from sweeps.scheduling.scheduler import ORDERS, Infeasible, Node, Scheduler, Shape, Start, Task
+from sweeps.scheduling.scheduler import ORDERS, GangShape, Infeasible, Node, Scheduler, Start, Task
 from sweeps.scheduling.simulate import simulate
 
 Places = dict[str, tuple[str, ...]]
@@ -22,7 +22,7 @@ def node(name: str, gpus: int = 4) -> Node:
 def task(task_id: str, gpus: float, seconds: float, base: str = "wan", avoid: str = "") -> Task:
     """A gang with one worker per GPU."""
     workers = max(1, int(gpus))
-    return Task(task_id, Shape(workers, 1, gpus / workers), base, seconds, frozenset(avoid.split()))
+    return Task(task_id, GangShape(workers, 1, gpus / workers), base, seconds, frozenset(avoid.split()))
 
 
 def scheduler(*nodes: Node, tasks: tuple[Task, ...] = (), order: str = "longest") -> Scheduler:
@@ -67,12 +67,12 @@ def test_a_filler_may_outlast_the_heads_start_beside_it() -> None:
 
 def test_fillers_beside_the_head_share_what_it_leaves() -> None:
     """The same with CPUs, and the head leaves 3 of 8."""
-    made = scheduler(Node("n", 8, 0), tasks=(Task("a", Shape(1, 3, 0), "wan", 10),))
+    made = scheduler(Node("n", 8, 0), tasks=(Task("a", GangShape(1, 3, 0), "wan", 10),))
     made.starts(0)
     for item in (
-        Task("h", Shape(1, 6, 0), "wan", 50),
-        Task("x", Shape(1, 2, 0), "wan", 40),
-        Task("y", Shape(2, 1, 0), "wan", 40),
+        Task("h", GangShape(1, 6, 0), "wan", 50),
+        Task("x", GangShape(1, 2, 0), "wan", 40),
+        Task("y", GangShape(2, 1, 0), "wan", 40),
     ):
         made.add(item)
     assert ids(made.starts(5)) == ["x"]
@@ -162,9 +162,9 @@ def test_a_gang_waits_for_one_node_if_one_can_hold_it_and_is_spread_evenly_other
 def test_cpus_count_too() -> None:
     made = scheduler(Node("a", 4, 8), Node("b", 9, 0))
     for item in (
-        Task("gpu", Shape(2, 2, 1), "", 9),
-        Task("cpu", Shape(3, 3, 0), "", 8),
-        Task("more", Shape(1, 1, 1), "", 7),
+        Task("gpu", GangShape(2, 2, 1), "", 9),
+        Task("cpu", GangShape(3, 3, 0), "", 8),
+        Task("more", GangShape(1, 1, 1), "", 7),
     ):
         made.add(item)
     assert places(made.starts(0)) == {"gpu": (("a", 2),), "cpu": (("b", 3),)}, "no CPU is left beside the 6 GPUs"
@@ -224,7 +224,7 @@ def test_idle_workers_with_other_bases_are_kept_where_possible() -> None:
     fresh = scheduler(node("n", 2), tasks=(task("x", 1, 9, base="p"),))
     fresh.starts(0)
     fresh.finished("x", 9)
-    for item in (Task("v", Shape(1, 3, 1), "p", 9), task("u", 1, 8, base="p")):
+    for item in (Task("v", GangShape(1, 3, 1), "p", 9), task("u", 1, 8, base="p")):
         fresh.add(item)
     assert [start.warm for start in fresh.starts(9)] == [False, True], "v needs a larger worker and takes the other GPU"
 
@@ -233,7 +233,7 @@ def test_idle_workers_in_the_way_are_gone() -> None:
     made = scheduler(node("n", 2), tasks=(task("x", 2, 9, base="p"),))
     made.starts(0)
     made.finished("x", 9)
-    made.add(Task("y", Shape(1, 1, 2), "q", 9))
+    made.add(Task("y", GangShape(1, 1, 2), "q", 9))
     made.starts(9)
     made.finished("y", 18)
     made.add(task("z", 1, 9, base="p"))
@@ -322,8 +322,8 @@ def test_infeasible_names_the_shape_and_the_cluster() -> None:
 
 @pytest.mark.parametrize("shape", [(0, 1, 1), (1, 0, 1), (1, 1, -1), (2, 1, 0.5), (1, 1, 1.5)])
 def test_impossible_shapes(shape: tuple[int, int, float]) -> None:
-    with pytest.raises(ValueError, match="Shape"):
-        Shape(*shape)
+    with pytest.raises(ValueError, match="GangShape"):
+        GangShape(*shape)
 
 
 def test_one_name_one_task_and_one_node() -> None:
@@ -346,11 +346,11 @@ def test_after_drain_nothing_starts() -> None:
 def mixed(draw: random.Random, count: int) -> list[Task]:
     """Gangs of all kinds, few lengths, so that there are many equals."""
     shapes = [
-        Shape(1, 1, 0.5),
-        Shape(1, 2, 0),
-        Shape(6, 1, 0),
-        *(Shape(n, 1, 1) for n in (1, 2, 3, 4, 8)),
-        Shape(2, 2, 2),
+        GangShape(1, 1, 0.5),
+        GangShape(1, 2, 0),
+        GangShape(6, 1, 0),
+        *(GangShape(n, 1, 1) for n in (1, 2, 3, 4, 8)),
+        GangShape(2, 2, 2),
     ]
     return [
         Task(f"t{number:03d}", draw.choice(shapes), draw.choice("pq"), draw.choice((3.0, 5.0, 8.0, 20.0)))

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from sweeps.scheduling.scheduler import ORDERS, Infeasible, Node, Shape, Task
+from sweeps.scheduling.scheduler import ORDERS, GangShape, Infeasible, Node, Task
 from sweeps.scheduling.simulate import best_order, lower_bound, makespan, simulate
 
 EIGHT = [Node("n", cpus=32, gpus=8)]
@@ -14,7 +14,7 @@ EIGHT = [Node("n", cpus=32, gpus=8)]
 
 def gangs(*sizes_and_seconds: tuple[int, float]) -> list[Task]:
     """Gangs (GPUs, seconds) with one worker per GPU."""
-    return [Task(f"t{n}", Shape(gpus, 1, 1), "wan", seconds) for n, (gpus, seconds) in enumerate(sizes_and_seconds)]
+    return [Task(f"t{n}", GangShape(gpus, 1, 1), "wan", seconds) for n, (gpus, seconds) in enumerate(sizes_and_seconds)]
 
 
 def test_runs_have_their_true_times_and_places() -> None:
@@ -45,8 +45,8 @@ def test_an_overlong_task_does_not_stop_the_sweep() -> None:
         (gangs((5, 10), (5, 8), (3, 1)), 18),  # area 11.6, but two gangs of 5 do not go on 8
         (gangs(*[(1, 10.0)] * 9), 20),  # area 11.25, but one GPU has two of them
         (gangs(*[(3, 10.0)] * 5), 30),  # two at a time
-        ([Task("t", Shape(3, 8, 0), "", 5), Task("u", Shape(1, 24, 1), "", 5)], 10),  # 24 of 32 CPUs each
-        ([Task(f"t{n}", Shape(1, 1, 0.5), "", 4) for n in range(17)], 8),  # halves: 16 at a time
+        ([Task("t", GangShape(3, 8, 0), "", 5), Task("u", GangShape(1, 24, 1), "", 5)], 10),  # 24 of 32 CPUs each
+        ([Task(f"t{n}", GangShape(1, 1, 0.5), "", 4) for n in range(17)], 8),  # halves: 16 at a time
     ],
 )
 def test_lower_bound(tasks: list[Task], bound: float) -> None:
@@ -65,7 +65,7 @@ def test_bound_of_gangs_over_several_nodes() -> None:
 def test_no_schedule_beats_the_bound(seed: int) -> None:
     draw = random.Random(seed)
     nodes = [Node(name, draw.randint(4, 12), draw.choice((2, 4, 8))) for name in "abc"]
-    shapes = [Shape(1, 1, 0.5), Shape(1, 3, 0), Shape(1, 1, 1), Shape(2, 1, 1), Shape(1, 2, 2)]
+    shapes = [GangShape(1, 1, 0.5), GangShape(1, 3, 0), GangShape(1, 1, 1), GangShape(2, 1, 1), GangShape(1, 2, 2)]
     tasks = [Task(f"t{n}", draw.choice(shapes), "", draw.lognormvariate(1, 1)) for n in range(draw.randint(1, 25))]
     bound = lower_bound(tasks, nodes)
     for order in ORDERS:
