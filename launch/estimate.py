@@ -34,7 +34,7 @@ from sweeps.cost import (
     pace,
 )
 from sweeps.ledger import Ledger
-from sweeps.memory import Parts, Sizes, encoding, footprint, peak_gib
+from sweeps.memory import BytesByPart, Sizes, encoding, footprint, peak_gib
 from sweeps.plan import Plan
 from sweeps.scheduling.scheduler import GangShape, Infeasible, Node
 from sweeps.scheduling.simulate import makespan, simulate
@@ -79,7 +79,7 @@ class Demand:
     heldout: int
     nets: float
 
-    def phases(self) -> dict[str, Parts]:
+    def phases(self) -> dict[str, BytesByPart]:
         own = footprint(self.sizes, self.parts["vae"], self.config, self.workers, self.heldout, self.nets)
         return encoding(self.config, self.parts) | own
 

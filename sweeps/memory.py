@@ -20,7 +20,7 @@ from cinelora.core.config import Dtype, Method, Offload, StepCache, TargetSet, T
 from sweeps.cost import IMAGE_TOKENS, TEXT_TOKENS
 
 GIB = 2**30
-Parts = dict[str, float]  # bytes by what takes them
+BytesByPart = dict[str, float]  # bytes by what takes them
 BYTES = {Dtype.float32: 4, Dtype.bfloat16: 2}
 BUCKET = 500_000_000  # elements that DeepSpeed collects before it sums gradients, its default
 GATHERED = 1_050_000_000  # elements that stage 3 holds whole at most: those in use, and the next ones; its defaults
@@ -203,7 +203,7 @@ def _common(sizes: Sizes, config: TrialConfig, clips: int) -> float:
     return rope + clips * sizes.context * BYTES[config.model.dtype] * (sizes.width + sizes.text_width)
 
 
-def _weights(sizes: Sizes, config: TrialConfig, workers: int) -> Parts:
+def _weights(sizes: Sizes, config: TrialConfig, workers: int) -> BytesByPart:
     e = BYTES[config.model.dtype]
     base, kept = (sizes.parameters - sizes.kept) * e, sizes.kept * 4
     if config.zero.stage < 3:
@@ -225,7 +225,7 @@ def _trained(sizes: Sizes, config: TrialConfig) -> tuple[frozenset[str], int, in
 
 def _training(
     sizes: Sizes, config: TrialConfig, token: Token, micro: int, accumulates: bool, gradients: float
-) -> Parts:
+) -> BytesByPart:
     """Activations of one micro-batch at their peak, and gradients that lie beside them."""
     tokens, settings = _tokens(config, micro), config.train
     chosen = min(settings.checkpointed_blocks or sizes.layers, sizes.layers)
@@ -247,7 +247,7 @@ def _training(
     }
 
 
-def _forward(sizes: Sizes, config: TrialConfig, token: Token, clips: int) -> Parts:
+def _forward(sizes: Sizes, config: TrialConfig, token: Token, clips: int) -> BytesByPart:
     inner = _tokens(config, clips) * (token.a + token.forward())
     return {"one block": inner + _common(sizes, config, clips)}
 
@@ -261,7 +261,7 @@ def vae_bytes(config: TrialConfig, vae: Mapping[str, Any], clips: int, floats: f
 
 def footprint(
     sizes: Sizes, vae: Mapping[str, Any], config: TrialConfig, workers: int, heldout: int, nets: float = 0.0
-) -> dict[str, Parts]:
+) -> dict[str, BytesByPart]:
     """Bytes by part of a trial's phases: "train", "step", "heldout", "generate", "decode"; a peak is their sum.
 
     `heldout`: held-out windows; `nets`: bytes of the feature nets beside the base.
@@ -282,7 +282,7 @@ def footprint(
     generating = _forward(sizes, config, token, clips)
     if config.sample.cache is not StepCache.none:  # what the first block and the others changed, of each pass
         generating["step cache"] = 3 * token.a * passes * _tokens(config, config.sample.batch_size)
-    bucket, training = BUCKET * BYTES[config.model.dtype] if config.zero.stage else 0, dict[str, Parts]()
+    bucket, training = BUCKET * BYTES[config.model.dtype] if config.zero.stage else 0, dict[str, BytesByPart]()
     if config.method is not Method.base:
         gradients = count * per.gradient
         training["train"] = _training(sizes, config, token, micro, share > micro, gradients) | {"bucket": bucket}
@@ -295,7 +295,7 @@ def footprint(
     return {phase: resident | parts for phase, parts in phases.items()}
 
 
-def peak_gib(parts: Parts) -> float:
+def peak_gib(parts: BytesByPart) -> float:
     return sum(parts.values()) / GIB
 
 
@@ -322,7 +322,7 @@ def image_parameters(image: Mapping[str, Any]) -> int:
     return int(3 * d * image["patch_size"] ** 2 + (side * side + 2) * d + image["num_hidden_layers"] * layer + 4 * d)
 
 
-def encoding(config: TrialConfig, parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Parts]:
+def encoding(config: TrialConfig, parts: Mapping[str, Mapping[str, Any]]) -> dict[str, BytesByPart]:
     """Before any trial, each freed after its work; `parts`: configs "text_encoder", "image_encoder" and "vae"."""
     text, image = parts["text_encoder"], parts["image_encoder"]
     stored = text.get("dtype") or text.get("torch_dtype") or "float32"
