@@ -163,7 +163,7 @@ class Study:
         return all(spec.config.model.trained for spec in self.specs)
 
 
-class Order(NamedTuple):
+class TrialSortKey(NamedTuple):
     """How trials are sorted everywhere: the base, the ranks of the sweep, what stands beside it; then what varies."""
 
     beside: int  # 0 base, 1 adapter, 2 full fine-tune or control arm
@@ -177,14 +177,14 @@ class Order(NamedTuple):
     trial_id: str
 
 
-def order(spec: TrialSpec) -> Order:
+def order(spec: TrialSpec) -> TrialSortKey:
     config, lora = spec.config, spec.config.lora
     adapter = (0, "", 0.0, "")
     if config.method is Method.lora:
         adapter = (lora.rank, lora.scaling.value, lora.effective_alpha, lora.targets.value)
     beside = 2 if config.arm or config.method is Method.full else int(config.method is Method.lora)
     rate = 0.0 if config.method is Method.base else config.train.learning_rate
-    return Order(beside, config.arm, *adapter, rate, config.seed, spec.trial_id)
+    return TrialSortKey(beside, config.arm, *adapter, rate, config.seed, spec.trial_id)
 
 
 def load_study(root: Path) -> Study:
