@@ -47,7 +47,7 @@ from cinelora.wan.checkpoint import model_folder
 from cinelora.wan.encoding import Encodings, decode_video
 from cinelora.wan.loading import TORCH_DTYPE, load_scheduler, load_transformer, load_vae
 from cinelora.wan.sampler import denoise
-from sweeps.cost import PEAK_TFLOPS, UTILISATION, Denoiser
+from sweeps.cost import GPUS, UTILISATION, Denoiser
 from sweeps.memory import GIB, Sizes, footprint, peak_gib
 
 SAMPLED = 2  # sampler steps that are run
@@ -71,7 +71,7 @@ def machine() -> Machine:
     if not torch.cuda.is_available():
         return Machine(f"{platform.machine()}, no GPU", matmul_peak(torch.float32), whole=False)
     name = torch.cuda.get_device_name()
-    known = [tera * 1e12 for device, tera in PEAK_TFLOPS.items() if device in name]
+    known = [gpu.tflops * 1e12 for device, gpu in GPUS.items() if device in name]
     return Machine(name, known[0] if known else matmul_peak(torch.bfloat16), whole=True)
 
 

@@ -21,16 +21,15 @@ from cinelora.metrics.feature_nets import configured
 from cinelora.wan.checkpoint import config_folder
 from launch.wording import clock
 from sweeps.cost import (
-    CARDS,
+    GPUS,
     IMAGE_TOKENS,
-    PEAK_TFLOPS,
     TEXT_TOKENS,
+    CostModel,
     Denoiser,
-    Model,
-    Work,
+    Workload,
     assumed,
     fitted,
-    in_total,
+    gpu_hours,
     pace,
 )
 from sweeps.ledger import Ledger
@@ -61,7 +60,7 @@ class Place:
 
     @property
     def gib(self) -> float:
-        return CARDS[self.device].gib * self.share - RESERVED_GIB
+        return GPUS[self.device].gib * self.share - RESERVED_GIB
 
     def __str__(self) -> str:
         return self.device if self.share == 1 else f"{self.share:.2g} of {self.device}"
@@ -127,7 +126,7 @@ def demand(study: StudyConfig, spec: TrialSpec, text_tokens: int, image_tokens: 
 def memory_lines(study: StudyConfig, demands: Sequence[Demand]) -> list[str]:
     """What to print under the plan. Raises UserError if a trial cannot fit."""
     device = study.cluster.device
-    if not demands or device not in CARDS or study.cluster.gpus_per_worker == 0:
+    if not demands or device not in GPUS or study.cluster.gpus_per_worker == 0:
         return []
     largest = max(demands, key=lambda each: each.worst()[0])
     if not largest.fits(device):
@@ -220,7 +219,7 @@ class CostPlan:
     """`seconds`: of each open trial on its gang; empty where nothing is known. `whole`: of the sweep on `nodes`."""
 
     seconds: dict[str, float]
-    model: Model | None
+    model: CostModel | None
     hours: float
     whole: float | None
     infeasible: tuple[str, ...]
@@ -241,7 +240,7 @@ def cost_plan(study: StudyConfig, ledger: Ledger, plan: Plan) -> CostPlan:
     return CostPlan(
         seconds=seconds,
         model=model,
-        hours=in_total(seconds, counts, study.cluster.gpus_per_worker),
+        hours=gpu_hours(seconds, counts, study.cluster.gpus_per_worker),
         whole=whole if seconds else None,
         infeasible=infeasible,
         bytes_needed=sum(sizes) / len(sizes) * len(pending) if sizes else None,
@@ -254,7 +253,7 @@ def _demand(study: StudyConfig, spec: TrialSpec) -> Demand:
     return demand(study, spec, text, image, _heldout(study, spec))
 
 
-def _pace(study: StudyConfig, pending: list[TrialSpec], model: Model | None) -> list[str]:
+def _pace(study: StudyConfig, pending: list[TrialSpec], model: CostModel | None) -> list[str]:
     """Seconds a step and a clip, from the fastest trial to the slowest."""
     if model is None or not pending:
         return []
@@ -275,9 +274,9 @@ def _heldout(study: StudyConfig, spec: TrialSpec) -> int:
     return len(read_json(folder / WINDOWS_FILE)["heldout"])
 
 
-def work_of(study: StudyConfig, spec: TrialSpec) -> Work:
+def work_of(study: StudyConfig, spec: TrialSpec) -> Workload:
     """The arithmetic of a trial, from the config of its base and the window plan of its data."""
-    return Work.of(spec.config, net_of(study, spec), _heldout(study, spec), workers(study.cluster, spec))
+    return Workload.of(spec.config, net_of(study, spec), _heldout(study, spec), workers(study.cluster, spec))
 
 
 @cache
@@ -292,14 +291,12 @@ def _tokens(folder: Path, short_text: bool) -> tuple[int, int]:
     return SHORT_TEXT if short_text else TEXT_TOKENS, side * side + 1 if side else IMAGE_TOKENS
 
 
-def _assumed(cluster: ClusterConfig) -> Model | None:
+def _assumed(cluster: ClusterConfig) -> CostModel | None:
     if not cluster.device:
         return None
-    if cluster.device not in PEAK_TFLOPS:
-        raise UserError(
-            f"cluster.device={cluster.device}: not known; there are {', '.join(PEAK_TFLOPS)}, or leave it empty"
-        )
-    return assumed(PEAK_TFLOPS[cluster.device] * max(1.0, cluster.gpus_per_worker))
+    if cluster.device not in GPUS:
+        raise UserError(f"cluster.device={cluster.device}: not known; there are {', '.join(GPUS)}, or leave it empty")
+    return assumed(GPUS[cluster.device].tflops * max(1.0, cluster.gpus_per_worker))
 
 
 def nodes_of(cluster: ClusterConfig) -> list[Node]:

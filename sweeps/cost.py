@@ -71,26 +71,25 @@ UTILISATION = 0.35  # of the peak, assumed where nothing was measured
 
 
 @dataclass(frozen=True)
-class Card:
+class Gpu:
     """A GPU. `tflops`: dense bfloat16, of its data sheet; `gib`: memory that a program sees, in whole GiB."""
 
     tflops: float
     gib: float
 
 
-CARDS = {
-    "A100": Card(312.0, 79),
-    "A100-40": Card(312.0, 39),
-    "H100": Card(989.0, 79),
-    "H200": Card(989.0, 139),
-    "L40S": Card(362.0, 44),
-    "A6000": Card(155.0, 47),
+GPUS = {
+    "A100": Gpu(312.0, 79),
+    "A100-40": Gpu(312.0, 39),
+    "H100": Gpu(989.0, 79),
+    "H200": Gpu(989.0, 139),
+    "L40S": Gpu(362.0, 44),
+    "A6000": Gpu(155.0, 47),
 }
-PEAK_TFLOPS = {name: card.tflops for name, card in CARDS.items()}
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """Operations of one trial (of its whole gang), and the clips it generates."""
 
     train: float
@@ -100,7 +99,7 @@ class Work:
     workers: int
 
     @staticmethod
-    def of(config: TrialConfig, net: Denoiser, clips: int, workers: int) -> Work:
+    def of(config: TrialConfig, net: Denoiser, clips: int, workers: int) -> Workload:
         tokens, train = video_tokens(config.data), config.train
         step = net.step(tokens, checkpointed_share(config, net), config.method is not Method.full)
         trained = 0.0 if config.method is Method.base else step * train.steps * train.batch_size
@@ -108,7 +107,7 @@ class Work:
         watched = min(train.heldout_windows, clips)
         passes = 2 if config.sample.guidance > 1 else 1
         forward = net.forward(tokens)
-        return Work(
+        return Workload(
             train=trained + curve * watched * HELDOUT_TIMES * forward,
             evaluate=clips * HELDOUT_TIMES * forward,
             generate=clips * config.sample.steps * passes * forward,
@@ -134,14 +133,14 @@ class Rates:
     score: float
     rest: float
 
-    def seconds(self, work: Work) -> float:
+    def seconds(self, work: Workload) -> float:
         """Of a whole trial on its gang, base loaded."""
         computed = work.train / self.train + work.evaluate / self.evaluate + work.generate / self.generate
         return (computed + work.clips * self.score) / work.workers + self.rest
 
 
 @dataclass(frozen=True)
-class Model:
+class CostModel:
     """Rates and where they come from. `error`: the mean relative one of a trial reckoned from the others."""
 
     rates: Rates
@@ -167,13 +166,13 @@ def pace(config: TrialConfig, net: Denoiser, rates: Rates, workers: int) -> tupl
     )
 
 
-def assumed(tflops: float) -> Model:
+def assumed(tflops: float) -> CostModel:
     """From the peak rate of one worker's device, dense bfloat16. Scoring and start-up are left at nothing: unknown."""
     rate = tflops * 1e12 * UTILISATION
-    return Model(Rates(rate, rate, rate, 0.0, 0.0), 0, None)
+    return CostModel(Rates(rate, rate, rate, 0.0, 0.0), 0, None)
 
 
-def fitted(done: Iterable[tuple[Work, TrialResult]]) -> Model | None:
+def fitted(done: Iterable[tuple[Workload, TrialResult]]) -> CostModel | None:
     """Medians over finished trials; None without any that trained and generated."""
     known = [(work, result) for work, result in done if whole(result)]
     rates = _rates(known)
@@ -184,7 +183,7 @@ def fitted(done: Iterable[tuple[Work, TrialResult]]) -> Model | None:
         others = _rates(known[:index] + known[index + 1 :])
         if others is not None:
             errors.append(abs(others.seconds(work) / spent(result) - 1))
-    return Model(rates, len(known), fmean(errors) if errors else None)
+    return CostModel(rates, len(known), fmean(errors) if errors else None)
 
 
 def whole(result: TrialResult) -> bool:
@@ -197,7 +196,7 @@ def spent(result: TrialResult) -> float:
     return sum(result.seconds.values())
 
 
-def _rates(known: list[tuple[Work, TrialResult]]) -> Rates | None:
+def _rates(known: list[tuple[Workload, TrialResult]]) -> Rates | None:
     def rate(part: str) -> float | None:
         found = [
             getattr(work, part) / (result.seconds[part] * work.workers)
@@ -213,6 +212,6 @@ def _rates(known: list[tuple[Work, TrialResult]]) -> Rates | None:
     return Rates(train, evaluate, generate, score, median(result.seconds["overhead"] for _, result in known))
 
 
-def in_total(seconds: Mapping[str, float], workers: Mapping[str, int], gpus: float) -> float:
+def gpu_hours(seconds: Mapping[str, float], workers: Mapping[str, int], gpus: float) -> float:
     """GPU-hours of these trials; worker-hours where a worker has no GPU."""
     return sum(seconds[trial] * workers[trial] * (gpus or 1) for trial in seconds) / 3600

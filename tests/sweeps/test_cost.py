@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cinelora.core.config import DataConfig, Method, SampleConfig, TrainConfig, TrialConfig, video_tokens
-from sweeps.cost import Denoiser, Rates, Work, assumed, fitted, in_total
+from sweeps.cost import Denoiser, Rates, Workload, assumed, fitted, gpu_hours
 from tests.analysis.paper_study import result, spec
 
 WAN = {"num_attention_heads": 40, "attention_head_dim": 128, "ffn_dim": 13824, "num_layers": 40}
@@ -47,10 +47,10 @@ NET = Denoiser(2, 3, 1, 5)
 
 def test_work_of_a_trial() -> None:
     forward = NET.forward(2)
-    work = Work.of(CONFIG, NET, clips=6, workers=2)
+    work = Workload.of(CONFIG, NET, clips=6, workers=2)
     assert work.train == NET.step(2, False, True) * 40 + 3 * 3 * 5 * forward, "steps, and the curve at 0, 5 and 10"
     assert work.evaluate == 6 * 5 * forward and work.generate == 6 * 8 * 2 * forward, "guidance runs twice"
-    base = Work.of(replace(CONFIG, method=Method.base), NET, clips=6, workers=1)
+    base = Workload.of(replace(CONFIG, method=Method.base), NET, clips=6, workers=1)
     assert base.train == 0 and base.generate == work.generate
 
 
@@ -59,7 +59,7 @@ def test_rates_are_found_again() -> None:
     true = Rates(train=50.0, evaluate=200.0, generate=100.0, score=0.5, rest=2.0)
     done = []
     for steps, workers in ((10, 1), (20, 2), (40, 1)):
-        work = Work.of(replace(CONFIG, train=replace(CONFIG.train, steps=steps)), NET, 6, workers)
+        work = Workload.of(replace(CONFIG, train=replace(CONFIG.train, steps=steps)), NET, 6, workers)
         seconds = {
             "train": work.train / true.train / workers,
             "evaluate": work.evaluate / true.evaluate / workers,
@@ -84,5 +84,5 @@ def test_without_history_the_peak_is_assumed() -> None:
 
 
 def test_hours() -> None:
-    assert in_total({"a": 3600.0, "b": 1800.0}, {"a": 1, "b": 4}, gpus=2.0) == 2 + 4
-    assert in_total({"a": 3600.0}, {"a": 2}, gpus=0.0) == 2
+    assert gpu_hours({"a": 3600.0, "b": 1800.0}, {"a": 1, "b": 4}, gpus=2.0) == 2 + 4
+    assert gpu_hours({"a": 3600.0}, {"a": 2}, gpus=0.0) == 2
