@@ -26,7 +26,7 @@ from cinelora.core.cli import UserError
 from cinelora.core.config import LoraConfig, Method, Scaling, ScoreConfig, TrackingConfig, ZeroConfig
 from cinelora.core.files import content_hash, read_json, write_json
 from cinelora.core.paths import ADAPTER_FILE, StudyFolder
-from cinelora.core.records import TruncationResult, TrialResult, TrialSpec, reference_key, to_dict
+from cinelora.core.records import TrialResult, TrialSpec, TruncationResult, reference_key, to_dict
 from cinelora.data.encodings import WINDOWS_FILE, missing
 from cinelora.features.results import ClipScore, Scored, drop_parts
 from cinelora.training.checkpoint import Stopped, StopSign

@@ -16,7 +16,7 @@ from cinelora.core.cli import UserError
 from cinelora.core.config import LoraConfig, Method, TrainConfig, TrialConfig
 from cinelora.core.files import read_json, write_json
 from cinelora.core.paths import ADAPTER_FILE, StudyFolder
-from cinelora.core.records import TruncationResult, TrialResult, TrialSpec
+from cinelora.core.records import TrialResult, TrialSpec, TruncationResult
 from cinelora.export.truncate import main, sources, truncate_adapter, truncate_study, truncated_adapters
 from cinelora.trial.run import HELDOUT_LOSS
 from tests.tiny_study import make_job, run, tiny_config
