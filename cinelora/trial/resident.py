@@ -1,4 +1,4 @@
-"""What a worker keeps in memory between trials: the frozen base and the feature nets.
+"""What a worker keeps in memory between trials: the frozen base model and the feature nets.
 
 In: a Job. Out: the loaded parts on this worker's device, and a key that says which trials may share them.
 """
@@ -26,54 +26,53 @@ from cinelora.wan.checkpoint import model_folder
 from cinelora.wan.encoding import true_frames
 from cinelora.wan.loading import TORCH_DTYPE, load_transformer, load_vae
 
-TRUTH_BYTES = 2**28  # of decoded real clips kept in memory
+FRAME_BYTES = 2**28  # of decoded reference frames kept in memory
+SPENT = ()  # key of a model whose own weights were trained: no trial may use it again
 
 
 @dataclass
 class ResidentModel:
-    """What stays in memory between trials. `key` says which trials may use it as it is."""
+    """Denoiser, VAE and feature nets, and the reference frames decoded so far. `key`: see `resident_key`."""
 
     key: tuple[str | bool, ...]
     folder: Path
     transformer: Any
     vae: Any
     nets: dict[str, Any]
-    _truth: dict[str, np.ndarray] = field(default_factory=dict)
-    _bytes: int = 0
+    _frames: dict[str, np.ndarray] = field(default_factory=dict)
     _pairs: dict[tuple[str, str], PairStats] = field(default_factory=dict)
 
-    def truth(self, data: DataConfig, window: Window) -> np.ndarray:
-        """The window's real frames, uint8 (F, H, W, 3); decoded once while TRUTH_BYTES hold them."""
+    def reference_frames(self, data: DataConfig, window: Window) -> np.ndarray:
+        """The window's real frames, uint8 (F, H, W, 3); kept once decoded, up to FRAME_BYTES of all windows."""
         key = content_hash([to_dict(data), window.window_id])
-        if key in self._truth:
-            return self._truth[key]
+        if key in self._frames:
+            return self._frames[key]
         frames = true_frames(Path(data.path), data, window)
-        if self._bytes + frames.nbytes <= TRUTH_BYTES:
-            self._truth[key] = frames
-            self._bytes += frames.nbytes
+        if sum(kept.nbytes for kept in self._frames.values()) + frames.nbytes <= FRAME_BYTES:
+            self._frames[key] = frames
         return frames
 
-    def true_pairs(self, data: DataConfig, windows: list[Window], flow: str) -> PairStats:
-        """Flow statistics of the windows' real frames, (N, F - 1) each; worked out once."""
+    def reference_pairs(self, data: DataConfig, windows: list[Window], flow: str) -> PairStats:
+        """Flow statistics of the windows' real frames, (N, F - 1) each; computed once per window."""
         keys = [(flow, content_hash([to_dict(data), window.window_id])) for window in windows]
         for key, window in zip(keys, windows, strict=True):
             if key not in self._pairs:
-                self._pairs[key] = pair_stats(self.truth(data, window)[None], FLOWS[flow])
-        found = [self._pairs[key] for key in keys]
-        return PairStats(*(np.concatenate(rows) for rows in zip(*map(astuple, found), strict=True)))
+                self._pairs[key] = pair_stats(self.reference_frames(data, window)[None], FLOWS[flow])
+        found = [astuple(self._pairs[key]) for key in keys]
+        return PairStats(*(np.concatenate(rows) for rows in zip(*found, strict=True)))
 
 
 def resident_key(spec: TrialSpec) -> tuple[str | bool, ...]:
-    """What stays on a base once done: the engine casts it in place, stage 3 leaves it partitioned, blocks compiled."""
+    """Trials with equal keys may share a resident model: all that a trial leaves on it is in the key.
+
+    The engine casts the weights in place, ZeRO-3 leaves them partitioned, and compiled blocks stay compiled.
+    """
     model, sharded = spec.config.model, spec.config.zero.stage == 3
     return spec.fingerprints["model"], model.dtype.value, sharded, model.short_text, model.attention, model.compile
 
 
-SPENT = ()  # key of a base whose own weights were trained: no trial may use it again
-
-
 def load_resident_model(job: Job) -> ResidentModel:
-    """Denoiser, VAE and feature nets on this worker's device. UserError: its attention cannot be computed here."""
+    """Load on this worker's device. Raises UserError where `model.attention` cannot run there."""
     config, device = job.spec.config, distributed.device_name()
     model, folder = config.model, model_folder(config.model, job.cache_dir)
     transformer = load_transformer(folder, model.dtype, "cpu" if config.zero.stage == 3 else device, model.short_text)
@@ -81,13 +80,8 @@ def load_resident_model(job: Job) -> ResidentModel:
         use_attention(transformer, model.attention, TORCH_DTYPE[model.dtype])
     if model.compile:
         compile_blocks(transformer)
-    return ResidentModel(
-        resident_key(job.spec),
-        folder,
-        transformer,
-        load_vae(folder, device),
-        {
-            name: open_net(name, path, pins_of(config.score, name), device).net
-            for name, path in configured(config.score).items()
-        },
-    )
+    nets = {
+        name: open_net(name, path, pins_of(config.score, name), device).net
+        for name, path in configured(config.score).items()
+    }
+    return ResidentModel(resident_key(job.spec), folder, transformer, load_vae(folder, device), nets)

@@ -80,7 +80,7 @@ def _footage(
     """None where no flow is asked for."""
     if not (flow := flow_of(config.score)):
         return None
-    return Footage(made, config.data.fps, truth, flow, base.true_pairs(config.data, windows, flow))
+    return Footage(made, config.data.fps, truth, flow, base.reference_pairs(config.data, windows, flow))
 
 
 def write_scored(folder: SampleFolder, scored: Scored) -> None:
@@ -100,7 +100,7 @@ def write_reference(job: Job, base: ResidentModel) -> None:
     windows = list(job.windows().heldout)
     parts = []
     for chunk in batches(windows, config.sample.batch_size):
-        truth = np.stack([base.truth(config.data, window) for window in chunk])
+        truth = np.stack([base.reference_frames(config.data, window) for window in chunk])
         write_clips([folder.sample(window.window_id) for window in chunk], truth, config.data.fps)
         footage = _footage(base, config, chunk, truth, truth)
         parts.append(score_batch(base.nets, chunk, truth, truth, config.score.keep_first_frame, footage))
@@ -165,7 +165,7 @@ def generate_and_score(
 
     for index, chunk, made in generate(model, base.vae, base.folder, config, encodings, windows, todo, told):
         before = time.perf_counter()
-        truth = np.stack([base.truth(config.data, window) for window in chunk])
+        truth = np.stack([base.reference_frames(config.data, window) for window in chunk])
         footage = _footage(base, config, chunk, made, truth)
         part = score_batch(base.nets, chunk, made, truth, config.score.keep_first_frame, footage)
         write_clips([folder.sample(window.window_id) for window in chunk], made, config.data.fps)

@@ -69,7 +69,7 @@ def test_a_study_keeps_the_training_clips_as_the_scores_see_them(study_root: Pat
     windows = job.windows()
     ids, rows = read_features(job.reference.train.features("ycbcr"))
     assert ids == [window.window_id for window in windows.train]
-    truth = np.stack([base.truth(job.spec.config.data, window) for window in windows.train])
+    truth = np.stack([base.reference_frames(job.spec.config.data, window) for window in windows.train])
     assert np.array_equal(rows, colour_histograms(truth[:, 1:]).reshape(len(ids), -1).astype(np.float32))
     assert read_features(job.reference.features("ycbcr"))[0] == [window.window_id for window in windows.heldout]
     tiny_study.run(job, base)

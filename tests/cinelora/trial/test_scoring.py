@@ -99,16 +99,16 @@ def test_flow_scores_are_those_of_the_command(nets: None) -> None:
     assert "motion[dis]" not in {row.metric for row in score_batch(_base(), WINDOWS, made, true, False).rows}
 
 
-def test_true_flow_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reference_flow_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     frames = np.random.default_rng(1).integers(0, 256, (2, 3, 16, 16, 3), dtype=np.uint8)
     base, asked = _base(), []
 
-    def truth(data: DataConfig, window: Window) -> np.ndarray:
+    def frames_of(data: DataConfig, window: Window) -> np.ndarray:
         asked.append(window.window_id)
         return frames["ab".index(window.window_id)]
 
-    monkeypatch.setattr(base, "truth", truth)
-    both = base.true_pairs(DataConfig(), WINDOWS, "dis")
-    again = base.true_pairs(DataConfig(), WINDOWS[1:], "dis")
+    monkeypatch.setattr(base, "reference_frames", frames_of)
+    both = base.reference_pairs(DataConfig(), WINDOWS, "dis")
+    again = base.reference_pairs(DataConfig(), WINDOWS[1:], "dis")
     assert asked == ["a", "b"] and np.array_equal(both.error[1:], again.error)
     assert np.array_equal(both.error, pair_stats(frames, FLOWS["dis"]).error)
