@@ -10,6 +10,7 @@ from enum import Enum
 from functools import cache
 from typing import Any, get_args, get_type_hints
 
+from cinelora.core.cli import UserError
 from cinelora.core.config import (
     DataConfig,
     LoraConfig,
@@ -21,7 +22,8 @@ from cinelora.core.config import (
     TrialConfig,
     ZeroConfig,
 )
-from cinelora.core.files import content_hash
+from cinelora.core.files import content_hash, read_json
+from cinelora.core.paths import TrialFolder
 
 SCHEMA = 1  # of a study folder; raised when old folders can no longer be read
 
@@ -135,6 +137,17 @@ class TrialResult:
     @staticmethod
     def from_json(data: dict[str, Any]) -> TrialResult:
         return TrialResult(**data)
+
+
+def read_trial(folder: TrialFolder) -> tuple[TrialSpec, TrialResult | None]:
+    """(spec, result) of a trial, None while it has no result. UserError: no trial, damaged, or of another version."""
+    if not folder.spec.is_file():
+        raise UserError(f"{folder.root}: holds no spec.json; give the folder of a trial, STUDY/trials/ID")
+    try:
+        spec = TrialSpec.from_json(read_json(folder.spec))
+        return spec, TrialResult.from_json(read_json(folder.result)) if folder.result.is_file() else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder.root}: its records are damaged or of another version ({error})") from error
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The order to run one trial: what, and where its study and cache lie. Standard library only."""
+"""One trial to run, and where its study and cache lie on this machine. Standard library only."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from cinelora.data.windows import WindowPlan
 
 @dataclass(frozen=True)
 class Job:
-    """One trial and where its study lives on this machine."""
+    """What a worker needs to run one trial; the driver sends it whole."""
 
     spec: TrialSpec
     study: StudyFolder
     study_name: str
     cache_dir: Path
     tracking: TrackingConfig
-    causes: tuple[str, ...] = ()  # of its restarts in this sweep, sweeps/failures.py
+    causes: tuple[str, ...] = ()  # why it was restarted in this sweep, one per restart: sweeps/failures.py
 
     @property
     def restarts(self) -> int:
@@ -30,8 +30,8 @@ class Job:
 
     @property
     def encodings(self) -> Path:
-        marks = self.spec.fingerprints
-        return encoding_folder(self.cache_dir, marks["data"], marks["model"], self.spec.config.model.text_dtype)
+        found, model = self.spec.fingerprints, self.spec.config.model
+        return encoding_folder(self.cache_dir, found["data"], found["model"], model.text_dtype)
 
     @property
     def reference(self) -> SampleFolder:

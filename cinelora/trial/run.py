@@ -1,6 +1,6 @@
-"""One trial from start to result: train, generate, score. The same code in a warm gang and in a process of its own.
+"""One trial from start to result: train, evaluate, generate, score. The same code in a gang and in a single process.
 
-In: a Job, filled encodings, a resident base. Out: everything in the trial's folder, with `result.json` written last.
+In: a Job, filled encodings, a resident model. Out: everything in the trial's folder, with `result.json` written last.
 Every worker of a gang runs this in step; worker 0 writes.
 """
 
@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,16 +16,16 @@ import torch
 from numpy.typing import NDArray
 
 from cinelora import distributed
-from cinelora.core.config import Method, TrialConfig
+from cinelora.core.config import Method
 from cinelora.core.files import write_json
 from cinelora.core.records import TrialResult
 from cinelora.data.windows import WindowPlan
-from cinelora.features.results import ClipScore, drop_parts, write_set_scores
+from cinelora.features.results import ClipScore, Scored, drop_parts, write_set_scores
 from cinelora.metrics import catalogue
 from cinelora.training.checkpoint import StopSign
 from cinelora.training.engine import build_engine, full_parameters, release
 from cinelora.training.heldout import window_losses
-from cinelora.training.loop import Report, Trained, train
+from cinelora.training.loop import Mirror, Report, Trained, train
 from cinelora.trial import provenance
 from cinelora.trial.job import Job
 from cinelora.trial.resident import SPENT, ResidentModel
@@ -37,11 +36,70 @@ from cinelora.wan.encoding import Encodings, grey_latent
 from cinelora.wan.loading import write_weight_norms
 from cinelora.wan.parallel import shared_tokens
 
-HELDOUT_LOSS = "heldout_loss"  # a clip score like any other, so it is compared in pairs
+HELDOUT_LOSS = "heldout_loss"  # a clip score like any other, so that trials are compared clip by clip
 TRACKED_CLIPS = 2  # videos a trial shows in W&B
 
 
-def checked_adapter(parameters: lora.NamedParameters) -> tuple[dict[str, torch.Tensor], str]:
+def run_trial(job: Job, resident: ResidentModel, report: Report) -> TrialResult:
+    """Run the trial to its result, resuming from its last checkpoint. All workers of the gang call this together.
+
+    The result is complete on worker 0, which writes it; the others leave out the adapter's size and the overhead.
+    Raises NonFiniteLoss, Stopped, RuntimeError (workers disagree), and whatever the disk raises.
+    """
+    spec, config, started = job.spec, job.spec.config, time.perf_counter()
+    folder, plan, transformer = job.study.trial(spec.trial_id), job.windows(), resident.transformer
+    provenance.begin(job)
+    grey = grey_latent(resident.vae, config.data.height, config.data.width) if config.train.stills else None
+    encodings = Encodings(job.encodings, grey=grey)
+    result, trained, stop = None, None, StopSign(job.study.stop, folder.stop)
+    with shared_tokens(transformer, config.model.sequence_workers):
+        tracker = Tracker(spec, job.tracking, job.study_name, job.study.wandb, active=distributed.rank() == 0)
+        try:
+            if distributed.rank() == 0:
+                write_weight_norms(job.study.weight_norms(spec.fingerprints["model"]), transformer)
+            if config.first:
+                lora.stack(transformer, job.study.trial(config.first).adapter)
+            model, trained = _open_model(transformer, job, encodings, report, tracker.log, stop)
+            seconds, begun = {"train": trained.seconds if trained else 0.0}, time.perf_counter()
+            losses = window_losses(model, config, encodings, plan.heldout)
+            other = window_losses(model, config, encodings, plan.other)
+            seconds["evaluate"] = time.perf_counter() - begun
+            state, digest = _gathered_adapter(trained.parameters) if trained and trained.steps else ({}, "")
+            own, seconds["generate"], seconds["score"] = generate_and_score(
+                job, resident, model, plan, encodings, digest, report, stop
+            )
+            scored = own.merge(distributed.gather_objects(own), [window.window_id for window in plan.heldout])
+            scored.rows += loss_rows(plan, losses) + memorised(job.reference, scored)
+            result = _result(job, trained, losses, other, digest, len(scored.clip_ids), seconds)
+            if distributed.rank() == 0:
+                result = _write(job, result, state, scored, tracker, started)
+            return result
+        finally:
+            tracker.finish(result)
+            if trained is not None:
+                release(trained.engine, trained.parameters)
+            lora.detach(transformer)
+            if config.method is Method.full:
+                resident.key = SPENT
+
+
+def _open_model(
+    transformer: Any, job: Job, encodings: Encodings, report: Report, mirror: Mirror, stop: StopSign
+) -> tuple[Any, Trained | None]:
+    """(what to call for a velocity, the training behind it, None for the bare base)."""
+    spec, config = job.spec, job.spec.config
+    if config.method is not Method.base:
+        folder = job.study.trial(spec.trial_id)
+        trained = train(transformer, spec, encodings, job.windows(), folder, report, mirror, stop)
+        return trained.engine, trained
+    if config.zero.stage == 3:  # the base may only fit sharded: an adapter at its zero start is the base exactly
+        parameters = lora.attach(transformer, config.lora, config.seed)
+        engine = build_engine(transformer, parameters, config.train, config.zero, config.model)
+        return engine, Trained(engine, parameters, 0, None, 0.0, None)
+    return transformer, None
+
+
+def _gathered_adapter(parameters: lora.NamedParameters) -> tuple[dict[str, torch.Tensor], str]:
     """The full adapter and its hash. Raises RuntimeError if the workers of the gang disagree on it.
 
     Training on a wrong sub-group raises no error by itself: every worker then holds another adapter.
@@ -53,109 +111,22 @@ def checked_adapter(parameters: lora.NamedParameters) -> tuple[dict[str, torch.T
     return state, hashes[0]
 
 
-def peak_memory_gib() -> float:
-    """Of this process: device memory on a GPU, resident memory elsewhere."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+def loss_rows(plan: WindowPlan, losses: NDArray[np.float64]) -> list[ClipScore]:
+    """The held-out losses (N,) of the plan's windows as clip scores."""
+    pairs = zip(plan.heldout, losses, strict=True)
+    return [ClipScore(window.window_id, HELDOUT_LOSS, loss) for window, loss in pairs]
 
 
-def _open_model(
-    job: Job,
-    base: ResidentModel,
-    plan: WindowPlan,
-    encodings: Encodings,
-    report: Report,
-    tracker: Tracker,
-    stop: StopSign,
-) -> tuple[Any, Trained | None]:
-    """(what to call for a velocity, the training behind it)."""
-    spec, config = job.spec, job.spec.config
-    if config.method is not Method.base:
-        folder = job.study.trial(spec.trial_id)
-        trained = train(base.transformer, spec, encodings, plan, folder, report, tracker.log, stop)
-        return trained.engine, trained
-    if config.zero.stage == 3:  # the base may only fit sharded: an adapter at its zero start is the base exactly
-        parameters = lora.attach(base.transformer, config.lora, config.seed)
-        engine = build_engine(base.transformer, parameters, config.train, config.zero, config.model)
-        return engine, Trained(engine, parameters, 0, None, 0.0, None)
-    return base.transformer, None
-
-
-def _grey(base: ResidentModel, config: TrialConfig) -> torch.Tensor:
-    return grey_latent(base.vae, config.data.height, config.data.width)
-
-
-def run_trial(
-    job: Job, base: ResidentModel, report: Report, clock: Callable[[], float] = time.perf_counter
-) -> TrialResult:
-    """Run the trial to its result, resuming from its last checkpoint. Every worker returns the same result.
-
-    Raises NonFiniteLoss, Stopped, RuntimeError (workers disagree), and whatever the disk raises.
-    """
-    spec, started = job.spec, clock()
-    folder, plan = job.study.trial(spec.trial_id), job.windows()
-    provenance.begin(job)
-    order = [window.window_id for window in plan.heldout]
-    encodings = Encodings(job.encodings, grey=_grey(base, spec.config) if spec.config.train.stills else None)
-    tracker = Tracker(spec, job.tracking, job.study_name, job.study.wandb, active=distributed.rank() == 0)
-    result, trained, stop, shared = None, None, StopSign(job.study.stop, folder.stop), ExitStack()
-    try:
-        shared.enter_context(shared_tokens(base.transformer, spec.config.model.sequence_workers))
-        if distributed.rank() == 0:
-            write_weight_norms(job.study.weight_norms(spec.fingerprints["model"]), base.transformer)
-        if spec.config.first:
-            lora.stack(base.transformer, job.study.trial(spec.config.first).adapter)
-        model, trained = _open_model(job, base, plan, encodings, report, tracker, stop)
-        seconds = {"train": trained.seconds if trained else 0.0}
-        begun = clock()
-        losses = window_losses(model, spec.config, encodings, plan.heldout)
-        other = window_losses(model, spec.config, encodings, plan.other)
-        seconds["evaluate"] = clock() - begun
-        state, digest = checked_adapter(trained.parameters) if trained and trained.steps else ({}, "")
-        mine, seconds["generate"], seconds["score"] = generate_and_score(
-            job, base, model, plan, encodings, digest, report, stop
-        )
-        scored = mine.merge(distributed.gather_objects(mine), order)
-        scored.rows += [ClipScore(name, HELDOUT_LOSS, loss) for name, loss in zip(order, losses, strict=True)]
-        scored.rows += memorised(job.reference, scored)
-        result = describe(job, trained, (losses, other), digest, len(scored.clip_ids), seconds)
-        if distributed.rank() == 0:
-            is_lora = spec.config.method is Method.lora
-            size = lora.save_adapter(folder.adapter, state, spec.config.lora) if is_lora else 0
-            write_scored(folder, scored)
-            write_set_scores(folder, job.reference)
-            tracker.scores(scored.rows, [folder.sample(clip) for clip in scored.clip_ids[:TRACKED_CLIPS]])
-            seconds["overhead"] = clock() - started - sum(seconds.values())
-            result = TrialResult(**{**result.to_json(), "adapter_bytes": size, "seconds": seconds})
-            provenance.finish(folder)
-            write_json(folder.result, result.to_json())
-            for over in (folder.failed, folder.stop):
-                over.unlink(missing_ok=True)
-            drop_parts(folder)
-        return result
-    finally:
-        tracker.finish(result)
-        if trained is not None:
-            release(trained.engine, trained.parameters)
-        lora.detach(base.transformer)
-        shared.close()
-        if spec.config.method is Method.full:
-            base.key = SPENT
-
-
-def describe(
+def _result(
     job: Job,
     trained: Trained | None,
-    losses: tuple[NDArray[np.float64], NDArray[np.float64]],
+    losses: NDArray[np.float64],
+    other: NDArray[np.float64],
     digest: str,
     clips: int,
     seconds: dict[str, float],
 ) -> TrialResult:
-    """The result record; `losses` are those of the held-out windows and of the split "other", which may be empty.
-
-    Bytes on disk and overhead are filled in by the worker that writes.
-    """
+    """What every worker knows; `losses` and `other` (N,) are of the held-out windows and of the split "other"."""
     spec, config = job.spec, job.spec.config
     is_lora = config.method is Method.lora
     return TrialResult(
@@ -174,15 +145,41 @@ def describe(
         adapter_bytes=0,
         adapter_sha256=digest,
         train_loss=trained.train_loss if trained else None,
-        heldout_loss=float(losses[0].mean()),
-        other_loss=float(losses[1].mean()) if len(losses[1]) else None,
+        heldout_loss=float(losses.mean()),
+        other_loss=float(other.mean()) if len(other) else None,
         clips=clips,
         seconds=seconds,
         seconds_per_step=trained.seconds_per_step if trained else None,
-        peak_memory_gib=peak_memory_gib(),
+        peak_memory_gib=_peak_memory_gib(),
         world_size=distributed.world_size(),
         restarts=job.restarts,
         protocol=catalogue.protocol(config.score, config.data, spec.fingerprints, config.sample),
         unavailable=catalogue.unavailable(config.score),
         versions=provenance.versions(),
     )
+
+
+def _peak_memory_gib() -> float:
+    """Of this process: device memory on a GPU, resident memory elsewhere."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def _write(
+    job: Job, result: TrialResult, state: dict[str, torch.Tensor], scored: Scored, tracker: Tracker, started: float
+) -> TrialResult:
+    """Adapter, features, scores and, last, the result with its size on disk and the overhead since `started`."""
+    folder, is_lora = job.study.trial(job.spec.trial_id), job.spec.config.method is Method.lora
+    size = lora.save_adapter(folder.adapter, state, job.spec.config.lora) if is_lora else 0
+    write_scored(folder, scored)
+    write_set_scores(folder, job.reference)
+    tracker.scores(scored.rows, [folder.sample(clip) for clip in scored.clip_ids[:TRACKED_CLIPS]])
+    overhead = time.perf_counter() - started - sum(result.seconds.values())
+    result = replace(result, adapter_bytes=size, seconds=result.seconds | {"overhead": overhead})
+    provenance.finish(folder)
+    write_json(folder.result, result.to_json())
+    for path in (folder.failed, folder.stop):
+        path.unlink(missing_ok=True)
+    drop_parts(folder)
+    return result

@@ -1,6 +1,6 @@
-"""Weights & Biases as a mirror of the ledger, never its owner: broken or absent, the trial goes on.
+"""One Weights & Biases run per trial. W&B only mirrors the study: where it fails or is absent, the trial goes on.
 
-In: a TrialSpec and numbers by step. Out: one run per trial and study, group = study, flat config keys.
+In: a TrialSpec, numbers by step, scores, the result. Out: a run in the group of its study, with flat config keys.
 """
 
 from __future__ import annotations
@@ -8,23 +8,107 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cinelora.core.config import Method, Scaling, TrackingConfig, TrialConfig, Wandb
 from cinelora.core.records import TrialResult, TrialSpec
 
-TRAIN, SCORE, COST, CLIP = "train/", "score/", "cost/", "clip/"  # what a run's keys begin with
+TRAIN, SCORE, COST, CLIP = "train/", "score/", "cost/", "clip/"  # prefixes of a run's keys
 
 
-def score_key(metric: str) -> str:
-    """kvd[tnv2] -> score/kvd_tnv2: W&B cannot sort or plot by a name with brackets."""
-    return SCORE + re.sub(r"\W+", "_", metric).strip("_")
+class Tracker:
+    """A W&B run that switches itself off at its first error, with one line on stderr."""
+
+    def __init__(self, spec: TrialSpec, tracking: TrackingConfig, study: str, folder: Path, active: bool) -> None:
+        self._run: Any = None
+        if not active or tracking.wandb is Wandb.off:
+            return
+        with self._guard():
+            os.environ.setdefault("WANDB_SILENT", "true")
+            import wandb
+
+            folder.mkdir(parents=True, exist_ok=True)
+            self._run = wandb.init(
+                project=tracking.project,
+                id=run_id(spec.trial_id, study),
+                **labels(spec, study),
+                dir=str(folder.parent),
+                mode="online" if tracking.wandb is Wandb.online else "offline",
+                resume="allow",
+                settings=wandb.Settings(console="off", x_disable_stats=True, init_timeout=30),
+            )
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever the tracker does, the trial is worth more
+            print(f"W&B switched off for this trial: {type(error).__name__}: {error}", file=sys.stderr)
+            self._run = None
+
+    def log(self, values: dict[str, float | None], step: int) -> None:
+        """Numbers of one optimiser step; None is left out."""
+        known = {TRAIN + key: value for key, value in values.items() if value is not None}
+        if self._run is not None and known:
+            with self._guard():
+                self._run.log(known, step=step)
+
+    def scores(self, rows: Iterable[tuple[str, str, float]], videos: list[Path]) -> None:
+        """The mean of each clip metric and some of the clips, at the end of a trial. `rows`: (clip, metric, value)."""
+        if self._run is None:
+            return
+        values: dict[str, list[float]] = {}
+        for _, metric, value in rows:
+            values.setdefault(metric, []).append(value)
+        means = {score_key(metric): sum(found) / len(found) for metric, found in values.items()}
+        with self._guard():
+            import wandb
+
+            clips = {CLIP + path.stem: wandb.Video(str(path), format="mp4") for path in videos}
+            self._run.log({**means, **clips})
+
+    def finish(self, result: TrialResult | None) -> None:
+        """Close the run, with the result as its summary, or as failed without one."""
+        if self._run is None:
+            return
+        with self._guard():
+            if result is not None:
+                self._run.summary.update(result_summary(result))
+            self._run.finish(exit_code=0 if result is not None else 1)
+
+
+def run_id(trial_id: str, study: str) -> str:
+    """One run per trial and study: two studies may hold the same trial. The trial's id stands before the first dash."""
+    return f"{trial_id}-{re.sub(r'[^A-Za-z0-9_-]+', '-', study)}"[:64]
+
+
+def labels(spec: TrialSpec, study: str) -> dict[str, Any]:
+    """What W&B finds, groups and filters runs by, as arguments of `wandb.init`."""
+    return {
+        "name": run_name(spec),
+        "group": study,
+        "job_type": spec.config.method.value,
+        "tags": [study[:64], row_name(spec.config)[:64]],
+        "config": {**flat_config(spec), "study": study},
+    }
+
+
+def run_name(spec: TrialSpec) -> str:
+    """The name in W&B's list of runs: r8-cross-s0-4d980d, r8-rslora16-block-s0-..., full-s0-..., base-..."""
+    config, lora = spec.config, spec.config.lora
+    parts = [config.arm, config.method.value]
+    if config.method is Method.lora:
+        rule = "" if lora.scaling is Scaling.alpha_equals_rank else f"{lora.scaling.value}{lora.alpha:g}"
+        parts = [config.arm, f"r{lora.rank}", rule, lora.targets.value]
+    seed = "" if config.method is Method.base else f"s{config.seed}"
+    return "-".join(part for part in (*parts, seed, spec.trial_id[:6]) if part)
 
 
 def row_name(config: TrialConfig) -> str:
-    """The line of the rank table that a trial belongs to: base, rank 8, full, or an arm such as `frozen, rank 8`."""
+    """The row of the rank table that a trial belongs to: base, rank 8, full, or a control such as `frozen, rank 8`."""
     rank = f"rank {config.lora.rank}" if config.method is Method.lora else ""
     name = config.arm or ("" if rank else config.method.value)
     return ", ".join(part for part in (name, rank) if part)
@@ -50,35 +134,13 @@ def flat_config(spec: TrialSpec) -> dict[str, Any]:
     }
 
 
-def run_name(spec: TrialSpec) -> str:
-    """What a person reads in a list of runs: r8-cross-s0-4d980d, r8-rslora16-block-s0-..., full-s0-..., base-..."""
-    config, lora = spec.config, spec.config.lora
-    parts = [config.arm, config.method.value]
-    if config.method is Method.lora:
-        rule = "" if lora.scaling is Scaling.alpha_equals_rank else f"{lora.scaling.value}{lora.alpha:g}"
-        parts = [config.arm, f"r{lora.rank}", rule, lora.targets.value]
-    seed = "" if config.method is Method.base else f"s{config.seed}"
-    return "-".join(part for part in (*parts, seed, spec.trial_id[:6]) if part)
-
-
-def run_id(trial_id: str, study: str) -> str:
-    """One run per trial and study: two studies may hold the same trial. The trial's id stands before the first dash."""
-    return f"{trial_id}-{re.sub(r'[^A-Za-z0-9_-]+', '-', study)}"[:64]
-
-
-def labels(spec: TrialSpec, study: str) -> dict[str, Any]:
-    """What W&B finds, groups and filters runs by; named as `wandb.init` names it."""
-    return {
-        "name": run_name(spec),
-        "group": study,
-        "job_type": spec.config.method.value,
-        "tags": [study[:64], row_name(spec.config)[:64]],
-        "config": {**flat_config(spec), "study": study},
-    }
+def score_key(metric: str) -> str:
+    """kvd[tnv2] -> score/kvd_tnv2: W&B cannot sort or plot by a name with brackets."""
+    return SCORE + re.sub(r"\W+", "_", metric).strip("_")
 
 
 def result_summary(result: TrialResult) -> dict[str, float]:
-    """A run's last word: the loss, and what the trial cost (seconds, GiB, MB). None is left out."""
+    """A run's summary: the loss, and what the trial cost (seconds, GiB, MB). None is left out."""
     found = {
         "heldout_loss": result.heldout_loss,
         "trainable_parameters": result.trainable_parameters,
@@ -89,65 +151,3 @@ def result_summary(result: TrialResult) -> dict[str, float]:
         f"{COST}restarts": result.restarts,
     }
     return {key: value for key, value in found.items() if value is not None}
-
-
-class Tracker:
-    """A W&B run that switches itself off at its first error and says so once on stderr."""
-
-    def __init__(self, spec: TrialSpec, tracking: TrackingConfig, study: str, folder: Path, active: bool) -> None:
-        self._run: Any = None
-        if active and tracking.wandb is not Wandb.off:
-            self._guard(lambda: self._start(spec, tracking, study, folder))
-
-    def _start(self, spec: TrialSpec, tracking: TrackingConfig, study: str, folder: Path) -> None:
-        os.environ.setdefault("WANDB_SILENT", "true")
-        import wandb
-
-        folder.mkdir(parents=True, exist_ok=True)
-        self._run = wandb.init(
-            project=tracking.project,
-            id=run_id(spec.trial_id, study),
-            **labels(spec, study),
-            dir=str(folder.parent),
-            mode="online" if tracking.wandb is Wandb.online else "offline",
-            resume="allow",
-            settings=wandb.Settings(console="off", x_disable_stats=True, init_timeout=30),
-        )
-
-    def _guard(self, action: Any) -> None:
-        try:
-            action()
-        except Exception as error:  # whatever the tracker does, the trial is worth more
-            print(f"W&B switched off for this trial: {type(error).__name__}: {error}", file=sys.stderr)
-            self._run = None
-
-    def log(self, values: dict[str, float | None], step: int) -> None:
-        """Numbers of one optimiser step; None is left out."""
-        known = {TRAIN + key: value for key, value in values.items() if value is not None}
-        if self._run is not None and known:
-            self._guard(lambda: self._run.log(known, step=step))
-
-    def scores(self, rows: Iterable[tuple[str, str, float]], videos: list[Path]) -> None:
-        """Mean of each clip metric, and some of the clips, at the end of a trial. `rows`: clip, metric, value."""
-        values: dict[str, list[float]] = {}
-        for _, metric, value in rows:
-            values.setdefault(metric, []).append(value)
-        means = {score_key(metric): sum(found) / len(found) for metric, found in values.items()}
-
-        def upload() -> None:
-            import wandb
-
-            clips = {CLIP + path.stem: wandb.Video(str(path), format="mp4") for path in videos}
-            self._run.log({**means, **clips})
-
-        if self._run is not None:
-            self._guard(upload)
-
-    def finish(self, result: TrialResult | None) -> None:
-        """Close the run, with the result's figures as its summary when there is one."""
-        if self._run is None:
-            return
-        if result is not None:
-            self._guard(lambda: self._run.summary.update(result_summary(result)))
-        if self._run is not None:
-            self._guard(lambda: self._run.finish(exit_code=0 if result is not None else 1))

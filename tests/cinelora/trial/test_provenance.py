@@ -1,4 +1,4 @@
-"""Where numbers come from: the code of a clone with and without changes, the runs of a trial that was cut short."""
+"""Provenance: the code of a clone with and without changes, and the runs of a trial that was interrupted."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def asked() -> tuple[dict[str, Any], bytes]:
+def read_clone() -> tuple[dict[str, Any], bytes]:
     return provenance.code.__wrapped__()
 
 
 def test_a_clean_clone_is_its_commit(clone: Path) -> None:
-    found, diff = asked()
+    found, diff = read_clone()
     assert found["commit"] == git(clone, "rev-parse", "HEAD").strip()
     assert found["diff_sha256"] is None and diff == b""
     (clone / "notes.txt").write_text("b\n")
     git(clone, "commit", "-qam", "words")
-    later, _ = asked()
-    assert later["commit"] != found["commit"] and later["tree"] == found["tree"], "words change no number"
+    later, _ = read_clone()
+    assert later["commit"] != found["commit"] and later["tree"] == found["tree"], "no other file changes a number"
 
 
 def test_changes_are_those_of_tracked_code_alone(clone: Path) -> None:
     (clone / "cinelora/flow.py").write_text("x = 2\n")
     (clone / "cinelora/untracked.py").write_text("key = 'secret'\n")
     (clone / "notes.txt").write_text("password\n")
-    found, diff = asked()
+    found, diff = read_clone()
     assert b"-x = 1\n+x = 2\n" in diff and b"secret" not in diff and b"password" not in diff
     assert found["diff_sha256"] == hashlib.sha256(diff).hexdigest()
     assert not (clone / ".git/index.lock").exists()
@@ -65,14 +65,14 @@ def test_changes_are_those_of_tracked_code_alone(clone: Path) -> None:
 def test_without_git_or_clone_the_package_version_is_all(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as without:
         without.setenv("PATH", "")
-        assert asked()[0]["commit"] is None
+        assert read_clone()[0]["commit"] is None
     shutil.rmtree(clone / ".git")
-    found, diff = asked()
+    found, diff = read_clone()
     assert found["version"] == provenance.version("cinelora") and diff == b""
     assert {found["commit"], found["tree"], found["diff_sha256"]} == {None}
 
 
-def test_workers_that_agree_are_told_once(tmp_path: Path) -> None:
+def test_equal_workers_are_listed_once(tmp_path: Path) -> None:
     config = TrialConfig(train=TrainConfig(batch_size=12, micro_batch=4))
     job = Job(TrialSpec("t", config, {}), StudyFolder(tmp_path), "", tmp_path, TrackingConfig(), ("lost", "hang"))
     small, large = {"hardware": {"cores": 2}}, {"hardware": {"cores": 8}}
@@ -84,7 +84,7 @@ def test_workers_that_agree_are_told_once(tmp_path: Path) -> None:
     assert provenance._run(base, [small])["deepspeed"] is None, "no engine was built"
 
 
-def test_a_trial_taken_up_twice_tells_both_runs(study_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_resumed_once_records_both_runs(study_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cinelora.training.checkpoint.LOOK_SECONDS", 0.0)
     job = tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips", lora__rank=5))
     folder = job.study.trial(job.spec.trial_id)
