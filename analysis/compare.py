@@ -36,7 +36,7 @@ from analysis.study.files import Clips
 from analysis.study.load import Study, Trial, load_study
 from analysis.study.merge import named
 from analysis.study.rows import Estimates, Row, estimate
-from analysis.study.scores import DIRECTIONS, trial_scores
+from analysis.study.scores import DIRECTIONS
 from cinelora.core.cli import UserError
 from cinelora.core.config import Method
 from cinelora.core.files import whole_file
@@ -69,7 +69,7 @@ def matched(
     studies: tuple[Study, Study], estimates: tuple[Estimates, Estimates]
 ) -> tuple[list[tuple[Row, Row]], list[tuple[Study, Row]]]:
     """The finished rows that both have, in the order of the first; those that one has, with their study."""
-    known = [_known(study, found) for study, found in zip(studies, estimates, strict=True)]
+    known = [_known(found) for found in estimates]
     varying = _varying(known)
     mine, theirs = (_by_key(rows, varying) for rows in known)
     pairs = [pair for key, rows in mine.items() for pair in _pairs(rows, theirs.get(key, []))]
@@ -83,9 +83,8 @@ def matched(
     return pairs, alone
 
 
-def _known(study: Study, found: Estimates) -> list[_Known]:
-    specs = {trial.spec.trial_id: trial.spec for trial in study.trials}
-    firsts = [(row, specs[row.trial_ids[0]]) for row in found.rows if row.done]
+def _known(found: Estimates) -> list[_Known]:
+    firsts = [(row, found.trials(row)[0].spec) for row in found.rows if row.done]
     return [_Known(row, (spec.config.arm, spec.config.method is Method.full), settings(spec)) for row, spec in firsts]
 
 
@@ -153,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compare(first: Study, second: Study) -> Comparison:
     """UserError where the two do not share clips: fewer than FEWEST_CLIPS, or others under the same names."""
-    estimates = [estimate(study, trial_scores(study)) for study in (first, second)]
+    estimates = [estimate(study) for study in (first, second)]
     clips = tuple(sorted(set(estimates[0].scores.clips).intersection(estimates[1].scores.clips)))
     apart = changed_scores(first, second)
     _check_clips(first, second, clips, apart)
@@ -233,7 +232,7 @@ def _of_row(
     trials = [_by_seed(study, row) for study, row in (first, second)]
     seeds = sorted(trials[0].keys() & trials[1].keys())
     ways = [clip_values(study, clips) for study, _ in (first, second)]
-    shots = [first[0].reference.shots[clip] for clip in clips]
+    shots = first[0].shots(clips)
     out = []
     for score in (name for name in DIRECTIONS if seeds and name in ways[0] and name not in apart):
         before, after = (
@@ -248,7 +247,7 @@ def _of_row(
 
 
 def _by_seed(study: Study, row: Row) -> dict[int, Trial]:
-    return {trial.spec.config.seed: trial for trial in study.trials if trial.spec.trial_id in row.trial_ids}
+    return {(trial := study.by_id[trial_id]).spec.config.seed: trial for trial_id in row.trial_ids}
 
 
 def _name(mine: Row, theirs: Row) -> str:

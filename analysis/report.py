@@ -32,7 +32,6 @@ from analysis.statistics.spectra import spectra_csv, study_spectra
 from analysis.study.load import Study
 from analysis.study.merge import load_studies
 from analysis.study.rows import Estimates, estimate
-from analysis.study.scores import trial_scores
 from analysis.tables.captions import protocol_lines
 from analysis.tables.formats import latex, markdown, print_table
 from analysis.tables.rank_table import Table, rank_csv, rank_table, write_scores
@@ -58,13 +57,13 @@ def report(root: Path, out: Path | None = None, others: Sequence[Path] = ()) -> 
     if others and out is None:
         raise UserError("several studies: name a folder for their report with --out; the studies are only read")
     study = load_studies((root, *others))
-    estimates = estimate(study, trial_scores(study))
-    tests = rank_tests(study, estimates)
-    seen = reliability.confounds(study, estimates)
+    estimates = estimate(study)
+    tests = rank_tests(estimates)
+    seen = reliability.confounds(estimates)
     table = rank_table(study, estimates, tests, reliability.sentence(seen, tests))
-    found = differences(study, estimates)
-    told = [sentence(answer) for answer in answers(study, estimates)]
-    spectra, cuts = study_spectra(study, estimates), truncation.truncations(study, estimates)
+    found = differences(estimates)
+    told = [sentence(answer) for answer in answers(estimates)]
+    spectra, cuts = study_spectra(estimates), truncation.truncations(estimates)
     place = study.folder.report if out is None else out
     drawn = draw(study, estimates, found, tests, spectra, cuts, seen, place)
     for name, text in texts(study, estimates, table, found, tests, spectra, cuts, told, drawn).items():
@@ -91,7 +90,7 @@ def texts(
 ) -> dict[str, str | None]:
     """File name -> content of everything that is not a picture; None for what there is nothing to say about."""
     return {
-        "rank_table.csv": rank_csv(estimates, plateaus(study, estimates)),
+        "rank_table.csv": rank_csv(estimates, plateaus(estimates)),
         "rank_table.md": markdown(table),
         "rank_table.tex": latex(table),
         "further_scores.md": None if table.further is None else markdown(table.further),

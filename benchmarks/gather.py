@@ -28,10 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.report import report
-from analysis.study.load import load_study, score_table
+from analysis.study.load import load_study
 from analysis.study.rows import estimate
-from analysis.study.scores import trial_scores
-from analysis.tables.rank_table import rank_csv
+from analysis.tables.rank_table import rank_csv, write_scores
 from cinelora.core.config import LoraConfig, Method, Scaling, TargetSet, TrainConfig, TrialConfig
 from cinelora.core.paths import SampleFolder, StudyFolder
 from cinelora.core.records import SCHEMA, TrialResult, TrialSpec, reference_key
@@ -54,7 +53,7 @@ MEANS = {  # of a trial of study `quick`
 MOST_SECONDS, MOST_GIGABYTES = 20.0, 2.0
 MARKS = {"model": "0" * 64, "data": "1" * 64}
 MEMORY, REPORT = "most memory held", "the whole analysis.report"
-COMPUTED = "trial_scores of the same study without set_scores.json"
+COMPUTED = "estimate of the same study without set_scores.json"
 Floats = NDArray[np.float64]
 Measured = dict[str, tuple[float, float]]
 
@@ -181,15 +180,15 @@ def measure(root: Path, whole_report: bool) -> Measured:
         return made
 
     study = timed("load_study", lambda: load_study(root))
-    scores = timed("trial_scores", lambda: trial_scores(study))
-    timed("estimate, rank_csv", lambda: rank_csv(estimate(study, scores)))
-    timed("score_table", lambda: score_table(study))
+    estimates = timed("estimate", lambda: estimate(study))
+    timed("rank_csv", lambda: rank_csv(estimates))
+    timed("write_scores", lambda: write_scores(study, estimates.scores, root / "scores.csv"))
     found[MEMORY] = (_most_gigabytes(), 0.0)
     bare = replace(study, trials=tuple(replace(trial, set_scores={}) for trial in study.trials))
-    if timed(COMPUTED, lambda: trial_scores(bare)) != scores:
+    if timed(COMPUTED, lambda: estimate(bare)).scores != estimates.scores:
         raise SystemExit("the recorded set scores are not those that are computed")
     if whole_report:
-        del study, scores, bare
+        del study, estimates, bare
         timed(REPORT, lambda: report(root))
         found[f"{MEMORY}, {REPORT}"] = (_most_gigabytes(), 0.0)
     return found

@@ -24,7 +24,6 @@ from analysis.statistics.trend import FALLS, NOT_SHOWN, PEAKS, RISES
 from analysis.study.clip_values import clip_values
 from analysis.study.load import Study
 from analysis.study.rows import estimate
-from analysis.study.scores import trial_scores
 from benchmarks.ledgers import CLIPS, KVD, LOSS, RANKS, Kind, ledger
 from sweeps.ledger import SHARE
 
@@ -74,10 +73,10 @@ Part = Callable[[Kind, Sequence[Found]], list[Line]]
 
 def look(study: Study) -> dict[str, Found]:
     """Score -> what the report of that study says."""
-    estimates = estimate(study, trial_scores(study))
-    said = {each.score: each for each in answers(study, estimates)}
-    tests = {each.score: each for each in rank_tests(study, estimates)}
-    against = differences(study, estimates)
+    estimates = estimate(study)
+    said = {each.score: each for each in answers(estimates)}
+    tests = {each.score: each for each in rank_tests(estimates)}
+    against = differences(estimates)
     return {
         score: Found(said[score], tuple(each for each in against if each.score == score), tests[score])
         for score in SCORES

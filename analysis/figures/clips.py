@@ -18,8 +18,8 @@ from analysis.figures.style import BASE, COLOURS, WIDTH
 from analysis.statistics.pairwise import improvement
 from analysis.study.clip_values import Values, clip_values
 from analysis.study.frames import Sheet
-from analysis.study.load import Study, Trial
-from analysis.study.rows import Estimates, Row, series_of
+from analysis.study.load import Study
+from analysis.study.rows import Estimates, Row
 from analysis.study.scores import DIRECTIONS, LOWER
 from analysis.tables.rank_table import column_name
 
@@ -82,9 +82,7 @@ def clips_figure(study: Study, estimates: Estimates) -> Figure | None:
     ACROSS ranks the smallest are shown.
     """
     clips = estimates.scores.clips
-    trials = {trial.spec.trial_id: trial for trial in study.trials}
-    base = next((trials[row.trial_ids[0]] for row in estimates.rows if row.is_base and row.done), None)
-    series = series_of(estimates.rows)
+    base, series = estimates.base, estimates.series
     ranks = sorted({row.key.rank for row in estimates.rows if row.in_grid and row.done})[:ACROSS]
     if base is None or len(clips) < 3 or not ranks:
         return None
@@ -99,9 +97,9 @@ def clips_figure(study: Study, estimates: Estimates) -> Figure | None:
     figure = Figure(figsize=(WIDTH, 0.25 + side * len(lines)), layout="constrained")
     grid = figure.subplots(len(lines), len(ranks), sharex="row", sharey="row", squeeze=False)
     for (name, score, before), panels in zip(lines, grid, strict=True):
-        rows = {row.key.rank: row for row in estimates.rows if row.in_grid and row.series == name and row.done}
+        rows = {row.key.rank: row for row in estimates.finished(name)}
         for rank, axes in zip(ranks, panels, strict=True):
-            after = _mean(rows.get(rank), trials, ways[score])
+            after = _mean(estimates, rows.get(rank), ways[score])
             axes.set_axis_off() if after is None else _panel(axes, before, after, DIRECTIONS[score] == LOWER)
         panels[0].set_ylabel(column_name(score) if len(series) == 1 else name.replace(", ", "\n"), fontsize=7)
     for rank, axes in zip(ranks, grid[0], strict=True):
@@ -112,9 +110,9 @@ def clips_figure(study: Study, estimates: Estimates) -> Figure | None:
     return figure
 
 
-def _mean(row: Row | None, trials: dict[str, Trial], of_score: Values) -> Array | None:
+def _mean(estimates: Estimates, row: Row | None, of_score: Values) -> Array | None:
     """Mean over the seeds that have the score, (N,)."""
-    found = [] if row is None else [of_score(trials[name]) for name in row.trial_ids]
+    found = [] if row is None else [of_score(trial) for trial in estimates.trials(row)]
     known: Sequence[Array] = [each for each in found if each is not None]
     return np.mean(known, axis=0) if known else None
 

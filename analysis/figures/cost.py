@@ -83,10 +83,8 @@ def _gains(rows: Sequence[Row], found: Sequence[Difference], score: str) -> dict
 
 
 def _costs(study: Study, rows: Sequence[Row]) -> list[Cost]:
-    trials = {trial.spec.trial_id: trial.result for trial in study.trials}
-
     def seconds(row: Row) -> float:
-        found = [trials[name] for name in row.trial_ids]
+        found = [study.by_id[name].result for name in row.trial_ids]
         return float(np.mean([each.seconds.get("train", 0.0) * each.world_size for each in found]))
 
     short = max(map(seconds, rows)) < SHORT

@@ -146,7 +146,7 @@ def _curves(study: Study, estimates: Estimates) -> Figure | None:
 
 
 def _sheet(study: Study, estimates: Estimates) -> Figure | None:
-    sheet = contact_sheet(study, estimates)
+    sheet = contact_sheet(estimates)
     if sheet is None:
         return None
     height, width = mosaic(sheet.frames)[0].shape[:2]

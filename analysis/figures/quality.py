@@ -88,11 +88,10 @@ def learning_curves(panels: Sequence[Axes], study: Study, estimates: Estimates) 
     left, right = panels
     colours = rank_colours(row.key.rank for row in estimates.rows if row.in_grid)
     styles = {name: LINE_STYLES[i % len(LINE_STYLES)] for i, name in enumerate(series_of(estimates.rows))}
-    trials = {trial.spec.trial_id: trial for trial in study.trials}
     for row in estimates.rows:
-        for trial_id in row.trial_ids if row.in_grid else ():
+        for trial in estimates.trials(row) if row.in_grid else ():
             style = {"color": colours[row.key.rank], "linestyle": styles[row.series]}
-            _curve(left, right, trials[trial_id], style)
+            _curve(left, right, trial, style)
     window = max((smoothing_window(len(trial.curve)) for trial in study.trials), default=1)
     left.set_title("training loss" + (f" (mean of {window} steps)" if window > 1 else ""))
     right.set_title("held-out loss (first windows only; step 0 is the base)")

@@ -117,11 +117,10 @@ def _strip_of(lane: Lane, clip: str) -> Strip | None:
 
 
 def _lanes(study: Study, estimates: Estimates) -> tuple[Lane, ...]:
-    trials = {trial.spec.trial_id: trial for trial in study.trials}
     lanes = [Lane("truth", TRUTH, "the real clip", study.reference_folder, study.reference.scores)]
     for row in estimates.rows:
         if row.trial_ids:
-            trial = trials[row.trial_ids[0]]
+            trial = study.by_id[row.trial_ids[0]]
             detail = (
                 f"trial {row.trial_ids[0]}" if row.is_base else f"seed {trial.result.seed}, trial {row.trial_ids[0]}"
             )

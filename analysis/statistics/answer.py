@@ -1,6 +1,6 @@
 """The answer: the smallest rank that keeps most of the best rank's gain over the base, or that the data cannot tell.
 
-In: `Study`, `Estimates`, a score. Out: `Answer` records and sentences. Pure: no files.
+In: `Estimates`, a score. Out: `Answer` records and sentences. Pure: no files.
 
 A rank is sufficient if its gain over the base is at least `share` of every other rank's gain: for each rival the
 contrast gain - share * rival's gain is taken clip by clip and seed by seed, and all must be clear of zero (one-sided
@@ -26,8 +26,7 @@ from analysis.statistics.intervals import (
     variance_of_mean,
 )
 from analysis.study.clip_values import Values, clip_values, rank_values
-from analysis.study.load import Study, Trial
-from analysis.study.rows import Estimates, Row, series_of
+from analysis.study.rows import Estimates
 from analysis.study.scores import DIRECTIONS, LOWER
 
 # ~ With what confidence is a rank the smallest sufficient one? The study drawn again from its own means and spread.
@@ -118,33 +117,27 @@ class Answer:
         return next((each for each in self.ranks if each.verdict == SUFFICIENT), None)
 
 
-def answers(study: Study, estimates: Estimates) -> tuple[Answer, ...]:
+def answers(estimates: Estimates) -> tuple[Answer, ...]:
     """One per score of SCORES and adapter series that has a base and two ranks of the same seeds."""
-    trials = {trial.spec.trial_id: trial for trial in study.trials}
-    base = next((trials[row.trial_ids[0]] for row in estimates.rows if row.is_base and row.done), None)
-    clips = estimates.scores.clips
-    if base is None or len(clips) < 3:
+    study, clips = estimates.study, estimates.scores.clips
+    if estimates.base is None or len(clips) < 3:
         return ()
     ways, out = clip_values(study, clips), []
-    shots = [study.reference.shots[clip] for clip in clips]
-    for series in series_of(estimates.rows):
-        rows = [row for row in estimates.rows if row.in_grid and row.series == series and row.done]
+    for series in estimates.series:
         for score in SCORES:
-            gains = _gains(rows, trials, base, score, ways)
+            gains = _gains(estimates, series, score, ways[score])
             if len(gains) > 1:
-                out.append(_answer(score, series, gains, shots, study.share))
+                out.append(_answer(score, series, gains, estimates.shots, study.share))
     return tuple(out)
 
 
-def _gains(
-    rows: list[Row], trials: dict[str, Trial], base: Trial, score: str, ways: Mapping[str, Values]
-) -> dict[int, Array]:
+def _gains(estimates: Estimates, series: str, score: str, of_score: Values) -> dict[int, Array]:
     """Rank -> gain over the base (S, N) on the seeds that every rank has; {} where there are none."""
-    before = ways[score](base)
+    before = None if estimates.base is None else of_score(estimates.base)
     if before is None:
         return {}
     sign = -1.0 if DIRECTIONS[score] == LOWER else 1.0
-    return {rank: sign * (values - before) for rank, values in rank_values(rows, trials, ways[score]).items()}
+    return {rank: sign * (values - before) for rank, values in rank_values(estimates, series, of_score).items()}
 
 
 def _answer(score: str, series: str, gains: dict[int, Array], shots: list[str], share: float) -> Answer:

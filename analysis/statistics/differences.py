@@ -1,6 +1,6 @@
 """Each row of the rank table against the base: paired differences with 95 % intervals.
 
-In: `Study`, `Estimates`. Out: `Difference` records, as CSV and as lines to read. Pure: no files.
+In: `Estimates`. Out: `Difference` records, as CSV and as lines to read. Pure: no files.
 Row and base are compared clip by clip: same first frame, caption, starting noise; `analysis/statistics/intervals.py`
 says what
 another training seed and other shots would have given. The base has no seed.
@@ -16,7 +16,7 @@ import numpy as np
 
 from analysis.statistics.intervals import LEVEL, crossed_interval
 from analysis.study.clip_values import clip_values
-from analysis.study.load import Study, Trial
+from analysis.study.load import Trial
 from analysis.study.rows import Estimates, Row
 from analysis.study.scores import DIRECTIONS, HIGHER, LOWER
 
@@ -45,28 +45,22 @@ class Difference:
         return "better" if (self.value > 0) == (DIRECTIONS[self.score] == HIGHER) else "worse"
 
 
-def differences(study: Study, estimates: Estimates) -> tuple[Difference, ...]:
+def differences(estimates: Estimates) -> tuple[Difference, ...]:
     """Every row with finished trials against the base, every score that has a value per clip; () without a base."""
-    trials = {trial.spec.trial_id: trial for trial in study.trials}
-    base = next((trials[row.trial_ids[0]] for row in estimates.rows if row.is_base and row.done), None)
-    if base is None or len(estimates.scores.clips) < 3:
+    if estimates.base is None or len(estimates.scores.clips) < 3:
         return ()
-    found = []
-    for row in estimates.rows:
-        if row.done and not row.is_base:
-            found += _of_row(study, row, base, [trials[trial_id] for trial_id in row.trial_ids], estimates.scores.clips)
-    return tuple(found)
+    rows = [row for row in estimates.rows if row.done and not row.is_base]
+    return tuple(each for row in rows for each in _of_row(estimates, row, estimates.base))
 
 
-def _of_row(study: Study, row: Row, base: Trial, own: list[Trial], clips: tuple[str, ...]) -> list[Difference]:
-    ways = clip_values(study, clips)
-    shots = [study.reference.shots[clip] for clip in clips]
+def _of_row(estimates: Estimates, row: Row, base: Trial) -> list[Difference]:
+    ways, own = clip_values(estimates.study, estimates.scores.clips), estimates.trials(row)
     out = []
     for score in (name for name in DIRECTIONS if name in ways):
         before, after = ways[score](base), [ways[score](trial) for trial in own]
         known = [each for each in after if each is not None]
         if before is not None and len(known) == len(own):
-            found = crossed_interval(np.stack(known) - before, shots)
+            found = crossed_interval(np.stack(known) - before, estimates.shots)
             out.append(Difference(row.full_name, score, found.mean, found.low, found.high, found.seeds, found.shots))
     return out
 

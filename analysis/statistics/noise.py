@@ -1,6 +1,6 @@
 """The noise floor of the scores: true clips against true clips, and the base against itself under other sampling noise.
 
-In: `Study`, `Estimates`. Out: `Halves` and `Redraw` records, noise_floor.csv, one sentence. Pure: no files.
+In: `Estimates`. Out: `Halves` and `Redraw` records, noise_floor.csv, one sentence. Pure: no files.
 
 Halves: the true clips are cut in two at random, SPLITS times, shots kept whole as far as the middle allows; one half
 is scored against the other. A distance between sets depends on their size, so each row is scored alike: its clips of
@@ -31,7 +31,7 @@ from analysis.study.load import Reference, Study, Trial
 from analysis.study.rows import Estimates, flatten
 from analysis.study.scores import DIRECTIONS, SET_SCORES
 from cinelora.core.config import Method
-from cinelora.core.records import TrialSpec, reference_key
+from cinelora.core.records import TrialSpec
 from cinelora.metrics.catalogue import family
 from cinelora.metrics.distances import standardise
 from cinelora.metrics.feature_nets import WEIGHTS
@@ -78,37 +78,34 @@ class Redraw:
     clips: int
 
 
-def halves(study: Study, estimates: Estimates) -> tuple[Halves, ...]:
+def halves(estimates: Estimates) -> tuple[Halves, ...]:
     """Every set score of the first trial's reference, then of base and ranks, mean over seeds; () with few clips."""
-    clips, reference = estimates.scores.clips, study.reference
+    study, clips, out = estimates.study, estimates.scores.clips, []
     if len(clips) < FEWEST:
         return ()
-    one, other = _splits([reference.shots[clip] for clip in clips])
-    trials, out = {trial.spec.trial_id: trial for trial in study.trials}, []
+    one, other = _splits(estimates.shots)
     rows = [row for row in estimates.rows if row.done and (row.is_base or row.in_grid)]
     for score, (net, _) in SET_SCORES.items():
-        if net not in reference.features:
+        if net not in study.reference.features:
             continue
-        drawn = _scored(score, net, reference, None, clips, one, other)
+        drawn = _scored(score, net, study.reference, None, clips, one, other)
         out += [_record(score, REAL, "", 0, one, drawn)] if drawn is not None else []
         for row in rows:
-            own = [trials[name] for name in row.trial_ids if net in trials[name].features]
-            found = [_scored(score, net, _truth(study, each), each, clips, one, other) for each in own]
+            own = [trial for trial in estimates.trials(row) if net in trial.features]
+            found = [_scored(score, net, study.reference_of(each), each, clips, one, other) for each in own]
             known = [each for each in found if each is not None]
             if known:
                 out.append(_record(score, row.full_name, row.series, row.key.rank, one, np.mean(known, axis=0)))
     return tuple(out)
 
 
-def redraws(study: Study, estimates: Estimates) -> tuple[Redraw, ...]:
+def redraws(estimates: Estimates) -> tuple[Redraw, ...]:
     """Every score of the base that moves with the noise; () without a finished `noise_trials`."""
-    trials = {trial.spec.trial_id: trial for trial in study.trials}
-    base = next((trials[row.trial_ids[0]] for row in estimates.rows if row.is_base and row.done), None)
-    clips = estimates.scores.clips
+    study, base, clips = estimates.study, estimates.base, estimates.scores.clips
     others = [] if base is None else noise_trials(study, base.spec)
     if base is None or not others or len(clips) < 2:
         return ()
-    ways, shots, out = clip_values(study, clips), [study.reference.shots[clip] for clip in clips], []
+    ways, shots, out = clip_values(study, clips), estimates.shots, []
     values = estimates.scores.values
     for score in DIRECTIONS:
         pairs = [(values[each.spec.trial_id].get(score), values[base.spec.trial_id].get(score)) for each in others]
@@ -195,10 +192,6 @@ def _scored(
         real, made = standardise(real, made)
     grams, statistic = WAYS[family(score)]
     return statistic(grams(made, real), one, other)
-
-
-def _truth(study: Study, trial: Trial) -> Reference:
-    return study.references[reference_key(trial.spec)]
 
 
 def _record(score: str, row: str, series: str, rank: int, one: Array, drawn: Array) -> Halves:

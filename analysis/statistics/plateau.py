@@ -1,6 +1,6 @@
 """Had training come to an end when it stopped: steps to the plateau of the held-out loss, and whether it still fell.
 
-In: `Study`, `Estimates`. Out: a `Plateau` per row with held-out curves. Pure: no files. The curve is that of
+In: `Estimates`. Out: a `Plateau` per row with held-out curves. Pure: no files. The curve is that of
 `train.csv`, of the first held-out windows with fixed timesteps and noise: steps and seeds differ by training alone.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from analysis.study.load import Study, Trial
+from analysis.study.load import Trial
 from analysis.study.rows import Estimates, Row, RowKey
 
 Array = NDArray[np.float64]
@@ -40,10 +40,9 @@ class Plateau:
     end: int
 
 
-def plateaus(study: Study, estimates: Estimates) -> dict[RowKey, Plateau]:
+def plateaus(estimates: Estimates) -> dict[RowKey, Plateau]:
     """One per row with finished trials whose curves are numbers at the same steps, two at least."""
-    trials = {trial.spec.trial_id: trial for trial in study.trials}
-    found = {row.key: _curves([trials[name] for name in row.trial_ids]) for row in estimates.rows}
+    found = {row.key: _curves(estimates.trials(row)) for row in estimates.rows}
     return {key: plateau(*each) for key, each in found.items() if each is not None}
 
 

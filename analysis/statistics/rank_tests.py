@@ -1,6 +1,6 @@
 """The tests over the ranks of a study: the trend of each score and series, every rank against the best.
 
-In: `Study`, `Estimates`, the share of a gain that counts as as good. Out: `RankTests` records, as CSV (`tests.csv`) and
+In: `Estimates`. Out: `RankTests` records, as CSV (`tests.csv`) and
 as lines to read. Pure: no files. Ranks are compared within one series and on the seeds that all of them have; values
 are turned so that larger is better ("quality"), but for motion, which has no better.
 """
@@ -20,8 +20,7 @@ from analysis.statistics.intervals import LEVEL, Interval
 from analysis.statistics.pairwise import Pairwise, against_best
 from analysis.statistics.trend import ENOUGH_SEEDS, NOT_SHOWN, PEAKS, TREND_ALPHA, Trend, trend
 from analysis.study.clip_values import clip_values, rank_values
-from analysis.study.load import Study
-from analysis.study.rows import Estimates, near_frozen, series_of
+from analysis.study.rows import Estimates, near_frozen
 from analysis.study.scores import CONSISTENCY, DIRECTIONS, LOWER, NONE
 
 Array = NDArray[np.float64]
@@ -65,23 +64,19 @@ class Line:
     verdict: str = ""
 
 
-def rank_tests(study: Study, estimates: Estimates) -> tuple[RankTests, ...]:
+def rank_tests(estimates: Estimates) -> tuple[RankTests, ...]:
     """One per score with a value a clip and series of two ranks or more with a seed in common."""
-    clips = estimates.scores.clips
+    study, clips, base = estimates.study, estimates.scores.clips, estimates.base
     if len(clips) < 3:
         return ()
-    trials = {trial.spec.trial_id: trial for trial in study.trials}
-    base = next((trials[row.trial_ids[0]] for row in estimates.rows if row.is_base and row.done), None)
     ways, out = clip_values(study, clips), []
-    shots = [study.reference.shots[clip] for clip in clips]
-    for series in series_of(estimates.rows):
-        rows = [row for row in estimates.rows if row.in_grid and row.series == series and row.done]
-        frozen = {row.key.rank for row in rows if near_frozen(row, estimates.scores.real)}
+    for series in estimates.series:
+        frozen = {row.key.rank for row in estimates.finished(series) if near_frozen(row, estimates.scores.real)}
         for score in (name for name in DIRECTIONS if name in ways):
-            values = rank_values(rows, trials, ways[score])
+            values = rank_values(estimates, series, ways[score])
             before = None if base is None else ways[score](base)
             barred = frozen if score in CONSISTENCY else set()
-            out.append(_tested(score, series, values, before, shots, barred, study.share))
+            out.append(_tested(score, series, values, before, estimates.shots, barred, study.share))
     return tuple(each for each in out if each.trend is not None or each.pairs is not None)
 
 

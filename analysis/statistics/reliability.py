@@ -1,6 +1,6 @@
 """What a distance between sets says of fewer clips: its mean over subsets of n clips, and its value at infinitely many.
 
-In: `Study`, `Estimates`; the saved features of the first finished trial of the base and of each rank. Out: `SizeCurve`
+In: `Estimates`; the saved features of the first finished trial of the base and of each rank. Out: `SizeCurve`
 records and fvd_vs_n.csv. Subsets are drawn without replacement, the same for every row, a made clip with its true one;
 the scale that standardises is that of all true clips. An unbiased estimate stays level; a Frechet distance falls like
 1 / n once n is clearly above the number of dimensions, so it is also taken on few principal axes of the true clips.
@@ -20,9 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from analysis.statistics import noise
 from analysis.statistics.rank_tests import RankTests
-from analysis.study.load import Study, Trial
 from analysis.study.rows import Estimates, Row
-from cinelora.core.records import reference_key
 from cinelora.metrics.distances import fit_principal_axes, project, resampled_mmd, standardise
 from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.metrics.resampling import (
@@ -60,20 +58,20 @@ class SizeCurve:
         return self.score.startswith("kvd") or SMALLEST_SHARE * self.clips > self.dimensions
 
 
-def set_sizes(study: Study, estimates: Estimates, net: str = "tnv2") -> tuple[SizeCurve, ...]:
+def set_sizes(estimates: Estimates, net: str = "tnv2") -> tuple[SizeCurve, ...]:
     """fvd on all dimensions and on few axes, and kvd, of base and ranks; () below 2 GROUPS clips or without `net`."""
     clips = estimates.scores.clips
-    trials = {trial.spec.trial_id: trial for trial in study.trials}
     rows = [row for row in estimates.rows if row.done and (row.is_base or row.in_grid)]
     if len(clips) < 2 * GROUPS:
         return ()
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # most of the time is NumPy's, which lets other threads run
-        found = pool.map(lambda row: _of_trial(study, row, trials[row.trial_ids[0]], clips, net), rows)
+        found = pool.map(lambda row: _of_trial(estimates, row, net), rows)
         return tuple(each for of_row in found for each in of_row)
 
 
-def _of_trial(study: Study, row: Row, trial: Trial, clips: tuple[str, ...], net: str) -> list[SizeCurve]:
-    real, made = study.references[reference_key(trial.spec)].features.get(net), trial.features.get(net)
+def _of_trial(estimates: Estimates, row: Row, net: str) -> list[SizeCurve]:
+    trial, clips = estimates.trials(row)[0], estimates.scores.clips
+    real, made = estimates.study.reference_of(trial).features.get(net), trial.features.get(net)
     if real is None or made is None:
         return []
     true, own = real.of(clips), made.of(clips)
@@ -122,7 +120,7 @@ def as_csv(found: Iterable[SizeCurve]) -> str:
 
 # ~ What else than the rank a number may come from: too few clips, mere noise, a training cut short, what it cost.
 # ~
-# ~ In: `Study`, `Estimates`. Out: `Confounds`; the figures, CSV files and sentence made of them.
+# ~ In: `Estimates`. Out: `Confounds`; the figures, CSV files and sentence made of them.
 
 
 @dataclass(frozen=True)
@@ -132,8 +130,8 @@ class Confounds:
     redraws: tuple[noise.Redraw, ...]
 
 
-def confounds(study: Study, estimates: Estimates) -> Confounds:
-    return Confounds(set_sizes(study, estimates), noise.halves(study, estimates), noise.redraws(study, estimates))
+def confounds(estimates: Estimates) -> Confounds:
+    return Confounds(set_sizes(estimates), noise.halves(estimates), noise.redraws(estimates))
 
 
 def tables(seen: Confounds) -> dict[str, str]:

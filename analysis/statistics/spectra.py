@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.study.files import json_of
-from analysis.study.load import Study
 from analysis.study.rows import Estimates, Row, RowKey
 from cinelora.core.paths import ADAPTER_FILE
 from cinelora.wan.low_rank import read_factors, singular_values
@@ -77,8 +76,9 @@ def read_spectra(path: Path, scale: float, weight_norms: Mapping[str, float] | N
     return tuple(update_spectrum(layer, a, b, scale, known.get(layer, math.nan)) for layer, a, b in read_factors(path))
 
 
-def study_spectra(study: Study, estimates: Estimates) -> dict[RowKey, tuple[Spectrum, ...]]:
+def study_spectra(estimates: Estimates) -> dict[RowKey, tuple[Spectrum, ...]]:
     """Of all finished trials of each row with a rank whose adapter is on disk; rows without are left out."""
+    study = estimates.study
     models = {trial.spec.trial_id: trial.spec.fingerprints["model"] for trial in study.trials}
     paths = {study.home(trial_id).folder.weight_norms(model): model for trial_id, model in models.items()}
     norms = {model: json_of(path) for path, model in paths.items() if path.exists()}

@@ -1,6 +1,6 @@
 """A large rank cut by SVD beside the ranks that were trained: what a rank is worth that costs no training.
 
-In: `Study`, `Estimates`, and what `cinelora/export/truncate.py` left in the study folder, which may be half finished or
+In: `Estimates`, and what `cinelora/export/truncate.py` left in the study folder, which may be half finished or
 nothing. Out: `Truncated` records, as CSV and as lines to read. Cut and trained adapter are compared clip by clip and
 seed by seed; `analysis/statistics/intervals.py` says what other seeds and shots would have given.
 """
@@ -21,7 +21,7 @@ from analysis.statistics.intervals import LEVEL, Interval, crossed_interval
 from analysis.study.clip_values import Values, clip_values
 from analysis.study.files import json_of, read_clip_scores, read_features
 from analysis.study.load import Study, Trial
-from analysis.study.rows import Estimates, Row, series_of
+from analysis.study.rows import Estimates
 from analysis.study.scores import DIRECTIONS, LOWER, NONE
 from cinelora.core.cli import UserError
 from cinelora.core.paths import SampleFolder
@@ -63,31 +63,31 @@ class _Cut:
     trial: Trial  # that was cut, with the scores and features of the cut
 
 
-def truncations(study: Study, estimates: Estimates) -> tuple[Truncated, ...]:
+def truncations(estimates: Estimates) -> tuple[Truncated, ...]:
     """One per score with a value a clip, series and rank that has been cut; of the largest rank cut in a series."""
-    clips = estimates.scores.clips
+    study, clips = estimates.study, estimates.scores.clips
     found = _load(study, clips)
     if not found or len(clips) < 3:
         return ()
-    trials = {trial.spec.trial_id: trial for trial in study.trials}
-    shots, ways, out = [study.reference.shots[clip] for clip in clips], clip_values(study, clips), []
-    for series in series_of(estimates.rows):
-        rows = [row for row in estimates.rows if row.in_grid and row.series == series and row.done]
+    ways, out = clip_values(study, clips), []
+    for series in estimates.series:
+        rows = estimates.finished(series)
         own = [each for each in found if any(each.result.trial_id in row.trial_ids for row in rows)]
         largest = max((each.result.source_rank for each in own), default=0)
         own = [each for each in own if each.result.source_rank == largest]
+        trained = {row.key.rank: {t.spec.config.seed: t for t in estimates.trials(row)} for row in rows}
         for score in (name for name in DIRECTIONS if name in ways):
-            out += _of_series(score, series, own, _by_rank(rows, trials), ways[score], shots)
+            out += _of_series(score, series, own, trained, ways[score], estimates.shots)
     return tuple(out)
 
 
 def _load(study: Study, clips: tuple[str, ...]) -> list[_Cut]:
     """What has been cut of the adapters that the study has now, sorted by folder."""
-    trials, out = {trial.spec.trial_id: trial for trial in study.trials}, []
-    folders = {study.home(trial_id).folder.truncation for trial_id in trials}
+    out = []
+    folders = {study.home(trial_id).folder.truncation for trial_id in study.by_id}
     for path in sorted(path for folder in folders for path in folder.root.glob("trials/*/result.json")):
         result, place = _result(path), SampleFolder(path.parent)
-        trial = trials.get(result.trial_id)
+        trial = study.by_id.get(result.trial_id)
         if trial is None or trial.result.adapter_sha256 != result.adapter_sha256:
             continue  # of a trial that is no longer planned, or that was trained again
         scores = read_clip_scores(place.clip_scores)
@@ -103,11 +103,6 @@ def _result(path: Path) -> TruncationResult:
         return TruncationResult.from_json(json_of(path))
     except TypeError as error:
         raise UserError(f"{path}: not a cut this program reads ({error})") from error
-
-
-def _by_rank(rows: Iterable[Row], trials: Mapping[str, Trial]) -> dict[int, dict[int, Trial]]:
-    """Rank -> seed -> trained trial."""
-    return {row.key.rank: {trials[name].spec.config.seed: trials[name] for name in row.trial_ids} for row in rows}
 
 
 def _of_series(

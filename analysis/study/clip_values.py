@@ -6,16 +6,15 @@ A score of a clip is its own value. A distance between sets becomes one value a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache, lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis.study.load import Study, Trial
-from analysis.study.rows import Row
+from analysis.study.rows import Estimates
 from analysis.study.scores import CLIP_SCORES, SET_SCORES
-from cinelora.core.records import reference_key
 from cinelora.metrics.distances import polynomial_kernel, standardise
 from cinelora.metrics.feature_nets import WEIGHTS
 
@@ -32,9 +31,12 @@ def clip_values(study: Study, clips: tuple[str, ...]) -> Mapping[str, Values]:
     return found | of_sets
 
 
-def rank_values(rows: Sequence[Row], trials: Mapping[str, Trial], of_score: Values) -> dict[int, Array]:
-    """Rank -> (S, N) on the seeds that all `rows` of one series have; without the ranks that lack the score."""
-    by_rank = {row.key.rank: {trials[name].spec.config.seed: trials[name] for name in row.trial_ids} for row in rows}
+def rank_values(estimates: Estimates, series: str, of_score: Values) -> dict[int, Array]:
+    """Rank -> (S, N) on the seeds that all rows of the series have; without the ranks that lack the score."""
+    by_rank = {
+        row.key.rank: {trial.spec.config.seed: trial for trial in estimates.trials(row)}
+        for row in estimates.finished(series)
+    }
     common = sorted(set.intersection(*map(set, by_rank.values()))) if by_rank else []
     found: dict[int, Array] = {}
     for rank, by_seed in by_rank.items():
@@ -57,7 +59,7 @@ def kernel_values(study: Study, clips: tuple[str, ...], trial: Trial, net: str =
     matrix: leaving out clip i takes its row and column away. Where the reference standardises, a clip also counts for
     what it does to that scale (`_of_scale`).
     """
-    reference = study.references[reference_key(trial.spec)].features.get(net)
+    reference = study.reference_of(trial).features.get(net)
     made = trial.features.get(net)
     if reference is None or made is None:
         return None

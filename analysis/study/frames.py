@@ -1,6 +1,6 @@
 """Generated and true clips -> the frames of the contact sheet.
 
-In: a `Study` and its rows; reads `samples/<clip_id>.mp4`. Out: `Sheet`, frames uint8
+In: `Estimates`; reads `samples/<clip_id>.mp4`. Out: `Sheet`, frames uint8
 (R rows, C clips, F frames, H, W, 3). A clip that is not on disk stays blank and is named in `absent`.
 """
 
@@ -36,9 +36,9 @@ class Sheet:
     absent: tuple[str, ...]  # what could not be drawn, one sentence each
 
 
-def contact_sheet(study: Study, estimates: Estimates) -> Sheet | None:
+def contact_sheet(estimates: Estimates) -> Sheet | None:
     """Truth, base, then each rank with its first finished seed; None where the true clips are not there."""
-    clips = spread(estimates.scores.clips, CLIPS)
+    study, clips = estimates.study, spread(estimates.scores.clips, CLIPS)
     folders = [("truth", study.reference_folder), *_rows(study, estimates.rows)]
     shown = [(name, [read_clip(folder.sample(clip)) for clip in clips]) for name, folder in folders[:MAX_ROWS]]
     first = next((frames for frames in shown[0][1] if frames is not None), None)

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.study.files import (
+    Clips,
     ClipScores,
     Features,
     Run,
@@ -140,6 +141,11 @@ class Study:
     share: float = SHARE  # of the best gain that counts as enough
     pruned: tuple[Missing, ...] = ()  # learning rates that were ended early, with all their seeds: in no mean
 
+    @cached_property
+    def by_id(self) -> Mapping[str, Trial]:
+        """Trial id -> finished trial."""
+        return {trial.spec.trial_id: trial for trial in self.trials}
+
     def home(self, trial_id: str) -> Study:
         """The study that a trial was read from."""
         return self.merged.get(trial_id, self)
@@ -150,7 +156,15 @@ class Study:
     @property
     def reference(self) -> Reference:
         """The true clips of the first finished trial: of the base, where it has finished."""
-        return self.references[reference_key(self.trials[0].spec)]
+        return self.reference_of(self.trials[0])
+
+    def reference_of(self, trial: Trial) -> Reference:
+        """The clips that this trial is scored against."""
+        return self.references[reference_key(trial.spec)]
+
+    def shots(self, clips: Clips) -> list[str]:
+        """The source shot of each clip."""
+        return [self.reference.shots[clip] for clip in clips]
 
     @property
     def reference_folder(self) -> SampleFolder:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from analysis.study.load import Study, Trial, order
-from analysis.study.scores import MOTION, TrialScores, diversities, name_of
+from analysis.study.scores import MOTION, TrialScores, diversities, name_of, trial_scores
 from cinelora.core.config import Method, Scaling
 from cinelora.core.records import TrialSpec
 from sweeps.plan import identity
@@ -100,14 +101,42 @@ class Row:
         return f"{self.name}, {self.series}" if self.series else self.name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Estimates:
-    rows: tuple[Row, ...]
+    """The rows of a study, and what every comparison of rows starts from."""
+
+    study: Study
+    rows: tuple[Row, ...]  # the base first
     scores: TrialScores  # with those that only a row gives: how far its seeds are apart
 
+    @cached_property
+    def base(self) -> Trial | None:
+        """The trial that gains are counted from; None where no base has finished."""
+        first = next((row for row in self.rows if row.is_base and row.done), None)
+        return None if first is None else self.study.by_id[first.trial_ids[0]]
 
-def estimate(study: Study, scores: TrialScores) -> Estimates:
-    """Group the plan into rows and average what has finished."""
+    @cached_property
+    def shots(self) -> list[str]:
+        """The source shot of each of `scores.clips`."""
+        return self.study.shots(self.scores.clips)
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """The names of the adapter series in order of appearance; ("",) where only the rank varies."""
+        return series_of(self.rows)
+
+    def finished(self, series: str) -> list[Row]:
+        """The rows of one adapter series that have a finished trial, by rank."""
+        return [row for row in self.rows if row.in_grid and row.series == series and row.done]
+
+    def trials(self, row: Row) -> list[Trial]:
+        """The finished trials of a row, by seed."""
+        return [self.study.by_id[trial_id] for trial_id in row.trial_ids]
+
+
+def estimate(study: Study) -> Estimates:
+    """Score all trials, group the plan into rows and average what has finished."""
+    scores = trial_scores(study)
     groups: dict[RowKey, list[TrialSpec]] = {}
     for family in _families(study.specs):
         settings = [_settings(spec) for spec in family]
@@ -115,12 +144,12 @@ def estimate(study: Study, scores: TrialScores) -> Estimates:
         for spec, own in zip(family, settings, strict=True):
             groups.setdefault(_row_key(spec, own, varying), []).append(spec)
     names = _series([key for key in groups if key.kind == GRID])
-    done = {trial.spec.trial_id: trial for trial in study.trials}
+    done = study.by_id
     found = {key: [done[spec.trial_id] for spec in groups[key] if spec.trial_id in done] for key in sorted(groups)}
     apart = diversities(study, found.values(), scores.clips)
     scores = replace(scores, values={name: {**own, **apart.get(name, {})} for name, own in scores.values.items()})
     rows = [_row(key, names.get(key, ""), groups[key], trials, scores) for key, trials in found.items()]
-    return Estimates(tuple(rows), scores)
+    return Estimates(study, tuple(rows), scores)
 
 
 def _row_key(spec: TrialSpec, settings: Mapping[str, str], varying: Iterable[str]) -> RowKey:

@@ -81,7 +81,7 @@ def diversities(study: Study, rows: Iterable[Sequence[Trial]], clips: Clips) -> 
 
 def _features(study: Study, trials: Sequence[Trial], net: str, clips: Clips) -> list[Array]:
     """Of every trial (N, D), in the scale of its distances to the true clips."""
-    real = study.references[reference_key(trials[0].spec)].features.get(net)
+    real = study.reference_of(trials[0]).features.get(net)
     made = [trial.features[net].of(clips) for trial in trials]
     if real is None or not WEIGHTS[net].standardised or len(clips) < 2:
         return made

@@ -74,7 +74,7 @@ def rank_table(
     study: Study, estimates: Estimates, tests: Sequence[RankTests] = (), remarks: tuple[str, ...] = ()
 ) -> Table:
     """One row per rank, the base first, the real clips last; `tests` mark the cells, `remarks` end the notes."""
-    rows, ends = estimates.rows, plateaus(study, estimates)
+    rows, ends = estimates.rows, plateaus(estimates)
     improving = tuple(filter(None, [sentence(estimates, ends)]))
     scores, told = _score_columns(table_scores(estimates.scores), study, estimates, tests)
     return Table(

@@ -15,7 +15,6 @@ from analysis.report import main
 from analysis.study.frames import contact_sheet, read_clip, spread
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
-from analysis.study.scores import trial_scores
 from tests.analysis.paper_study import SHIFTS, Builder
 
 FIGURES = ("quality_vs_rank", "differences", "learning_curves", "contact_sheet", "pareto", "per_clip")
@@ -94,7 +93,7 @@ def test_samples_may_be_absent(builder: Builder) -> None:
     root = builder.build()
     builder.folder.trial("r8s0").sample("c1").unlink()
     loaded = load_study(root)
-    sheet = contact_sheet(loaded, estimate(loaded, trial_scores(loaded)))
+    sheet = contact_sheet(estimate(loaded))
     assert sheet is not None and sheet.rows == ("truth", "base", "rank 4", "rank 8")
     assert sheet.absent == ("rank 8 of c1 is not on disk or of another size",)
     assert sheet.frames.shape == (4, 3, 4, 32, 32, 3)

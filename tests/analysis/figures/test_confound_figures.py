@@ -16,7 +16,6 @@ from analysis.statistics.rank_tests import rank_tests
 from analysis.statistics.reliability import confounds
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
-from analysis.study.scores import trial_scores
 from analysis.tables.captions import caption
 from tests.analysis.paper_study import Builder
 
@@ -37,8 +36,8 @@ def test_front(points: list[tuple[float, float]], kept: list[int]) -> None:
 def test_figures_of_the_paper_study(study: Path) -> None:
     """Three clips: costs and clips can be drawn; halves and subsets of them cannot."""
     loaded = load_study(study)
-    estimates = estimate(loaded, trial_scores(loaded))
-    found, tests, seen = differences(loaded, estimates), rank_tests(loaded, estimates), confounds(loaded, estimates)
+    estimates = estimate(loaded)
+    found, tests, seen = differences(estimates), rank_tests(estimates), confounds(estimates)
     drawn = drawings(loaded, estimates, found, tests, seen)
     assert {name for name, figure in drawn.items() if figure} == {"pareto", "per_clip"}
     pareto, clips = drawn["pareto"], drawn["per_clip"]
@@ -50,10 +49,10 @@ def test_figures_of_the_paper_study(study: Path) -> None:
 
 def test_the_band_is_the_reach_of_the_noise(study: Path) -> None:
     loaded = load_study(study)
-    estimates = estimate(loaded, trial_scores(loaded))
+    estimates = estimate(loaded)
     floor = Redraw("psnr", 0.1, 0.5, True, 1, 3)
     half = Halves("kvd[tnv2]", REAL, "", 0, 1, 0.0, -0.25, 0.75)
-    figure = floor_figure(estimates, (half,), (floor,), rank_tests(loaded, estimates))
+    figure = floor_figure(estimates, (half,), (floor,), rank_tests(estimates))
     assert figure is not None
     bands = [axes.patches[0] for axes in figure.axes]
     assert all(isinstance(band, matplotlib.patches.Rectangle) for band in bands)
@@ -62,7 +61,7 @@ def test_the_band_is_the_reach_of_the_noise(study: Path) -> None:
 
 def test_caption_tells_how_rates_go_with_ranks(builder: Builder) -> None:
     loaded = load_study(builder.build())
-    estimates = estimate(loaded, trial_scores(loaded))
+    estimates = estimate(loaded)
     assert "one learning rate for all ranks, 0.0001" in caption(loaded, estimates)
     for spec in loaded.specs:
         spec.config.train.learning_rate = 0.01 / spec.config.lora.rank

@@ -21,7 +21,6 @@ from analysis.statistics.answer import (
 from analysis.statistics.intervals import clips_needed, crossed_interval, degrees_of_freedom, seeds_needed
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
-from analysis.study.scores import trial_scores
 from tests.analysis.paper_study import Builder
 
 SHOTS = [f"s{i}" for i in range(60)]
@@ -77,14 +76,14 @@ def test_more_clips_are_those_that_would_clear_zero() -> None:
 
 def test_answers_of_a_study(builder: Builder) -> None:
     study = load_study(builder.build())
-    found = {each.score: each for each in answers(study, estimate(study, trial_scores(study)))}
+    found = {each.score: each for each in answers(estimate(study))}
     loss = found["heldout_loss"]
     assert [each.gain.mean for each in loss.ranks] == [pytest.approx(0.15), pytest.approx(0.3)]
 
 
 def test_without_a_base_there_is_no_answer(builder: Builder) -> None:
     study = load_study(builder.build(only=("r4s0", "r4s1", "r8s0", "r8s1")))
-    assert answers(study, estimate(study, trial_scores(study))) == ()
+    assert answers(estimate(study)) == ()
 
 
 def test_redraws_know_what_the_means_and_their_spread_allow() -> None:

@@ -13,13 +13,12 @@ from analysis.statistics.intervals import crossed_interval
 from analysis.study.clip_values import kernel_values
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
-from analysis.study.scores import trial_scores
 from tests.analysis.paper_study import CLIPS, Builder
 
 
 def found(root: Path) -> dict[tuple[str, str], Difference]:
     study = load_study(root)
-    return {(each.row, each.score): each for each in differences(study, estimate(study, trial_scores(study)))}
+    return {(each.row, each.score): each for each in differences(estimate(study))}
 
 
 def test_an_interval_on_paper() -> None:

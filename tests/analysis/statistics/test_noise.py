@@ -12,9 +12,8 @@ from analysis.statistics.answer import answers
 from analysis.statistics.intervals import reach_about_zero
 from analysis.statistics.noise import SPLITS, _splits, as_csv, halves, noise_trials, redraws, sentence, within
 from analysis.statistics.rank_tests import rank_tests
-from analysis.study.load import Study, load_study
+from analysis.study.load import load_study
 from analysis.study.rows import Estimates, estimate
-from analysis.study.scores import trial_scores
 from cinelora.core.config import SampleConfig
 from cinelora.core.files import write_json
 from cinelora.core.records import TrialSpec
@@ -24,9 +23,8 @@ from tests.analysis.paper_study import SHIFTS, Builder
 T3 = 3.182446  # 97.5 % of Student's t with 3 degrees of freedom
 
 
-def loaded(root: Path) -> tuple[Study, Estimates]:
-    study = load_study(root)
-    return study, estimate(study, trial_scores(study))
+def loaded(root: Path) -> Estimates:
+    return estimate(load_study(root))
 
 
 def with_other_base(builder: Builder, monkeypatch: pytest.MonkeyPatch, sample: SampleConfig) -> Path:
@@ -44,8 +42,8 @@ def with_other_base(builder: Builder, monkeypatch: pytest.MonkeyPatch, sample: S
 
 def test_a_redraw_moves_only_what_is_sampled(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each clip gains 0.5 in PSNR: reach t(3) * sqrt(0.25 / 3). What is equal is left out, the losses among it."""
-    study, estimates = loaded(with_other_base(builder, monkeypatch, SampleConfig(seed=1)))
-    (found,) = redraws(study, estimates)
+    estimates = loaded(with_other_base(builder, monkeypatch, SampleConfig(seed=1)))
+    (found,) = redraws(estimates)
     assert (found.score, found.value, found.draws, found.clips, found.by_clip) == ("psnr", 0.5, 1, 3, True)
     assert found.reach == pytest.approx(T3 * np.sqrt(0.25 / 3), rel=1e-6)
     assert as_csv((), (found,)).splitlines()[1].startswith("redraw,psnr,base,3,1,0.5,-0.9")
@@ -53,23 +51,23 @@ def test_a_redraw_moves_only_what_is_sampled(builder: Builder, monkeypatch: pyte
 
 def test_a_redraw_is_never_the_base(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planned first and without a rank, it stands beside the grid; every answer stays the same."""
-    alone = answers(*loaded(builder.build()))
-    study, estimates = loaded(with_other_base(builder, monkeypatch, SampleConfig(seed=1)))
-    assert study.trials[0].spec.trial_id == "base"
+    alone = answers(loaded(builder.build()))
+    estimates = loaded(with_other_base(builder, monkeypatch, SampleConfig(seed=1)))
+    assert estimates.study.trials[0].spec.trial_id == "base"
     assert [row.name for row in estimates.rows if row.is_base] == ["base"]
     assert [row.trial_ids for row in estimates.rows if row.name == "base_other_noise"] == [("other",)]
-    assert answers(study, estimates) == alone
+    assert answers(estimates) == alone
 
 
 def test_other_settings_are_no_redraw(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
-    study, _ = loaded(with_other_base(builder, monkeypatch, SampleConfig(seed=1, steps=4)))
+    study = load_study(with_other_base(builder, monkeypatch, SampleConfig(seed=1, steps=4)))
     assert noise_trials(study, study.trials[0].spec) == []
 
 
 def test_what_lies_within_is_told(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rank 4 has a PSNR of 12, rank 8 of 14.5: 2.5 apart and beyond the floor of 0.92; at a floor of 3 within."""
-    study, estimates = loaded(with_other_base(builder, monkeypatch, SampleConfig(seed=1)))
-    tests, (found,) = rank_tests(study, estimates), redraws(study, estimates)
+    estimates = loaded(with_other_base(builder, monkeypatch, SampleConfig(seed=1)))
+    tests, (found,) = rank_tests(estimates), redraws(estimates)
     pairs = next(each.pairs for each in tests if each.score == "psnr")
     assert pairs is not None
     assert (within(pairs, found), within(pairs, replace(found, reach=3.0))) == ([], [4])
@@ -79,7 +77,7 @@ def test_what_lies_within_is_told(builder: Builder, monkeypatch: pytest.MonkeyPa
 
 
 def test_few_clips_are_not_halved(study: Path) -> None:
-    assert halves(*loaded(study)) == ()
+    assert halves(loaded(study)) == ()
 
 
 def test_halves_are_disjoint_and_split_at_most_one_shot() -> None:

@@ -12,7 +12,6 @@ import pytest
 from analysis.statistics.plateau import MARK, Plateau, plateau, plateaus
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
-from analysis.study.scores import trial_scores
 from analysis.tables.rank_table import rank_csv, rank_table
 from tests.analysis.paper_study import STEPS, Builder, write_rows
 
@@ -52,12 +51,12 @@ def test_table_and_csv_mark_what_was_still_improving(builder: Builder) -> None:
         _curve(builder.folder.trial(name).train_csv, losses)
     _curve(builder.folder.trial("r8s1").train_csv, (0.9, 0.6, 0.6))
     study = load_study(root)
-    estimates = estimate(study, trial_scores(study))
+    estimates = estimate(study)
     table = rank_table(study, estimates, (), ("remark",))
     assert [cell.text for cell in table.columns[0].cells] == ["base", f"4{MARK}", "8", "real clips"]
     assert any(note.startswith(MARK) and "1 of 2 rows" in note for note in table.notes)
     assert table.notes[-1] == "remark"
-    rows = list(csv.DictReader(io.StringIO(rank_csv(estimates, plateaus(study, estimates)))))
+    rows = list(csv.DictReader(io.StringIO(rank_csv(estimates, plateaus(estimates)))))
     ends = [(row["steps_to_plateau"], row["still_improving"], row["clips"]) for row in rows]
     assert ends == [("", "", "3"), (str(STEPS), "yes", "3"), (str(STEPS // 2), "no", "3"), ("", "", "3")]
 

@@ -15,7 +15,6 @@ from analysis.statistics.rank_tests import RankTests, _tested, as_csv, heading, 
 from analysis.statistics.trend import NOT_SHOWN
 from analysis.study.load import Study, load_study
 from analysis.study.rows import Estimates, estimate
-from analysis.study.scores import trial_scores
 from analysis.tables.formats import latex, markdown, terminal
 from analysis.tables.marks import UNMARKED, Mark, legend, marks
 from analysis.tables.rank_table import Table, rank_table
@@ -26,11 +25,11 @@ SHOTS = [f"s{i}" for i in range(30)]
 
 def read(root: Path) -> tuple[Study, Estimates]:
     study = load_study(root)
-    return study, estimate(study, trial_scores(study))
+    return study, estimate(study)
 
 
 def by_score(root: Path) -> dict[str, RankTests]:
-    return {each.score: each for each in rank_tests(*read(root))}
+    return {each.score: each for each in rank_tests(read(root)[1])}
 
 
 def planted(score: str, seeds: int = 3) -> RankTests:
@@ -79,7 +78,7 @@ def test_a_half_finished_study_has_no_tests_or_those_of_common_seeds(builder: Bu
 
 
 def test_a_line_a_score(study: Path) -> None:
-    found = rank_tests(*read(study))
+    found = rank_tests(read(study)[1])
     lines = sentences(found)
     assert lines[0] == "heldout_loss: best rank 8; not told from it: 4; equivalent to it: none"
     assert [line.partition(":")[0] for line in lines] == ["heldout_loss", "kvd[tnv2]", "psnr"]
@@ -134,7 +133,7 @@ def test_marks_in_every_table(
 
 def test_the_table_is_marked_by_the_tests_and_says_what_marks_mean(study: Path) -> None:
     loaded, estimates = read(study)
-    table = rank_table(loaded, estimates, rank_tests(loaded, estimates))
+    table = rank_table(loaded, estimates, rank_tests(estimates))
     assert "<u>12.00</u> [" in markdown(table) and "**14.50**" in markdown(table)
     words = ("Bold: the best rank, and", "Underlined: not distinguishable", "90% to 111%")
     assert all(each in table.marks for each in (*words, "bold only: fvd[tnv2]."))
@@ -154,7 +153,7 @@ def test_series_are_marked_apart_and_only_by_their_own_best(study: Path) -> None
     base, four, eight = estimates.rows
     other = [replace(row, series="b", key=row.key._replace(targets="block")) for row in (four, eight)]
     both = replace(estimates, rows=(base, replace(four, series="a"), replace(eight, series="a"), *other))
-    (tests,) = (each for each in rank_tests(*read(study)) if each.score == "psnr")
+    (tests,) = (each for each in rank_tests(read(study)[1]) if each.score == "psnr")
     found = marks("psnr", both, [replace(tests, series="b")], digits=2)
     assert found[eight.key] == Mark(best=True) and four.key not in found
     assert [found[row.key] for row in other] == [Mark(tied=True), Mark(best=True)]

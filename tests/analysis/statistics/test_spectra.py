@@ -12,7 +12,6 @@ from analysis.figures.ranks import kind_style, pairs, spectra_figure
 from analysis.statistics.spectra import read_spectra, spectra_csv, study_spectra, update_spectrum
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
-from analysis.study.scores import trial_scores
 from cinelora.core.cli import UserError
 from cinelora.core.files import write_json
 from cinelora.core.paths import ADAPTER_FILE, StudyFolder
@@ -55,15 +54,15 @@ def test_files_and_rows(builder: Builder, tmp_path: Path) -> None:
     root = builder.build()
     write(root / "trials" / "r4s0" / "adapter" / ADAPTER_FILE, lora_A=A, lora_B=B)
     study = load_study(root)
-    estimates = estimate(study, trial_scores(study))
-    lines = spectra_csv(estimates, study_spectra(study, estimates)).splitlines()
+    estimates = estimate(study)
+    lines = spectra_csv(estimates, study_spectra(estimates)).splitlines()
     assert [line.split(",")[:4] for line in lines[1:]] == [
         ["rank 4", "", "4", "all"],
         ["rank 4", "", "4", "attn2.to_q"],
     ]
     assert all(line.endswith(",5,") for line in lines[1:])  # the update's norm; nothing recorded of the weight's
     write_json(StudyFolder(root).weight_norms("aa"), {"blocks.0.attn2.to_q": 20.0})
-    lines = spectra_csv(estimates, study_spectra(study, estimates)).splitlines()
+    lines = spectra_csv(estimates, study_spectra(estimates)).splitlines()
     assert all(line.endswith(",5,0.25") for line in lines[1:])
     with pytest.raises(UserError, match="not a whole adapter"):
         read_spectra(write(tmp_path / "half.safetensors", lora_A=A), 1.0)
@@ -72,11 +71,11 @@ def test_files_and_rows(builder: Builder, tmp_path: Path) -> None:
 def test_the_figure_has_a_line_for_each_kind_and_the_diagonal(builder: Builder) -> None:
     root = builder.build()
     study = load_study(root)
-    estimates = estimate(study, trial_scores(study))
-    assert spectra_figure(estimates, study_spectra(study, estimates)) is None
+    estimates = estimate(study)
+    assert spectra_figure(estimates, study_spectra(estimates)) is None
     for trial, rank in (("r4s0", 4), ("r8s1", 8)):
         write(root / "trials" / trial / "adapter" / ADAPTER_FILE, lora_A=np.eye(rank), lora_B=np.eye(rank))
-    figure = spectra_figure(estimates, study_spectra(study, estimates))
+    figure = spectra_figure(estimates, study_spectra(estimates))
     assert figure is not None
     left, right = figure.axes
     assert [list(line.get_ydata()) for line in left.lines] == [[1.0] * 4, [1.0] * 8]

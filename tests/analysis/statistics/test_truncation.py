@@ -12,7 +12,6 @@ from analysis.report import main
 from analysis.statistics.truncation import Truncated, as_csv, sentences, truncations
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
-from analysis.study.scores import trial_scores
 from cinelora.core.cli import UserError
 from cinelora.core.files import write_json
 from cinelora.core.records import TruncationResult
@@ -29,7 +28,7 @@ def cut(builder: Builder, seed: int, loss: float, scored: bool = False, rank: in
 
 def found(builder: Builder) -> tuple[Truncated, ...]:
     study = load_study(builder.folder.root)
-    return truncations(study, estimate(study, trial_scores(study)))
+    return truncations(estimate(study))
 
 
 def test_trained_minus_cut_is_paired_by_seed_and_clip(builder: Builder) -> None:

@@ -53,7 +53,7 @@ def root(builder: Builder) -> Path:
 
 def _estimates(root: Path) -> Estimates:
     study = load_study(root)
-    return estimate(study, trial_scores(study))
+    return estimate(study)
 
 
 def test_style_is_how_far_the_mean_clip_is_off_the_training_clips(root: Path) -> None:
@@ -107,7 +107,7 @@ def test_the_report_writes_them(root: Path, tmp_path: Path) -> None:
 
 def test_a_study_without_them_is_as_before(builder: Builder) -> None:
     study = load_study(builder.build())
-    table = rank_table(study, estimate(study, trial_scores(study)))
+    table = rank_table(study, estimate(study))
     assert study.reference.train == {}
     assert table.further is not None
     assert [column.name for column in table.further.columns] == ["rank", "diversity[tnv2]"]

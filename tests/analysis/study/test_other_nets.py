@@ -58,7 +58,7 @@ def test_columns_come_with_the_nets_and_only_with_them(root: Path, builder: Buil
 
 def test_csv_and_caption_tell_of_them(root: Path) -> None:
     study = load_study(root)
-    found = estimate(study, trial_scores(study))
+    found = estimate(study)
     head = rank_csv(found).splitlines()[0].split(",")
     start, end = head.index("fvd[vjepa]"), head.index("lpips")
     assert head[start : start + 4] == ["fvd[vjepa]", "fvd[vjepa]_min", "fvd[vjepa]_max", "fvd[vjepa]_seeds"]

@@ -24,7 +24,7 @@ def scores(root: Path) -> TrialScores:
 
 def estimates(root: Path) -> Estimates:
     study = load_study(root)
-    return estimate(study, trial_scores(study))
+    return estimate(study)
 
 
 def test_set_scores_by_hand(study: Path) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
-from analysis.study.scores import trial_scores
 from analysis.tables.formats import latex, markdown, terminal
 from analysis.tables.rank_table import Table, decimals, rank_csv, rank_table, short_count
 from tests.analysis.paper_study import Builder
@@ -18,7 +17,7 @@ from tests.analysis.paper_study import Builder
 
 def table_of(root: Path) -> Table:
     study = load_study(root)
-    return rank_table(study, estimate(study, trial_scores(study)))
+    return rank_table(study, estimate(study))
 
 
 def lines(text: str) -> dict[str, list[str]]:
@@ -101,7 +100,7 @@ def test_no_features_is_told(builder: Builder) -> None:
 
 def test_csv_has_all_digits(study: Path) -> None:
     loaded = load_study(study)
-    rows = list(csv.DictReader(io.StringIO(rank_csv(estimate(loaded, trial_scores(loaded))))))
+    rows = list(csv.DictReader(io.StringIO(rank_csv(estimate(loaded)))))
     four = next(row for row in rows if row["rank"] == "4")
     assert float(four["kvd[tnv2]"]) == pytest.approx((7 + 136) / 2)
     assert (four["psnr"], four["psnr_min"], four["psnr_max"], four["psnr_seeds"]) == ("12", "11", "13", "2")
