@@ -44,7 +44,7 @@ status: .venv/.runtime ## how STUDY=studies/quick stands, read from disk (ARGS=-
 figures: .venv/.runtime ## tables and figures again from STUDY=studies/quick (no torch, GPU or network)
 	@$(BIN)/python -m analysis.report $(STUDY)
 
-truncation: .venv/.runtime ## largest ranks of STUDY=studies/quick cut by SVD to the smaller ones (CUTS=--scores: clips too)
+truncation: .venv/.runtime ## largest ranks of STUDY=studies/quick truncated by SVD to the smaller ones (CUTS=--scores: clips too)
 	@$(BIN)/python -m cinelora.export.truncate $(STUDY) --cache $(CACHE) $(CUTS)
 	@$(BIN)/python -m analysis.report $(STUDY)
 

@@ -71,8 +71,11 @@ def resident_key(spec: TrialSpec) -> tuple[str | bool, ...]:
     return spec.fingerprints["model"], model.dtype.value, sharded, model.short_text, model.attention, model.compile
 
 
-def load_resident_model(job: Job) -> ResidentModel:
-    """Load on this worker's device. Raises UserError where `model.attention` cannot run there."""
+def load_resident_model(job: Job, nets: bool = True) -> ResidentModel:
+    """Load on this worker's device. `nets` are needed to score clips only.
+
+    Raises UserError where `model.attention` cannot run there.
+    """
     config, device = job.spec.config, distributed.device_name()
     model, folder = config.model, model_folder(config.model, job.cache_dir)
     transformer = load_transformer(folder, model.dtype, "cpu" if config.zero.stage == 3 else device, model.short_text)
@@ -80,8 +83,9 @@ def load_resident_model(job: Job) -> ResidentModel:
         use_attention(transformer, model.attention, TORCH_DTYPE[model.dtype])
     if model.compile:
         compile_blocks(transformer)
-    nets = {
+    opened = {
         name: open_net(name, path, pins_of(config.score, name), device).net
         for name, path in configured(config.score).items()
+        if nets
     }
-    return ResidentModel(resident_key(job.spec), folder, transformer, load_vae(folder, device), nets)
+    return ResidentModel(resident_key(job.spec), folder, transformer, load_vae(folder, device), opened)

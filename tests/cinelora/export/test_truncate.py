@@ -1,4 +1,4 @@
-"""Cutting the adapters of a real tiny study: the whole one gives its recorded loss, what is done stays done."""
+"""Truncating the adapters of a real tiny study: the whole one reproduces its loss; finished ones are skipped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cinelora.core.config import LoraConfig, Method, TrainConfig, TrialConfig
 from cinelora.core.files import read_json, write_json
 from cinelora.core.paths import ADAPTER_FILE, StudyFolder
 from cinelora.core.records import TrialResult, TrialSpec, TruncationResult
-from cinelora.export.truncate import main, sources, truncate_adapter, truncate_study, truncated_adapters
+from cinelora.export.truncate import main, truncate_adapter, truncate_study, truncated_adapters
 from cinelora.trial.run import HELDOUT_LOSS
 from tests.tiny_study import make_job, run, tiny_config
 
@@ -52,7 +52,7 @@ def change(path: Path, **fields: Any) -> None:
 
 
 def test_the_whole_adapter_gives_its_recorded_loss(study: StudyFolder, cache: Path) -> None:
-    [source] = sources(study)
+    source = truncated_adapters(study, scored=False)[0]
     whole, half = truncate_study(study, cache)
     assert (whole.rank, half.rank, whole.kept) == (4, 2, 1.0) and 0 < half.kept < 1
     assert source.result.heldout_loss == pytest.approx(whole.heldout_loss, abs=1e-6)
@@ -78,14 +78,14 @@ def test_scores_are_added_to_what_is_done_and_equal_losses_stay(study: StudyFold
     assert truncate_study(study, cache) == truncate_study(study, cache, scored=True) == []
 
 
-def test_an_adapter_trained_again_is_cut_again(study: StudyFolder, cache: Path) -> None:
+def test_an_adapter_trained_again_is_truncated_again(study: StudyFolder, cache: Path) -> None:
     truncate_study(study, cache)
-    change(study.trial(sources(study)[0].spec.trial_id).result, adapter_sha256="another")
+    change(study.trial(truncated_adapters(study, scored=False)[0].spec.trial_id).result, adapter_sha256="another")
     assert [each.done(study) for each in truncated_adapters(study, scored=False)] == [False, False]
 
 
 def test_a_planted_adapter_of_rank_2_is_kept_whole(study: StudyFolder, tmp_path: Path) -> None:
-    path = study.trial(sources(study)[0].spec.trial_id).adapter / ADAPTER_FILE
+    path = study.trial(truncated_adapters(study, scored=False)[0].spec.trial_id).adapter / ADAPTER_FILE
     tensors = load_file(path)
     for name, each in tensors.items():
         each[(slice(2, None), ...) if ".lora_A." in name else (..., slice(2, None))] = 0
@@ -98,7 +98,7 @@ def test_a_planted_adapter_of_rank_2_is_kept_whole(study: StudyFolder, tmp_path:
 
 
 def test_refusals_are_one_line(study: StudyFolder, cache: Path, tmp_path: Path, capsys: Any) -> None:
-    result = study.trial(sources(study)[0].spec.trial_id).result
+    result = study.trial(truncated_adapters(study, scored=False)[0].spec.trial_id).result
     recorded = read_json(result)["heldout_loss"]
     change(result, heldout_loss=recorded + 0.01)
     with pytest.raises(UserError, match="its adapter gives heldout_loss"):
@@ -113,15 +113,14 @@ def test_refusals_are_one_line(study: StudyFolder, cache: Path, tmp_path: Path, 
     result.unlink()
     assert main([str(study.root), "--cache", str(cache)]) == 2
     assert main([str(tmp_path), "--cache", str(cache)]) == 2
-    told = capsys.readouterr().err.splitlines()
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cinelora:")]
     wanted = (
         "does not hold all encodings",
         "is not the base model",
         "no finished adapter",
         "give the folder of a study",
     )
-    told = [line for line in told if line.startswith("cinelora:")]
-    assert len(told) == 4 and all(words in line for words, line in zip(wanted, told, strict=True))
+    assert len(lines) == 4 and all(words in line for words, line in zip(wanted, lines, strict=True))
 
 
 def planned(folder: StudyFolder, finished: set[str], **trials: dict[str, Any]) -> StudyFolder:
@@ -148,12 +147,15 @@ def planned(folder: StudyFolder, finished: set[str], **trials: dict[str, Any]) -
     return folder
 
 
-def cut_ranks(folder: StudyFolder) -> dict[str, tuple[int, ...]]:
-    return {each.spec.trial_id: each.ranks for each in sources(folder)}
+def ranks_by_trial(folder: StudyFolder) -> dict[str, list[int]]:
+    ranks: dict[str, list[int]] = {}
+    for each in truncated_adapters(folder, scored=False):
+        ranks.setdefault(each.spec.trial_id, []).append(each.rank)
+    return ranks
 
 
-def test_each_seed_has_its_largest_finished_rank_cut(tmp_path: Path) -> None:
-    """Rates are tuned to ranks and split nothing; controls, full fine-tunes and ranks alone are not cut."""
+def test_each_seed_has_its_largest_finished_rank_truncated(tmp_path: Path) -> None:
+    """Rates are tuned to ranks and split nothing; controls, full fine-tunes and lone ranks are left out."""
     folder = planned(
         StudyFolder(tmp_path),
         {"a1", "a4", "b8", "c8", "full"},
@@ -165,10 +167,10 @@ def test_each_seed_has_its_largest_finished_rank_cut(tmp_path: Path) -> None:
         c8={"rank": 8, "arm": "source_clips"},
         full={"rank": 16, "method": Method.full},
     )
-    assert cut_ranks(folder) == {"a4": (4, 1), "b8": (8, 1)}
+    assert ranks_by_trial(folder) == {"a4": [4, 1], "b8": [8, 1]}
 
 
-def test_rates_beside_each_other_are_series_of_their_own(tmp_path: Path) -> None:
+def test_two_rates_at_one_rank_are_two_series(tmp_path: Path) -> None:
     trials = {f"r{rank}at{rate}": {"rank": rank, "rate": float(rate)} for rank in (2, 4) for rate in ("1e-3", "1e-2")}
     folder = planned(StudyFolder(tmp_path), set(trials) - {"r4at1e-2"}, **trials)
-    assert cut_ranks(folder) == {"r4at1e-3": (4, 2)}
+    assert ranks_by_trial(folder) == {"r4at1e-3": [4, 2]}
