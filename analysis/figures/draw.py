@@ -43,7 +43,7 @@ def drawings(
     return {
         "pareto": pareto_figure(study, estimates, found),
         "per_clip": clips_figure(study, estimates),
-        "noise_floor": floor_figure(estimates, seen.halves, seen.redraws, tests),
+        "noise_floor": floor_figure(estimates, seen.halves, seen.reseeds, tests),
         "fvd_vs_n": sizes_figure(seen.sizes),
     }
 

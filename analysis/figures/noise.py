@@ -1,6 +1,6 @@
 """The noise floor beside the scores: distances of halves, and rank differences against a grey band of mere noise.
 
-In: `Halves`, `Redraw`, `RankTests`. Out: `floor_figure`.
+In: `Halves`, `Reseed`, `RankTests`. Out: `floor_figure`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from analysis.figures.style import BASE, COLOURS, MARKERS, WIDTH, rank_axis, rank_colours
-from analysis.statistics.noise import REAL, Halves, Redraw
+from analysis.statistics.noise import REAL, Halves, Reseed
 from analysis.statistics.rank_tests import RankTests
 from analysis.statistics.reliability import SizeCurve
 from analysis.study.rows import Estimates, series_of
@@ -30,7 +30,7 @@ SHIFT = 0.07  # of a rank, between series
 
 
 def floor_figure(
-    estimates: Estimates, found: Sequence[Halves], redrawn: Sequence[Redraw], tests: Sequence[RankTests]
+    estimates: Estimates, found: Sequence[Halves], reseeds: Sequence[Reseed], tests: Sequence[RankTests]
 ) -> Figure | None:
     """Above distances, below differences; None where neither can be drawn.
 
@@ -41,7 +41,7 @@ def floor_figure(
     series = series_of(estimates.rows)
     distances = [score for score in DISTANCES if any(each.score == score for each in found)]
     tested = {each.score for each in tests if each.pairs}
-    floors = [each for each in redrawn if each.score in DIFFERENCES and each.score in tested]
+    floors = [each for each in reseeds if each.score in DIFFERENCES and each.score in tested]
     down = [count for count in (len(distances), len(floors)) if count]
     if not down:
         return None
@@ -75,7 +75,7 @@ def _distances(axes: Axes, own: Sequence[Halves], series: Sequence[str]) -> None
     axes.set_title(f"{column_name(own[0].score)} of halves\n({own[0].clips} clips a side)")
 
 
-def _differences(axes: Axes, floor: Redraw, tests: Sequence[RankTests], series: Sequence[str]) -> None:
+def _differences(axes: Axes, floor: Reseed, tests: Sequence[RankTests], series: Sequence[str]) -> None:
     axes.axhspan(-floor.reach, floor.reach, **BAND)
     axes.axhline(0, color="0.5", linewidth=0.6)
     for each in tests:

@@ -1,12 +1,12 @@
 """The noise floor of the scores: true clips against true clips, and the base against itself under other sampling noise.
 
-In: `Estimates`. Out: `Halves` and `Redraw` records, noise_floor.csv, one sentence. Pure: no files.
+In: `Estimates`. Out: `Halves` and `Reseed` records, noise_floor.csv, one sentence. Pure: no files.
 
 Halves: the true clips are cut in two at random, SPLITS times, shots kept whole as far as the middle allows; one half
 is scored against the other. A distance between sets depends on their size, so each row is scored alike: its clips of
 the one half against the true clips of the other, and no clip against its own truth.
 
-Redraw: a control arm of method base that differs from the base in `sample.seed` alone. Both are draws of one thing,
+Reseed: a control arm of method base that differs from the base in `sample.seed` alone. Both are draws of one thing,
 so their difference is expected to be zero and what is seen is noise. Ranks share their starting noise with each other,
 which takes part of it out of their differences: a difference within the floor is not shown to be more than a redraw,
 one beyond it may still be chance.
@@ -66,7 +66,7 @@ class Halves:
 
 
 @dataclass(frozen=True)
-class Redraw:
+class Reseed:
     """`value`: other noise minus base, mean over `draws`. `reach`: LEVEL of such differences fall within +-reach; of a
     score without a value a clip the largest difference seen."""
 
@@ -99,7 +99,7 @@ def halves(estimates: Estimates) -> tuple[Halves, ...]:
     return tuple(out)
 
 
-def redraws(estimates: Estimates) -> tuple[Redraw, ...]:
+def reseeds(estimates: Estimates) -> tuple[Reseed, ...]:
     """Every score of the base that moves with the noise; () without a finished `noise_trials`."""
     study, base, clips = estimates.study, estimates.base, estimates.scores.clips
     others = [] if base is None else noise_trials(study, base.spec)
@@ -114,7 +114,7 @@ def redraws(estimates: Estimates) -> tuple[Redraw, ...]:
             continue  # nothing is sampled in a loss
         by_clip = [] if len(clips) < 3 or score not in ways else _by_clip([*others, base], ways[score])
         reach = reach_about_zero(np.stack(by_clip[:-1]) - by_clip[-1], shots) if by_clip else np.abs(moved).max()
-        out.append(Redraw(score, float(np.mean(moved)), float(reach), bool(by_clip), len(moved), len(clips)))
+        out.append(Reseed(score, float(np.mean(moved)), float(reach), bool(by_clip), len(moved), len(clips)))
     return tuple(out)
 
 
@@ -127,14 +127,14 @@ def noise_trials(study: Study, base: TrialSpec) -> list[Trial]:
     ]
 
 
-def within(pairs: Pairwise, floor: Redraw) -> list[int]:
+def within(pairs: Pairwise, floor: Reseed) -> list[int]:
     """The ranks whose difference to the best is no larger than what a redraw of the noise does."""
     return [each.rank for each in pairs.others if abs(each.difference.mean) <= floor.reach]
 
 
-def sentence(found: Sequence[Halves], redrawn: Sequence[Redraw], tests: Iterable[RankTests]) -> str:
+def sentence(found: Sequence[Halves], reseeds: Sequence[Reseed], tests: Iterable[RankTests]) -> str:
     """What the noise alone does; "" where nothing was computed."""
-    known = {each.score: each for each in redrawn}
+    known = {each.score: each for each in reseeds}
     tested = list(tests)
     parts = []
     for score in (name for name in TOLD if name in known):
@@ -151,15 +151,15 @@ def sentence(found: Sequence[Halves], redrawn: Sequence[Redraw], tests: Iterable
     return f"Noise floor, {LEVEL:.0%}: {'; '.join(told)}." if told else ""
 
 
-def as_csv(found: Iterable[Halves], redrawn: Iterable[Redraw]) -> str:
-    """Halves: mean and the middle LEVEL of the splits. Redraw: the difference to the base and -reach, reach."""
+def as_csv(found: Iterable[Halves], reseeds: Iterable[Reseed]) -> str:
+    """Halves: mean and the middle LEVEL of the splits. Reseed: the difference to the base and -reach, reach."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["floor", "score", "row", "clips", "draws", "value", "low", "high"])
     for half in found:
         numbers = [f"{number:.9g}" for number in (half.mean, half.low, half.high)]
         writer.writerow(["halves", half.score, half.row, half.clips, SPLITS, *numbers])
-    for each in redrawn:
+    for each in reseeds:
         numbers = [f"{number:.9g}" for number in (each.value, -each.reach, each.reach)]
         writer.writerow(["redraw", each.score, "base", each.clips, each.draws, *numbers])
     return stream.getvalue()

@@ -127,22 +127,22 @@ def as_csv(found: Iterable[SizeCurve]) -> str:
 class Confounds:
     sizes: tuple[SizeCurve, ...]
     halves: tuple[noise.Halves, ...]
-    redraws: tuple[noise.Redraw, ...]
+    reseeds: tuple[noise.Reseed, ...]
 
 
 def confounds(estimates: Estimates) -> Confounds:
-    return Confounds(set_sizes(estimates), noise.halves(estimates), noise.redraws(estimates))
+    return Confounds(set_sizes(estimates), noise.halves(estimates), noise.reseeds(estimates))
 
 
 def tables(seen: Confounds) -> dict[str, str]:
     """Name of a file -> CSV."""
     return {
-        "noise_floor.csv": noise.as_csv(seen.halves, seen.redraws),
+        "noise_floor.csv": noise.as_csv(seen.halves, seen.reseeds),
         "fvd_vs_n.csv": as_csv(seen.sizes),
     }
 
 
 def sentence(seen: Confounds, tests: Sequence[RankTests]) -> tuple[str, ...]:
     """What the noise alone does, for the notes; () where nothing was computed."""
-    told = noise.sentence(seen.halves, seen.redraws, tests)
+    told = noise.sentence(seen.halves, seen.reseeds, tests)
     return (told,) if told else ()

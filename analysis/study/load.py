@@ -180,7 +180,7 @@ class Study:
 class TrialSortKey(NamedTuple):
     """How trials are sorted everywhere: the base, the ranks of the sweep, what stands beside it; then what varies."""
 
-    beside: int  # 0 base, 1 adapter, 2 full fine-tune or control arm
+    kind: int  # 0 base, 1 adapter, 2 full fine-tune or control arm
     arm: str
     rank: int  # 0 without adapter; then the next three are blank
     scaling: str
@@ -191,14 +191,14 @@ class TrialSortKey(NamedTuple):
     trial_id: str
 
 
-def order(spec: TrialSpec) -> TrialSortKey:
+def sort_key(spec: TrialSpec) -> TrialSortKey:
     config, lora = spec.config, spec.config.lora
     adapter = (0, "", 0.0, "")
     if config.method is Method.lora:
         adapter = (lora.rank, lora.scaling.value, lora.effective_alpha, lora.targets.value)
-    beside = 2 if config.arm or config.method is Method.full else int(config.method is Method.lora)
+    kind = 2 if config.arm or config.method is Method.full else int(config.method is Method.lora)
     rate = 0.0 if config.method is Method.base else config.train.learning_rate
-    return TrialSortKey(beside, config.arm, *adapter, rate, config.seed, spec.trial_id)
+    return TrialSortKey(kind, config.arm, *adapter, rate, config.seed, spec.trial_id)
 
 
 def load_study(root: Path) -> Study:
@@ -271,7 +271,7 @@ def _planned(path: Path) -> tuple[TrialSpec, ...]:
         raise UserError(f"{path}: not a plan this program reads ({type(error).__name__}: {error})") from error
     if not specs:
         raise UserError(f"{path}: plans no trial")
-    return tuple(sorted(specs, key=order))
+    return tuple(sorted(specs, key=sort_key))
 
 
 def _missing(spec: TrialSpec, place: TrialFolder) -> Missing:

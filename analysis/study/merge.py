@@ -17,7 +17,7 @@ import numpy as np
 
 from analysis.study.changes import Change, of_bases, of_clips, of_protocols, of_versions, told
 from analysis.study.files import ClipScores
-from analysis.study.load import WAITING, Missing, Reference, Study, Trial, load_study, order
+from analysis.study.load import WAITING, Missing, Reference, Study, Trial, load_study, sort_key
 from cinelora.core.cli import UserError
 from cinelora.core.records import reference_key
 
@@ -63,14 +63,14 @@ def merged(studies: Sequence[Study]) -> Study:
     return Study(
         name=" + ".join(part.name for part in parts),
         folder=parts[0].folder,
-        specs=tuple(sorted(specs.values(), key=order)),
-        trials=tuple(sorted(trials.values(), key=lambda trial: order(trial.spec))),
-        missing=tuple(sorted(missing, key=lambda each: order(each.spec))),
+        specs=tuple(sorted(specs.values(), key=sort_key)),
+        trials=tuple(sorted(trials.values(), key=lambda trial: sort_key(trial.spec))),
+        missing=tuple(sorted(missing, key=lambda each: sort_key(each.spec))),
         references=references,
         merged=homes,
         remarks=tuple(dict.fromkeys((*(line for part in parts for line in part.remarks), *remarks, *of_references))),
         share=max(part.share for part in parts),
-        pruned=tuple(sorted(pruned.values(), key=lambda each: order(each.spec))),
+        pruned=tuple(sorted(pruned.values(), key=lambda each: sort_key(each.spec))),
     )
 
 

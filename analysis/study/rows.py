@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analysis.study.load import Study, Trial, order
+from analysis.study.load import Study, Trial, sort_key
 from analysis.study.scores import MOTION, TrialScores, diversities, name_of, trial_scores
 from cinelora.core.config import Method, Scaling
 from cinelora.core.records import TrialSpec
@@ -27,14 +27,14 @@ MEGA = 1e6  # bytes in a megabyte (decimal)
 MOTION_FLOOR = 0.5  # below this share of the real motion a clip is near frozen: consistency is no merit
 
 
-BASE, GRID, BESIDE = range(3)  # the base, the adapters of the sweep, controls and the full fine-tune
+BASE, GRID, CONTROL = range(3)  # the base, the adapters of the sweep, controls and the full fine-tune
 
 
 class RowKey(NamedTuple):
     """What a row's trials share. `rank` is 0 without adapter, whose settings are then blank."""
 
-    kind: int  # BASE, GRID or BESIDE; rows are sorted by it first
-    label: str  # of a row BESIDE the grid: its arm, or "full"
+    kind: int  # BASE, GRID or CONTROL; rows are sorted by it first
+    label: str  # of a row CONTROL the grid: its arm, or "full"
     rank: int
     scaling: str
     alpha: float
@@ -154,9 +154,9 @@ def estimate(study: Study) -> Estimates:
 
 def _row_key(spec: TrialSpec, settings: Mapping[str, str], varying: Iterable[str]) -> RowKey:
     other = tuple((name, settings[name]) for name in varying if name in settings)
-    config, place = spec.config, order(spec)
-    kind = (BASE, GRID, BESIDE)[place.beside]
-    label = (config.arm or config.method.value) if kind == BESIDE else ""
+    config, place = spec.config, sort_key(spec)
+    kind = (BASE, GRID, CONTROL)[place.kind]
+    label = (config.arm or config.method.value) if kind == CONTROL else ""
     adapter = (place.rank, place.scaling, place.alpha, place.targets, place.learning_rate)
     return RowKey(kind, label, *adapter, other)
 

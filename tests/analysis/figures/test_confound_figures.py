@@ -11,7 +11,7 @@ from analysis.figures.cost import front
 from analysis.figures.draw import drawings
 from analysis.figures.noise import floor_figure
 from analysis.statistics.differences import differences
-from analysis.statistics.noise import REAL, Halves, Redraw
+from analysis.statistics.noise import REAL, Halves, Reseed
 from analysis.statistics.rank_tests import rank_tests
 from analysis.statistics.reliability import confounds
 from analysis.study.load import load_study
@@ -50,7 +50,7 @@ def test_figures_of_the_paper_study(study: Path) -> None:
 def test_the_band_is_the_reach_of_the_noise(study: Path) -> None:
     loaded = load_study(study)
     estimates = estimate(loaded)
-    floor = Redraw("psnr", 0.1, 0.5, True, 1, 3)
+    floor = Reseed("psnr", 0.1, 0.5, True, 1, 3)
     half = Halves("kvd[tnv2]", REAL, "", 0, 1, 0.0, -0.25, 0.75)
     figure = floor_figure(estimates, (half,), (floor,), rank_tests(estimates))
     assert figure is not None

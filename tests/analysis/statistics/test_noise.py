@@ -10,7 +10,7 @@ import pytest
 
 from analysis.statistics.answer import answers
 from analysis.statistics.intervals import reach_about_zero
-from analysis.statistics.noise import SPLITS, _splits, as_csv, halves, noise_trials, redraws, sentence, within
+from analysis.statistics.noise import SPLITS, _splits, as_csv, halves, noise_trials, reseeds, sentence, within
 from analysis.statistics.rank_tests import rank_tests
 from analysis.study.load import load_study
 from analysis.study.rows import Estimates, estimate
@@ -43,7 +43,7 @@ def with_other_base(builder: Builder, monkeypatch: pytest.MonkeyPatch, sample: S
 def test_a_redraw_moves_only_what_is_sampled(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each clip gains 0.5 in PSNR: reach t(3) * sqrt(0.25 / 3). What is equal is left out, the losses among it."""
     estimates = loaded(with_other_base(builder, monkeypatch, SampleConfig(seed=1)))
-    (found,) = redraws(estimates)
+    (found,) = reseeds(estimates)
     assert (found.score, found.value, found.draws, found.clips, found.by_clip) == ("psnr", 0.5, 1, 3, True)
     assert found.reach == pytest.approx(T3 * np.sqrt(0.25 / 3), rel=1e-6)
     assert as_csv((), (found,)).splitlines()[1].startswith("redraw,psnr,base,3,1,0.5,-0.9")
@@ -67,7 +67,7 @@ def test_other_settings_are_no_redraw(builder: Builder, monkeypatch: pytest.Monk
 def test_what_lies_within_is_told(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rank 4 has a PSNR of 12, rank 8 of 14.5: 2.5 apart and beyond the floor of 0.92; at a floor of 3 within."""
     estimates = loaded(with_other_base(builder, monkeypatch, SampleConfig(seed=1)))
-    tests, (found,) = rank_tests(estimates), redraws(estimates)
+    tests, (found,) = rank_tests(estimates), reseeds(estimates)
     pairs = next(each.pairs for each in tests if each.score == "psnr")
     assert pairs is not None
     assert (within(pairs, found), within(pairs, replace(found, reach=3.0))) == ([], [4])
