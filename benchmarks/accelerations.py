@@ -99,10 +99,8 @@ class Film:
                 load_scheduler(self.folder, way.sample.scheduler, way.sample.shift),
                 way.sample,
                 starting_noise(self.encodings, chunk, 0),
-                *(self.encodings.stack(chunk, name) for name in ("condition", "image")),
-                self.encodings.texts([window.caption for window in chunk]),
+                self.encodings.conditions(chunk).to("cpu", TORCH_DTYPE[way.dtype]),
                 self.encodings.texts([""] * len(chunk)),
-                TORCH_DTYPE[way.dtype],
             )
             made.append(decode_video(vae, latents))
         return np.concatenate(made)

@@ -128,7 +128,7 @@ def against_stock(film: Film, name: str, sizes: Sequence[int]) -> None:
     for size in sizes:
         ours = median(taken[size])
         row(f"{name}: ours, batch {size}", f"{ours:.3f}", *(f"**{stock_time / t:.1f}**" for t in (ours, ours + once)))
-    decoding = seconds(lambda: decode_video(vae, film.encodings.stack(windows, "latents"))) / BATCH
+    decoding = seconds(lambda: decode_video(vae, film.encodings.latents(windows))) / BATCH
     row(f"{name}: of that decoding; encoding, once a clip", f"{decoding:.3f}; {once:.3f}", "", "")
     equal, most = (apart < 1).mean(), apart.max()
     print(f"<!-- batch {BATCH} against stock: {equal:.2%} of the values equal, at most {most:.0f} levels off -->")

@@ -133,10 +133,10 @@ def generated(
     windows, device = list(plan.train[:1]), distributed.device_name()
     sample = replace(config.sample, steps=SAMPLED)
     scheduler = load_scheduler(folder, sample.scheduler, sample.shift)
-    given = [encodings.stack(windows, name).to(device) for name in ("latents", "condition", "image")]
-    text = encodings.texts([window.caption for window in windows]).to(device)
+    noise = encodings.latents(windows).to(device)
+    conditions = encodings.conditions(windows).to(device, TORCH_DTYPE[config.model.dtype])
     since = started()
-    latents = denoise(model, scheduler, sample, *given, text, text, TORCH_DTYPE[config.model.dtype])
+    latents = denoise(model, scheduler, sample, noise, conditions, conditions.text)
     sampling, most = took(since) / SAMPLED, most_gib()
     since = started()
     decode_video(vae, latents)

@@ -50,8 +50,7 @@ from cinelora.core.paths import TrialFolder
 from cinelora.core.records import TrialSpec
 from cinelora.data.encodings import text_file, window_file
 from cinelora.data.windows import Window, WindowPlan
-from cinelora.training import flow
-from cinelora.training.batch import predict, training_batch
+from cinelora.training.batch import training_batch
 from cinelora.training.engine import release
 from cinelora.training.loop import train
 from cinelora.wan import lora
@@ -150,9 +149,9 @@ def plain(bench: Bench, steps: int) -> list[float]:
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
     encodings = Encodings(bench.encodings)
-    names = ("latents", "condition", "image")
     rows = [
-        {name: encodings.stack([window], name)[0] for name in names} | {"text": encodings.texts([window.caption])[0]}
+        {"latents": encodings.latents([window])[0]}
+        | {name: tensor[0] for name, tensor in vars(encodings.conditions([window])).items()}
         for window in bench.plan.train
     ]
     loader: Any = DataLoader(rows, batch_size=config.batch_size, shuffle=True, drop_last=True)  # type: ignore[arg-type]
@@ -164,7 +163,7 @@ def plain(bench: Bench, steps: int) -> list[float]:
             noise = torch.randn_like(clean)
             u = torch.sigmoid(torch.randn(len(clean), device=clean.device))
             t = (config.shift * u / (1 + (config.shift - 1) * u)).view(-1, 1, 1, 1, 1)
-            noisy = torch.cat([(1 - t) * clean + t * noise, batch["condition"]], dim=1)
+            noisy = torch.cat([(1 - t) * clean + t * noise, batch["frame"]], dim=1)
             predicted = wrapped(
                 hidden_states=noisy.to(dtype),
                 timestep=t.flatten() * 1000,
@@ -217,7 +216,7 @@ def compare(name: str, mine: Bench, theirs: Bench, options: argparse.Namespace, 
 def operations(bench: Bench) -> float:
     """Of one step, without what checkpointing computes again."""
     text = WORDS + 1 if bench.config.model.short_text else TEXT_TOKENS
-    image = Encodings(bench.encodings).stack([bench.plan.train[0]], "image").shape[1]
+    image = Encodings(bench.encodings).conditions([bench.plan.train[0]]).image.shape[1]
     net = Denoiser.of(bench.model.config, text, image)
     return bench.config.train.batch_size * net.step(video_tokens(bench.config.data), False, frozen=True)
 
@@ -238,7 +237,7 @@ def same_loss(one: Bench, other: Bench) -> tuple[float, float]:
     """Of the first batch under both models without adapter."""
     batch = training_batch(one.config, Encodings(one.encodings), one.plan, 0, range(one.config.train.batch_size))
     with torch.no_grad():
-        found = [flow.sample_losses(predict(bench.model, batch), batch.target).mean() for bench in (one, other)]
+        found = [batch.losses(bench.model).mean() for bench in (one, other)]
     return float(found[0]), float(found[1])
 
 

@@ -27,6 +27,7 @@ from cinelora.features.nets import NETS, open_net
 from cinelora.render.contact_sheet import shown
 from cinelora.render.long_clips import Continuity, changes, continuity, long_shot, window_count
 from cinelora.wan.attention import use_attention
+from cinelora.wan.denoiser import Conditions
 from cinelora.wan.encoding import condition_latents, decode_video, encode_image, encode_text, pixels
 from cinelora.wan.loading import (
     TORCH_DTYPE,
@@ -118,18 +119,16 @@ class RenderSession:
     def window(self, picture: Frames, seed: int, index: int) -> Frames:
         """One window from a picture; its noise hangs on seed and index alone."""
         device, sample = distributed.device_name(), self.config.sample
-        condition = condition_latents(self.vae, pixels(picture[None, None])[:, :, 0], self.config.data.frames)
-        noise = draw_noise((LATENTS, *condition.shape[2:]), seed, "render", index)[None]
+        frame = condition_latents(self.vae, pixels(picture[None, None])[:, :, 0], self.config.data.frames)
+        conditions = Conditions(frame, encode_image(*self.image_encoder, picture), self.text)
+        noise = draw_noise((LATENTS, *frame.shape[2:]), seed, "render", index)[None]
         latents = denoise(
             self.adapters.transformer,
             load_scheduler(self.folder, sample.scheduler, sample.shift),
             sample,
             noise.to(device),
-            condition.to(device),
-            encode_image(*self.image_encoder, picture).to(device),
-            self.text,
+            conditions.to(device, TORCH_DTYPE[self.config.model.dtype]),
             self.negative,
-            TORCH_DTYPE[self.config.model.dtype],
         )
         return np.asarray(decode_video(self.vae, latents)[0])
 

@@ -26,6 +26,7 @@ from cinelora.smallbase.optimiser import Progress, Training, decayed, random_for
 from cinelora.smallbase.vae import encode_moments
 from cinelora.training import flow
 from cinelora.wan.attention import use_short_text
+from cinelora.wan.denoiser import Conditions, predict_velocity
 from cinelora.wan.encoding import pixels
 
 PEAK_RATE = 1.5e-3
@@ -112,13 +113,9 @@ def velocity(transformer: Any, text: Any, clips: Clips, noisy: torch.Tensor, tim
     """The denoiser's prediction for noisy latents at times (B,)."""
     mask = (torch.arange(TOKENS, device=noisy.device)[None] < clips.lengths[:, None]).long()
     states = text(clips.ids, mask).last_hidden_state * mask[..., None]
-    return transformer(
-        hidden_states=torch.cat([noisy, clips.condition], dim=1),
-        timestep=times * flow.MODEL_TIME,
-        encoder_hidden_states=states,
-        encoder_hidden_states_image=clips.image,
-        return_dict=False,
-    )[0]
+    return predict_velocity(
+        transformer, noisy, times * flow.MODEL_TIME, Conditions(clips.condition, clips.image, states)
+    )
 
 
 def without_caption(clips: Clips, dropped: torch.Tensor) -> Clips:

@@ -27,6 +27,7 @@ from cinelora.core.seeds import draw_noise
 from cinelora.data.synthetic import COLOURS, Scene, caption, draw_scene, render
 from cinelora.features.nets import open_net, transnet
 from cinelora.metrics.distances import polynomial_mmd, standardise
+from cinelora.wan.denoiser import Conditions
 from cinelora.wan.encoding import condition_latents, decode_video, encode_image, encode_text, encode_video, pixels
 from cinelora.wan.loading import load_image_encoder, load_scheduler, load_text_encoder, load_transformer, load_vae
 from cinelora.wan.sampler import denoise
@@ -66,11 +67,12 @@ class Model:
                 load_scheduler(self.folder, SAMPLE.scheduler, SAMPLE.shift),
                 SAMPLE,
                 noise,
-                condition,
-                torch.cat([encode_image(self.processor, self.tower, image) for image in part]),
-                torch.cat([encode_text(self.tokenizer, self.text, text) for text in words]),
+                Conditions(
+                    condition,
+                    torch.cat([encode_image(self.processor, self.tower, image) for image in part]),
+                    torch.cat([encode_text(self.tokenizer, self.text, text) for text in words]),
+                ),
                 None,
-                torch.float32,
             )
             made.append(decode_video(self.vae, latents))
         return np.concatenate(made)

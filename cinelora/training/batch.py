@@ -17,8 +17,9 @@ from cinelora import distributed
 from cinelora.core.config import TrialConfig
 from cinelora.core.seeds import draw_noise, share_of, window_indices
 from cinelora.data.encodings import NO_CAPTION
-from cinelora.data.windows import Window, WindowPlan
+from cinelora.data.windows import WindowPlan
 from cinelora.training import flow
+from cinelora.wan.denoiser import Conditions, predict_velocity
 from cinelora.wan.encoding import Encodings
 from cinelora.wan.loading import TORCH_DTYPE
 
@@ -26,56 +27,33 @@ MASK_CHANNELS = 4
 
 
 @dataclass(frozen=True)
-class Samples:
-    """Clean latents (N, 16, T, h, w) and what the model is told of them: condition (N, 20, T, h, w), image, text."""
-
-    clean: torch.Tensor
-    condition: torch.Tensor
-    image: torch.Tensor
-    text: torch.Tensor
-
-
-@dataclass(frozen=True)
 class Batch:
-    """Model inputs and target of some windows, on the device in the model's dtype (target float32)."""
+    """What the model sees of N samples, on the device in the model's dtype, and the float32 velocity it should find.
 
-    inputs: dict[str, torch.Tensor]
+    `noisy` latents and `target` are (N, 16, T, h, w), `times` (N,) in 0..1000.
+    """
+
+    noisy: torch.Tensor
+    times: torch.Tensor
+    conditions: Conditions
     target: torch.Tensor
 
+    def losses(self, model: Any) -> torch.Tensor:
+        """Flow loss of each sample, (N,), in float32."""
+        return flow.sample_losses(predict_velocity(model, self.noisy, self.times, self.conditions), self.target)
 
-def read_samples(encodings: Encodings, windows: list[Window], captions: list[str] | None = None) -> Samples:
-    """Windows with their own captions, or with these."""
-    return Samples(
-        encodings.stack(windows, "latents"),
-        encodings.stack(windows, "condition"),
-        encodings.stack(windows, "image"),
-        encodings.texts(captions or [w.caption for w in windows]),
+
+def make_batch(
+    clean: torch.Tensor, conditions: Conditions, noise: torch.Tensor, times: list[float], dtype: torch.dtype
+) -> Batch:
+    """Of N clean latents (N, 16, T, h, w) and their conditions at times t in (0, 1); noise like the latents."""
+    device, t = distributed.device_name(), torch.tensor(times, dtype=torch.float32)
+    return Batch(
+        flow.noised(clean, noise, t).to(device, dtype),
+        (t * flow.MODEL_TIME).to(device),
+        conditions.to(device, dtype),
+        flow.velocity(clean, noise).to(device),
     )
-
-
-def as_stills(samples: Samples, grey: torch.Tensor) -> Samples:
-    """Their first frames alone. The model sees no first frame, else there is nothing to learn: mask 0, grey.
-
-    The VAE is causal, so the first latent is the encoding of the first frame; `grey` (16, 1, h, w) is that of a grey
-    one. What is left of the frame is its caption and its image tokens.
-    """
-    first = samples.clean[:, :, :1]
-    condition = torch.cat([torch.zeros_like(first[:, :MASK_CHANNELS]), grey.expand_as(first)], dim=1)
-    return replace(samples, clean=first, condition=condition)
-
-
-def make_batch(samples: Samples, noise: torch.Tensor, times: list[float], dtype: torch.dtype) -> Batch:
-    """Noisy latents and conditions of N samples at times t; noise like the clean latents."""
-    device = distributed.device_name()
-    t = torch.tensor(times, dtype=torch.float32)
-    noisy = torch.cat([flow.noised(samples.clean, noise, t), samples.condition], dim=1)
-    inputs = {
-        "hidden_states": noisy.to(device, dtype),
-        "timestep": (t * flow.MODEL_TIME).to(device),
-        "encoder_hidden_states": samples.text.to(device, dtype),
-        "encoder_hidden_states_image": samples.image.to(device, dtype),
-    }
-    return Batch(inputs, flow.velocity(samples.clean, noise).to(device))
 
 
 def training_batch(config: TrialConfig, encodings: Encodings, plan: WindowPlan, step: int, slots: range) -> Batch:
@@ -85,18 +63,25 @@ def training_batch(config: TrialConfig, encodings: Encodings, plan: WindowPlan, 
     windows = [plan.train[picks[slot]] for slot in slots]
     dropped = [share_of(seed, "caption", step, slot) < train.caption_dropout for slot in slots]
     captions = [NO_CAPTION if drop else w.caption for w, drop in zip(windows, dropped, strict=True)]
-    samples = read_samples(encodings, windows, captions)
+    clean, conditions = encodings.latents(windows), encodings.conditions(windows, captions)
     if share_of(seed, "stills", step) < train.stills:  # a whole step, since a batch has one shape
         assert encodings.grey is not None
-        samples = as_stills(samples, encodings.grey)
-    shape = tuple(samples.clean.shape[1:])
+        clean, conditions = as_stills(clean, conditions, encodings.grey)
+    shape = tuple(clean.shape[1:])
     noise = torch.stack([draw_noise(shape, seed, "noise", step, slot) for slot in slots])
     times = [flow.draw_time(train, seed, step, slot) for slot in slots]
-    return make_batch(samples, noise, times, TORCH_DTYPE[config.model.dtype])
+    return make_batch(clean, conditions, noise, times, TORCH_DTYPE[config.model.dtype])
 
 
-def predict(model: Any, batch: Batch) -> torch.Tensor:
-    return model(**batch.inputs, return_dict=False)[0]
+def as_stills(clean: torch.Tensor, conditions: Conditions, grey: torch.Tensor) -> tuple[torch.Tensor, Conditions]:
+    """The first frames alone. The model sees no first frame, else there is nothing to learn: mask 0, grey.
+
+    The VAE is causal, so the first latent is the encoding of the first frame; `grey` (16, 1, h, w) is that of a grey
+    one. What the model still sees of the frame is its caption and its image tokens.
+    """
+    first = clean[:, :, :1]
+    frame = torch.cat([torch.zeros_like(first[:, :MASK_CHANNELS]), grey.expand_as(first)], dim=1)
+    return first, replace(conditions, frame=frame)
 
 
 # ~ Do the next piece of work while the present one is in use, in order.

@@ -19,7 +19,7 @@ from cinelora.core.config import TrialConfig, heldout_batch
 from cinelora.core.seeds import draw_noise
 from cinelora.data.windows import Window
 from cinelora.training import flow
-from cinelora.training.batch import make_batch, predict, read_samples
+from cinelora.training.batch import make_batch
 from cinelora.wan.encoding import Encodings
 from cinelora.wan.loading import TORCH_DTYPE
 
@@ -51,7 +51,7 @@ def window_losses(
 def _batch_losses(
     model: Any, config: TrialConfig, encodings: Encodings, windows: list[Window], time: float
 ) -> torch.Tensor:
-    shape = tuple(encodings.stack(windows[:1], "latents").shape[1:])
-    noise = torch.stack([draw_noise(shape, "heldout", w.window_id, str(time)) for w in windows])
-    batch = make_batch(read_samples(encodings, windows), noise, [time] * len(windows), TORCH_DTYPE[config.model.dtype])
-    return flow.sample_losses(predict(model, batch), batch.target).double().cpu()
+    clean = encodings.latents(windows)
+    noise = torch.stack([draw_noise(tuple(clean.shape[1:]), "heldout", w.window_id, str(time)) for w in windows])
+    times, dtype = [time] * len(windows), TORCH_DTYPE[config.model.dtype]
+    return make_batch(clean, encodings.conditions(windows), noise, times, dtype).losses(model).double().cpu()

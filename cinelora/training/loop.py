@@ -21,8 +21,8 @@ from cinelora.core.config import Method, Schedule, TrainConfig, TrialConfig
 from cinelora.core.paths import TrialFolder
 from cinelora.core.records import TrialSpec
 from cinelora.data.windows import WindowPlan
-from cinelora.training import checkpoint, flow
-from cinelora.training.batch import Batch, ahead, predict, training_batch
+from cinelora.training import checkpoint
+from cinelora.training.batch import Batch, ahead, training_batch
 from cinelora.training.checkpoint import Stopped, StopSign
 from cinelora.training.engine import (
     backward,
@@ -126,8 +126,7 @@ def optimiser_step(
     mine = distributed.data_group(sharers)
     count = len(my_micro_batches(config.train, mine))
     for turn in range(count):
-        batch = next(batches)
-        loss = flow.sample_losses(predict(engine, batch), batch.target).mean()
+        loss = next(batches).losses(engine).mean()
         backward(engine, loss * sharers, last=turn == count - 1)  # the step itself is the caller's
         total[0] += loss.detach().double().cpu() * mine.leads
     loss_sum, stops = distributed.sum_over_workers(total).tolist()

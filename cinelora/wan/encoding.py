@@ -26,6 +26,7 @@ from cinelora.data.encodings import text_file, window_file
 from cinelora.data.video import decode_window
 from cinelora.data.windows import Window
 from cinelora.wan.attention import TEXT_TOKENS
+from cinelora.wan.denoiser import Conditions
 from cinelora.wan.loading import load_image_encoder, load_text_encoder, load_vae
 
 
@@ -186,8 +187,16 @@ class Encodings:
                     self._bytes -= _size(self._loaded.pop(next(iter(self._loaded))))
             return self._loaded[path]
 
-    def stack(self, windows: list[Window], name: str) -> torch.Tensor:
-        """`latents`, `condition` or `image` of these windows, (N, ...)."""
+    def latents(self, windows: list[Window]) -> torch.Tensor:
+        """Clean latents (N, 16, T, h, w)."""
+        return self._stack(windows, "latents")
+
+    def conditions(self, windows: list[Window], captions: list[str] | None = None) -> Conditions:
+        """Of these windows with their own captions, or with these."""
+        frame, image = (self._stack(windows, name) for name in ("condition", "image"))
+        return Conditions(frame, image, self.texts(captions or [w.caption for w in windows]))
+
+    def _stack(self, windows: list[Window], name: str) -> torch.Tensor:
         return torch.stack([self._read(window_file(self.folder, w.window_id))[name] for w in windows])
 
     def texts(self, prompts: list[str]) -> torch.Tensor:

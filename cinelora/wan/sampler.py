@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from cinelora.core.config import SampleConfig, TrialConfig
 from cinelora.core.seeds import draw_noise
 from cinelora.data.windows import Window
 from cinelora.wan.acceleration import step_cache
+from cinelora.wan.denoiser import Conditions, predict_velocity
 from cinelora.wan.encoding import Encodings, decode_video
 from cinelora.wan.loading import TORCH_DTYPE, load_scheduler
 
 
 def starting_noise(encodings: Encodings, windows: list[Window], seed: int) -> torch.Tensor:
     """Noise (N, 16, T, h, w) by (sampling seed, window): the same for the base and every adapter."""
-    shape = tuple(encodings.stack(windows[:1], "latents").shape[1:])
+    shape = tuple(encodings.latents(windows[:1]).shape[1:])
     return torch.stack([draw_noise(shape, seed, "sample", w.window_id) for w in windows])
 
 
@@ -36,40 +38,34 @@ def denoise(
     model: Any,
     scheduler: Any,
     sample: SampleConfig,
-    latents: torch.Tensor,
-    condition: torch.Tensor,
-    image: torch.Tensor,
-    text: torch.Tensor,
+    noise: torch.Tensor,
+    conditions: Conditions,
     negative: torch.Tensor | None,
-    dtype: torch.dtype,
 ) -> torch.Tensor:
-    """Integrate noise (N, 16, T, h, w) to clean latents under condition (N, 20, T, h, w).
+    """Integrate noise (N, 16, T, h, w) to clean latents of that shape and dtype.
 
-    Guidance: v = v_negative + g (v_text - v_negative), two passes as in the stock pipeline, or both as one batch where
-    `sample.batched_guidance` says so; g = 1 is one pass.
+    `negative`: text states of the negative prompt, None without guidance. Guidance is v_negative + g (v - v_negative):
+    two passes a step as in the stock pipeline, or both as one batch where `sample.batched_guidance` says so.
     """
+    latents = noise
     scheduler.set_timesteps(sample.steps, device=latents.device)
-    both = negative is not None and sample.batched_guidance
-    if negative is not None and both:
-        text = torch.cat([negative, text])
-        image, condition = (torch.cat([each, each]) for each in (image, condition))
+    batched = negative is not None and sample.batched_guidance
+    if negative is not None:
+        unguided = replace(conditions, text=negative.to(conditions.text))
+        if batched:
+            both = ((getattr(each, name) for each in (unguided, conditions)) for name in ("frame", "image", "text"))
+            conditions = Conditions(*(torch.cat(list(pair)) for pair in both))
     with step_cache(model, sample) as cached:
 
-        def velocity(time: torch.Tensor, states: torch.Tensor, name: str) -> torch.Tensor:
-            inputs = torch.cat([torch.cat([latents, latents]) if both else latents, condition], dim=1).to(dtype)
+        def velocity(time: torch.Tensor, seen: Conditions, name: str) -> torch.Tensor:
+            states = torch.cat([latents, latents]) if batched else latents
             with cached(name):
-                return model(
-                    hidden_states=inputs,
-                    timestep=time.expand(inputs.shape[0]),
-                    encoder_hidden_states=states.to(dtype),
-                    encoder_hidden_states_image=image.to(dtype),
-                    return_dict=False,
-                )[0]
+                return predict_velocity(model, states, time.expand(len(states)), seen)
 
         for time in scheduler.timesteps:
-            predicted = velocity(time, text, "cond")
+            predicted = velocity(time, conditions, "cond")
             if negative is not None:
-                without, predicted = predicted.chunk(2) if both else (velocity(time, negative, "uncond"), predicted)
+                without, predicted = predicted.chunk(2) if batched else (velocity(time, unguided, "uncond"), predicted)
                 predicted = without + sample.guidance * (predicted - without)
             latents = scheduler.step(predicted, time, latents, return_dict=False)[0]
     return latents
@@ -101,19 +97,14 @@ def generate(
     for turn in range(turns):
         mine = turn * group.count + group.index
         index, chunk = work[mine if mine < len(work) else 0]  # ZeRO-3 needs every worker in every forward
-        negative = None
-        if sample.guidance > 1:
-            negative = encodings.texts([sample.negative_prompt] * len(chunk)).to(device)
+        negative = encodings.texts([sample.negative_prompt] * len(chunk)) if sample.guidance > 1 else None
         latents = denoise(
             model,
             load_scheduler(model_folder, sample.scheduler, sample.shift),
             sample,
             starting_noise(encodings, chunk, sample.seed).to(device),
-            encodings.stack(chunk, "condition").to(device),
-            encodings.stack(chunk, "image").to(device),
-            encodings.texts([w.caption for w in chunk]).to(device),
+            encodings.conditions(chunk).to(device, TORCH_DTYPE[config.model.dtype]),
             negative,
-            TORCH_DTYPE[config.model.dtype],
         )
         if mine < len(work) and group.leads:
             yield index, chunk, decode_video(vae, latents)

@@ -1,4 +1,5 @@
-"""One process of the gang of test_full_size.py: `python -m tests.cinelora.full_size_member ROOT RANK PORT PORT`.
+"""One process of the gang of test_full_size.py:
+`python -m tests.cinelora.training.full_size_member ROOT RANK PORT PORT`.
 
 Trains the cases one after the other in one process group and saves what came of each; prints the names of those done.
 """

@@ -1,4 +1,5 @@
-"""One process of a two-worker gang, run by test_gang.py: `python -m tests.cinelora.gang_member ROOT RANK PORT PORT`.
+"""One process of a two-worker gang, run by test_gang.py:
+`python -m tests.cinelora.training.gang_member ROOT RANK PORT PORT`.
 
 Prints one JSON line per ZeRO stage and order of trials: adapter hash and held-out loss. Then the two part, train a seed
 each, and meet again: one line each time.

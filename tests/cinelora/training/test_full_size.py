@@ -43,7 +43,7 @@ def together(study_root: Path, base: ResidentModel) -> Found:
     ports = [str(distributed.free_port()) for _ in range(2)]
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.cinelora.full_size_member", str(study_root), str(rank), *ports],
+            [sys.executable, "-m", "tests.cinelora.training.full_size_member", str(study_root), str(rank), *ports],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         for rank in (0, 1)

@@ -33,7 +33,7 @@ def test_two_workers(study_root: Path) -> None:
     ports = [str(distributed.free_port()) for _ in range(2)]
     members = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.cinelora.gang_member", str(study_root), str(rank), *ports],
+            [sys.executable, "-m", "tests.cinelora.training.gang_member", str(study_root), str(rank), *ports],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         for rank in (0, 1)

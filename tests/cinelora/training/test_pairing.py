@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from cinelora.core.config import LoraConfig
-from cinelora.training import flow
-from cinelora.training.batch import predict, training_batch
+from cinelora.training.batch import Batch, training_batch
 from cinelora.wan import lora
 from cinelora.wan.checkpoint import model_folder
 from cinelora.wan.encoding import Encodings
@@ -29,14 +28,19 @@ def step_batch(job: Any, slots: range, **changes: Any) -> Any:
     return training_batch(config, Encodings(job.encodings), job.windows(), 3, slots)
 
 
+def tensors(batch: Batch) -> dict[str, torch.Tensor]:
+    """Inputs and target of the model, by name."""
+    own = {name: getattr(batch, name) for name in ("noisy", "times", "target")}
+    return own | vars(batch.conditions)
+
+
 def test_batches_do_not_depend_on_rank_gang_or_micro_batch(job: Any) -> None:
     whole = step_batch(job, range(4))
     other = step_batch(job, range(4), lora__rank=64, lora__targets="block", zero__stage=3, train__micro_batch=1)
     halves = [step_batch(job, range(0, 2)), step_batch(job, range(2, 4))]  # as two workers would deal it
-    for name, tensor in whole.inputs.items():
-        assert torch.equal(tensor, other.inputs[name]), name
-        assert torch.equal(tensor, torch.cat([half.inputs[name] for half in halves])), name
-    assert torch.equal(whole.target, other.target)
+    for name, tensor in tensors(whole).items():
+        assert torch.equal(tensor, tensors(other)[name]), name
+        assert torch.equal(tensor, torch.cat([tensors(half)[name] for half in halves])), name
     assert not torch.equal(whole.target, step_batch(job, range(4), seed=1).target)
 
 
@@ -48,7 +52,7 @@ def test_first_gradient_of_a_small_rank_is_part_of_the_large_ones(job: Any, stud
     batch, gradients = step_batch(job, range(4)), {}
     for rank in (2, 8):
         parameters = lora.attach(transformer, LoraConfig(rank=rank), seed=0)
-        flow.sample_losses(predict(transformer, batch), batch.target).mean().backward()
+        batch.losses(transformer).mean().backward()
         gradients[rank] = {name: p.grad.clone() for name, p in parameters if p.grad is not None}
         lora.detach(transformer)
     for name, small in gradients[2].items():

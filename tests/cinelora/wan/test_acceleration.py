@@ -14,7 +14,7 @@ from cinelora import distributed
 from cinelora.core.cli import UserError
 from cinelora.core.config import Dtype, LoraConfig, ModelConfig, TargetSet
 from cinelora.training import batch as ahead
-from cinelora.training.batch import predict, training_batch
+from cinelora.training.batch import training_batch
 from cinelora.training.engine import deepspeed_config
 from cinelora.trial import resident as base
 from cinelora.trial.resident import ResidentModel, load_resident_model, resident_key
@@ -80,7 +80,7 @@ def test_only_the_chosen_blocks_run_twice(resident: ResidentModel, study_root: P
 
     hooks = [block.register_forward_pre_hook(count(i)) for i, block in enumerate(resident.transformer.blocks)]
     checkpoint_blocks(resident.transformer, 1)
-    predict(resident.transformer, batch).square().mean().backward()
+    batch.losses(resident.transformer).mean().backward()
     for hook in hooks:
         hook.remove()
     resident.transformer.disable_gradient_checkpointing()
@@ -122,7 +122,7 @@ def test_compiled_blocks_follow_adapters_that_come_and_go(
         for on in (resident, compiled):
             parameters = lora.attach(on.transformer, LoraConfig(rank=rank), seed=0) if rank else []
             with torch.set_grad_enabled(bool(rank)):
-                loss = predict(on.transformer, batch).square().mean()
+                loss = batch.losses(on.transformer).mean()
             if rank:
                 loss.backward()
             found.append([loss.detach(), *(p.grad for name, p in parameters if ".lora_B" in name)])

@@ -15,6 +15,7 @@ from cinelora.core.config import LoraConfig, SampleConfig, Scaling, Scheduler, T
 from cinelora.core.seeds import draw_noise
 from cinelora.wan import lora
 from cinelora.wan.checkpoint import model_folder
+from cinelora.wan.denoiser import Conditions
 from cinelora.wan.encoding import condition_latents, decode_video, encode_image, encode_text, pixels
 from cinelora.wan.loading import load_scheduler
 from cinelora.wan.sampler import denoise
@@ -80,10 +81,8 @@ def our_latents(pipe: Any, frames: np.ndarray, noise: torch.Tensor, sample: Samp
     given = conditions(pipe, frames)
     negative = given["negative"] if sample.guidance > 1 else None
     scheduler = load_scheduler(folder, sample.scheduler, sample.shift)
-    return denoise(
-        pipe.transformer, scheduler, sample, noise, given["condition"], given["image"], given["text"], negative,
-        torch.float32,
-    )  # fmt: skip
+    seen = Conditions(given["condition"], given["image"], given["text"])
+    return denoise(pipe.transformer, scheduler, sample, noise, seen, negative)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
