@@ -45,8 +45,9 @@ def counts(failed: int = 0, pruned: int = 0, **states: int) -> str:
 
 def plan_counts(plan: Plan, ledger: Ledger, keep_pruned: bool) -> str:
     """e.g. `5 trials: 3 done, 2 to run`; `keep_pruned`: pruned trials are not run again."""
-    done, waiting = sum(ledger.is_done(spec.trial_id) for spec in plan.trials), len(ledger.pending(plan, keep_pruned))
-    return f"{len(plan.trials)} trials: {counts(pruned=len(plan.trials) - done - waiting, **{'done': done, 'to run': waiting})}"
+    done, pending = sum(ledger.is_done(spec.trial_id) for spec in plan.trials), len(ledger.pending(plan, keep_pruned))
+    states = {"done": done, "to run": pending, "pruned": len(plan.trials) - done - pending}
+    return f"{len(plan.trials)} trials: {counts(**states)}"
 
 
 def activity(progress: dict[str, Any] | None, restarts: int) -> list[str]:

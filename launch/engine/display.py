@@ -1,4 +1,7 @@
-"""How a running sweep looks: a table on a terminal, a line every few seconds elsewhere."""
+"""What a person sees while a sweep runs: a live table on a terminal, a line every few seconds elsewhere.
+
+In: the engine's state and the progress files of the running trials. Out: counts, time left, what each trial does.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from launch.wording import clock, label
-from sweeps.ledger import Ledger
+from cinelora.core.cli import clock
+from launch.wording import activity, counts, label
 
 if TYPE_CHECKING:
     from launch.engine.loop import Engine
@@ -21,19 +24,11 @@ LINE_SECONDS = 10.0  # between lines where there is no terminal
 STAGE_SHARE = {"train": (0.0, 0.7), "generate": (0.7, 1.0)}  # of a trial; rough, for the time left only
 
 
-def fraction(progress: dict[str, Any] | None) -> float:
-    """How far a running trial is, 0..1."""
-    if progress is None or progress["stage"] not in STAGE_SHARE:
-        return 0.0
-    low, high = STAGE_SHARE[progress["stage"]]
-    return float(low + (high - low) * progress["done"] / max(1, progress["total"]))
-
-
 class Display:
-    """Call `tick` often; it draws when there is something to draw."""
+    """Call `tick` often; it draws when there is something to draw. `total`: trials that are done or to be run."""
 
-    def __init__(self, ledger: Ledger, total: int, done_before: int) -> None:
-        self.ledger, self.total, self.done_before = ledger, total, done_before
+    def __init__(self, total: int, done_before: int) -> None:
+        self.total, self.done_before = total, done_before
         self.started, self.last_line = time.monotonic(), 0.0
         self.live = Live(console=Console(), refresh_per_second=4, transient=True) if sys.stdout.isatty() else None
 
@@ -46,46 +41,37 @@ class Display:
         if self.live:
             self.live.stop()
 
-    def _left(self, engine: Engine, done: int, parts: list[float]) -> str:
-        """Time left, from the trials' worth of work finished since the start."""
-        worth = done + sum(parts)
-        if worth < 0.05:
-            return "time left unknown yet"
-        rate = worth / (time.monotonic() - self.started)
-        return f"about {clock((len(engine.jobs) - sum(parts)) / rate)} left"
-
     def tick(self, engine: Engine) -> None:
-        failed, pruned = len(engine.errors), engine.pruned
-        done = self.total - self.done_before - len(engine.jobs) - failed - pruned
-        notes = [self.ledger.progress(run.job.spec.trial_id) for run in engine.running]
-        left = self._left(engine, done, [fraction(note) for note in notes])
-        head = (
-            f"{self.done_before + done} done, {len(engine.running)} running, {engine.waiting} queued"
-            + (f", {failed} failed" if failed else "")
-            + (f", {pruned} pruned" if pruned else "")
-            + f"; {clock(time.monotonic() - self.started)} elapsed, {left}"
-        )
-        rows: list[tuple[str, ...]] = [
-            (label(run.job.spec), _stage(note), _loss(note), f"restart {run.job.restarts}" if run.job.restarts else "")
-            for run, note in zip(engine.running, notes, strict=True)
+        progress = [engine.ledger.progress(run.job.spec.trial_id) for run in engine.running]
+        head = self._head(engine, sum(map(fraction, progress)))
+        rows = [
+            (label(run.job.spec), *activity(each, run.job.restarts))
+            for run, each in zip(engine.running, progress, strict=True)
         ]
         if self.live:
-            self.live.update(_table(head, rows))
+            table = Table(title=head, title_justify="left", show_header=False, box=None)
+            for row in rows:
+                table.add_row(*row)
+            self.live.update(table)
         elif time.monotonic() - self.last_line > LINE_SECONDS:
             self.last_line = time.monotonic()
-            print(head + "".join(f" | {' '.join(part for part in row if part)}" for row in rows), flush=True)
+            print(" | ".join([head, *(" ".join(row) for row in rows)]), flush=True)
+
+    def _head(self, engine: Engine, running_share: float) -> str:
+        """Counts, time elapsed and time left, by the work finished since the start; `running_share`: in trials."""
+        failed = len(engine.errors)
+        done = self.total - self.done_before - len(engine.jobs) - failed - engine.pruned
+        states = {"done": self.done_before + done, "running": len(engine.running), "queued": engine.waiting}
+        elapsed, finished = time.monotonic() - self.started, done + running_share
+        left = "time left unknown yet"
+        if finished >= 0.05:
+            left = f"about {clock((len(engine.jobs) - running_share) * elapsed / finished)} left"
+        return f"{counts(failed, engine.pruned, **states)}; {clock(elapsed)} elapsed, {left}"
 
 
-def _stage(note: dict[str, Any] | None) -> str:
-    return "starting" if note is None else f"{note['stage']} {note['done']}/{note['total']}"
-
-
-def _loss(note: dict[str, Any] | None) -> str:
-    return "" if note is None or note["loss"] is None else f"loss {note['loss']:.4f}"
-
-
-def _table(head: str, rows: list[tuple[str, ...]]) -> Table:
-    table = Table(title=head, title_justify="left", show_header=False, box=None)
-    for row in rows:
-        table.add_row(*row)
-    return table
+def fraction(progress: dict[str, Any] | None) -> float:
+    """How far a running trial is, 0..1."""
+    if progress is None or progress["stage"] not in STAGE_SHARE:
+        return 0.0
+    low, high = STAGE_SHARE[progress["stage"]]
+    return float(low + (high - low) * progress["done"] / max(1, progress["total"]))

@@ -1,13 +1,12 @@
-"""Before the trials: fill the encoding caches and score the true clips, dealt out over the workers of the pool.
+"""Before the trials: fill the encoding caches and score the reference clips, shared among the workers of the pool.
 
-In: the jobs of a sweep. Out: cache files that every trial reads. What is there already is not done again.
+In: the jobs of a sweep. Out: cache files that every trial reads. What is in the caches already is not done again.
 """
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,14 @@ from typing import Any
 import ray
 from ray.exceptions import RayTaskError
 
-from cinelora.core.cli import UserError
+from cinelora.core.cli import Progress, UserError
 from cinelora.data.encodings import NO_CAPTION, missing
 from cinelora.trial.job import Job
 from launch.engine.errors import LOST_ERRORS, first_cause, root_cause
 from launch.engine.pool import Member, Pool
-from launch.wording import clock
 from sweeps.scheduling.scheduler import GangShape
 
-WINDOWS_A_CALL = 64  # a call loads the encoders once
-LINE_SECONDS = 10.0
+WINDOWS_PER_CALL = 64  # a call loads the encoders once
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class Call:
     size: int = 1
 
 
-def encode_all(pool: Pool, shape: GangShape, jobs: list[Job], patience: int, say: Callable[[str], None]) -> None:
+def encode_all(pool: Pool, shape: GangShape, jobs: list[Job], patience: int) -> None:
     """Fill the encoding caches and the reference scores of all jobs; `patience`: lost workers that are replaced.
 
     Raises UserError, or what the disk raised.
@@ -49,35 +46,35 @@ def encode_all(pool: Pool, shape: GangShape, jobs: list[Job], patience: int, say
             prompts[job.encodings].add(NO_CAPTION)
     distinct = list({(job.encodings, job.reference.root): job for job in jobs}.values())
     sets = {job.encodings: job for job in distinct}.values()
-    _deal(pool, shape, [call for job in sets for call in _encoding(job, prompts[job.encodings])], patience, say)
+    encodings = [call for job in sets for call in _encoding(job, prompts[job.encodings])]
+    _share_out(pool, shape, encodings, patience, "encoding", Progress("windows and captions"))
     references = [Call("reference", (job,)) for job in distinct if not job.reference.clip_scores.exists()]
-    _deal(pool, shape, references, patience, say)
+    _share_out(pool, shape, references, patience, "scoring", Progress("sets of reference clips"))
 
 
 def _encoding(job: Job, negative: set[str]) -> list[Call]:
     windows, prompts = missing(job.encodings, job.windows(), negative)
     calls = [Call("encode", (job, [], prompts), len(prompts))] if prompts else []
-    for start in range(0, len(windows), WINDOWS_A_CALL):
-        part = windows[start : start + WINDOWS_A_CALL]
+    for start in range(0, len(windows), WINDOWS_PER_CALL):
+        part = windows[start : start + WINDOWS_PER_CALL]
         calls.append(Call("encode", (job, part, []), len(part)))
     return calls
 
 
-WHAT = {"encode": "windows and captions to encode", "reference": "sets of true clips to score"}
-
-
-def _deal(pool: Pool, shape: GangShape, calls: Sequence[Call], patience: int, say: Callable[[str], None]) -> None:
+def _share_out(
+    pool: Pool, shape: GangShape, calls: Sequence[Call], patience: int, stage: str, progress: Progress
+) -> None:
     """Each call on some worker, the next one to whoever is free; a lost worker's call goes to another."""
     queue, busy, done = deque(calls), dict[Any, tuple[Member, Call]](), 0
-    total, started, told = sum(call.size for call in calls), time.monotonic(), time.monotonic()
-    idle = pool.crew(shape, len(queue))
+    total, idle = sum(call.size for call in calls), pool.crew(shape, len(queue))
     if calls:
-        say(f"{total} {WHAT[calls[0].method]} on {len(idle)} workers")
+        print(f"{stage} {total} {progress.unit} on {len(idle)} workers", flush=True)
     try:
         while queue or busy:
             while queue and idle:
                 member, call = idle.pop(), queue.popleft()
                 busy[getattr(member.actor, call.method).remote(*call.arguments)] = member, call
+            progress(stage, done, total)
             (ready, *_), _ = ray.wait(list(busy), num_returns=1)
             member, call = busy.pop(ready)
             try:
@@ -91,10 +88,8 @@ def _deal(pool: Pool, shape: GangShape, calls: Sequence[Call], patience: int, sa
                 continue
             idle.append(member)
             done += call.size
-            if time.monotonic() - told > LINE_SECONDS:
-                told = time.monotonic()
-                left = (told - started) * (total - done) / max(1, done)
-                say(f"{done} of {total} {WHAT[call.method]} done, about {clock(left)} left")
+        if calls:
+            progress(stage, done, total)
     except RayTaskError as error:
         cause = root_cause(error)
         raise cause if isinstance(cause, UserError | OSError) else UserError(first_cause(error)) from error

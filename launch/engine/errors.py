@@ -1,4 +1,4 @@
-"""What Ray hands back when a call goes wrong, in our words.
+"""Classify what `ray.get` raises when a call fails.
 
 In: an exception of `ray.get`. Out: the class of the failure (`sweeps/failures.py`) and one line with its cause.
 """
@@ -6,8 +6,6 @@ In: an exception of `ray.get`. Out: the class of the failure (`sweeps/failures.p
 from __future__ import annotations
 
 from ray.exceptions import (
-    ActorDiedError,
-    ActorUnavailableError,
     ActorUnschedulableError,
     GetTimeoutError,
     NodeDiedError,
@@ -21,16 +19,14 @@ from launch.messages import is_disk_full
 from sweeps.failures import DISK, LOST, MEMORY
 
 LOST_ERRORS = (
-    RayActorError,
-    ActorDiedError,
-    ActorUnavailableError,
+    RayActorError,  # died, or unavailable
     ActorUnschedulableError,
     NodeDiedError,
     WorkerCrashedError,
     GetTimeoutError,
 )
 STOPPED = "stopped"
-OF_TYPE = {"UserError": "user", "NonFiniteLoss": "diverged", "Stopped": STOPPED, "TrialTaken": LOST}
+KINDS = {"UserError": "user", "NonFiniteLoss": "diverged", "Stopped": STOPPED, "TrialTaken": LOST}
 
 
 def failure_kind(error: Exception) -> str:
@@ -42,7 +38,7 @@ def failure_kind(error: Exception) -> str:
         return MEMORY  # Ray's own monitor ended the process before the system did
     if isinstance(cause, MemoryError) or "out of memory" in str(cause).lower():
         return MEMORY
-    return LOST if isinstance(error, LOST_ERRORS) else OF_TYPE.get(type(cause).__name__, "error")
+    return LOST if isinstance(error, LOST_ERRORS) else KINDS.get(type(cause).__name__, "error")
 
 
 def root_cause(error: Exception) -> Exception:

@@ -1,6 +1,6 @@
 """A gang: the members of one trial, who meet in a process group and run it in step.
 
-In: members in rank order, a job. Out: the calls to make, one phase after the other.
+In: members in rank order, a job. Out: the calls to make, one phase after the other; how the calls of a gang ended.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from launch.engine.pool import Member
 
 SETTLE_SECONDS = 5.0  # for the peers of a dead worker to fail too, so that the first cause is seen
 START, RUN = "start", "run"
-Calls = list[Any]  # references to what Ray was asked to do
-Story = Generator[tuple[str, Calls], list[Any], None]  # yields a phase and its calls, is sent their results
+Calls = list[Any]  # Ray's references to the results
+Phases = Generator[tuple[str, Calls], list[Any], None]  # yields a phase and its calls, is sent their results
 
 
-def story(members: list[Member], job: Job) -> Story:
-    """What a gang does for a trial: meet, unless its members are a group already, then run it."""
+def gang_phases(members: list[Member], job: Job) -> Phases:
+    """What a gang does for a trial: form a process group, unless its members are one already, then run it."""
     if members[0].group != members:
         ((address, port),) = yield START, [members[0].actor.address.remote()]
         size = len(members)
@@ -33,32 +33,27 @@ def story(members: list[Member], job: Job) -> Story:
 
 
 def all_stopped(calls: Calls, seconds: float) -> bool:
-    """Wait for the workers of a trial that was asked to stop. True if each left in order: its gang can go on."""
-    finished, _ = ray.wait(calls, num_returns=len(calls), timeout=seconds)
-    return len(finished) == len(calls) and all(_ended(call) == STOPPED for call in finished)
-
-
-def _ended(call: Any) -> str:
-    """The class of its failure, "" if it has none."""
-    try:
-        ray.get(call)
-    except Exception as error:
-        return failure_kind(error)
-    return ""
+    """Wait for the workers of a stopped trial. True if each of them left in order, so that the gang can be reused."""
+    ended = _failures(calls, seconds)
+    return len(ended) == len(calls) and all(error and failure_kind(error) == STOPPED for error in ended)
 
 
 def is_lost(error: Exception, others: Calls) -> bool:
-    """True if a process or node went away: a peer of a dead worker only sees its connection break."""
+    """True if a process or node is gone: a peer of a dead worker only sees its connection break."""
     if isinstance(error, LOST_ERRORS):
         return True
     if not others or not isinstance(error, RayTaskError):
         return False
-    finished, _ = ray.wait(others, num_returns=len(others), timeout=SETTLE_SECONDS)
-    for call in finished:
+    return any(isinstance(each, LOST_ERRORS) for each in _failures(others, SETTLE_SECONDS))
+
+
+def _failures(calls: Calls, seconds: float) -> list[Exception | None]:
+    """What the calls that end within these seconds raised; None for a call that returned."""
+    found: list[Exception | None] = []
+    for call in ray.wait(calls, num_returns=len(calls), timeout=seconds)[0]:
         try:
             ray.get(call)
-        except LOST_ERRORS:
-            return True
-        except Exception:
-            continue
-    return False
+            found.append(None)
+        except Exception as error:
+            found.append(error)
+    return found

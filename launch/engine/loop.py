@@ -1,7 +1,9 @@
-"""The engine of a sweep: give each waiting trial a gang, watch it, take its result or act on its failure.
+"""The loop of a sweep: give each waiting trial a gang, watch it, take its result or act on its failure.
 
 In: jobs with their shapes, a pool of workers. Out: results on disk; the reason for each trial that ended without one.
 `sweeps/scheduling/scheduler.py` decides what runs where, `sweeps/failures.py` what a failure means; here both meet Ray.
+A stuck collective raises nothing, so a trial counts as hung when its progress.json has not changed for too long. The
+first Ctrl-C lets running trials save a checkpoint and stop, the second ends the sweep at once.
 """
 
 from __future__ import annotations
@@ -21,35 +23,12 @@ from cinelora.core.cli import UserError
 from cinelora.core.config import ClusterConfig
 from cinelora.trial.job import Job
 from launch.engine.errors import STOPPED, failure_kind, first_cause
-from launch.engine.gang import RUN, START, Calls, Story, all_stopped, is_lost, story
+from launch.engine.gang import RUN, START, Calls, Phases, all_stopped, gang_phases, is_lost
 from launch.engine.pool import Member, Pool
 from sweeps.failures import FIRST, HANG, LOST, History, RetryDecision, decide_retry
 from sweeps.ledger import Ledger
 from sweeps.prune import Pruner
 from sweeps.scheduling.scheduler import Infeasible, Scheduler, Start, Task
-
-# ~ Is a running trial alive? A stuck collective raises nothing, so the driver watches what the trial says of itself.
-# ~
-# ~ In: progress.json of each trial, whenever the driver looks. Out: how long it has not changed, by the driver's clock.
-
-
-@dataclass
-class Heartbeats:
-    """Last word of each trial and when it was first heard, in the driver's seconds."""
-
-    heard: dict[str, tuple[Any, float]] = field(default_factory=dict)
-
-    def silent(self, trial_id: str, note: Any, now: float) -> float:
-        """Seconds since the note last changed; a trial seen for the first time has just spoken."""
-        last = self.heard.get(trial_id)
-        if last is None or last[0] != note:
-            self.heard[trial_id] = (note, now)
-            return 0.0
-        return now - last[1]
-
-    def forget(self, trial_id: str) -> None:
-        self.heard.pop(trial_id, None)
-
 
 POLL_SECONDS = 0.3
 LOOK_SECONDS = 2.0  # between looks at the cluster and the disk
@@ -61,6 +40,48 @@ STRANDED_SECONDS = 300.0  # without any node that could hold what waits
 GIB = 2**30
 
 
+def run_all(engine: Engine, tick: Callable[[Engine], None]) -> dict[str, str]:
+    """Run the queue to its end, or to the stop; returns {trial_id: reason} of the trials that failed."""
+    while engine.running or (engine.jobs and not engine.stopping):
+        now = time.monotonic()
+        engine.look_around(now)
+        if not engine.waits_for_disk and not engine.stopping:
+            for start in engine.scheduler.starts(now):
+                engine.begin(start, now)
+        tick(engine)
+        for run, call in _ready(engine.running):
+            if run in engine.running:
+                engine.settle(run, call, time.monotonic())
+        engine.end_hung(time.monotonic())
+    return engine.errors
+
+
+def _ready(running: list[Running]) -> list[tuple[Running, Any]]:
+    owner = {call: run for run in running for call in run.calls if call not in run.results}
+    if not owner:
+        time.sleep(POLL_SECONDS)
+        return []
+    ready, _ = ray.wait(list(owner), num_returns=1, timeout=POLL_SECONDS)
+    return [(owner[call], call) for call in ready]
+
+
+@contextmanager
+def stopped_by_signal(engine: Engine) -> Iterator[None]:
+    """While open, the first SIGINT or SIGTERM stops the engine in order, the second raises KeyboardInterrupt."""
+
+    def handle(number: int, frame: Any) -> None:
+        if engine.stop_requested:
+            raise KeyboardInterrupt
+        engine.stop_requested = True  # the loop acts on it: a handler may come in the middle of anything
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 @dataclass(eq=False)
 class Running:
     """A trial on its gang. `phase` is START until its workers run it."""
@@ -68,11 +89,19 @@ class Running:
     job: Job
     task: Task
     members: list[Member]
-    story: Story
-    calls: Calls
+    phases: Phases
     since: float
     phase: str = START
+    calls: Calls = field(default_factory=list)
     results: dict[Any, Any] = field(default_factory=dict)
+    progress: Any = None  # as last read
+    changed: float | None = None  # when another progress was first read
+
+    def silent(self, progress: Any, now: float) -> float:
+        """Seconds since its progress last changed, 0 at the first look; by the driver's clock."""
+        if self.changed is None or progress != self.progress:
+            self.progress, self.changed = progress, now
+        return now - self.changed
 
 
 @dataclass
@@ -81,23 +110,21 @@ class Engine:
 
     ledger: Ledger
     cluster: ClusterConfig
-    scheduler: Scheduler
-    pool: Pool
-    jobs: dict[str, Job] = field(default_factory=dict)
+    scheduler: Scheduler = field(default_factory=Scheduler)
+    pool: Pool = field(default_factory=Pool)
+    pruner: Pruner | None = None
+    fail_fast: bool = False
+    jobs: dict[str, Job] = field(default_factory=dict)  # waiting and running
     running: list[Running] = field(default_factory=list)
     errors: dict[str, str] = field(default_factory=dict)
-    beats: Heartbeats = field(default_factory=Heartbeats)
-    pruner: Pruner | None = None
     pruned: int = 0  # trials in this sweep
-    fail_fast: bool = False
-    asked_to_stop: bool = False
+    stop_requested: bool = False
     stopping: bool = False
     waits_for_disk: bool = False
     failed_starts: int = 0
     looked: float = -LOOK_SECONDS
     stranded_since: float = math.inf
-    known: set[str] = field(default_factory=set)  # nodes the scheduler has been told of
-    say: Callable[[str], None] = print
+    known: set[str] = field(default_factory=set)  # nodes that the scheduler has
 
     @property
     def waiting(self) -> int:
@@ -109,14 +136,13 @@ class Engine:
         self.jobs[task.task_id] = job
 
     def look_around(self, now: float) -> None:
-        """Nodes that came and went, room on the disk, the stop sign."""
-        if self.asked_to_stop:
+        """Look for new and lost nodes, space on the disk, the stop file; now and then."""
+        if self.stop_requested:
             self.stop()
         if now - self.looked < LOOK_SECONDS:
             return
         self.looked = now
-        self.pool.refresh()
-        self.meet_nodes()
+        self.update_nodes()
         self._look_at_disk()
         self._give_up_stranded(now)
         if self.pruner:
@@ -124,12 +150,13 @@ class Engine:
         if self.ledger.folder.stop.exists():
             self.stop()
 
-    def meet_nodes(self) -> None:
-        """Tell the scheduler which nodes of the pool came and went."""
+    def update_nodes(self) -> None:
+        """Take nodes that came and went into the scheduler's books."""
+        self.pool.refresh()
         came, gone = set(self.pool.nodes) - self.known, self.known - set(self.pool.nodes)
         self.known = set(self.pool.nodes)
         for name in sorted(gone):
-            self.scheduler.remove_node(name)  # its trials end by themselves, as lost
+            self.scheduler.remove_node(name)  # the calls of its trials will fail, as lost
         for name in sorted(came):
             self.scheduler.add_node(self.pool.nodes[name])
         if came or gone:
@@ -141,8 +168,8 @@ class Engine:
         if short != self.waits_for_disk:
             self.waits_for_disk = short
             self.ledger.event("disk_low" if short else "disk_ok", free_gib=round(free, 2))
-            what = "no trial starts until there is room" if short else "going on"
-            self.say(f"{self.ledger.folder.root}: {free:.2f} GiB free (cluster.free_disk_gib): {what}")
+            what = "no trial starts until there is more" if short else "going on"
+            print(f"{self.ledger.folder.root}: {free:.2f} GiB free (cluster.free_disk_gib): {what}", flush=True)
 
     def stop(self) -> None:
         """Let running trials save a checkpoint and leave; start nothing new."""
@@ -151,7 +178,8 @@ class Engine:
             self.scheduler.drain()
             self.ledger.folder.stop.touch()
             self.ledger.event("stopping", running=[run.task.task_id for run in self.running])
-            self.say(f"stopping: {len(self.running)} running trials save a checkpoint and leave (Ctrl-C again: now)")
+            trials = f"{len(self.running)} running trials"
+            print(f"stopping: {trials} save a checkpoint and leave (Ctrl-C again: end at once)", flush=True)
 
     def begin(self, start: Start, now: float) -> None:
         job = self.jobs[start.task.task_id]
@@ -160,9 +188,9 @@ class Engine:
             self._prune(job, why)
             return
         members = self.pool.take(start)
-        run = Running(job, start.task, members, story(members, job), [], now)
+        run = Running(job, start.task, members, gang_phases(members, job), now)
         self.running.append(run)
-        self._enter(run, *next(run.story))
+        self._enter(run, *next(run.phases))
 
     def _enter(self, run: Running, phase: str, calls: Calls) -> None:
         run.phase, run.calls, run.results = phase, calls, {}
@@ -172,10 +200,10 @@ class Engine:
             self.ledger.event("started", trial_id=trial_id, pids=pids, restarts=run.job.restarts)
 
     def advance(self, run: Running, now: float) -> None:
-        """All calls of this step of the story are back: go on with the next, or take the trial as done."""
+        """All calls of this phase have returned: enter the next phase, or take the trial as done."""
         answers = [run.results[call] for call in run.calls]
         try:
-            self._enter(run, *run.story.send(answers))
+            self._enter(run, *run.phases.send(answers))
         except StopIteration:
             for member, answer in zip(run.members, answers, strict=True):
                 member.memory.append(answer)
@@ -197,11 +225,11 @@ class Engine:
             self.advance(run, now)
 
     def end(self, run: Running, kind: str, cause: str, now: float) -> None:
-        """A trial ended without a result: give its gang up and do what its failure's rule says."""
+        """A trial ended without a result: free or discard its gang and follow the rule of its failure."""
         trial_id = run.task.task_id
         why = self.pruner.leaving.get(trial_id, "") if self.pruner else ""
         if kind == STOPPED and not why:
-            self.stop()  # a worker may see the sign before we do
+            self.stop()  # a worker may see the stop file before we do
         whole = kind == STOPPED and all_stopped(run.calls, GRACE_SECONDS)
         (self.pool.release if whole else self.pool.discard)(run.members)
         self._leave(run, now)
@@ -223,7 +251,7 @@ class Engine:
         self._drop(job.spec.trial_id, f"pruned, {why}")
 
     def _start_failed(self, run: Running, cause: str, now: float) -> None:
-        """Somebody else holds the node, or it is gone: try elsewhere, and here again later."""
+        """The node is occupied or gone: try elsewhere, and here again later."""
         self.failed_starts += 1
         self.ledger.event("gang_start_failed", trial_id=run.task.task_id, error=cause[:300])
         if self.failed_starts >= START_TRIES and not self.running:
@@ -240,13 +268,13 @@ class Engine:
             if self.fail_fast:
                 self.stop()
             return
-        self.ledger.event("lost" if kind == LOST else kind, trial_id=task.task_id, error=cause)
+        self.ledger.event(kind, trial_id=task.task_id, error=cause)
         job = replace(job, causes=(*job.causes, kind))
         if decision.micro_batch:
             config = job.spec.config
             smaller = replace(config, train=replace(config.train, micro_batch=decision.micro_batch))
             job = replace(job, spec=replace(job.spec, config=smaller))
-            self.say(f"{task.task_id}: out of memory, once more with train.micro_batch={decision.micro_batch}")
+            print(f"{task.task_id}: out of memory, once more with train.micro_batch={decision.micro_batch}", flush=True)
         self.waits_for_disk = self.waits_for_disk or decision.pause
         nodes = frozenset(member.node for member in run.members) if decision.elsewhere else frozenset[str]()
         self.jobs[task.task_id] = job
@@ -264,13 +292,13 @@ class Engine:
         self._drop(task.task_id, text)
 
     def _drop(self, trial_id: str, why: str) -> None:
-        """A trial leaves the sweep without a result, and with it those that were to start from its adapter."""
+        """A trial leaves the sweep without a result, and so do the trials that start from its adapter."""
         self.jobs.pop(trial_id)
         for task in self.scheduler.has_none(trial_id):
             self._fail(task, FIRST, f"starts from {trial_id}, which has no adapter: {why}")
 
     def _give_up_stranded(self, now: float) -> None:
-        """Nothing runs and nothing can: wait a while for nodes to come back, then say so."""
+        """Nothing runs and nothing can: wait for nodes to come back, then record the trials as failed."""
         stuck = [] if self.running or self.stopping else self.scheduler.stranded
         if not stuck or len(stuck) + self.scheduler.dependent < len(self.jobs):
             self.stranded_since = math.inf
@@ -284,61 +312,15 @@ class Engine:
         self.running.remove(run)
         if run.task in self.scheduler.running:  # a lost node took its tasks out already
             self.scheduler.finished(run.task.task_id, now, resident=run.members[0] in self.pool.idle)
-        self.beats.forget(run.task.task_id)
 
-    def check_beats(self, now: float) -> None:
-        """End the trials that have said nothing for too long, and the gangs that do not come up."""
+    def end_hung(self, now: float) -> None:
+        """End the trials whose progress has not changed for too long, and the gangs that do not start."""
         for run in list(self.running):
             if run.phase == START:
                 if now - run.since > START_SECONDS:
                     self.end(run, HANG, f"the gang did not start within {START_SECONDS:.0f} s", now)
                 continue
-            silent = self.beats.silent(run.task.task_id, self.ledger.progress(run.task.task_id), now)
+            silent = run.silent(self.ledger.progress(run.task.task_id), now)
             limit = GRACE_SECONDS if self.stopping else self.cluster.hang_seconds
             if silent > limit:
-                self.end(run, HANG, f"no sign of life for {silent:.0f} s (cluster.hang_seconds)", now)
-
-
-def run_all(engine: Engine, tick: Callable[[Engine], None]) -> dict[str, str]:
-    """Run the queue to its end, or to the stop; returns {trial_id: reason} of the trials that failed."""
-    while engine.running or (engine.jobs and not engine.stopping):
-        now = time.monotonic()
-        engine.look_around(now)
-        if not engine.waits_for_disk and not engine.stopping:
-            for start in engine.scheduler.starts(now):
-                engine.begin(start, now)
-        tick(engine)
-        for run, call in _ready(engine.running):
-            if run in engine.running:
-                engine.settle(run, call, time.monotonic())
-        engine.check_beats(time.monotonic())
-    return engine.errors
-
-
-def _ready(running: list[Running]) -> list[tuple[Running, Any]]:
-    owner = {call: run for run in running for call in run.calls if call not in run.results}
-    if not owner:
-        time.sleep(POLL_SECONDS)
-        return []
-    ready, _ = ray.wait(list(owner), num_returns=1, timeout=POLL_SECONDS)
-    return [(owner[call], call) for call in ready]
-
-
-# ~ Ctrl-C: once, running trials save and leave; twice, the sweep ends now.
-
-
-@contextmanager
-def stopped_by_signal(engine: Engine) -> Iterator[None]:
-    """While open, the first SIGINT or SIGTERM stops the engine in order, the second raises KeyboardInterrupt."""
-
-    def handle(number: int, frame: Any) -> None:
-        if engine.asked_to_stop:
-            raise KeyboardInterrupt
-        engine.asked_to_stop = True  # the loop acts on it: a handler may come in the middle of anything
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+                self.end(run, HANG, f"no progress for {silent:.0f} s (cluster.hang_seconds)", now)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import Prune, StudyConfig
@@ -16,14 +15,12 @@ from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialSpec
 from cinelora.trial.job import Job
 from launch.engine.display import Display
+from launch.wording import plan_counts
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan
 from sweeps.prune import Pruner
-from sweeps.scheduling.scheduler import Infeasible, Scheduler
-from sweeps.scheduling.tasks import shape, task_for, workers
-
-if TYPE_CHECKING:
-    from launch.engine.loop import Engine
+from sweeps.scheduling.scheduler import Infeasible
+from sweeps.scheduling.tasks import shape, task_for
 
 
 def run_missing(study: StudyConfig, ledger: Ledger, plan: Plan, seconds: Mapping[str, float]) -> dict[str, str]:
@@ -32,26 +29,33 @@ def run_missing(study: StudyConfig, ledger: Ledger, plan: Plan, seconds: Mapping
     Raises UserError for a trial that the cluster can never hold, before anything is started, and KeyboardInterrupt when
     the sweep was stopped before its end.
     """
-    keep_pruned = study.prune is not Prune.off
-    pending = ledger.pending(plan, keep_pruned)
+    pending = ledger.pending(plan, study.prune is not Prune.off)
     if not pending:
         return {}
     import ray
 
     from launch.engine.encoding import encode_all
-    from launch.engine.loop import run_all, stopped_by_signal
+    from launch.engine.loop import Engine, run_all, stopped_by_signal
     from launch.engine.pool import connect
 
-    done = sum(ledger.is_done(spec.trial_id) for spec in plan.trials)
-    pruned = len(plan.trials) - done - len(pending)
-    say(f"study {study.name}: {done} trials done, {f'{pruned} pruned, ' if pruned else ''}{len(pending)} to run")
+    print(f"study {study.name}, {plan_counts(plan, ledger, study.prune is not Prune.off)}", flush=True)
+    pruner = Pruner(ledger, study.prune) if study.prune is not Prune.off else None
+    if pruner and not pruner.compares:
+        print(f"prune={study.prune.value}: no two trials differ in train.learning_rate alone, so none will be pruned")
     ledger.folder.stop.unlink(missing_ok=True)
     connect(study.cluster.address)
-    engine = engine_for(study, ledger)
+    engine = Engine(ledger, study.cluster, pruner=pruner, fail_fast=study.fail_fast)
     try:
-        queue_trials(engine, study, pending, seconds)
-        encode_all(engine.pool, shape(study.cluster, 1), list(engine.jobs.values()), study.cluster.max_restarts, say)
-        with stopped_by_signal(engine), Display(ledger, done + len(pending), done) as display:
+        engine.update_nodes()
+        for spec in pending:
+            task = task_for(study.cluster, spec, seconds.get(spec.trial_id, 1.0))
+            try:
+                engine.add(_job(study, ledger, spec), task)
+            except Infeasible as error:
+                raise UserError(f"cluster.workers_per_trial={task.shape.workers}: {error}") from error
+        encode_all(engine.pool, shape(study.cluster, 1), list(engine.jobs.values()), study.cluster.max_restarts)
+        done = sum(ledger.is_done(spec.trial_id) for spec in plan.trials)
+        with stopped_by_signal(engine), Display(done + len(pending), done) as display:
             errors = run_all(engine, display.tick)
         if engine.stopping and engine.jobs:
             raise KeyboardInterrupt
@@ -62,37 +66,10 @@ def run_missing(study: StudyConfig, ledger: Ledger, plan: Plan, seconds: Mapping
         ray.shutdown()
 
 
-def engine_for(study: StudyConfig, ledger: Ledger) -> Engine:
-    """An engine that knows the connected cluster's nodes."""
-    from launch.engine.loop import Engine
-    from launch.engine.pool import Pool
-
-    pruner = Pruner(ledger, study.prune) if study.prune is not Prune.off else None
-    if pruner and not pruner.compares:
-        say(f"prune={study.prune.value}: no two trials differ in train.learning_rate alone, so none will be pruned")
-    engine = Engine(ledger, study.cluster, Scheduler(), Pool(), pruner=pruner, fail_fast=study.fail_fast, say=say)
-    engine.pool.refresh()
-    engine.meet_nodes()
-    return engine
-
-
-def queue_trials(engine: Engine, study: StudyConfig, specs: list[TrialSpec], seconds: Mapping[str, float]) -> None:
-    """Raises UserError for the first trial that no cluster of this size can hold."""
-    for spec in specs:
-        try:
-            task = task_for(study.cluster, spec, seconds.get(spec.trial_id, 1.0))
-            engine.add(job_for(study, engine.ledger, spec), task)
-        except Infeasible as error:
-            raise UserError(f"cluster.workers_per_trial={workers(study.cluster, spec)}: {error}") from error
-
-
-def job_for(study: StudyConfig, ledger: Ledger, spec: TrialSpec) -> Job:
-    folder = StudyFolder(ledger.folder.root.resolve())
+def _job(study: StudyConfig, ledger: Ledger, spec: TrialSpec) -> Job:
+    """The trial's job; files that an earlier run of it left are removed."""
     place = ledger.folder.trial(spec.trial_id)
     for left in (place.failed, place.progress, place.pruned, place.stop):
         left.unlink(missing_ok=True)
+    folder = StudyFolder(ledger.folder.root.resolve())
     return Job(spec, folder, study.name, Path(study.cache_dir).resolve(), study.tracking)
-
-
-def say(text: str) -> None:
-    print(text, flush=True)

@@ -1,4 +1,4 @@
-"""What fits which card, and what is asked for where it does not."""
+"""What fits which GPU, and the remedies where it does not."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PARTS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def asked(
+def demand(
     frames: int = 81,
     checkpointing: bool = True,
     micro: int = 1,
@@ -61,57 +61,57 @@ def study(device: str, gpus: float = 1.0) -> StudyConfig:
     return StudyConfig(cluster=ClusterConfig(device=device, gpus_per_worker=gpus))
 
 
-def test_published_settings_fit_one_card() -> None:
-    (line,) = memory_lines(study("A100"), [asked()])
-    peaks = dict(re.findall(r"(\w[\w ]*) ([\d.]+)(?=,| GiB)", line.split(": ", 1)[1]))
+def test_published_settings_fit_one_gpu() -> None:
+    (line,) = memory_lines(study("A100"), [demand()])
+    peaks = dict(re.findall(r"(\w[\w ]*) ([\d.]+)(?=[,;])", line.split(": ", 1)[1]))
     assert {"train", "step", "heldout", "generate", "decode", "encode text", "encode clips"} <= set(peaks)
-    assert 50 < float(peaks["train"]) < 60 and line.endswith("GiB, of 77.0 that A100 leaves")
+    assert 50 < float(peaks["train"]) < 60 and line.endswith("; 77.0 available on A100")
 
 
 @pytest.mark.parametrize(
-    ("demand", "device", "said"),
+    ("trial", "device", "remedy"),
     [
-        (asked(checkpointing=False), "H100", {"train.gradient_checkpointing": True}),
-        (asked(micro=8), "H100", {"train.micro_batch": 1}),
-        (asked(checkpointing=False, micro=2), "H200", {"train.gradient_checkpointing": True}),
-        (asked(share=0.5), "H100", {"cluster.gpus_per_worker": 1}),
-        (asked(17), "A100-40", {"zero.stage": 3, "zero.offload": Offload.weights}),
-        (asked(height=720, width=1280), "L40S", None),
+        (demand(checkpointing=False), "H100", {"train.gradient_checkpointing": True}),
+        (demand(micro=8), "H100", {"train.micro_batch": 1}),
+        (demand(checkpointing=False, micro=2), "H200", {"train.gradient_checkpointing": True}),
+        (demand(share=0.5), "H100", {"cluster.gpus_per_worker": 1}),
+        (demand(17), "A100-40", {"zero.stage": 3, "zero.offload": Offload.weights}),
+        (demand(height=720, width=1280), "L40S", None),
     ],
 )
-def test_the_nearest_setting_that_fits(demand: Demand, device: str, said: dict[str, Any] | None) -> None:
-    assert not demand.fits(device)
-    found = nearest(device, demand)
-    if said is not None:
-        assert found == said
+def test_the_nearest_setting_that_fits(trial: Demand, device: str, remedy: dict[str, Any] | None) -> None:
+    assert not trial.fits(device)
+    found = nearest(device, trial)
+    if remedy is not None:
+        assert found == remedy
     assert found is not None
-    changed = demand.changed(found)
+    changed = trial.changed(found)
     assert changed is not None and changed.fits(device)
     for name in found:
-        fewer = demand.changed({other: value for other, value in found.items() if other != name})
+        fewer = trial.changed({other: value for other, value in found.items() if other != name})
         assert fewer is None or not fewer.fits(device), f"{name} is not needed"
 
 
 def test_a_trial_that_cannot_fit_is_refused_in_one_line() -> None:
     with pytest.raises(UserError) as refused:
-        memory_lines(study("H100"), [asked(17), asked(checkpointing=False)])
+        memory_lines(study("H100"), [demand(17), demand(checkpointing=False)])
     text = str(refused.value)
     assert "\n" not in text and text.startswith("cluster.device=H100: rank 64 on cross, 81 frames of 832x480 need ")
-    assert text.endswith("GiB to train, H100 leaves 77.0; set train.gradient_checkpointing=true")
+    assert text.endswith("GiB in phase train, 77.0 available on H100; set train.gradient_checkpointing=true")
 
 
-def test_two_trials_on_a_card_have_half_of_it() -> None:
-    (line,) = memory_lines(study("H200", 0.5), [asked(17, share=0.5)])
-    assert line.endswith("of 67.5 that 0.5 of H200 leaves")
+def test_two_trials_on_a_gpu_have_half_of_it() -> None:
+    (line,) = memory_lines(study("H200", 0.5), [demand(17, share=0.5)])
+    assert line.endswith("; 67.5 available on 0.5 of H200")
 
 
 @pytest.mark.parametrize(("device", "gpus"), [("", 1.0), ("A100", 0.0)])
-def test_without_a_known_card_nothing_is_refused(device: str, gpus: float) -> None:
-    assert memory_lines(study(device, gpus), [asked(checkpointing=False)]) == []
+def test_without_a_known_gpu_nothing_is_refused(device: str, gpus: float) -> None:
+    assert memory_lines(study(device, gpus), [demand(checkpointing=False)]) == []
 
 
-def test_settings_that_cannot_be_shared_out_are_not_proposed() -> None:
-    demand = asked(17)
-    assert demand.changed({"cluster.workers_per_trial": 3}) is None, "8 windows on 3 workers"
-    assert demand.changed({"model.sequence_workers": 2}) is None, "one worker"
-    assert demand.changed({"zero.offload": Offload.weights}) is None, "stage 0"
+def test_settings_that_cannot_be_divided_are_not_proposed() -> None:
+    trial = demand(17)
+    assert trial.changed({"cluster.workers_per_trial": 3}) is None, "8 windows on 3 workers"
+    assert trial.changed({"model.sequence_workers": 2}) is None, "one worker"
+    assert trial.changed({"zero.offload": Offload.weights}) is None, "stage 0"

