@@ -4,53 +4,70 @@
     python -m cinelora.export studies/quick/trials/ID --out out/film.safetensors --format comfyui
     python -m cinelora.export studies/quick/trials/ID --out out/merged --merge                       a folder of shards
 
-In: the folder of a finished LoRA trial. Out: safetensors and README.md beside it (with --merge: in the folder). Nothing
-is overwritten. Exit status 0, or 2 after one line on stderr.
+In: the folder of a finished LoRA trial. Out: safetensors, and README.md in the same folder (with --merge: inside it).
+Nothing is overwritten. Exit status 0, or 2 after one line on stderr.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
 
-from cinelora.core.cli import UserError
+from cinelora.core.cli import Parser, UserError, exit_status
 from cinelora.core.config import Method
-from cinelora.core.files import read_json, whole_file, whole_folder
+from cinelora.core.files import whole_file, whole_folder
 from cinelora.core.paths import ADAPTER_FILE, StudyFolder, TrialFolder
-from cinelora.core.records import TrialResult, TrialSpec
-from cinelora.export.formats import FORMATS, AdapterFile, write_merged
-from cinelora.export.model_card import UNKNOWN_LICENCE, Card
+from cinelora.core.records import TrialResult, TrialSpec, read_trial
+from cinelora.export.formats import FORMATS, MERGED_LOADING, AdapterFile, write_merged
+from cinelora.export.model_card import UNKNOWN_LICENCE, model_card
 from cinelora.wan.checkpoint import base_folder
 
 CARD = "README.md"
 
 
-def read_trial(folder: TrialFolder) -> tuple[TrialSpec, TrialResult, Path]:
-    """(spec, result, adapter file) of a finished LoRA trial. Raises UserError for anything else."""
-    if not folder.spec.is_file():
-        raise UserError(f"{folder.root}: holds no spec.json; give the folder of a trial, STUDY/trials/ID")
-    try:
-        spec = TrialSpec.from_json(read_json(folder.spec))
-        result = TrialResult.from_json(read_json(folder.result)) if folder.result.is_file() else None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder.root}: its records are of another version of cinelora ({error})") from error
+def export(options: argparse.Namespace) -> Path:
+    """Write the weights and their card; returns where the weights are. Raises UserError."""
+    out, folder = options.out, TrialFolder(options.trial.resolve())
+    study = StudyFolder(folder.root.parent.parent)
+    spec, result, adapter = finished_adapter(folder)
+    adapters = [adapter]
+    if spec.config.first:
+        adapters.insert(0, finished_adapter(study.trial(spec.config.first))[2])
+    check_out(out, options.merge)
+    model = spec.config.model
+    loading = MERGED_LOADING if options.merge else FORMATS[options.format].loading
+    loading = loading.format(base=model.hub or "BASE", file=out.name, dtype=model.dtype.value)
+    card = model_card(spec, result, study.report, loading, options.licence, options.merge)
+    if options.merge:
+        base = base_folder(spec, options.cache, options.base)
+        with whole_folder(out) as temporary:
+            write_merged(adapters, base, model.dtype, temporary)
+            (temporary / CARD).write_text(card)
+        return Path(out)
+    FORMATS[options.format].write(adapters, out)
+    with whole_file(out.parent / CARD) as temporary:
+        temporary.write_text(card)
+    return Path(out)
+
+
+def finished_adapter(folder: TrialFolder) -> tuple[TrialSpec, TrialResult, AdapterFile]:
+    """(spec, result, adapter) of a finished LoRA trial. Raises UserError for anything else."""
+    spec, result = read_trial(folder)
     if spec.config.method is not Method.lora:
         raise UserError(
             f"{folder.root}: has no adapter, it is the trial `{spec.config.method.value}`; give one of a rank"
         )
     if result is None:
         raise UserError(f"{folder.root}: has no result.json; export it when it has finished")
-    adapter = folder.adapter / ADAPTER_FILE
-    if not adapter.is_file():
-        raise UserError(f"{adapter}: missing; copy the whole trial folder")
-    return spec, result, adapter
+    path = folder.adapter / ADAPTER_FILE
+    if not path.is_file():
+        raise UserError(f"{path}: missing; copy the whole trial folder")
+    return spec, result, AdapterFile(path, spec.config.lora.scale)
 
 
 def check_out(out: Path, merged: bool) -> None:
-    """That nothing would be overwritten. Raises UserError."""
+    """Raises UserError where something would be overwritten, or for another kind of file."""
     if not merged and out.suffix != ".safetensors":
         raise UserError(f"--out {out}: must end in .safetensors; no other kind of file is written")
     for path in (out,) if merged else (out, out.parent / CARD):
@@ -58,44 +75,15 @@ def check_out(out: Path, merged: bool) -> None:
             raise UserError(f"--out {out}: {path} exists; name another file in a folder of its own")
 
 
-def export(options: argparse.Namespace) -> Path:
-    """Write what is asked for and its card; returns where the weights are."""
-    folder = TrialFolder(options.trial.resolve())
-    spec, result, adapter = read_trial(folder)
-    adapters = [AdapterFile(adapter, spec.config.lora.scale)]
-    study = StudyFolder(folder.root.parent.parent)
-    if spec.config.first:
-        below, _, its_adapter = read_trial(study.trial(spec.config.first))
-        adapters.insert(0, AdapterFile(its_adapter, below.config.lora.scale))
-    check_out(options.out, options.merge)
-    layout = "merged" if options.merge else options.format
-    card = Card(spec, result, study.report, layout, options.out.name, options.licence).text()
-    if options.merge:
-        base = base_folder(spec, options.cache, options.base)
-        with whole_folder(options.out) as temporary:
-            write_merged(spec, adapters, base, temporary)
-            (temporary / CARD).write_text(card)
-        return Path(options.out)
-    FORMATS[layout](adapters, options.out)
-    with whole_file(options.out.parent / CARD) as temporary:
-        temporary.write_text(card)
-    return Path(options.out)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message)  # one line instead of argparse's usage and message
-
-
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line. Raises UserError."""
-    parser: Any = _Parser(prog="python -m cinelora.export", description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="python -m cinelora.export", description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("trial", type=Path, help="folder of a finished LoRA trial, STUDY/trials/ID")
     add("--out", type=Path, required=True, help="the .safetensors file to write; with --merge: the folder")
     add("--format", choices=list(FORMATS), default="diffusers", help="names of layers and place of the scale")
     add("--merge", action="store_true", help="write the denoiser with the adapter in its weights")
-    add("--licence", default=UNKNOWN_LICENCE, help="for the card; that of the base model says what is allowed")
+    add("--licence", default=UNKNOWN_LICENCE, help="for the card; the licence of the base model says what is allowed")
     add("--base", default="", help="with --merge: where the base lies on this machine (default: as in the trial)")
     add("--cache", type=Path, default=Path(".cache"), help="with --merge: where built-in bases are (default: .cache)")
     options = parser.parse_args(arguments)
@@ -106,12 +94,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Exit status 0, or 2 after one line on stderr."""
-    try:
-        print(export(parse(arguments)))
-    except UserError as error:
-        print(f"cinelora: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: print(export(parse(arguments))))
 
 
 if __name__ == "__main__":

@@ -1,33 +1,135 @@
-"""What the original Wan code calls the linear layers, and ComfyUI with it. Standard library only.
+"""How adapters are written for other programs: as a LoRA in one of FORMATS, or merged into the base.
 
-In: a layer of diffusers' WanTransformer3DModel, e.g. blocks.7.attn2.to_q. Out: blocks.7.cross_attn.q. The pairs are
-those of diffusers' converter (loaders/lora_conversion_utils.py), which reads files of either kind; tests hold it.
+In: the adapter files of a trial, each with its update scale. Out: one safetensors file, or a folder of shards.
+A new format is one function (adapters, out) and one entry of FORMATS, whose `loading` the model card shows.
+Torch is loaded by `write_merged` alone.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from cinelora.core.cli import UserError
+from cinelora.core.config import Dtype
 from cinelora.core.files import whole_file
-from cinelora.core.records import TrialSpec
 from cinelora.wan.low_rank import Array, read_factors
 
-PREFIX = "diffusion_model."  # of every tensor in a ComfyUI file
+SHARD = "5GB"  # of a merged denoiser
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """An adapter file and what multiplies its B A. A trial has its own, after that of its first stage if it has one."""
+
+    path: Path
+    scale: float
+
+
+def write_diffusers(adapters: Sequence[AdapterFile], out: Path) -> None:
+    """The trial's own file: diffusers reads rank and alpha from its metadata. Two stages: their sum, at scale 1."""
+    if len(adapters) > 1:
+        _write_sum(adapters, out, lambda layer: f"transformer.{layer}")
+        return
+    with whole_file(out) as temporary:
+        shutil.copyfile(adapters[0].path, temporary)
+
+
+def write_comfyui(adapters: Sequence[AdapterFile], out: Path) -> None:
+    """Names of the original Wan code; the scale is multiplied into lora_B, because readers differ on alpha.
+
+    ComfyUI and diffusers take a file without alpha at scale 1.
+    """
+    _write_sum(adapters, out, lambda layer: f"diffusion_model.{original_layer(layer)}")
+
+
+@dataclass(frozen=True)
+class Format:
+    """`write(adapters, out)` writes the file. `loading`: how to load it; {base}, {file} and {dtype} are filled in."""
+
+    write: Callable[[Sequence[AdapterFile], Path], None]
+    loading: str
+
+
+FORMATS: dict[str, Format] = {
+    "diffusers": Format(
+        write_diffusers,
+        """import torch
+from diffusers import WanImageToVideoPipeline
+
+pipe = WanImageToVideoPipeline.from_pretrained("{base}", torch_dtype=torch.bfloat16)
+pipe.load_lora_weights(".", weight_name="{file}")  # the scale is in the file's metadata""",
+    ),
+    "comfyui": Format(
+        write_comfyui,
+        """# ComfyUI: put {file} into models/loras and load it with LoraLoaderModelOnly at strength 1.
+# Names are those of the original Wan code; the scale is multiplied into lora_B, so there is no alpha in the file.""",
+    ),
+}
+MERGED_LOADING = """import torch
+from diffusers import WanImageToVideoPipeline, WanTransformer3DModel
+
+denoiser = WanTransformer3DModel.from_pretrained(".", torch_dtype=torch.{dtype})  # the adapter is in the weights
+pipe = WanImageToVideoPipeline.from_pretrained("{base}", transformer=denoiser, torch_dtype=torch.bfloat16)"""
+
+
+def write_merged(adapters: Sequence[AdapterFile], base: Path, dtype: Dtype, out: Path) -> None:
+    """The denoiser of `base` with W + scale B A in place of W, in the precision it was trained in, as shards."""
+    import torch
+
+    from cinelora.wan.loading import load_transformer
+
+    denoiser = load_transformer(base, dtype)
+    for layer, a, b in summed_factors(adapters):
+        weight = denoiser.get_submodule(layer).weight
+        weight.data = (weight.double() + torch.from_numpy(b @ a)).to(weight.dtype)
+    denoiser.save_pretrained(out, max_shard_size=SHARD)
+    for path in out.iterdir():
+        path.chmod(0o644)  # safetensors makes its files readable by their owner alone
+
+
+def _write_sum(adapters: Sequence[AdapterFile], out: Path, name: Callable[[str], str]) -> None:
+    """The sum of the updates at scale 1, float32; `name` gives the prefix of a layer's two tensors."""
+    tensors: dict[str, Array] = {}
+    for layer, a, b in summed_factors(adapters):
+        tensors |= {f"{name(layer)}.lora_A.weight": a, f"{name(layer)}.lora_B.weight": b}
+    single = {key: tensor.astype(np.float32) for key, tensor in tensors.items()}
+    with whole_file(out) as temporary:
+        save_file(single, temporary, metadata={"format": "pt"})
+
+
+def summed_factors(adapters: Sequence[AdapterFile]) -> Iterator[tuple[str, Array, Array]]:
+    """(layer, A, B) of the sum of the updates, scales in B: ranks add up, and a layer that one file lacks gets zeros.
+
+    So all layers have one rank, which readers without metadata take for alpha.
+    """
+    read = [{layer: (a, each.scale * b) for layer, a, b in read_factors(each.path)} for each in adapters]
+    ranks = [len(next(iter(layers.values()))[0]) for layers in read]
+    shapes = {layer: (a.shape[1], len(b)) for layers in read for layer, (a, b) in layers.items()}
+    for layer, (inner, outer) in sorted(shapes.items()):
+        found = [
+            layers.get(layer, (np.zeros((rank, inner)), np.zeros((outer, rank))))
+            for layers, rank in zip(read, ranks, strict=True)
+        ]
+        yield layer, np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found], axis=1)
+
+
+# Names of the linear layers in diffusers and in the original Wan code, which ComfyUI shares. The pairs are those of
+# diffusers' converter (loaders/lora_conversion_utils.py), which reads files of either kind; tests compare them.
 _PROJECTIONS = {"to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "o"}
 _IMAGE = {"add_k_proj": "k_img", "add_v_proj": "v_img"}
-LAYERS: dict[str, str] = {
+IN_BLOCKS: dict[str, str] = {
     **{f"attn1.{ours}": f"self_attn.{theirs}" for ours, theirs in _PROJECTIONS.items()},
     **{f"attn2.{ours}": f"cross_attn.{theirs}" for ours, theirs in {**_PROJECTIONS, **_IMAGE}.items()},
     "ffn.net.0.proj": "ffn.0",
     "ffn.net.2": "ffn.2",
 }
-OUTSIDE: dict[str, str] = {
+OUTSIDE_BLOCKS: dict[str, str] = {
     "condition_embedder.time_embedder.linear_1": "time_embedding.0",
     "condition_embedder.time_embedder.linear_2": "time_embedding.2",
     "condition_embedder.time_proj": "time_projection.1",
@@ -40,92 +142,11 @@ OUTSIDE: dict[str, str] = {
 
 
 def original_layer(layer: str) -> str:
-    """Raises UserError for a layer that is not linear."""
-    if layer in OUTSIDE:
-        return OUTSIDE[layer]
+    """blocks.7.attn2.to_q -> blocks.7.cross_attn.q. Raises UserError for a layer that is not linear."""
+    if layer in OUTSIDE_BLOCKS:
+        return OUTSIDE_BLOCKS[layer]
     blocks, _, rest = layer.partition(".")
     number, _, inner = rest.partition(".")
-    if blocks != "blocks" or not number.isdecimal() or inner not in LAYERS:
+    if blocks != "blocks" or not number.isdecimal() or inner not in IN_BLOCKS:
         raise UserError(f"{layer}: has no name in the original layout; only linear layers have")
-    return f"blocks.{number}.{LAYERS[inner]}"
-
-
-SHARD = "5GB"  # of a merged denoiser
-
-
-@dataclass(frozen=True)
-class AdapterFile:
-    """An adapter file and what multiplies its B A. The trial's own, after that of its first stage if it has one."""
-
-    path: Path
-    scale: float
-
-
-def factors(adapters: Sequence[AdapterFile]) -> Iterator[tuple[str, Array, Array]]:
-    """(layer, A, B) of the sum of the updates, scales in B: ranks add up, a layer that a file lacks gets zeros there.
-
-    So all layers have one rank, which is what a reader without metadata takes alpha for.
-    """
-    read = [{layer: (a, file.scale * b) for layer, a, b in read_factors(file.path)} for file in adapters]
-    ranks = [len(next(iter(layers.values()))[0]) for layers in read]
-    shapes = {layer: (a.shape[1], len(b)) for layers in read for layer, (a, b) in layers.items()}
-    for layer, (inner, outer) in sorted(shapes.items()):
-        found = [
-            layers.get(layer, (np.zeros((rank, inner)), np.zeros((outer, rank))))
-            for layers, rank in zip(read, ranks, strict=True)
-        ]
-        yield layer, np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found], axis=1)
-
-
-def _write(out: Path, tensors: Mapping[str, Array]) -> None:
-    from safetensors.numpy import save_file
-
-    with whole_file(out) as temporary:
-        save_file(
-            {name: tensor.astype(np.float32) for name, tensor in tensors.items()}, temporary, metadata={"format": "pt"}
-        )
-
-
-def _named(adapters: Sequence[AdapterFile], name: Callable[[str], str]) -> dict[str, Array]:
-    tensors: dict[str, Array] = {}
-    for layer, a, b in factors(adapters):
-        tensors |= {f"{name(layer)}.lora_A.weight": a, f"{name(layer)}.lora_B.weight": b}
-    return tensors
-
-
-def write_diffusers(adapters: Sequence[AdapterFile], out: Path) -> None:
-    """The trial's own file: diffusers reads rank and alpha from its metadata. Two stages: their sum, at scale 1."""
-    if len(adapters) > 1:
-        _write(out, _named(adapters, lambda layer: f"transformer.{layer}"))
-        return
-    with whole_file(out) as temporary:
-        shutil.copyfile(adapters[0].path, temporary)
-
-
-def write_comfyui(adapters: Sequence[AdapterFile], out: Path) -> None:
-    """Names of the original Wan code; the scale is multiplied into lora_B, because readers differ on alpha.
-
-    ComfyUI and diffusers take a file without alpha at scale 1.
-    """
-    _write(out, _named(adapters, lambda layer: PREFIX + original_layer(layer)))
-
-
-FORMATS: dict[str, Callable[[Sequence[AdapterFile], Path], None]] = {
-    "diffusers": write_diffusers,
-    "comfyui": write_comfyui,
-}
-
-
-def write_merged(spec: TrialSpec, adapters: Sequence[AdapterFile], base: Path, out: Path) -> None:
-    """The denoiser with W + scale B A in place of W, in the precision it was trained in, as safetensors shards."""
-    import torch
-
-    from cinelora.wan.loading import load_transformer
-
-    denoiser = load_transformer(base, spec.config.model.dtype)
-    for layer, a, b in factors(adapters):
-        weight = denoiser.get_submodule(layer).weight
-        weight.data = (weight.double() + torch.from_numpy(b @ a)).to(weight.dtype)
-    denoiser.save_pretrained(out, max_shard_size=SHARD)
-    for path in out.iterdir():
-        path.chmod(0o644)  # safetensors writes for its owner alone
+    return f"blocks.{number}.{IN_BLOCKS[inner]}"

@@ -1,4 +1,4 @@
-"""What is exported computes what was trained, under the names of others; and its card says what it is."""
+"""Exported adapters compute what was trained, under the names of other programs, and carry a model card."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def velocity(transformer: Any) -> torch.Tensor:
 
 
 def finished(root: Path, folder: Path, scaling: Scaling, targets: TargetSet, **changes: Any) -> tuple[Path, Any]:
-    """(the folder of a made-up finished trial with random B, what its adapter computes)."""
+    """(the folder of a exported-up finished trial with random B, what its adapter computes)."""
     config = tiny_study.tiny_config(
         root / "clips", lora__rank=RANK, lora__alpha=ALPHA, lora__scaling=scaling.value, lora__targets=targets.value,
         **changes,
@@ -119,17 +119,17 @@ def test_names_of_the_original_code(tmp_path: Path, folder: Path) -> None:
     """All twelve layers of a block and the eight outside; A as trained, the scale in B, no alpha."""
     trial, _ = finished(tmp_path, folder, Scaling.rslora, TargetSet.linear)
     main([str(trial), "--out", str(tmp_path / "out.safetensors"), "--format", "comfyui"])
-    made = load_file(tmp_path / "out.safetensors")
+    exported = load_file(tmp_path / "out.safetensors")
     layers = [f"self_attn.{name}" for name in "qkvo"] + [f"cross_attn.{name}" for name in "qkvo"]
     layers += ["cross_attn.k_img", "cross_attn.v_img", "ffn.0", "ffn.2"]
     names = [f"blocks.{block}.{layer}" for block in range(2) for layer in layers]
     names += ["time_embedding.0", "time_embedding.2", "time_projection.1", "text_embedding.0", "text_embedding.2"]
     names += ["img_emb.proj.1", "img_emb.proj.3", "head.head"]
-    assert set(made) == {f"diffusion_model.{name}.lora_{which}.weight" for name in names for which in "AB"}
+    assert set(exported) == {f"diffusion_model.{name}.lora_{which}.weight" for name in names for which in "AB"}
     ours = load_file(trial / "adapter" / "pytorch_lora_weights.safetensors")
     pairs = {"self_attn.o": "attn1.to_out.0", "cross_attn.v_img": "attn2.add_v_proj", "ffn.2": "ffn.net.2"}
     for theirs, layer in pairs.items():
-        a, b = (made[f"diffusion_model.blocks.1.{theirs}.lora_{which}.weight"] for which in "AB")
+        a, b = (exported[f"diffusion_model.blocks.1.{theirs}.lora_{which}.weight"] for which in "AB")
         assert torch.equal(a, ours[f"transformer.blocks.1.{layer}.lora_A.weight"])
         assert torch.allclose(b, ours[f"transformer.blocks.1.{layer}.lora_B.weight"] * ALPHA / RANK**0.5, rtol=1e-6)
 
@@ -171,7 +171,7 @@ def card(trial: Path, out: Path, *options: str) -> str:
     return (out / "README.md").read_text()
 
 
-def test_the_card_says_what_was_trained(tmp_path: Path, folder: Path) -> None:
+def test_the_card_holds_the_facts_of_the_training(tmp_path: Path, folder: Path) -> None:
     hub = {"model__hub": "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", "model__revision": "b184e23"}
     trial, _ = finished(tmp_path, folder, Scaling.constant, TargetSet.cross, **hub)
     text = card(trial, tmp_path / "out", "--licence", "apache-2.0")
@@ -179,12 +179,12 @@ def test_the_card_says_what_was_trained(tmp_path: Path, folder: Path) -> None:
     fields = dict(line.split(": ", 1) for line in front.splitlines())
     assert json.loads(fields["license"]) == "apache-2.0"
     assert json.loads(fields["base_model"]) == "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers"
-    for said in (
+    for fact in (
         "revision | `b184e23`", "rank | 4 |", "alpha | 12 (rule constant)", "scale of the update | 3 |",
         "targets | cross: 12,288 parameters", "6 steps of 4 clips", f"fingerprint of the clips | `{'d' * 64}`",
         'weight_name="film.safetensors"', "no report yet",
     ):  # fmt: skip
-        assert said in text, said
+        assert fact in text, fact
 
 
 def test_the_card_holds_the_row_of_the_study(trial: Path, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_trials_without_adapter(
     assert not out.exists() and not (tmp_path / "README.md").exists()
 
 
-def test_nothing_is_overwritten_and_unknown_words_are_told(
+def test_nothing_is_overwritten_and_unknown_options_are_refused(
     trial: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "invalid choice: 'kohya'" in refused(capsys, trial, "--out", tmp_path / "a.safetensors", "--format", "kohya")
@@ -252,5 +252,5 @@ def test_merging_into_another_base_is_refused(
     other = shutil.copytree(folder, tmp_path / "other")
     path = other / "scheduler" / "scheduler_config.json"
     path.write_text(path.read_text().replace("3.0", "5.0"))
-    said = refused(capsys, trial, "--out", tmp_path / "m", "--merge", "--base", other)
-    assert "is not the base of this trial" in said and not (tmp_path / "m").exists()
+    error = refused(capsys, trial, "--out", tmp_path / "m", "--merge", "--base", other)
+    assert "is not the base of this trial" in error and not (tmp_path / "m").exists()

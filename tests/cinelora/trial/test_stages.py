@@ -88,7 +88,7 @@ def test_export_holds_both_stages(tmp_path: Path, folder: Path, study_root: Path
         assert torch.allclose(velocity(plain), both, atol=1e-5, rtol=0), layout
     merged = tmp_path / "merged"
     assert main([str(above), "--out", str(merged), "--merge", "--cache", str(study_root / "cache")]) == 0
-    assert "whose update is in here too" in (merged / "README.md").read_text()
+    assert "whose update is included here" in (merged / "README.md").read_text()
 
 
 def test_steps_on_stills_see_one_frame_and_not_the_first(study_root: Path) -> None:
