@@ -36,7 +36,6 @@ from cinelora.core.config import (
     TargetSet,
     TrainConfig,
     TrialConfig,
-    video_tokens,
 )
 from cinelora.data.windows import WindowPlan
 from cinelora.training.engine import build_engine, release
@@ -47,8 +46,9 @@ from cinelora.wan.checkpoint import model_folder
 from cinelora.wan.encoding import Encodings, decode_video
 from cinelora.wan.loading import TORCH_DTYPE, load_scheduler, load_transformer, load_vae
 from cinelora.wan.sampler import denoise
-from sweeps.cost import GPUS, UTILISATION, Denoiser
-from sweeps.memory import GIB, Sizes, footprint, peak_gib
+from sweeps.cost import GPUS, UTILISATION
+from sweeps.denoiser import Denoiser
+from sweeps.memory import GIB, footprint, peak_gib
 
 SAMPLED = 2  # sampler steps that are run
 EMPTY = "-"
@@ -154,11 +154,11 @@ def off(measured: float | None, predicted: float) -> str:
 def training_row(
     on: Machine, config: TrialConfig, shape: Any, found: tuple[float, float | None] | None, vae: dict[str, Any]
 ) -> str:
-    tokens, net = video_tokens(config.data), Denoiser.of(shape)
+    tokens, net = config.data.video_tokens, Denoiser.of(shape)
     seconds, most = found or (None, None)
     whole = net.step(tokens, True, frozen=True)
     expected = whole / (on.peak * UTILISATION)
-    need = peak_gib(footprint(Sizes.of(shape), vae, config, 1, 1)["train"])
+    need = peak_gib(footprint(Denoiser.of(shape), vae, config, 1, 1)["train"])
     used = EMPTY if seconds is None else f"{net.step(tokens, False, frozen=True) / seconds / on.peak:.0%}"
     times = [cell(seconds), cell(expected), off(seconds, expected), used]
     memory = [cell(most), cell(need), off(most, need)]
@@ -169,8 +169,8 @@ def sampling_row(
     on: Machine, config: TrialConfig, shape: Any, found: tuple[float, float, float | None, float | None], vae: Any
 ) -> str:
     step, decoding, most, most_decoding = found
-    need = footprint(Sizes.of(shape), vae, config, 1, 1)
-    expected = 2 * Denoiser.of(shape).forward(video_tokens(config.data)) / (on.peak * UTILISATION)
+    need = footprint(Denoiser.of(shape), vae, config, 1, 1)
+    expected = 2 * Denoiser.of(shape).forward(config.data.video_tokens) / (on.peak * UTILISATION)
     whole = [cell(step), cell(expected), off(step, expected), cell(decoding)]
     memory = [cell(most), cell(peak_gib(need["generate"])), cell(most_decoding), cell(peak_gib(need["decode"]))]
     clip = cell(step * config.sample.steps + decoding, 1)

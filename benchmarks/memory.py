@@ -45,7 +45,8 @@ from cinelora.wan import lora
 from cinelora.wan.acceleration import checkpoint_blocks
 from cinelora.wan.checkpoint import EXAMPLE, SHAPES
 from cinelora.wan.loading import TORCH_DTYPE
-from sweeps.memory import GIB, Sizes, footprint
+from sweeps.denoiser import Denoiser
+from sweeps.memory import GIB, footprint
 
 CONFIG = json.loads((SHAPES[EXAMPLE] / "transformer" / "config.json").read_text())
 VAE = {"base_dim": 96}
@@ -145,7 +146,7 @@ def count_denoiser(sizes: dict[str, Any], config: TrialConfig, trains: bool, cli
     model, data, dtype = denoiser(sizes, config), config.data, TORCH_DTYPE[config.model.dtype]
     if trains and config.train.gradient_checkpointing:
         checkpoint_blocks(model, config.train.checkpointed_blocks)
-    latent = (clips, sizes["in_channels"], (data.frames - 1) // 4 + 1, data.height // 8, data.width // 8)
+    latent = (clips, sizes["in_channels"], data.latent_frames, data.height // 8, data.width // 8)
     with FakeTensorMode(), fused_norms(), linears(config.zero.stage), torch.set_grad_enabled(trains):
         _without_storage(model, dtype)
         count = Count()
@@ -174,7 +175,7 @@ def count_vae(data: DataConfig, decodes: bool) -> int:
         count = Count()
         with count:
             if decodes:
-                vae.decode(torch.empty(1, 16, (data.frames - 1) // 4 + 1, data.height // 8, data.width // 8))
+                vae.decode(torch.empty(1, 16, data.latent_frames, data.height // 8, data.width // 8))
             else:
                 vae.encode(torch.empty(1, 3, data.frames, data.height, data.width))
     return count.peak
@@ -219,7 +220,7 @@ RESIDENT = ("base", "kept in float32", "gathered blocks", "adapter and its optim
 
 def predicted(sizes: dict[str, Any], config: TrialConfig, phase: str) -> float:
     """Bytes beside what is resident."""
-    parts = footprint(Sizes.of(sizes), VAE, config, workers=1, heldout=1)[phase]
+    parts = footprint(Denoiser.of(sizes), VAE, config, workers=1, heldout=1)[phase]
     return sum(size for name, size in parts.items() if name not in RESIDENT)
 
 

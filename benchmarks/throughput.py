@@ -44,7 +44,6 @@ from cinelora.core.config import (
     TimestepDistribution,
     TrainConfig,
     TrialConfig,
-    video_tokens,
 )
 from cinelora.core.paths import TrialFolder
 from cinelora.core.records import TrialSpec
@@ -59,7 +58,7 @@ from cinelora.wan.attention import use_attention
 from cinelora.wan.checkpoint import EXAMPLE, SHAPES, model_folder
 from cinelora.wan.encoding import Encodings
 from cinelora.wan.loading import TORCH_DTYPE, load_transformer
-from sweeps.cost import TEXT_TOKENS, Denoiser
+from sweeps.denoiser import TEXT_TOKENS, Denoiser
 
 SHAPE = SHAPES[EXAMPLE] / "transformer" / "config.json"
 CLIPS, CAPTION, WORDS = 16, "a caption", 24
@@ -95,7 +94,7 @@ def full_shape(layers: int) -> Any:
 def write_encodings(root: Path, config: TrialConfig, shape: Any, image_tokens: int) -> WindowPlan:
     """Made-up encodings in the format of the cache."""
     data, random = config.data, torch.Generator().manual_seed(0)
-    size = ((data.frames - 1) // 4 + 1, data.height // 8, data.width // 8)
+    size = (data.latent_frames, data.height // 8, data.width // 8)
     windows = []
     for index in range(CLIPS):
         given: dict[str, Any] = {each.name: 0 for each in fields(Window)}
@@ -218,7 +217,7 @@ def operations(bench: Bench) -> float:
     text = WORDS + 1 if bench.config.model.short_text else TEXT_TOKENS
     image = Encodings(bench.encodings).conditions([bench.plan.train[0]]).image.shape[1]
     net = Denoiser.of(bench.model.config, text, image)
-    return bench.config.train.batch_size * net.step(video_tokens(bench.config.data), False, frozen=True)
+    return bench.config.train.batch_size * net.step(bench.config.data.video_tokens, False, frozen=True)
 
 
 def matmul_peak(dtype: torch.dtype) -> float:

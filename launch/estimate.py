@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cinelora.core.cli import UserError, clock
-from cinelora.core.config import ClusterConfig, Offload, Prune, StudyConfig, TrialConfig, video_tokens
+from cinelora.core.config import ClusterConfig, Offload, Prune, StudyConfig, TrialConfig
 from cinelora.core.files import read_json
 from cinelora.core.records import TrialSpec
 from cinelora.data.encodings import WINDOWS_FILE, encoding_folder
@@ -24,18 +24,16 @@ from cinelora.metrics.feature_nets import configured
 from cinelora.wan.checkpoint import config_folder
 from sweeps.cost import (
     GPUS,
-    IMAGE_TOKENS,
-    TEXT_TOKENS,
     CostModel,
-    Denoiser,
     Workload,
     assumed,
     fitted,
     gpu_hours,
     pace,
 )
+from sweeps.denoiser import IMAGE_TOKENS, TEXT_TOKENS, Denoiser
 from sweeps.ledger import Ledger
-from sweeps.memory import BytesByPart, Sizes, encoding, footprint, peak_gib
+from sweeps.memory import BytesByPart, encoding, footprint, peak_gib
 from sweeps.plan import Plan
 from sweeps.scheduling.scheduler import GangShape, Infeasible, Node
 from sweeps.scheduling.simulate import makespan, simulate
@@ -179,7 +177,7 @@ class Demand:
     config: TrialConfig
     workers: int
     share: float  # of a GPU that one worker has, 0..1
-    sizes: Sizes
+    sizes: Denoiser
     parts: dict[str, Any]  # configs of the base's "vae", "text_encoder" and "image_encoder"
     heldout: int  # windows
     nets: float  # bytes of the feature nets
@@ -212,7 +210,7 @@ class Demand:
                 return None
         sharers = config.model.sequence_workers
         whole = not count % sharers and not config.train.batch_size % max(1, count // sharers)
-        tokens = not video_tokens(config.data) % sharers and not self.sizes.heads % sharers
+        tokens = not config.data.video_tokens % sharers and not self.sizes.heads % sharers
         return replace(self, config=config, workers=count, share=share) if whole and tokens else None
 
 
@@ -224,7 +222,7 @@ def _demand(study: StudyConfig, spec: TrialSpec) -> Demand:
         config=spec.config,
         workers=workers(study.cluster, spec),
         share=min(1.0, study.cluster.gpus_per_worker),
-        sizes=Sizes.of(_config(folder, "transformer"), *tokens),
+        sizes=Denoiser.of(_config(folder, "transformer"), *tokens),
         parts={
             "vae": _config(folder, "vae"),
             "text_encoder": _config(folder, "text_encoder"),

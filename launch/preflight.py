@@ -14,14 +14,12 @@ from typing import Any
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import (
-    TEMPORAL_FACTOR,
     ClusterConfig,
     DataConfig,
     Method,
     ModelConfig,
     StudyConfig,
     TrialConfig,
-    video_tokens,
 )
 from cinelora.core.files import content_hash, read_json, write_json
 from cinelora.core.records import to_dict
@@ -81,7 +79,7 @@ def check_denoiser(trial: TrialConfig, denoiser: Mapping[str, Any], here: bool) 
     sharers, heads = model.sequence_workers, int(denoiser["num_attention_heads"])
     if sharers == 1:
         return
-    tokens = video_tokens(trial.data)
+    tokens = trial.data.video_tokens
     if heads % sharers or tokens % sharers:
         fit = [count for count in range(2, heads + 1) if heads % count == tokens % count == 0]
         near = min(fit, key=lambda count: (abs(count - sharers), count), default=1)
@@ -89,7 +87,7 @@ def check_denoiser(trial: TrialConfig, denoiser: Mapping[str, Any], here: bool) 
             f"model.sequence_workers={sharers}: must divide the {heads} attention heads and the {tokens} tokens of "
             f"{_size(trial.data)}; nearest is {near}"
         )
-    still = tokens // ((trial.data.frames - 1) // TEMPORAL_FACTOR + 1)
+    still = tokens // trial.data.latent_frames
     if trial.train.stills and still % sharers:
         raise UserError(
             f"model.sequence_workers={sharers}: must divide the {still} tokens of a still; "

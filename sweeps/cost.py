@@ -12,59 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean, median
-from typing import Any
 
-from cinelora.core.config import Method, TrialConfig, video_tokens
+from cinelora.core.config import Method, TrialConfig
 from cinelora.core.records import TrialResult
-
-# ~ How much arithmetic a Wan image-to-video denoiser needs, from its config alone. Standard library only.
-# ~
-# ~ In: `transformer/config.json`, clip sizes. Out: floating-point operations; a multiplication with its addition is
-# ~ two.
-# ~ L video tokens, d model width, f feed-forward width, S text and image tokens. Norms, activations and embeddings
-# ~ are left
-# ~ out: below 1 % at full size.
-
-TEXT_TOKENS = 512
-IMAGE_TOKENS = 257  # of CLIP ViT-H/14 at 224 pixels
-
-
-@dataclass(frozen=True)
-class Denoiser:
-    """The sizes of a WanTransformer3DModel that decide its arithmetic."""
-
-    width: int
-    feed_forward: int
-    layers: int
-    context: int  # text and image tokens that cross-attention reads
-
-    @staticmethod
-    def of(config: Mapping[str, Any], text_tokens: int = TEXT_TOKENS, image_tokens: int = IMAGE_TOKENS) -> Denoiser:
-        """From the published config. KeyError: it is of another class."""
-        width = config["num_attention_heads"] * config["attention_head_dim"]
-        return Denoiser(width, config["ffn_dim"], config["num_layers"], text_tokens + image_tokens)
-
-    def linear(self, tokens: int) -> float:
-        """Of all linear layers of the blocks in one forward of one clip: 2 (6 d^2 + 2 d f) L + 4 d^2 S a layer."""
-        d = self.width
-        return self.layers * (2.0 * tokens * (6 * d * d + 2 * d * self.feed_forward) + 4.0 * self.context * d * d)
-
-    def attention(self, tokens: int) -> float:
-        """Of the attention products, scores and values: 4 d L (L + S) a layer."""
-        return self.layers * 4.0 * self.width * tokens * (tokens + self.context)
-
-    def forward(self, tokens: int) -> float:
-        return self.linear(tokens) + self.attention(tokens)
-
-    def step(self, tokens: int, checkpointing: float, frozen: bool) -> float:
-        """One clip forward and backward. A frozen base needs no gradient of its weights, only of its activations.
-
-        Backward: linear layers once more (twice if their weights train), attention twice and a half, since flash
-        attention computes its scores again. `checkpointing`: the share of blocks whose forward is done again, 0..1.
-        """
-        backward = self.linear(tokens) * (1 if frozen else 2) + 2.5 * self.attention(tokens)
-        return self.forward(tokens) * (1 + checkpointing) + backward
-
+from sweeps.denoiser import Denoiser
 
 HELDOUT_TIMES = 5  # forwards a clip for the held-out loss
 UTILISATION = 0.35  # of the peak, assumed where nothing was measured
@@ -100,7 +51,7 @@ class Workload:
 
     @staticmethod
     def of(config: TrialConfig, net: Denoiser, clips: int, workers: int) -> Workload:
-        tokens, train = video_tokens(config.data), config.train
+        tokens, train = config.data.video_tokens, config.train
         step = net.step(tokens, checkpointed_share(config, net), config.method is not Method.full)
         trained = 0.0 if config.method is Method.base else step * train.steps * train.batch_size
         curve = 0 if config.method is Method.base else train.steps // train.heldout_every + 1
@@ -157,7 +108,7 @@ class CostModel:
 
 def pace(config: TrialConfig, net: Denoiser, rates: Rates, workers: int) -> tuple[float, float]:
     """(seconds an optimiser step, seconds until a clip is generated); a clip's workers are those that share tokens."""
-    tokens, passes = video_tokens(config.data), 2 if config.sample.guidance > 1 else 1
+    tokens, passes = config.data.video_tokens, 2 if config.sample.guidance > 1 else 1
     step = net.step(tokens, checkpointed_share(config, net), config.method is not Method.full)
     clip = config.sample.steps * passes * net.forward(tokens)
     return (

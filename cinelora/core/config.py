@@ -16,8 +16,10 @@ from enum import Enum
 
 EXECUTION = {"identity": False}
 WHEN_SET = {"identity": "when set"}
-SPATIAL_MULTIPLE = 16  # VAE downsamples 8x, the transformer patches 2x2
+SPATIAL_MULTIPLE = 16  # pixels a side of one video token: the VAE downsamples 8x, the transformer patches 2x2
 TEMPORAL_FACTOR = 4  # the VAE folds 4 frames into one latent frame after the first
+HELDOUT_BATCH = 8  # windows at a time in the held-out loss, at most
+HELDOUT_TOKENS = 65_536  # video tokens at a time there, at most: enough to fill a GPU, and memory stays small
 
 
 class Method(Enum):
@@ -48,6 +50,30 @@ class TargetSet(Enum):
     block = "block"  # every linear layer of the transformer blocks
     block_text = "block_text"  # attn_text + ffn
     linear = "linear"  # every linear layer of the model: those of its blocks and the 8 outside them
+
+
+class LayerKind(Enum):
+    """Kinds of linear layers of the denoiser."""
+
+    self = "self"  # self-attention: query, key, value, output
+    cross = "cross"  # cross-attention to the text: query, key, value, output
+    image = "image"  # cross-attention to the first frame: key, value
+    ffn = "ffn"  # feed-forward: up, down
+    outer = "outer"  # outside the blocks: the embedders, the output projection
+
+
+TARGET_LAYERS: dict[TargetSet, frozenset[LayerKind]] = {
+    TargetSet.cross: frozenset({LayerKind.cross, LayerKind.image}),
+    TargetSet.cross_text: frozenset({LayerKind.cross}),
+    TargetSet.cross_image: frozenset({LayerKind.image}),
+    TargetSet.self: frozenset({LayerKind.self}),
+    TargetSet.attn: frozenset({LayerKind.self, LayerKind.cross, LayerKind.image}),
+    TargetSet.attn_text: frozenset({LayerKind.self, LayerKind.cross}),
+    TargetSet.ffn: frozenset({LayerKind.ffn}),
+    TargetSet.block: frozenset(LayerKind) - {LayerKind.outer},
+    TargetSet.block_text: frozenset({LayerKind.self, LayerKind.cross, LayerKind.ffn}),
+    TargetSet.linear: frozenset(LayerKind),
+}
 
 
 class Offload(Enum):
@@ -152,6 +178,21 @@ class DataConfig:
             )
         for name in ("max_train_windows", "max_heldout_windows"):
             require(getattr(self, name) >= 0, f"data.{name}", getattr(self, name), "must be 0 (all) or more")
+
+    @property
+    def latent_frames(self) -> int:
+        """Latent frames of one window."""
+        return (self.frames - 1) // TEMPORAL_FACTOR + 1
+
+    @property
+    def video_tokens(self) -> int:
+        """Tokens of one window in the denoiser, L."""
+        return self.latent_frames * (self.height // SPATIAL_MULTIPLE) * (self.width // SPATIAL_MULTIPLE)
+
+    @property
+    def heldout_batch(self) -> int:
+        """Windows at a time in the held-out loss. Depends on their size alone, so the loss does not on the gang."""
+        return max(1, min(HELDOUT_BATCH, HELDOUT_TOKENS // self.video_tokens))
 
 
 @dataclass
@@ -415,26 +456,3 @@ class StudyConfig(TrialConfig):
     def __post_init__(self) -> None:
         for name in ("name", "study_dir", "cache_dir"):
             require(bool(getattr(self, name).strip()), name, getattr(self, name), "must not be empty")
-
-
-# ~ How much arithmetic a Wan image-to-video denoiser needs, from its config alone. Standard library only.
-# ~
-# ~ In: `transformer/config.json`, clip sizes. Out: floating-point operations; a multiplication with its addition is
-# ~ two.
-# ~ L video tokens, d model width, f feed-forward width, S text and image tokens. Norms, activations and embeddings
-# ~ are left
-# ~ out: below 1 % at full size.
-LATENT_PIXELS = 16  # pixels a side under one video token: VAE 8, patch 2
-HELDOUT_BATCH = 8  # windows at a time in the held-out loss, at most
-HELDOUT_TOKENS = 65_536  # and fewer of large windows: a GPU is long full, and memory is not
-
-
-def video_tokens(data: DataConfig) -> int:
-    """L of one window."""
-    frames = (data.frames - 1) // TEMPORAL_FACTOR + 1
-    return frames * (data.height // LATENT_PIXELS) * (data.width // LATENT_PIXELS)
-
-
-def heldout_batch(data: DataConfig) -> int:
-    """Windows at a time in the held-out loss: fixed by their size alone, so the loss does not depend on the gang."""
-    return max(1, min(HELDOUT_BATCH, HELDOUT_TOKENS // video_tokens(data)))

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from cinelora import distributed
-from cinelora.core.config import TrialConfig, heldout_batch
+from cinelora.core.config import TrialConfig
 from cinelora.core.seeds import draw_noise
 from cinelora.data.windows import Window
 from cinelora.training import flow
@@ -33,7 +33,7 @@ def window_losses(
     Batches are dealt to data groups round robin; one without any repeats the first and does not count it,
     because ZeRO-3 needs every worker in every forward.
     """
-    size = heldout_batch(config.data)
+    size = config.data.heldout_batch
     starts = range(0, len(windows), size)
     jobs = [(start, column) for start in starts for column in range(len(flow.HELDOUT_TIMES))]
     table = torch.zeros(len(windows), len(flow.HELDOUT_TIMES), dtype=torch.float64)

@@ -21,7 +21,7 @@ from peft import LoraConfig as PeftConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from cinelora.core.cli import UserError
-from cinelora.core.config import LoraConfig, Scaling, TargetSet
+from cinelora.core.config import TARGET_LAYERS, LayerKind, LoraConfig, Scaling, TargetSet
 from cinelora.core.files import whole_folder
 from cinelora.core.paths import ADAPTER_FILE
 from cinelora.core.seeds import generator
@@ -45,21 +45,14 @@ TARGETS: dict[TargetSet, str] = {
     TargetSet.block_text: rf"blocks\.\d+\.(attn[12]\.{_ATTENTION}|{_FFN})",
     TargetSet.linear: rf"{_BLOCK}|condition_embedder\.({_EMBEDDERS})|proj_out",
 }
-MODULES_PER_BLOCK: dict[TargetSet, int] = {
-    TargetSet.cross_text: 4,
-    TargetSet.cross_image: 2,
-    TargetSet.cross: 6,
-    TargetSet.self: 4,
-    TargetSet.attn: 10,
-    TargetSet.attn_text: 8,
-    TargetSet.ffn: 2,
-    TargetSet.block: 12,
-    TargetSet.block_text: 10,
-    TargetSet.linear: 12,
-}
-MODULES_OUTSIDE: dict[TargetSet, int] = {TargetSet.linear: 8}
+MODULES_OF_KIND = {LayerKind.self: 4, LayerKind.cross: 4, LayerKind.image: 2, LayerKind.ffn: 2, LayerKind.outer: 8}
 OWN, FIRST = "default", "first"  # PEFT's names for the adapter of a trial and for that of its first stage
 NamedParameters = list[tuple[str, torch.nn.Parameter]]
+
+
+def module_count(targets: TargetSet, blocks: int) -> int:
+    """Linear layers that an adapter of this target set sits on."""
+    return sum(MODULES_OF_KIND[kind] * (1 if kind is LayerKind.outer else blocks) for kind in TARGET_LAYERS[targets])
 
 
 def peft_config(lora: LoraConfig) -> PeftConfig:
@@ -122,8 +115,7 @@ def attach(transformer: Any, lora: LoraConfig, seed: int) -> NamedParameters:
         transformer.set_adapters([*stacked, OWN])
         transformer.requires_grad_(False)  # PEFT lets all active adapters train
     parameters = adapter_parameters(transformer, OWN)
-    modules = MODULES_PER_BLOCK[lora.targets] * transformer.config.num_layers + MODULES_OUTSIDE.get(lora.targets, 0)
-    expected = 2 * modules
+    expected = 2 * module_count(lora.targets, transformer.config.num_layers)
     assert len(parameters) == expected, f"{lora.targets.value}: {len(parameters)} adapter tensors, not {expected}"
     for name, parameter in parameters:
         parameter.data = _initial(name, parameter, seed).to(parameter.device)

@@ -21,7 +21,7 @@ from diffusers.hooks.context_parallel import apply_context_parallel, remove_cont
 
 from cinelora import distributed
 from cinelora.core.cli import UserError
-from cinelora.core.config import StepCache, TrialConfig, video_tokens
+from cinelora.core.config import StepCache, TrialConfig
 from cinelora.core.files import read_json
 from cinelora.wan.options import BACKENDS
 
@@ -66,7 +66,7 @@ def check(mode: Parallel, processes: int, heads: int, config: TrialConfig) -> No
     backend = config.model.attention
     if mode in ULYSSES and backend and not BACKENDS[backend].splits:
         raise UserError(f"--parallel {mode.value}: model.attention={backend} cannot share tokens; take --parallel fsdp")
-    for name, count in (("attention heads", heads), ("tokens", video_tokens(config.data))):
+    for name, count in (("attention heads", heads), ("tokens", config.data.video_tokens)):
         if mode in ULYSSES and count % processes:
             raise UserError(f"--parallel {mode.value}: {count} {name} do not divide by {processes} processes")
 

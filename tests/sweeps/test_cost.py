@@ -6,33 +6,35 @@ from dataclasses import replace
 
 import pytest
 
-from cinelora.core.config import DataConfig, Method, SampleConfig, TrainConfig, TrialConfig, video_tokens
-from sweeps.cost import Denoiser, Rates, Workload, assumed, fitted, gpu_hours
+from benchmarks.memory import CONFIG as WAN
+from cinelora.core.config import DataConfig, Method, SampleConfig, TrainConfig, TrialConfig
+from sweeps.cost import Rates, Workload, assumed, fitted, gpu_hours
+from sweeps.denoiser import Denoiser
 from tests.analysis.paper_study import result, spec
 
-WAN = {"num_attention_heads": 40, "attention_head_dim": 128, "ffn_dim": 13824, "num_layers": 40}
+# 2 wide, 3 in the feed-forward layers, a context of 5 tokens
+SMALL = Denoiser.of({**WAN, "num_attention_heads": 1, "attention_head_dim": 2, "ffn_dim": 3, "num_layers": 1}, 3, 2)
 
 
 def test_tokens() -> None:
-    assert video_tokens(DataConfig(frames=81, height=480, width=832)) == 21 * 30 * 52
-    assert video_tokens(DataConfig(frames=5, height=16, width=16)) == 2
+    assert DataConfig(frames=81, height=480, width=832).video_tokens == 21 * 30 * 52
+    assert DataConfig(frames=5, height=16, width=16).video_tokens == 2
 
 
 def test_one_layer_by_hand() -> None:
-    net = Denoiser(width=2, feed_forward=3, layers=1, context=5)
     # per token: 6 square matrices (self q k v o, cross q o) of 4, up and down of 6 each: 36 products, two operations
     # each; keys and values of the context: 2 matrices of 4 on 5 tokens
-    assert net.linear(7) == 2 * 7 * 36 + 2 * 2 * 4 * 5
+    assert SMALL.linear(7) == 2 * 7 * 36 + 2 * 2 * 4 * 5
     # each of 7 queries meets 7 + 5 keys and values, 2 wide, twice (scores, sum), two operations
-    assert net.attention(7) == 7 * 12 * 2 * 2 * 2
-    frozen, whole = net.step(7, False, True), net.step(7, False, False)
-    assert whole - frozen == net.linear(7), "the gradient of the weights"
-    assert net.step(7, True, True) - frozen == net.forward(7), "checkpointing computes the forward again"
+    assert SMALL.attention(7) == 7 * 12 * 2 * 2 * 2
+    frozen, whole = SMALL.step(7, False, True), SMALL.step(7, False, False)
+    assert whole - frozen == SMALL.linear(7), "the gradient of the weights"
+    assert SMALL.step(7, True, True) - frozen == SMALL.forward(7), "checkpointing computes the forward again"
 
 
 @pytest.mark.parametrize(("frames", "petaflop"), [(17, 0.82), (33, 1.78), (49, 3.04), (81, 6.41)])
 def test_wan_14b_with_checkpointing(frames: int, petaflop: float) -> None:
-    tokens = video_tokens(DataConfig(frames=frames, height=480, width=832))
+    tokens = DataConfig(frames=frames, height=480, width=832).video_tokens
     assert Denoiser.of(WAN).step(tokens, True, True) / 1e15 == pytest.approx(petaflop, abs=0.005)
 
 
@@ -42,15 +44,14 @@ CONFIG = TrialConfig(
     sample=SampleConfig(steps=8, guidance=5.0),
 )
 FINISHED = result(spec("base"))
-NET = Denoiser(2, 3, 1, 5)
 
 
 def test_work_of_a_trial() -> None:
-    forward = NET.forward(2)
-    work = Workload.of(CONFIG, NET, clips=6, workers=2)
-    assert work.train == NET.step(2, False, True) * 40 + 3 * 3 * 5 * forward, "steps, and the curve at 0, 5 and 10"
+    forward = SMALL.forward(2)
+    work = Workload.of(CONFIG, SMALL, clips=6, workers=2)
+    assert work.train == SMALL.step(2, False, True) * 40 + 3 * 3 * 5 * forward, "steps, and the curve at 0, 5 and 10"
     assert work.evaluate == 6 * 5 * forward and work.generate == 6 * 8 * 2 * forward, "guidance runs twice"
-    base = Workload.of(replace(CONFIG, method=Method.base), NET, clips=6, workers=1)
+    base = Workload.of(replace(CONFIG, method=Method.base), SMALL, clips=6, workers=1)
     assert base.train == 0 and base.generate == work.generate
 
 
@@ -59,7 +60,7 @@ def test_rates_are_found_again() -> None:
     true = Rates(train=50.0, evaluate=200.0, generate=100.0, score=0.5, rest=2.0)
     done = []
     for steps, workers in ((10, 1), (20, 2), (40, 1)):
-        work = Workload.of(replace(CONFIG, train=replace(CONFIG.train, steps=steps)), NET, 6, workers)
+        work = Workload.of(replace(CONFIG, train=replace(CONFIG.train, steps=steps)), SMALL, 6, workers)
         seconds = {
             "train": work.train / true.train / workers,
             "evaluate": work.evaluate / true.evaluate / workers,

@@ -23,15 +23,15 @@ from cinelora.core.config import (
     TargetSet,
     TrainConfig,
     ZeroConfig,
-    heldout_batch,
 )
 from cinelora.training.engine import build_engine, release
 from cinelora.wan import lora, tiny
 from cinelora.wan.checkpoint import EXAMPLE, SHAPES
-from sweeps.memory import BUCKET, Sizes, footprint, image_parameters, optimiser, peak_gib, text_parameters
+from sweeps.denoiser import Denoiser
+from sweeps.memory import BUCKET, footprint, image_parameters, optimiser, peak_gib, text_parameters
 
 FOUR = {**CONFIG, "num_layers": 4}
-WAN = Sizes.of(CONFIG)
+WAN = Denoiser.of(CONFIG)
 
 
 def test_parameters_of_the_published_parts() -> None:
@@ -170,7 +170,7 @@ def test_buckets_of_the_sharded_optimisers() -> None:
 
 def test_heldout_batches_hold_tokens_not_windows() -> None:
     sizes = [(17, 64, 64), (33, 480, 832), (81, 480, 832), (81, 720, 1280)]
-    assert [heldout_batch(DataConfig(frames=f, height=h, width=w)) for f, h, w in sizes] == [8, 4, 2, 1]
+    assert [DataConfig(frames=f, height=h, width=w).heldout_batch for f, h, w in sizes] == [8, 4, 2, 1]
 
 
 def test_the_config_is_the_one_of_the_full_model() -> None:

@@ -42,7 +42,7 @@ def linears_14b() -> dict[str, tuple[int, int]]:
 @pytest.mark.parametrize("targets", list(TargetSet))
 def test_counts_at_the_true_shape(targets: TargetSet, linears_14b: dict[str, tuple[int, int]]) -> None:
     hit = [size for name, size in linears_14b.items() if re.fullmatch(lora.TARGETS[targets], name)]
-    assert len(hit) == 40 * lora.MODULES_PER_BLOCK[targets] + lora.MODULES_OUTSIDE.get(targets, 0)
+    assert len(hit) == lora.module_count(targets, 40)
     assert targets is not TargetSet.linear or len(hit) == len(linears_14b) == 488
     assert sum(rows + columns for rows, columns in hit) == PER_RANK_14B[targets]
 
@@ -57,7 +57,7 @@ def test_only_the_adapter_trains(model: torch.nn.Module, targets: TargetSet) -> 
     parameters = lora.attach(model, LoraConfig(rank=2, targets=targets), seed=0)
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trainable == {name for name, _ in parameters}
-    assert len(parameters) == 2 * (2 * lora.MODULES_PER_BLOCK[targets] + lora.MODULES_OUTSIDE.get(targets, 0))
+    assert len(parameters) == 2 * lora.module_count(targets, 2)
 
 
 def test_a_larger_rank_starts_as_the_smaller_one_plus_rows(model: torch.nn.Module) -> None:
