@@ -92,7 +92,7 @@ def _versions(recorded: Mapping[str, str]) -> dict[str, str]:
 
 
 def _protocols(study: Study) -> dict[str, Mapping[str, object]]:
-    """As in `check_protocols`, all trials of a study that have a score computed it alike."""
+    """As in `_check_protocols`, all trials of a study that have a score computed it alike."""
     return {score: facts for trial in study.trials for score, facts in trial.result.protocol.items()}
 
 

@@ -1,20 +1,19 @@
-"""A study folder -> one `Study` record: what was planned, what is done, what is missing, every clip score.
+"""A study folder -> one `Study` record: what was planned, what has finished, what is missing, and every score.
 
-In: the folder a sweep writes (`study.json, plan.json, trials/<trial_id>/..., reference/...`).
-Out: `Study`, with the long ScoreTable (a DataFrame, columns COLUMNS, one row per trial, clip and metric).
-Run: `load_study(Path("studies/tiny"))`. Reads only; the same folder gives the same record whatever the
-order in which the file system or the plan lists its trials. Bad input raises UserError, one line.
+In: the folder that a sweep writes (`study.json`, `plan.json`, `trials/<trial_id>/...`, `reference/...`).
+Out: `Study`, in which the rest of the analysis looks up trials, references and clips.
+Run: `load_study(Path("studies/tiny"))`. Reads only. The record does not depend on the order in which the file system or
+the plan lists the trials. Bad input raises UserError, one line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from analysis.study.files import (
@@ -39,46 +38,10 @@ from sweeps.ledger import SHARE, check_schema
 from sweeps.plan import Plan
 from sweeps.prune import cell
 
-# ~ What a two-stage study stands on: the adapters that were trained first and lie frozen under its rows.
-# ~
-# ~ In: a plan, the finished trials of the first stage. Out: their ids; one line about each for the notes. They are
-# ~ rows of
-# ~ no table: their windows may be others, and with them the protocol of their scores.
-
-
-def first_stages(specs: Iterable[TrialSpec]) -> set[str]:
-    """Ids of the trials that others of the plan start from."""
-    return {spec.config.first for spec in specs} - {""}
-
-
-def sentence(trial: Trial) -> str:
-    """Rank, targets, windows and what the stage gained on its own held-out windows."""
-    config, result = trial.spec.config, trial.result
-    stills = f", {config.train.stills:.0%} of its steps on stills" if config.train.stills else ""
-    start = trial.curve["heldout_loss"].iloc[0]
-    return (
-        f"under every row but those of other arms lies the adapter of {result.trial_id} (rank {result.rank}, "
-        f"{result.targets}, {result.steps} steps on windows of {config.data.frames} frames{stills}), which took the "
-        f"held-out loss of its own windows from {start:.4f} to {result.heldout_loss:.4f}"
-    )
-
-
-COLUMNS = (
-    "trial_id",
-    "method",
-    "arm",
-    "rank",
-    "alpha",
-    "scaling",
-    "targets",
-    "learning_rate",
-    "seed",
-    "clip_id",
-    "metric",
-    "value",
-)
-TEXTS = ("trial_id", "method", "arm", "scaling", "targets", "metric")
 WAITING = "queued or running"
+BASE, GRID, CONTROL = range(3)  # kinds of trials: the base, the adapters of the sweep, control arms and full fine-tunes
+TRIAL_COLUMNS = ("trial_id", "method", "arm", "rank", "alpha", "scaling", "targets", "learning_rate", "seed")
+COLUMNS = (*TRIAL_COLUMNS, "clip_id", "metric", "value")  # of scores.csv
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,15 +62,14 @@ class Trial:
         return self.read_curve()
 
     @property
-    def head(self) -> tuple[str, str, str, int, float, str, str, float, int]:
-        """The columns of the ScoreTable that all rows of this trial share."""
-        r = self.result
-        return (r.trial_id, r.method, r.arm, r.rank, r.alpha, r.scaling, r.targets, r.learning_rate, r.seed)
+    def head(self) -> tuple[object, ...]:
+        """TRIAL_COLUMNS, which all lines of this trial in scores.csv share."""
+        return tuple(getattr(self.result, name) for name in TRIAL_COLUMNS)
 
 
 @dataclass(frozen=True)
 class Missing:
-    """A planned trial without result, or one that was pruned. `reason` is WAITING, or what was recorded."""
+    """A planned trial without a result, or one that was pruned. `reason` is WAITING, or what was recorded."""
 
     spec: TrialSpec
     reason: str
@@ -115,7 +77,7 @@ class Missing:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """The true held-out clips."""
+    """The real held-out clips that trials are scored against."""
 
     features: Mapping[str, Features]
     scores: ClipScores
@@ -126,20 +88,18 @@ class Reference:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """All that analysis needs, in the fixed order of `order`. `folder` is read again for mp4 frames only."""
+    """Trials, results and references, sorted by `sort_key`. Files are read again for frames and adapters only."""
 
     name: str
     folder: StudyFolder
-    specs: tuple[TrialSpec, ...]  # the current plan without what was pruned, base first
-    trials: tuple[Trial, ...]  # the finished ones of the plan
+    specs: tuple[TrialSpec, ...]  # the current plan without pruned trials and first stages, base first
+    trials: tuple[Trial, ...]  # those of `specs` that have finished
     missing: tuple[Missing, ...]
     references: Mapping[str, Reference]  # by records.reference_key
-    merged: Mapping[str, Study] = field(
-        default_factory=dict
-    )  # trial id -> the study it is from, where they are several
-    remarks: tuple[str, ...] = ()  # of merging, and of a first stage
+    merged: Mapping[str, Study] = field(default_factory=dict)  # trial id -> its own study, where several were merged
+    remarks: tuple[str, ...] = ()  # on merging and on first stages, for the notes of the rank table
     share: float = SHARE  # of the best gain that counts as enough
-    pruned: tuple[Missing, ...] = ()  # learning rates that were ended early, with all their seeds: in no mean
+    pruned: tuple[Missing, ...] = ()  # all seeds of learning rates that were stopped early; they enter no mean
 
     @cached_property
     def by_id(self) -> Mapping[str, Trial]:
@@ -155,7 +115,7 @@ class Study:
 
     @property
     def reference(self) -> Reference:
-        """The true clips of the first finished trial: of the base, where it has finished."""
+        """That of the first finished trial: of the base, where it has finished."""
         return self.reference_of(self.trials[0])
 
     def reference_of(self, trial: Trial) -> Reference:
@@ -168,19 +128,20 @@ class Study:
 
     @property
     def reference_folder(self) -> SampleFolder:
+        """The folder of `reference`."""
         first = self.trials[0].spec
         return self.home(first.trial_id).folder.reference(reference_key(first))
 
     @property
     def trained(self) -> bool:
-        """Whether every trial stands on a base that was really trained."""
+        """Whether every base model has trained weights, not random ones."""
         return all(spec.config.model.trained for spec in self.specs)
 
 
 class TrialSortKey(NamedTuple):
-    """How trials are sorted everywhere: the base, the ranks of the sweep, what stands beside it; then what varies."""
+    """How trials are sorted everywhere."""
 
-    kind: int  # 0 base, 1 adapter, 2 full fine-tune or control arm
+    kind: int  # BASE, GRID or CONTROL
     arm: str
     rank: int  # 0 without adapter; then the next three are blank
     scaling: str
@@ -196,52 +157,44 @@ def sort_key(spec: TrialSpec) -> TrialSortKey:
     adapter = (0, "", 0.0, "")
     if config.method is Method.lora:
         adapter = (lora.rank, lora.scaling.value, lora.effective_alpha, lora.targets.value)
-    kind = 2 if config.arm or config.method is Method.full else int(config.method is Method.lora)
+    alone = config.arm or config.method is Method.full
+    kind = CONTROL if alone else GRID if config.method is Method.lora else BASE
     rate = 0.0 if config.method is Method.base else config.train.learning_rate
     return TrialSortKey(kind, config.arm, *adapter, rate, config.seed, spec.trial_id)
 
 
 def load_study(root: Path) -> Study:
-    """The whole study. Refuses a folder that is none, a plan of which nothing is done, mixed protocols."""
+    """The whole study. UserError: no study folder, a plan of which nothing has finished, mixed protocols."""
     folder = StudyFolder(root)
-    name = _study_name(folder)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder")
+    header = check_schema(folder)
     planned = _planned(folder.plan)
-    pruned = _pruned(planned, folder)
-    firsts = _first_stages(planned, folder)
-    left = {each.spec.trial_id for each in pruned} | {each.spec.trial_id for each in firsts}
-    places = [(spec, folder.trial(spec.trial_id)) for spec in planned if spec.trial_id not in left]
+    pruned, first_stages = _pruned(planned, folder), _first_stages(planned, folder)
+    left_out = {each.spec.trial_id for each in pruned} | {each.spec.trial_id for each in first_stages}
+    places = [(spec, folder.trial(spec.trial_id)) for spec in planned if spec.trial_id not in left_out]
     trials = tuple(_trial(spec, place) for spec, place in places if place.result.exists())
     missing = tuple(_missing(spec, place) for spec, place in places if not place.result.exists())
     if not trials:
         failed = sum(each.reason != WAITING for each in missing)
         raise UserError(f"{root}: none of {len(places)} planned trials has finished ({failed} failed)")
-    check_protocols([trial.result for trial in trials])
-    places_of = {reference_key(trial.spec): folder.reference(reference_key(trial.spec)) for trial in trials}
-    references = {key: _reference(place) for key, place in sorted(places_of.items())}
-    specs = tuple(spec for spec, _ in places)
-    remarks = tuple(sentence(trial) for trial in firsts)
-    share = _share(folder)
-    return Study(name, folder, specs, trials, missing, references, remarks=remarks, share=share, pruned=pruned)
+    _check_protocols([trial.result for trial in trials])
+    keys = sorted({reference_key(trial.spec) for trial in trials})
+    return Study(
+        name=str(header.get("name", root.name)),
+        folder=folder,
+        specs=tuple(spec for spec, _ in places),
+        trials=trials,
+        missing=missing,
+        references={key: _reference(folder.reference(key)) for key in keys},
+        remarks=tuple(map(_first_stage_remark, first_stages)),
+        share=float(header.get("share", SHARE)),
+        pruned=pruned,
+    )
 
 
-def score_table(study: Study) -> pd.DataFrame:
-    """Every clip score of every finished trial, long, columns COLUMNS; texts are categories."""
-    blocks = [(trial.head, metric, values) for trial in study.trials for metric, values in sorted(trial.scores.items())]
-    table = pd.DataFrame([(*head, "", metric, 0.0) for head, metric, _ in blocks], columns=list(COLUMNS))
-    table = table.astype({name: "category" for name in TEXTS})
-    table = table.loc[np.repeat(table.index, [len(values) for *_, values in blocks])].reset_index(drop=True)
-    lists = {values.ids for *_, values in blocks}  # mostly one: trials have the same clips
-    names = sorted({clip for ids in lists for clip in ids})
-    codes = {ids: np.searchsorted(names, ids) for ids in lists}
-    if blocks:
-        clips = np.concatenate([codes[values.ids] for *_, values in blocks])
-        table["clip_id"] = pd.Categorical.from_codes(clips, categories=pd.Index(names))
-        table["value"] = np.concatenate([values.numbers for *_, values in blocks])
-    return table
-
-
-def check_protocols(results: list[TrialResult]) -> None:
-    """Raise UserError where two trials computed a score of one name in different ways."""
+def _check_protocols(results: list[TrialResult]) -> None:
+    """UserError where two trials computed a score of one name by different protocols."""
     first: dict[str, TrialResult] = {}
     for result in results:
         for score, protocol in sorted(result.protocol.items()):
@@ -254,12 +207,6 @@ def check_protocols(results: list[TrialResult]) -> None:
                     f"in trial {other.trial_id} and {mine.get(keys[0])} "
                     f"in trial {result.trial_id}; report them as two studies"
                 )
-
-
-def _study_name(folder: StudyFolder) -> str:
-    if not folder.root.is_dir():
-        raise UserError(f"{folder.root}: no such folder")
-    return str(check_schema(folder).get("name", folder.root.name))
 
 
 def _planned(path: Path) -> tuple[TrialSpec, ...]:
@@ -283,20 +230,33 @@ def _missing(spec: TrialSpec, place: TrialFolder) -> Missing:
 
 
 def _first_stages(specs: tuple[TrialSpec, ...], folder: StudyFolder) -> tuple[Trial, ...]:
-    """The finished trials that others start from."""
-    ids = first_stages(specs)
+    """The finished trials whose adapters lie frozen under other trials. They are rows of no table: their windows, and
+    with them the protocol of their scores, may differ."""
+    ids = {spec.config.first for spec in specs}
     places = [(spec, folder.trial(spec.trial_id)) for spec in specs if spec.trial_id in ids]
     return tuple(_trial(spec, place) for spec, place in places if place.result.exists())
 
 
+def _first_stage_remark(trial: Trial) -> str:
+    """Rank, targets and windows of a first stage, and what it gained on its own held-out windows."""
+    config, result = trial.spec.config, trial.result
+    stills = f", {config.train.stills:.0%} of them on stills" if config.train.stills else ""
+    start = trial.curve["heldout_loss"].iloc[0]
+    return (
+        f"Every row outside the control arms builds on the frozen adapter of trial {result.trial_id} (rank "
+        f"{result.rank}, {result.targets}, {result.steps} steps{stills}, windows of {config.data.frames} frames), "
+        f"which lowered the held-out loss on its own windows from {start:.4f} to {result.heldout_loss:.4f}."
+    )
+
+
 def _pruned(specs: tuple[TrialSpec, ...], folder: StudyFolder) -> tuple[Missing, ...]:
-    """Trials that were ended early, and those, finished or not, that differ from one of them in the seed alone."""
+    """Trials that were stopped early, and those, finished or not, that differ from one of them in the seed alone."""
     places = {spec.trial_id: folder.trial(spec.trial_id) for spec in specs}
     records = {name: at.pruned for name, at in places.items() if at.pruned.exists() and not at.result.exists()}
     rates = {(cell(spec), spec.config.train.learning_rate) for spec in specs if spec.trial_id in records}
     whys = {name: str(json_of(record)["why"]) for name, record in records.items()}
     return tuple(
-        Missing(spec, f"pruned, learning rate {rate:g}: {whys.get(spec.trial_id, 'another seed of it was')}")
+        Missing(spec, f"pruned, learning rate {rate:g}: {whys.get(spec.trial_id, 'another seed of it was pruned')}")
         for spec in specs
         if rates and (cell(spec), rate := spec.config.train.learning_rate) in rates
     )
@@ -308,7 +268,7 @@ def _trial(spec: TrialSpec, place: TrialFolder) -> Trial:
     except TypeError as error:
         raise UserError(f"{place.result}: not a result this program reads ({error})") from error
     if result.trial_id != spec.trial_id:
-        raise UserError(f"{place.result}: is of trial {result.trial_id}; was the folder renamed?")
+        raise UserError(f"{place.result}: belongs to trial {result.trial_id}; was the folder renamed?")
     scores, curve = read_clip_scores(place.clip_scores), partial(read_curve, place.train_csv)
     return Trial(spec, result, read_features(place), scores, curve, read_runs(place), read_set_scores(place))
 
@@ -318,7 +278,3 @@ def _reference(place: SampleFolder) -> Reference:
     shots, captions = (dict(zip(clips["clip_id"], clips[column], strict=True)) for column in ("shot", "caption"))
     train = read_features(place.train)
     return Reference(read_features(place), read_clip_scores(place.clip_scores), shots, captions, train)
-
-
-def _share(folder: StudyFolder) -> float:
-    return float(check_schema(folder).get("share", SHARE))

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analysis.study.load import Study, Trial, sort_key
+from analysis.study.load import BASE, CONTROL, GRID, Study, Trial, sort_key
 from analysis.study.scores import MOTION, TrialScores, diversities, name_of, trial_scores
 from cinelora.core.config import Method, Scaling
 from cinelora.core.records import TrialSpec
@@ -25,9 +25,6 @@ OWN_COLUMNS = {"method", "seed", "train.learning_rate"}
 OWN_COLUMNS |= {"lora.rank", "lora.scaling", "lora.alpha", "lora.targets"}
 MEGA = 1e6  # bytes in a megabyte (decimal)
 MOTION_FLOOR = 0.5  # below this share of the real motion a clip is near frozen: consistency is no merit
-
-
-BASE, GRID, CONTROL = range(3)  # the base, the adapters of the sweep, controls and the full fine-tune
 
 
 class RowKey(NamedTuple):
@@ -155,10 +152,9 @@ def estimate(study: Study) -> Estimates:
 def _row_key(spec: TrialSpec, settings: Mapping[str, str], varying: Iterable[str]) -> RowKey:
     other = tuple((name, settings[name]) for name in varying if name in settings)
     config, place = spec.config, sort_key(spec)
-    kind = (BASE, GRID, CONTROL)[place.kind]
-    label = (config.arm or config.method.value) if kind == CONTROL else ""
+    label = (config.arm or config.method.value) if place.kind == CONTROL else ""
     adapter = (place.rank, place.scaling, place.alpha, place.targets, place.learning_rate)
-    return RowKey(kind, label, *adapter, other)
+    return RowKey(place.kind, label, *adapter, other)
 
 
 def series_of(rows: Iterable[Row]) -> tuple[str, ...]:

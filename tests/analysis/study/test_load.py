@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.study.load import COLUMNS, load_study, score_table
+from analysis.study.load import load_study
 from cinelora.core.cli import UserError
 from tests.analysis.paper_study import CLIPS, Builder
 
@@ -24,14 +24,6 @@ def test_trials_are_sorted_base_first(study: Path) -> None:
     loaded = load_study(study)
     assert [spec.trial_id for spec in loaded.specs] == ["base", "r4s0", "r4s1", "r8s0", "r8s1"]
     assert loaded.trained and not loaded.missing
-
-
-def test_score_table_is_long(study: Path) -> None:
-    table = score_table(load_study(study))
-    assert tuple(table.columns) == COLUMNS
-    assert len(table) == 5 * 6 * len(CLIPS)  # trials, metrics, clips
-    psnr = table[(table.trial_id == "r4s1") & (table.metric == "psnr")]
-    assert psnr["value"].tolist() == [12.875, 13.0, 13.125]
 
 
 def test_features_are_sorted_by_clip(builder: Builder) -> None:
@@ -102,7 +94,7 @@ def test_refuses_a_damaged_trial(builder: Builder) -> None:
 def test_refuses_a_renamed_trial(builder: Builder) -> None:
     root = builder.build()
     builder.edit_json(builder.folder.trial("r4s0").result, trial_id="other")
-    assert "is of trial other" in refusal(root)
+    assert "belongs to trial other" in refusal(root)
 
 
 def test_refuses_json_cut_short(builder: Builder) -> None:

@@ -76,7 +76,7 @@ def test_a_pruned_seed_takes_its_row_out_of_all_means(builder: Builder) -> None:
     assert [trial.spec.trial_id for trial in study.trials] == ["base", "r4s0", "r4s1"] and study.missing == ()
     assert {each.spec.trial_id: each.reason for each in study.pruned} == {
         "r8s0": "pruned, learning rate 0.0001: step 20: behind",
-        "r8s1": "pruned, learning rate 0.0001: another seed of it was",
+        "r8s1": "pruned, learning rate 0.0001: another seed of it was pruned",
     }  # fmt: skip
     assert main([str(builder.folder.root)]) == 0
     page = (builder.folder.report / "index.html").read_text()
