@@ -89,9 +89,9 @@ def as_stills(clean: torch.Tensor, conditions: Conditions, grey: torch.Tensor) -
 T = TypeVar("T")
 
 
-def ahead(jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
+def prefetch(jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
     """The results of `jobs`; one thread is at most one job ahead. What a job raises is raised where it is due."""
-    with ThreadPoolExecutor(1, "ahead") as thread:
+    with ThreadPoolExecutor(1, "prefetch") as thread:
         waiting = None
         for job in jobs:
             coming = thread.submit(job)

@@ -22,7 +22,7 @@ from cinelora.core.paths import TrialFolder
 from cinelora.core.records import TrialSpec
 from cinelora.data.windows import WindowPlan
 from cinelora.training import checkpoint
-from cinelora.training.batch import Batch, ahead, training_batch
+from cinelora.training.batch import Batch, prefetch, training_batch
 from cinelora.training.checkpoint import Stopped, StopSign
 from cinelora.training.engine import (
     backward,
@@ -136,7 +136,7 @@ def optimiser_step(
 def my_batches(config: TrialConfig, encodings: Encodings, plan: WindowPlan, steps: range) -> Iterator[Batch]:
     """This worker's micro-batches of these steps, in order."""
     slots = my_micro_batches(config.train, distributed.data_group(config.model.sequence_workers))
-    return ahead(partial(training_batch, config, encodings, plan, step, micro) for step in steps for micro in slots)
+    return prefetch(partial(training_batch, config, encodings, plan, step, micro) for step in steps for micro in slots)
 
 
 def train(

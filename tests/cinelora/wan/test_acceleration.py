@@ -13,8 +13,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName, _Attention
 from cinelora import distributed
 from cinelora.core.cli import UserError
 from cinelora.core.config import Dtype, LoraConfig, ModelConfig, TargetSet
-from cinelora.training import batch as ahead
-from cinelora.training.batch import training_batch
+from cinelora.training.batch import prefetch, training_batch
 from cinelora.training.engine import deepspeed_config
 from cinelora.trial import resident as base
 from cinelora.trial.resident import ResidentModel, load_resident_model, resident_key
@@ -182,7 +181,7 @@ def test_the_plan_leaves_packages_to_workers_elsewhere() -> None:
     check_attention(ModelConfig(), here=True)
 
 
-# --- a batch ahead ---
+# --- prefetching ---
 
 
 def test_work_ahead_is_in_order_and_at_most_one_early() -> None:
@@ -197,7 +196,7 @@ def test_work_ahead_is_in_order_and_at_most_one_early() -> None:
 
         return run
 
-    results = ahead.ahead(job(index) for index in range(5))
+    results = prefetch(job(index) for index in range(5))
     for index in range(3):
         assert next(results) == index
         assert max(begun) <= index + 1
