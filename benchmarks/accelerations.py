@@ -31,7 +31,7 @@ from cinelora.features.nets import NETS, open_net
 from cinelora.metrics.distances import polynomial_mmd, resampled_mmd, standardise
 from cinelora.metrics.resampling import half_samples, kernel_grams
 from cinelora.wan.checkpoint import SHIPPED, model_fingerprint
-from cinelora.wan.encoding import Encodings, decode_video, encode_texts, encode_windows, true_frames
+from cinelora.wan.encoding import Encodings, decode_video, encode_texts, encode_windows, reference_frames
 from cinelora.wan.loading import TORCH_DTYPE, load_scheduler, load_transformer, load_vae
 from cinelora.wan.parallel import Parallel, spread
 from cinelora.wan.sampler import batches, denoise, starting_noise
@@ -88,7 +88,7 @@ class Film:
         return Film(base, data, windows, Encodings(folder))
 
     def truth(self) -> np.ndarray:
-        return np.stack([true_frames(Path(self.data.path), self.data, window) for window in self.windows])
+        return np.stack([reference_frames(Path(self.data.path), self.data, window) for window in self.windows])
 
     def generate(self, model: Any, vae: Any, way: Way, windows: Sequence[Window]) -> np.ndarray:
         """Frames (N, F, H, W, 3), decoded."""

@@ -23,7 +23,7 @@ from cinelora.trial.job import Job
 from cinelora.wan.acceleration import compile_blocks
 from cinelora.wan.attention import use_attention
 from cinelora.wan.checkpoint import model_folder
-from cinelora.wan.encoding import true_frames
+from cinelora.wan.encoding import reference_frames
 from cinelora.wan.loading import TORCH_DTYPE, load_transformer, load_vae
 
 FRAME_BYTES = 2**28  # of decoded reference frames kept in memory
@@ -47,7 +47,7 @@ class ResidentModel:
         key = content_hash([to_dict(data), window.window_id])
         if key in self._frames:
             return self._frames[key]
-        frames = true_frames(Path(data.path), data, window)
+        frames = reference_frames(Path(data.path), data, window)
         if sum(kept.nbytes for kept in self._frames.values()) + frames.nbytes <= FRAME_BYTES:
             self._frames[key] = frames
         return frames

@@ -38,7 +38,7 @@ from cinelora.training.checkpoint import Stopped, StopSign
 from cinelora.training.loop import Report
 from cinelora.trial.job import Job
 from cinelora.trial.resident import ResidentModel
-from cinelora.wan.encoding import Encodings, true_frames
+from cinelora.wan.encoding import Encodings, reference_frames
 from cinelora.wan.sampler import batches, generate
 
 # ~ Has a model copied its training clips? Made clips against those and against the other held-out clips, net by net.
@@ -120,7 +120,7 @@ def _write_train_features(job: Job, base: ResidentModel) -> None:
     config, windows = job.spec.config, list(job.windows().train)
     found: dict[str, list[np.ndarray]] = {}
     for chunk in batches(windows, config.sample.batch_size):
-        truth = np.stack([true_frames(Path(config.data.path), config.data, window) for window in chunk])
+        truth = np.stack([reference_frames(Path(config.data.path), config.data, window) for window in chunk])
         for name, features in net_features(base.nets, truth, config.score.keep_first_frame)[1].items():
             found.setdefault(name, []).extend(features)
     for name, rows in found.items():

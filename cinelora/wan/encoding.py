@@ -146,7 +146,7 @@ def encode_windows(
     vae = load_vae(model, device)
     processor, encoder = load_image_encoder(model, device)
     for window in windows:
-        frames = true_frames(root, data, window)
+        frames = reference_frames(root, data, window)
         video = pixels(frames[None])
         _save(
             window_file(folder, window.window_id),
@@ -159,7 +159,7 @@ def encode_windows(
         report()
 
 
-def true_frames(root: Path, data: DataConfig, window: Window) -> np.ndarray:
+def reference_frames(root: Path, data: DataConfig, window: Window) -> np.ndarray:
     """The window's real frames, uint8 (F, H, W, 3)."""
     return decode_window(
         root / window.video, window.start_seconds, data.fps, data.frames, data.height, data.width, data.resize
