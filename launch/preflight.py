@@ -23,7 +23,7 @@ from cinelora.core.config import (
 )
 from cinelora.core.files import content_hash, read_json, write_json
 from cinelora.core.records import to_dict
-from cinelora.data.encodings import WINDOWS_FILE, encoder_mark, encoding_folder
+from cinelora.data.encodings import WINDOWS_FILE, encoder_fingerprint, encoding_folder
 from cinelora.data.sample_sets import data_path
 from cinelora.data.windows import WindowPlan, plan_windows
 from cinelora.metrics.catalogue import FLOWS
@@ -193,7 +193,7 @@ class Fingerprints:
         """
         windows: WindowPlan = self._once(["data", to_dict(config.data)], lambda: self._windows(config.data))
         model = config.model
-        marks = {"data": windows.fingerprint, "encoder": encoder_mark(model.text_dtype)}
+        marks = {"data": windows.fingerprint, "encoder": encoder_fingerprint(model.text_dtype)}
         check_nets(config)
         check_cache(config)
         for net, path in configured(config.score).items():

@@ -23,7 +23,7 @@ def encoding_folder(
     return cache_dir / "encodings" / content_hash(key, 16)
 
 
-def encoder_mark(text_dtype: Dtype | None) -> str:
+def encoder_fingerprint(text_dtype: Dtype | None) -> str:
     """What a trial's identity says of the encoders beyond the model's own files."""
     return str(ENCODER_VERSION) if text_dtype is None else f"{ENCODER_VERSION}, text in {text_dtype.value}"
 

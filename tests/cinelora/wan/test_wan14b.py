@@ -21,7 +21,7 @@ from cinelora.core.cli import UserError
 from cinelora.core.config import Dtype, LoraConfig, ModelConfig, TargetSet, TrainConfig, ZeroConfig
 from cinelora.core.files import content_hash
 from cinelora.core.records import to_dict, trial_from_dict
-from cinelora.data.encodings import encoder_mark, encoding_folder
+from cinelora.data.encodings import encoder_fingerprint, encoding_folder
 from cinelora.training.engine import build_engine, full_parameters, release
 from cinelora.wan import loading as wan
 from cinelora.wan import lora
@@ -179,13 +179,13 @@ def test_text_in_bfloat16_is_another_encoding_of_another_trial(folder: Path, tmp
     assert states[0].dtype == states[1].dtype == torch.float32
     assert 0 < (states[0] - states[1]).abs().max() < 0.1 * states[0].abs().max()
     assert encoding_folder(tmp_path, "d", "m", Dtype.bfloat16) != encoding_folder(tmp_path, "d", "m")
-    assert encoder_mark(Dtype.bfloat16) != encoder_mark(None)
+    assert encoder_fingerprint(Dtype.bfloat16) != encoder_fingerprint(None)
 
 
 def test_models_without_the_setting_keep_their_caches_and_ids(tmp_path: Path) -> None:
     key = {"data": "d", "model": "m", "version": 1}
     assert encoding_folder(tmp_path, "d", "m") == tmp_path / "encodings" / content_hash(key, 16)
-    assert encoder_mark(None) == "1"
+    assert encoder_fingerprint(None) == "1"
     assert set(to_dict(ModelConfig(), identity_only=True)) == {"revision", "dtype", "short_text"}
     config = tiny_study.tiny_config(tmp_path, model__text_dtype="bfloat16")
     assert config.model.text_dtype is Dtype.bfloat16 and trial_from_dict(to_dict(config)) == config
