@@ -20,7 +20,7 @@ SETS_VERSION = 1  # raise when the clips that a recipe gives change
 
 
 @dataclass(frozen=True)
-class Part:
+class SplitSpec:
     """`count` clips of one domain, drawn with `seed`."""
 
     split: str
@@ -29,13 +29,13 @@ class Part:
     count: int
 
 
-FILM_TRAIN = Part("train", "film", 1, 24)
-FILM_HELDOUT = Part("heldout", "film", 2, 96)
-SOURCE_OTHER = Part("other", "source", 4, 32)
-SETS: dict[str, tuple[Part, ...]] = {
+FILM_TRAIN = SplitSpec("train", "film", 1, 24)
+FILM_HELDOUT = SplitSpec("heldout", "film", 2, 96)
+SOURCE_OTHER = SplitSpec("other", "source", 4, 32)
+SETS: dict[str, tuple[SplitSpec, ...]] = {
     "film": (FILM_TRAIN, FILM_HELDOUT, SOURCE_OTHER),
-    "film-select": (FILM_TRAIN, Part("heldout", "film", 3, 32)),
-    "film-control": (Part("train", "source", 5, 24), FILM_HELDOUT, SOURCE_OTHER),
+    "film-select": (FILM_TRAIN, SplitSpec("heldout", "film", 3, 32)),
+    "film-control": (SplitSpec("train", "source", 5, 24), FILM_HELDOUT, SOURCE_OTHER),
 }
 
 
@@ -60,7 +60,7 @@ def ensure(name: str, cache_dir: Path) -> Path:
     return folder
 
 
-def write_set(folder: Path, parts: tuple[Part, ...]) -> None:
+def write_set(folder: Path, parts: tuple[SplitSpec, ...]) -> None:
     """Draw the clips and write them with `metadata.csv` (video, prompt, shot, split)."""
     from cinelora.data.synthetic import make_clip
     from cinelora.data.video import write_clips

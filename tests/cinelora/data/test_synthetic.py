@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from cinelora.core.config import DataConfig
-from cinelora.data.sample_sets import Part, write_set
+from cinelora.data.sample_sets import SplitSpec, write_set
 from cinelora.data.synthetic import COLOURS, SHAPES, draw_scene, make_clip
 from cinelora.data.windows import plan_windows
 from cinelora.smallbase.vae import decode_pixels, encode_moments, stock, whole_clip
@@ -61,8 +61,8 @@ def test_the_caption_tells_the_motion() -> None:
 
 def test_sets_have_named_splits_and_common_clips(tmp_path: Path) -> None:
     small = {
-        "a": (Part("train", "film", 1, 3), Part("heldout", "film", 2, 2), Part("other", "source", 4, 1)),
-        "b": (Part("train", "source", 5, 3), Part("heldout", "film", 2, 2)),
+        "a": (SplitSpec("train", "film", 1, 3), SplitSpec("heldout", "film", 2, 2), SplitSpec("other", "source", 4, 1)),
+        "b": (SplitSpec("train", "source", 5, 3), SplitSpec("heldout", "film", 2, 2)),
     }
     plans = {}
     for name, parts in small.items():
