@@ -218,7 +218,7 @@ def truncate_adapter(path: Path, scale: float, rank: int) -> tuple[Factors, floa
     for layer, a, b in low_rank.read_factors(path):
         squares = np.square(low_rank.singular_values(a, scale * b))
         kept, whole = kept + float(squares[:rank].sum()), whole + float(squares.sum())
-        factors[layer] = low_rank.cut(a, scale * b, rank)
+        factors[layer] = low_rank.truncated(a, scale * b, rank)
     return factors, kept / whole if whole else 1.0
 
 

@@ -26,7 +26,7 @@ def singular_values(a: Array, b: Array) -> Array:
     return np.concatenate([found, np.zeros(len(a) - len(found))])
 
 
-def cut(a: Array, b: Array, rank: int) -> tuple[Array, Array]:
+def truncated(a: Array, b: Array, rank: int) -> tuple[Array, Array]:
     """(A', B') of shapes (rank, in) and (out, rank): no update of that rank is closer to B A (Eckart and Young 1936).
 
     The Frobenius error is the root of the sum of squares of the singular values left out. Each value is shared evenly
