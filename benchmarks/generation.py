@@ -35,7 +35,7 @@ from cinelora.wan import lora
 from cinelora.wan.checkpoint import model_folder
 from cinelora.wan.encoding import condition_latents, decode_video, encode_image, encode_text, pixels
 from cinelora.wan.loading import load_scheduler, load_transformer, load_vae
-from cinelora.wan.lora import Resident
+from cinelora.wan.lora import AdapterSwitch
 from cinelora.wan.sampler import starting_noise
 
 WIDE = {"num_attention_heads": 4, "attention_head_dim": 64, "ffn_dim": 1024, "added_kv_proj_dim": 256, "num_layers": 8}
@@ -72,7 +72,7 @@ def switching(folder: Path, name: str, root: Path) -> None:
         lora.save_adapter(root / name / str(rank), state, settings)
         lora.detach(base)
         files.append(root / name / str(rank) / "pytorch_lora_weights.safetensors")
-    plain, resident, slow, fast, equal = digest(forward(base)), Resident(base), [], [], 0
+    plain, resident, slow, fast, equal = digest(forward(base)), AdapterSwitch(base), [], [], 0
     loading = seconds(lambda: resident.load(files))
     for file in files * ROUNDS:
         started = time.perf_counter()

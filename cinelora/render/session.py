@@ -37,7 +37,7 @@ from cinelora.wan.loading import (
     load_transformer,
     load_vae,
 )
-from cinelora.wan.lora import Resident
+from cinelora.wan.lora import AdapterSwitch
 from cinelora.wan.parallel import SHARDED, Parallel, spread
 from cinelora.wan.sampler import denoise
 
@@ -99,7 +99,7 @@ class RenderSession:
 
     folder: Path
     config: TrialConfig
-    adapters: Resident
+    adapters: AdapterSwitch
     vae: Any
     image_encoder: tuple[Any, Any]
     text: torch.Tensor
@@ -143,7 +143,7 @@ def open_session(job: RenderJob) -> Iterator[RenderSession]:
     transformer = load_transformer(folder, model.dtype, place, model.short_text)
     if model.attention:  # model.compile is left out: a few clips do not pay for it
         use_attention(transformer, model.attention, TORCH_DTYPE[model.dtype])
-    adapters = Resident(transformer)
+    adapters = AdapterSwitch(transformer)
     adapters.load(chain.from_iterable(job.files.values()))
     encoder, vae = load_image_encoder(folder, device), load_vae(folder, device)
     with spread(transformer, job.mode):

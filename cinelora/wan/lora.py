@@ -208,7 +208,7 @@ def _plain(metadata: dict[str, Any]) -> dict[str, Any]:
 # ~ base.
 
 
-class Resident:
+class AdapterSwitch:
     """A base and the adapters on it. Load before the model is sharded or compiled; `release` gives the base back."""
 
     def __init__(self, transformer: Any) -> None:

@@ -14,7 +14,7 @@ from cinelora.core.config import Dtype
 from cinelora.core.seeds import draw_noise
 from cinelora.wan.checkpoint import model_folder
 from cinelora.wan.loading import CACHE_LINE, TORCH_DTYPE, load_transformer
-from cinelora.wan.lora import Resident
+from cinelora.wan.lora import AdapterSwitch
 from tests import tiny_study
 from tests.cinelora.render.rendering import LORAS, save
 
@@ -60,7 +60,7 @@ def test_switching_equals_a_fresh_pipeline(folder: Path, files: dict[str, Path],
     kind = TORCH_DTYPE[dtype]
     base = load_transformer(folder, dtype)
     names, before = list(base.state_dict()), output(base, kind)
-    resident = Resident(base)
+    resident = AdapterSwitch(base)
     resident.load(files.values())
     resident.load(files.values())  # what is there is not loaded twice
     assert torch.equal(output(base, kind), before), "none is active when loaded"
@@ -79,7 +79,7 @@ def test_switching_equals_a_fresh_pipeline(folder: Path, files: dict[str, Path],
 
 
 def test_files_that_do_not_fit(folder: Path, files: dict[str, Path], tmp_path: Path) -> None:
-    resident = Resident(load_transformer(folder, Dtype.float32))
+    resident = AdapterSwitch(load_transformer(folder, Dtype.float32))
     with pytest.raises(UserError, match="missing; the adapter of a finished trial"):
         resident.load([tmp_path / "absent.safetensors"])
     (tmp_path / "text.safetensors").write_text("no tensors")
