@@ -182,7 +182,7 @@ def evaluate(
     folder, file = job.study.trial(job.spec.trial_id), study.trial(adapter.spec.trial_id).adapter / ADAPTER_FILE
     factors, kept = truncate_adapter(file, adapter.result.scale, adapter.rank)
     if config.first:
-        lora.stack(transformer, study.trial(config.first).adapter)
+        lora.load_adapter(transformer, study.trial(config.first).adapter / ADAPTER_FILE)
     parameters = lora.attach(transformer, config.lora, seed=0)
     try:
         fill(parameters, factors, file)

@@ -23,7 +23,6 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from cinelora.core.cli import UserError
 from cinelora.core.config import TARGET_LAYERS, LayerKind, LoraConfig, Scaling, TargetSet
 from cinelora.core.files import whole_folder
-from cinelora.core.paths import ADAPTER_FILE
 from cinelora.core.seeds import generator
 
 _ATTENTION = r"(to_q|to_k|to_v|to_out\.0)"
@@ -65,19 +64,11 @@ def peft_config(lora: LoraConfig) -> PeftConfig:
     )
 
 
-def stack(transformer: Any, folder: Path) -> None:
-    """Put a trial's finished adapter on the base, frozen, under the one that `attach` adds. `detach` removes both.
+def load_adapter(transformer: Any, file: Path, name: str = FIRST) -> None:
+    """Put a finished adapter on the base, frozen, as PEFT's `name`; by default as a first stage, under `attach`.
 
-    Raises UserError as `put`.
-    """
-    put(transformer, folder / ADAPTER_FILE, FIRST)
-
-
-def put(transformer: Any, file: Path, name: str) -> None:
-    """Put a finished adapter on the base, frozen, as PEFT's `name`.
-
-    Its tensors take dtype and device of the layers they sit on. Raises UserError for a file that is missing, no
-    adapter, or of another base.
+    Its tensors take dtype and device of the layers they sit on; `detach` removes it. Raises UserError for a file that is
+    missing, no adapter, or of another base.
     """
     from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin
 
@@ -104,7 +95,7 @@ def adapter_parameters(transformer: Any, adapter: str) -> NamedParameters:
 
 
 def attach(transformer: Any, lora: LoraConfig, seed: int) -> NamedParameters:
-    """Add the adapter in place, on what `stack` put there; returns its (name, float32 parameter) pairs sorted by name.
+    """Add the adapter in place, on top of a first stage if one is loaded; returns (name, float32 parameter) pairs by name.
 
     Raises AssertionError if the target set did not match its modules.
     """
@@ -224,7 +215,7 @@ class AdapterSwitch:
         for file in files:
             if file not in self._names:
                 name = f"resident{len(self._names)}"
-                put(self.transformer, file, name)
+                load_adapter(self.transformer, file, name)
                 self._names[file] = name
         self._layers = [each for each in self.transformer.modules() if isinstance(each, BaseTunerLayer)]
         self.use([])

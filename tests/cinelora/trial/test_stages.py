@@ -13,6 +13,7 @@ from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin
 from cinelora.core.cli import UserError
 from cinelora.core.config import Dtype, LoraConfig, ModelConfig, Scaling, TargetSet
 from cinelora.core.files import read_json, write_json
+from cinelora.core.paths import ADAPTER_FILE
 from cinelora.export.__main__ import main
 from cinelora.training.batch import MASK_CHANNELS, training_batch
 from cinelora.wan import lora
@@ -33,7 +34,7 @@ def test_an_adapter_lies_frozen_under_the_next(tmp_path: Path, folder: Path) -> 
     trial, trained = finished(tmp_path, folder, Scaling.constant, TargetSet.cross)  # alpha is 3 times the rank
     transformer: Any = load_transformer(folder, Dtype.float32)
     base = velocity(transformer)
-    lora.stack(transformer, trial / "adapter")
+    lora.load_adapter(transformer, trial / "adapter" / ADAPTER_FILE)
     assert torch.allclose(velocity(transformer), trained, atol=1e-6, rtol=0)
     below = velocity(transformer)
     parameters = lora.attach(transformer, LoraConfig(rank=2, targets=TargetSet.self), seed=0)
@@ -43,7 +44,7 @@ def test_an_adapter_lies_frozen_under_the_next(tmp_path: Path, folder: Path) -> 
     lora.detach(transformer)
     assert torch.equal(velocity(transformer), base)
     with pytest.raises(UserError, match="missing; the adapter of a finished trial"):
-        lora.stack(transformer, tmp_path / "nowhere")
+        lora.load_adapter(transformer, tmp_path / "nowhere" / ADAPTER_FILE)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -72,7 +73,7 @@ def test_export_holds_both_stages(tmp_path: Path, folder: Path, study_root: Path
     below, _ = finished(tmp_path, folder, Scaling.constant, TargetSet.cross)
     above, _ = finished(tmp_path, folder, Scaling.rslora, TargetSet.attn)
     transformer: Any = load_transformer(folder, Dtype.float32)
-    lora.stack(transformer, below / "adapter")
+    lora.load_adapter(transformer, below / "adapter" / ADAPTER_FILE)
     state, metadata = WanLoraLoaderMixin.lora_state_dict(str(above / "adapter"), return_lora_metadata=True)
     transformer.load_lora_adapter(state, adapter_name="own", metadata=metadata)
     transformer.set_adapters([lora.FIRST, "own"])
