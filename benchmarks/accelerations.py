@@ -33,7 +33,8 @@ from cinelora.metrics.resampling import half_samples, kernel_grams
 from cinelora.wan.checkpoint import SHIPPED, model_fingerprint
 from cinelora.wan.encoding import Encodings, decode_video, encode_texts, encode_windows, reference_frames
 from cinelora.wan.loading import TORCH_DTYPE, load_scheduler, load_transformer, load_vae
-from cinelora.wan.parallel import Parallel, spread
+from cinelora.wan.options import Parallel
+from cinelora.wan.parallel import spread
 from cinelora.wan.sampler import batches, denoise, starting_noise
 
 SMALL = SHIPPED["small"]

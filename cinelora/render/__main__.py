@@ -26,7 +26,7 @@ from cinelora.core.records import to_dict
 from cinelora.render.keyframe import read_keyframe
 from cinelora.render.selection import Entry, check_alike, chosen, finished, named
 from cinelora.wan.checkpoint import base_folder
-from cinelora.wan.parallel import Parallel, join
+from cinelora.wan.options import Parallel, processes_of
 
 if TYPE_CHECKING:
     from cinelora.render.long_clips import Continuity
@@ -46,7 +46,10 @@ def render(options: argparse.Namespace) -> str:
     folder = base_folder(entries[0].spec, options.cache, options.base)
     mode, processes = Parallel(options.parallel), 1
     if mode is not Parallel.none:
-        processes = join(mode, folder, config)
+        processes = processes_of(mode, folder, config)
+        from cinelora.wan.parallel import join
+
+        join()
     _hush()
     from cinelora.render.contact_sheet import write_sheet
     from cinelora.render.session import RenderJob, render_clips

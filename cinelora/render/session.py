@@ -38,7 +38,8 @@ from cinelora.wan.loading import (
     load_vae,
 )
 from cinelora.wan.lora import AdapterSwitch
-from cinelora.wan.parallel import SHARDED, Parallel, spread
+from cinelora.wan.options import SHARDED, Parallel
+from cinelora.wan.parallel import spread
 from cinelora.wan.sampler import denoise
 
 Frames = NDArray[np.uint8]

@@ -67,8 +67,8 @@ def peft_config(lora: LoraConfig) -> PeftConfig:
 def load_adapter(transformer: Any, file: Path, name: str = FIRST) -> None:
     """Put a finished adapter on the base, frozen, as PEFT's `name`; by default as a first stage, under `attach`.
 
-    Its tensors take dtype and device of the layers they sit on; `detach` removes it. Raises UserError for a file that is
-    missing, no adapter, or of another base.
+    Its tensors take dtype and device of the layers they sit on; `detach` removes it. Raises UserError for a file that
+    is missing, no adapter, or of another base.
     """
     from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin
 
@@ -95,9 +95,10 @@ def adapter_parameters(transformer: Any, adapter: str) -> NamedParameters:
 
 
 def attach(transformer: Any, lora: LoraConfig, seed: int) -> NamedParameters:
-    """Add the adapter in place, on top of a first stage if one is loaded; returns (name, float32 parameter) pairs by name.
+    """Add the adapter in place, on top of a first stage if one is loaded.
 
-    Raises AssertionError if the target set did not match its modules.
+    Returns its (name, float32 parameter) pairs, sorted by name. Raises AssertionError if the target set did not match
+    its modules.
     """
     with torch.random.fork_rng(devices=[]):  # PEFT draws from the global generator before we overwrite A
         stacked = list(getattr(transformer, "peft_config", None) or {})

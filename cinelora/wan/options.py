@@ -1,16 +1,21 @@
-"""The attention backends of diffusers that can train, by name. Standard library only, so planning loads no torch.
+"""Which settings of the denoiser go together: attention kernel, step cache, one clip on several GPUs.
 
-Left out: those without a backward pass (sage) and those for other devices (npu, xla, aiter). Empty: torch chooses,
-which in bfloat16 on a GPU is flash attention too. `cinelora/wan/attention.py` tries one out where it is to run.
+In: the settings of a trial. Out: nothing, or a UserError with the remedy. Standard library only, so that planning and
+the refusal of bad input load no torch. The kernels, the cache and the groups themselves are in `attention.py`,
+`acceleration.py` and `parallel.py`.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from enum import Enum
 from importlib.util import find_spec
+from pathlib import Path
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import Dtype, ModelConfig, StepCache, TrialConfig
+from cinelora.core.files import read_json
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,8 @@ class Backend:
     splits: bool = False
 
 
+# The attention backends of diffusers that can train. Left out: those without a backward pass (sage) and those for other
+# devices (npu, xla, aiter). With an empty name torch chooses, which in bfloat16 on a GPU is flash attention too.
 BACKENDS: dict[str, Backend] = {
     "native": Backend(splits=True),
     "_native_cudnn": Backend(half=True, splits=True),
@@ -66,14 +73,6 @@ def check_attention(model: ModelConfig, here: bool) -> None:
     raise UserError(f"model.attention={model.attention}: {reason}; {remedy}")
 
 
-# ~ Denoiser passes that are cut short where the first block hardly changed since the last step: FirstBlockCache.
-# ~
-# ~ In: the denoiser (bare, or inside an engine) and the sample settings. Out: what to wrap each pass in. Nothing
-# ~ stays on
-# ~ the model, and nothing passes from one batch of clips to the next. A batch decides as one, so it is part of the
-# ~ result.
-
-
 def check_cache(config: TrialConfig) -> None:
     """That every worker would cut the same passes short. Raises UserError where they wait for one another in a pass."""
     if config.sample.cache is StepCache.none:
@@ -87,3 +86,44 @@ def check_cache(config: TrialConfig) -> None:
                 f"sample.cache={config.sample.cache.value}: not with {field}={value}, whose workers share every pass "
                 "and would skip different ones; leave one of them out"
             )
+
+
+class Parallel(Enum):
+    """How the processes of a group share out one clip."""
+
+    none = "none"
+    ulysses = "ulysses"  # its tokens
+    fsdp = "fsdp"  # the weights of the denoiser
+    both = "both"
+
+
+ULYSSES, SHARDED = (Parallel.ulysses, Parallel.both), (Parallel.fsdp, Parallel.both)
+
+
+def processes_of(mode: Parallel, folder: Path, config: TrialConfig) -> int:
+    """How many processes torchrun started.
+
+    Raises UserError where there are none, or they cannot share out the denoiser in `folder`.
+    """
+    if "RANK" not in os.environ:
+        raise UserError(
+            "--parallel: needs several processes; start with torchrun --nproc-per-node N -m cinelora.render"
+        )
+    processes = int(os.environ["WORLD_SIZE"])
+    check_parallel(mode, processes, read_json(folder / "transformer" / "config.json")["num_attention_heads"], config)
+    return processes
+
+
+def check_parallel(mode: Parallel, processes: int, heads: int, config: TrialConfig) -> None:
+    """That the processes can share out the denoiser. Raises UserError with the numbers."""
+    if config.sample.cache is not StepCache.none:
+        raise UserError(
+            f"--parallel {mode.value}: not with sample.cache={config.sample.cache.value}, by which each process would "
+            "skip passes the others wait in; leave out --parallel"
+        )
+    backend = config.model.attention
+    if mode in ULYSSES and backend and not BACKENDS[backend].splits:
+        raise UserError(f"--parallel {mode.value}: model.attention={backend} cannot share tokens; take --parallel fsdp")
+    for name, count in (("attention heads", heads), ("tokens", config.data.video_tokens)):
+        if mode in ULYSSES and count % processes:
+            raise UserError(f"--parallel {mode.value}: {count} {name} do not divide by {processes} processes")

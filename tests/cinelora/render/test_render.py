@@ -18,7 +18,7 @@ from cinelora.core.cli import UserError
 from cinelora.core.paths import StudyFolder
 from cinelora.data.video import read_all, write_mp4
 from cinelora.render.__main__ import main
-from cinelora.wan.parallel import Parallel, check
+from cinelora.wan.options import Parallel, check_parallel
 from tests.cinelora.render.rendering import config_of, finish
 
 MODES = ("ulysses", "fsdp", "both")
@@ -142,6 +142,6 @@ def test_parallel_modes_equal_one_process(rendered: dict[str, Any], capsys: pyte
     ],
 )
 def test_what_cannot_be_shared_out(tmp_path: Path, mode: str, heads: int, changes: dict[str, Any], words: str) -> None:
-    check(Parallel("fsdp"), 2, 3, config_of("rank 4", tmp_path, data__height=16, data__width=16))
+    check_parallel(Parallel("fsdp"), 2, 3, config_of("rank 4", tmp_path, data__height=16, data__width=16))
     with pytest.raises(UserError, match=words):
-        check(Parallel(mode), 2, heads, config_of("rank 4", tmp_path, **changes))
+        check_parallel(Parallel(mode), 2, heads, config_of("rank 4", tmp_path, **changes))
