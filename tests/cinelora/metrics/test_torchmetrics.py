@@ -163,7 +163,7 @@ def test_two_processes_give_the_distance_of_all(tmp_path: Path) -> None:
     np.save(tmp_path / "made.npy", made)
     members = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.cinelora.video_metrics_member", str(tmp_path), str(rank)], cwd=ROOT,
+            [sys.executable, "-m", "tests.cinelora.metrics.torchmetrics_member", str(tmp_path), str(rank)], cwd=ROOT,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         for rank in (0, 1)

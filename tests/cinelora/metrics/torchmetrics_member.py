@@ -1,4 +1,4 @@
-"""One of two processes of test_video_metrics.py: `python -m tests.cinelora.video_metrics_member FOLDER RANK`.
+"""One of two processes of test_torchmetrics.py: `python -m tests.cinelora.metrics.torchmetrics_member FOLDER RANK`.
 
 Prints one JSON line: the distances of all clips, of a process without made clips, and again after more clips.
 """

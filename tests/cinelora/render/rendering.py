@@ -1,6 +1,7 @@
 """A study whose adapters were never trained but do something: what tests of rendering start from.
 
-As a program, one of two gloo processes, `python -m tests.cinelora.rendering RANK PORT STUDY CACHE IMAGE OUT MODE...`:
+As a program, one of two gloo processes:
+`python -m tests.cinelora.render.rendering RANK PORT STUDY CACHE IMAGE OUT MODE...`:
 renders once a mode, prints the SHA-256 of the latents of every window.
 """
 

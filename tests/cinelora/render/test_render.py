@@ -114,7 +114,7 @@ def test_bad_input_in_one_line(
 def test_parallel_modes_equal_one_process(rendered: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     """Latents of every window, so bit for bit; three windows a clip, two adapters and the base."""
     root, port = rendered["root"], str(distributed.free_port())
-    command = [sys.executable, "-m", "tests.cinelora.rendering"]
+    command = [sys.executable, "-m", "tests.cinelora.render.rendering"]
     given = [rendered["common"][0], str(rendered["cache"]), rendered["image"][1], str(root / "parallel")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     members = [

@@ -142,7 +142,7 @@ def test_the_command_writes_a_folder_that_the_stock_pipeline_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cinelora.smallbase.vae.HELDOUT_CLIPS", 1)
-    for name in ("pretrain_denoiser.HELDOUT_CLIPS", "pretrain.HELDOUT_CLIPS"):
+    for name in ("smallbase.denoiser.HELDOUT_CLIPS", "smallbase.__main__.HELDOUT_CLIPS"):
         monkeypatch.setattr(f"cinelora.{name}", 2)
     monkeypatch.setattr(pretrain, "figures_of_merit", lambda folder, say, tnv2: {"source_vae_psnr": 1.0})
     folder = tmp_path / "base"

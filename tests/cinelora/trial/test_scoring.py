@@ -43,7 +43,7 @@ def nets(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, facts in WEIGHTS.items():
         extract = {"video": video, "frame": frame, "pair": pair}[facts.kind]
         monkeypatch.setitem(NETS, name, Net(facts, NETS[name].load, extract))
-    monkeypatch.setattr(scoring, "text_features", lambda net, texts: np.tile(np.float32([0, len(texts)]), (2, 1)))
+    monkeypatch.setattr(extraction, "text_features", lambda net, texts: np.tile(np.float32([0, len(texts)]), (2, 1)))
 
 
 def _base(*names: str) -> ResidentModel:

@@ -23,8 +23,7 @@ from cinelora.core.files import content_hash
 from cinelora.core.records import to_dict, trial_from_dict
 from cinelora.data.encodings import encoder_fingerprint, encoding_folder
 from cinelora.training.engine import build_engine, full_parameters, release
-from cinelora.wan import loading as wan
-from cinelora.wan import lora
+from cinelora.wan import encoding, lora
 from cinelora.wan.checkpoint import EXAMPLE, SHAPES, model_folder
 from cinelora.wan.encoding import encode_texts, encode_windows
 from cinelora.wan.loading import TORCH_DTYPE, load_transformer
@@ -161,7 +160,7 @@ def test_encoders_are_freed(study_root: Path, folder: Path, tmp_path: Path, monk
         return parts
 
     for name in ("load_text_encoder", "load_image_encoder", "load_vae"):
-        monkeypatch.setattr(wan, name, partial(watched, getattr(wan, name)))
+        monkeypatch.setattr(encoding, name, partial(watched, getattr(encoding, name)))
     encode_texts(folder, tmp_path, ["a square"], "cpu")
     windows = list(job.windows().all[:1])
     encode_windows(folder, tmp_path, study_root / "clips", job.spec.config.data, windows, "cpu")
