@@ -10,6 +10,7 @@ import pytest
 
 from cinelora.core.config import DataConfig
 from cinelora.data.windows import Window
+from cinelora.features import extract as extraction
 from cinelora.features.extract import CLIP_VALUES, Batch, feature_nets, score_batch
 from cinelora.features.motion import FLOWS, Footage, pair_stats
 from cinelora.features.nets import NETS, Net
