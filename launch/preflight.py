@@ -1,7 +1,8 @@
-"""Everything that can be wrong is found here, before a GPU is touched. Loads no torch once caches are warm.
+"""From composed configs to a plan: everything that can be wrong is found here, before a GPU is touched.
 
-In: the composed configs. Out: a Plan whose trials carry the content hashes of model, data and weights, and
-the window plan of every data set written beside its encodings.
+In: the composed configs. Out: a Plan whose trials carry the content hashes of model, data and weights, and the window
+plan of every data set written next to its encodings; or UserError with the field, its value and the nearest value that
+works. Loads no torch once caches are warm.
 """
 
 from __future__ import annotations
@@ -21,8 +22,7 @@ from cinelora.core.config import (
     StudyConfig,
     TrialConfig,
 )
-from cinelora.core.files import content_hash, read_json, write_json
-from cinelora.core.records import to_dict
+from cinelora.core.files import read_json, write_json
 from cinelora.data.encodings import WINDOWS_FILE, encoder_fingerprint, encoding_folder
 from cinelora.data.sample_sets import data_path
 from cinelora.data.windows import WindowPlan, plan_windows
@@ -40,23 +40,129 @@ from cinelora.wan.checkpoint import BUILTIN, SHAPES, config_folder, fetching, mo
 from cinelora.wan.options import check_attention, check_cache
 from sweeps.plan import Plan, build_plan, trial_spec
 
-# ~ Whether a trial can be shared out among the workers of its gang: batches among data groups, tokens within one.
-# ~
-# ~ In: a trial's config, its gang, the denoiser's config. Out: nothing, or UserError naming the nearest setting that
-# ~ works.
-# ~ Loads no torch.
-
+FIRST_STAGE = "first stage"  # arm of the trials that others start from
 SHARDED = 3  # ZeRO stage whose hooks gather weights inside the blocks
 
 
-def check_division(trial: TrialConfig, cluster: ClusterConfig, rank: int) -> None:
-    """Workers into data groups, the batch over these; `rank`: 0 without adapter, as `ClusterConfig.workers`."""
+def make_plan(configs: list[StudyConfig], fingerprints: Fingerprints) -> Plan:
+    """The plan of these configs. Raises UserError at the first thing that cannot work."""
+    for config in configs:
+        check_division(config, config.cluster)
+        if config.stage1.enabled:
+            stage = replace(config, method=Method.lora, lora=config.stage1.lora, train=config.stage1.train)
+            check_division(stage, config.cluster)
+    trials = [trial for config in configs for trial in stages(config, fingerprints)]
+    here = not any(config.cluster.address for config in configs)
+    for trial in trials:
+        check_denoiser(trial, fingerprints.denoiser(trial.model), here)
+    return build_plan([(trial, fingerprints.of(trial)) for trial in trials])
+
+
+def stages(config: StudyConfig, fingerprints: Fingerprints) -> list[TrialConfig]:
+    """The trial that a job of the sweep stands for, last; before it the one whose adapter it starts from, if any.
+
+    Raises UserError for a method that cannot have a first stage.
+    """
+    trial = trial_config(config)
+    if not config.stage1.enabled:
+        return [trial]
+    if trial.method is Method.full:
+        raise UserError("method=full: trains no adapter to put on that of the first stage; add stage1.enabled=false")
+    stage = config.stage1
+    first = replace(trial, method=Method.lora, arm=FIRST_STAGE, seed=stage.seed, lora=stage.lora, train=stage.train)
+    first = replace(first, data=_with_absolute_path(stage.data, config))
+    return [first, replace(trial, first=trial_spec(first, fingerprints.of(first)).trial_id)]
+
+
+def trial_config(config: StudyConfig) -> TrialConfig:
+    """The trial's part of a study's config, with its rank's learning rate and with absolute paths."""
+    trial = TrialConfig(**{item.name: getattr(config, item.name) for item in fields(TrialConfig)})
+    own = config.learning_rate_by_targets.get(trial.lora.targets.value, {})
+    rate = {**config.learning_rate_by_rank, **own}.get(trial.lora.rank)
+    if trial.method is Method.lora and rate is not None:
+        trial = replace(trial, train=replace(trial.train, learning_rate=rate))
+    model = trial.model
+    if not model.path.startswith(BUILTIN):
+        model = replace(model, path=_absolute(model.path))
+    paths: dict[str, Any] = {net: _absolute(path) for net, path in configured(trial.score).items()}
+    score = replace(trial.score, **paths)
+    return replace(trial, model=model, data=_with_absolute_path(trial.data, config), score=score)
+
+
+def _with_absolute_path(data: DataConfig, config: StudyConfig) -> DataConfig:
+    return replace(data, path=_absolute(data_path(data.path, Path(config.cache_dir))))
+
+
+def _absolute(path: str) -> str:
+    """A path that means the same to a worker started elsewhere; empty stays empty."""
+    return str(Path(path).resolve()) if path else ""
+
+
+class Fingerprints:
+    """Content hashes of what a config points at, each computed once; `plan_only`: a known model need not be here."""
+
+    def __init__(self, cache_dir: Path, plan_only: bool = False) -> None:
+        self.cache_dir = cache_dir
+        self.plan_only = plan_only
+        self.remarks: list[str] = []  # to print under the plan
+        self._known: dict[str, Any] = {}
+
+    def of(self, config: TrialConfig) -> dict[str, str]:
+        """{"model", "data", and one per weight file}; writes the window plan next to the encodings.
+
+        Cheap checks come first: clips, then weight files, then the model.
+        """
+        windows: WindowPlan = self._once("data", config.data, lambda: self._windows(config.data))
+        model = config.model
+        found = {"data": windows.fingerprint, "encoder": encoder_fingerprint(model.text_dtype)}
+        check_nets(config)
+        check_cache(config)
+        for net, path in configured(config.score).items():
+            pins = pins_of(config.score, net)
+            found |= self._once("weights", (net, path, pins), partial(weight_marks, net, path, pins))
+        found |= {"flow": config.score.flow} if config.score.flow else {}
+        found["model"] = self._once("model", (model.path, model.hub, model.revision), lambda: self._model(config))
+        target = encoding_folder(self.cache_dir, found["data"], found["model"], model.text_dtype) / WINDOWS_FILE
+        if not target.exists():
+            write_json(target, windows.to_json())
+        return found
+
+    def denoiser(self, model: ModelConfig) -> dict[str, Any]:
+        """The config of its denoiser."""
+        folder = self._once("folder", (model.path, model.hub, model.revision), lambda: self._folder(model))
+        return dict(read_json(folder / "transformer" / "config.json"))
+
+    def _once(self, kind: str, key: Any, compute: Callable[[], Any]) -> Any:
+        name = f"{kind} {key!r}"
+        if name not in self._known:
+            self._known[name] = compute()
+        return self._known[name]
+
+    def _folder(self, model: ModelConfig) -> Path:
+        return (config_folder if self.plan_only else model_folder)(model, self.cache_dir)
+
+    def _model(self, config: TrialConfig) -> str:
+        model, folder = config.model, self._folder(config.model)
+        if folder in SHAPES.values():
+            fetch = fetching(model.hub, model.revision)
+            self.remarks.append(f"model.hub={model.hub}: not here, planned by its published sizes; fetch: {fetch}")
+        return model_fingerprint(folder, model.revision)
+
+    def _windows(self, data: DataConfig) -> WindowPlan:
+        if not data.path:
+            raise UserError("data.path=: give the folder that holds your clips, or run `make fetch` for samples")
+        return plan_windows(Path(data.path), data, self.cache_dir)
+
+
+def check_division(trial: TrialConfig, cluster: ClusterConfig) -> None:
+    """That the gang's workers divide into groups that share a clip, and the batch among these groups."""
+    rank = trial.lora.rank if trial.method is Method.lora else 0
     workers, sharers = cluster.workers(rank), trial.model.sequence_workers
     field = "workers_by_rank" if rank in cluster.workers_by_rank else "workers_per_trial"
     if workers % sharers:
         raise UserError(
             f"model.sequence_workers={sharers}: must divide cluster.{field}={workers}; "
-            f"nearest is {nearest_divisor(sharers, workers)}, or cluster.{field}={-(-workers // sharers) * sharers}"
+            f"nearest is {_nearest_divisor(sharers, workers)}, or cluster.{field}={-(-workers // sharers) * sharers}"
         )
     groups, batch = workers // sharers, trial.train.batch_size
     if batch % groups:
@@ -68,8 +174,8 @@ def check_division(trial: TrialConfig, cluster: ClusterConfig, rank: int) -> Non
 
 
 def check_denoiser(trial: TrialConfig, denoiser: Mapping[str, Any], here: bool) -> None:
-    """What this denoiser can be asked; `here`: workers run on this machine."""
-    model = trial.model
+    """That this denoiser can run as set, its tokens divided among workers too; `here`: workers run on this machine."""
+    model, data = trial.model, trial.data
     check_attention(model, here)
     if model.compile and trial.zero.stage == SHARDED:
         raise UserError(
@@ -79,162 +185,43 @@ def check_denoiser(trial: TrialConfig, denoiser: Mapping[str, Any], here: bool) 
     sharers, heads = model.sequence_workers, int(denoiser["num_attention_heads"])
     if sharers == 1:
         return
-    tokens = trial.data.video_tokens
+    tokens = data.video_tokens
     if heads % sharers or tokens % sharers:
         fit = [count for count in range(2, heads + 1) if heads % count == tokens % count == 0]
         near = min(fit, key=lambda count: (abs(count - sharers), count), default=1)
         raise UserError(
             f"model.sequence_workers={sharers}: must divide the {heads} attention heads and the {tokens} tokens of "
-            f"{_size(trial.data)}; nearest is {near}"
+            f"data.frames={data.frames} data.height={data.height} data.width={data.width}; nearest is {near}"
         )
-    still = tokens // trial.data.latent_frames
+    still = tokens // data.latent_frames
     if trial.train.stills and still % sharers:
         raise UserError(
             f"model.sequence_workers={sharers}: must divide the {still} tokens of a still; "
-            f"nearest is {nearest_divisor(sharers, still)}, or train.stills=0"
+            f"nearest is {_nearest_divisor(sharers, still)}, or train.stills=0"
         )
 
 
-def nearest_divisor(wanted: int, whole: int) -> int:
+def _nearest_divisor(wanted: int, whole: int) -> int:
     """The divisor of `whole` nearest to `wanted`; of two the smaller."""
     return min((d for d in range(1, whole + 1) if whole % d == 0), key=lambda d: (abs(d - wanted), d))
 
 
-def _size(data: DataConfig) -> str:
-    return f"data.frames={data.frames} data.height={data.height} data.width={data.width}"
-
-
-FIRST_STAGE = "first stage"  # arm of the trials that others start from
-
-
-def trial_config(config: StudyConfig) -> TrialConfig:
-    """The trial's part of a study's config, with its rank's learning rate and its clips where they lie."""
-    trial = TrialConfig(**{item.name: getattr(config, item.name) for item in fields(TrialConfig)})
-    own = config.learning_rate_by_targets.get(trial.lora.targets.value, {})
-    rate = {**config.learning_rate_by_rank, **own}.get(trial.lora.rank)
-    if trial.method is Method.lora and rate is not None:
-        trial = replace(trial, train=replace(trial.train, learning_rate=rate))
-    model = trial.model
-    if not model.path.startswith(BUILTIN):
-        model = replace(model, path=absolute(model.path))
-    paths: dict[str, Any] = {net: absolute(path) for net, path in configured(trial.score).items()}
-    score = replace(trial.score, **paths)
-    data = replace(trial.data, path=absolute(data_path(trial.data.path, Path(config.cache_dir))))
-    return replace(trial, model=model, data=data, score=score)
-
-
-def stages(config: StudyConfig, marks: Fingerprints) -> list[TrialConfig]:
-    """The trial that a job of the sweep stands for, last; before it the one whose adapter it starts from, if any.
-
-    Raises UserError for a method that cannot have a first stage.
-    """
-    trial = trial_config(config)
-    if not config.stage1.enabled:
-        return [trial]
-    if trial.method is Method.full:
-        raise UserError("method=full: trains no adapter to put on that of the first stage; add stage1.enabled=false")
-    stage = config.stage1
-    data = replace(stage.data, path=absolute(data_path(stage.data.path, Path(config.cache_dir))))
-    first = replace(
-        trial, method=Method.lora, arm=FIRST_STAGE, seed=stage.seed, data=data, lora=stage.lora, train=stage.train
-    )
-    return [first, replace(trial, first=trial_spec(first, marks.of(first)).trial_id)]
-
-
-def absolute(path: str) -> str:
-    """A path that means the same to a worker started elsewhere; empty stays empty."""
-    return str(Path(path).resolve()) if path else ""
-
-
-def check_batch(config: StudyConfig) -> None:
-    check_division(config, config.cluster, config.lora.rank if config.method is Method.lora else 0)
-
-
 def check_nets(config: TrialConfig) -> None:
-    """That every feature net can see the clips, before a GPU does. Raises UserError."""
+    """That every feature net can process the clips. Raises UserError."""
     if config.score.flow not in ("", *FLOWS):
         raise UserError(
             f"score.flow={config.score.flow}: no such optical flow; take {' or '.join(FLOWS)}, or leave it empty"
         )
     scored = config.data.frames - (0 if config.score.keep_first_frame else 1)
     for net, path in configured(config.score).items():
-        facts = WEIGHTS[net]
-        if scored < facts.least_frames:
+        least = WEIGHTS[net].least_frames
+        if scored < least:
             raise UserError(
-                f"score.{net}={path}: needs {facts.least_frames} scored frames, data.frames={config.data.frames} gives "
-                f"{scored}; set score.{net}= to go without"
+                f"score.{net}={path}: needs {least} scored frames, data.frames={config.data.frames} gives {scored}; "
+                f"set score.{net}= to go without"
             )
         if net in CLIP_NETS and not any((Path(path) / name).is_file() for name in TOKENIZER_FILES):
             raise UserError(f"score.{net}={path}: no tokenizer there; add {' or '.join(TOKENIZER_FILES)} of the model")
     side = min(config.data.height, config.data.width)
     if config.score.lpips and side < LPIPS_SIDE:
         raise UserError(f"score.lpips={config.score.lpips}: needs {LPIPS_SIDE} pixels a side, there are {side}")
-
-
-class Fingerprints:
-    """Content hashes of what a config points at, each looked up once; `plan_only`: a known model need not be here."""
-
-    def __init__(self, cache_dir: Path, plan_only: bool = False) -> None:
-        self.cache_dir = cache_dir
-        self.plan_only = plan_only
-        self.remarks: list[str] = []
-        self._known: dict[str, Any] = {}
-
-    def _once(self, key: Any, compute: Callable[[], Any]) -> Any:
-        name = content_hash(key)
-        if name not in self._known:
-            self._known[name] = compute()
-        return self._known[name]
-
-    def of(self, config: TrialConfig) -> dict[str, str]:
-        """{"model", "data", and one per weight file}; writes the window plan beside the encodings.
-
-        Cheap checks come first: clips, then weight files, then the model.
-        """
-        windows: WindowPlan = self._once(["data", to_dict(config.data)], lambda: self._windows(config.data))
-        model = config.model
-        marks = {"data": windows.fingerprint, "encoder": encoder_fingerprint(model.text_dtype)}
-        check_nets(config)
-        check_cache(config)
-        for net, path in configured(config.score).items():
-            pins = pins_of(config.score, net)
-            marks |= self._once(["weights", net, path, pins], partial(weight_marks, net, path, pins))
-        marks |= {"flow": config.score.flow} if config.score.flow else {}
-        marks["model"] = self._once(["model", model.path, model.hub, model.revision], lambda: self._model(config))
-        target = encoding_folder(self.cache_dir, marks["data"], marks["model"], model.text_dtype) / WINDOWS_FILE
-        if not target.exists():
-            write_json(target, windows.to_json())
-        return marks
-
-    def denoiser(self, model: ModelConfig) -> dict[str, Any]:
-        """The config of its denoiser."""
-        folder = self._once(["folder", model.path, model.hub, model.revision], lambda: self._folder(model))
-        return dict(read_json(folder / "transformer" / "config.json"))
-
-    def _folder(self, model: ModelConfig) -> Path:
-        return (config_folder if self.plan_only else model_folder)(model, self.cache_dir)
-
-    def _model(self, config: TrialConfig) -> str:
-        model, folder = config.model, self._folder(config.model)
-        if folder in SHAPES.values():
-            fetch = fetching(model.hub, model.revision)
-            self.remarks.append(f"model.hub={model.hub}: not here, reckoned by its published sizes; fetch: {fetch}")
-        return model_fingerprint(folder, model.revision)
-
-    def _windows(self, data: DataConfig) -> WindowPlan:
-        if not data.path:
-            raise UserError("data.path=: give the folder that holds your clips, or run `make fetch` for samples")
-        return plan_windows(Path(data.path), data, self.cache_dir)
-
-
-def make_plan(configs: list[StudyConfig], marks: Fingerprints) -> Plan:
-    """The plan of these configs. Raises UserError at the first thing that cannot work."""
-    for config in configs:
-        check_batch(config)
-        if config.stage1.enabled:
-            check_batch(replace(config, method=Method.lora, lora=config.stage1.lora, train=config.stage1.train))
-    trials = [trial for config in configs for trial in stages(config, marks)]
-    here = not any(config.cluster.address for config in configs)
-    for trial in trials:
-        check_denoiser(trial, marks.denoiser(trial.model), here)
-    return build_plan([(trial, marks.of(trial)) for trial in trials])

@@ -1,4 +1,4 @@
-"""What cannot be shared out among workers is refused by the plan, with the nearest setting that can."""
+"""What cannot be divided among workers is refused by the plan, with the nearest setting that can."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cinelora.core.cli import UserError
-from cinelora.core.config import ClusterConfig, DataConfig, ModelConfig, TrainConfig, TrialConfig, ZeroConfig
+from cinelora.core.config import ClusterConfig, DataConfig, Method, ModelConfig, TrainConfig, TrialConfig, ZeroConfig
 from launch.preflight import check_denoiser, check_division
 
 HEADS = {"num_attention_heads": 40}  # of the 14B model
@@ -30,15 +30,15 @@ def split(workers: int, **settings: Any) -> TrialConfig:
 def test_workers_and_batch(sharers: int, batch: int, workers: int, message: str) -> None:
     trial = split(sharers, train=TrainConfig(batch_size=batch))
     with pytest.raises(UserError, match=message):
-        check_division(trial, ClusterConfig(workers_per_trial=workers), rank=8)
+        check_division(trial, ClusterConfig(workers_per_trial=workers))
 
 
 def test_a_batch_needs_to_divide_by_the_groups_alone() -> None:
-    check_division(split(4, train=TrainConfig(batch_size=1)), ClusterConfig(workers_per_trial=4), rank=8)
+    check_division(split(4, train=TrainConfig(batch_size=1)), ClusterConfig(workers_per_trial=4))
     cluster = ClusterConfig(workers_per_trial=3, workers_by_rank={8: 4})
-    check_division(split(2, train=TrainConfig(batch_size=2)), cluster, rank=8)
+    check_division(split(2, train=TrainConfig(batch_size=2)), cluster)
     with pytest.raises(UserError, match="workers_per_trial=3; nearest is 1"):
-        check_division(split(2), cluster, rank=0)
+        check_division(split(2, method=Method.base), cluster)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What planning knows of the feature nets: hashes of what is configured, and clips that a net cannot see."""
+"""Planning: hashes of the configured feature nets, clips that a net cannot process, models that are not here."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from launch.preflight import Fingerprints, check_nets, trial_config
 
 
 @pytest.fixture
-def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fingerprints:
-    """Fingerprints of a data set and a model that are not looked at."""
+def fingerprints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fingerprints:
+    """Fingerprints of a data set and a model that are not read."""
     monkeypatch.setattr(Fingerprints, "_windows", lambda self, data: WindowPlan((), (), "data"))
     monkeypatch.setattr(Fingerprints, "_model", lambda self, config: "model")
     return Fingerprints(tmp_path / "cache")
 
 
-def test_whatever_is_configured_is_hashed_and_nothing_else(tmp_path: Path, marks: Fingerprints) -> None:
-    plain = marks.of(TrialConfig())
+def test_whatever_is_configured_is_hashed_and_nothing_else(tmp_path: Path, fingerprints: Fingerprints) -> None:
+    plain = fingerprints.of(TrialConfig())
     assert set(plain) == {"data", "encoder", "model"}
     for name in ("i3d.pt", "vith16.pth.tar", "ssv2-probe.pth.tar"):
         (tmp_path / name).write_text(name)
-    found = marks.of(TrialConfig(score=ScoreConfig(i3d=str(tmp_path / "i3d.pt"), vjepa=str(tmp_path))))
+    found = fingerprints.of(TrialConfig(score=ScoreConfig(i3d=str(tmp_path / "i3d.pt"), vjepa=str(tmp_path))))
     assert found == plain | {
         "i3d": file_sha256(tmp_path / "i3d.pt"),
         "vjepa.encoder": file_sha256(tmp_path / "vith16.pth.tar"),
@@ -37,16 +37,16 @@ def test_whatever_is_configured_is_hashed_and_nothing_else(tmp_path: Path, marks
     }
 
 
-def test_a_pin_decides_and_a_changed_pin_is_seen(tmp_path: Path, marks: Fingerprints) -> None:
+def test_a_pin_decides_and_a_changed_pin_is_seen(tmp_path: Path, fingerprints: Fingerprints) -> None:
     own = tmp_path / "own.pth"
     own.write_text("trained by us")
     score = ScoreConfig(dino=str(own))
     with pytest.raises(UserError, match=r"score\.dino=.*SHA-256 of the weights expected.*pin score\.dino_sha256"):
-        marks.of(TrialConfig(score=score))
+        fingerprints.of(TrialConfig(score=score))
     pinned = replace(score, dino_sha256=file_sha256(own))
-    assert marks.of(TrialConfig(score=pinned))["dino"] == file_sha256(own)
+    assert fingerprints.of(TrialConfig(score=pinned))["dino"] == file_sha256(own)
     with pytest.raises(UserError, match="expected aaaa"):
-        marks.of(TrialConfig(score=replace(score, dino_sha256="a" * 64)))
+        fingerprints.of(TrialConfig(score=replace(score, dino_sha256="a" * 64)))
 
 
 @pytest.mark.parametrize(
@@ -61,12 +61,14 @@ def test_a_pin_decides_and_a_changed_pin_is_seen(tmp_path: Path, marks: Fingerpr
         (ScoreConfig(clip_b32="nowhere"), DataConfig(), r"score\.clip_b32=nowhere: no tokenizer there"),
     ],
 )
-def test_what_a_net_cannot_see_is_told_before_training(score: ScoreConfig, data: DataConfig, message: str) -> None:
+def test_what_a_net_cannot_process_is_refused_before_training(
+    score: ScoreConfig, data: DataConfig, message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         check_nets(TrialConfig(score=score, data=data))
 
 
-def test_what_a_net_can_see_passes() -> None:
+def test_what_a_net_can_process_passes() -> None:
     check_nets(TrialConfig(score=ScoreConfig(i3d="w", videomae="w", lpips="w"), data=DataConfig(frames=17)))
     check_nets(TrialConfig(score=ScoreConfig(i3d="w", keep_first_frame=True), data=DataConfig(frames=13)))
 
@@ -86,7 +88,7 @@ def test_a_plan_needs_no_checkpoint_and_a_run_does(tmp_path: Path, monkeypatch: 
     planning = Fingerprints(tmp_path, plan_only=True)
     assert len(planning.of(config)["model"]) == 64 and planning.denoiser(config.model)["num_layers"] == 40
     assert planning.remarks == [
-        f"model.hub={EXAMPLE}: not here, reckoned by its published sizes; fetch: hf download {EXAMPLE} --revision abc"
+        f"model.hub={EXAMPLE}: not here, planned by its published sizes; fetch: hf download {EXAMPLE} --revision abc"
     ]
     with pytest.raises(UserError, match="not in the hub's cache"):
         Fingerprints(tmp_path).of(config)
