@@ -138,7 +138,7 @@ def plain(bench: Bench, steps: int) -> list[float]:
     assert accelerator.distributed_type is DistributedType.NO, accelerator.distributed_type
     chosen, dtype = bench.config.lora, TORCH_DTYPE[bench.config.model.dtype]
     model.add_adapter(
-        PeftConfig(r=chosen.rank, lora_alpha=chosen.rank, target_modules=lora.TARGETS[chosen.targets]),
+        PeftConfig(r=chosen.rank, lora_alpha=chosen.rank, target_modules=lora.target_pattern(chosen.targets)),
     )
     if config.gradient_checkpointing:
         model.enable_gradient_checkpointing()

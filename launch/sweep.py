@@ -20,11 +20,13 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from cinelora.core.cli import UserError, exit_status
-from cinelora.core.config import StudyConfig
+from cinelora.core.config import StudyConfig, TargetSet
 from launch.messages import TrialsFailed, is_disk_full, one_line
 
 CONF = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "conf")
 ConfigStore.instance().store(name="study_schema", node=StudyConfig)
+for targets in TargetSet:  # lora=NAME
+    ConfigStore.instance().store(group="lora", name=targets.value, node={"targets": targets.value})
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="config")

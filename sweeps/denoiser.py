@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cinelora.core.config import TARGET_LAYERS, LayerKind, TargetSet
+from cinelora.core.config import LayerKind, TargetSet
 
 TEXT_TOKENS = 512
 IMAGE_TOKENS = 257  # of CLIP ViT-H/14 at 224 pixels
@@ -97,8 +97,8 @@ class Denoiser:
     def adapter(self, targets: TargetSet, rank: int) -> int:
         """Parameters of an adapter: rank (in + out) for each layer it sits on."""
         sizes = {kind: sum(i + o for i, o in each) for kind, each in self._linears().items()}
-        of_block = sum(sizes[kind] for kind in TARGET_LAYERS[targets] if kind != LayerKind.outer)
-        return rank * (self.layers * of_block + sizes[LayerKind.outer] * (LayerKind.outer in TARGET_LAYERS[targets]))
+        of_block = sum(sizes[kind] for kind in targets.layers if kind != LayerKind.outer)
+        return rank * (self.layers * of_block + sizes[LayerKind.outer] * (LayerKind.outer in targets.layers))
 
     def linear(self, tokens: int) -> float:
         """Of all linear layers of the blocks in one forward of one clip: 2 (6 d^2 + 2 d f) L + 4 d^2 S a layer."""

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from cinelora.core.config import TARGET_LAYERS, Dtype, LayerKind, Method, Offload, StepCache, TargetSet, TrialConfig
+from cinelora.core.config import Dtype, LayerKind, Method, Offload, StepCache, TargetSet, TrialConfig
 from sweeps.denoiser import TEXT_TOKENS, Denoiser
 
 GIB = 2**30
@@ -129,11 +129,11 @@ def _weights(net: Denoiser, config: TrialConfig, workers: int) -> BytesByPart:
 def _trained(net: Denoiser, config: TrialConfig) -> tuple[frozenset[LayerKind], int, int]:
     """(kinds of layers that train, parameters that do, rank of an adapter or 0)."""
     if config.method is Method.full:
-        return TARGET_LAYERS[TargetSet.linear], net.parameters, 0
+        return TargetSet.linear.layers, net.parameters, 0
     if config.method is Method.base:
         return frozenset(), 0, 0
     targets, rank = config.lora.targets, config.lora.rank
-    return TARGET_LAYERS[targets], net.adapter(targets, rank), rank
+    return targets.layers, net.adapter(targets, rank), rank
 
 
 def _training(

@@ -10,12 +10,13 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 import launch.sweep  # noqa: F401  (registers the schema)
-from cinelora.core.config import StudyConfig
+from cinelora.core.config import StudyConfig, TargetSet
 from cinelora.core.records import to_dict, trial_from_dict
 from launch.preflight import trial_config
 
 CONF = Path(__file__).parents[1] / "conf"
 OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name != "study")
+OPTIONS += [f"lora={targets.value}" for targets in TargetSet]
 STUDIES = sorted(path.stem for path in (CONF / "study").glob("*.yaml"))
 
 

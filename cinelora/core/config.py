@@ -39,19 +39,6 @@ class Scaling(Enum):
     rslora = "rslora"  # update scale alpha / sqrt(r)  (Kalajdzievski 2023, arXiv 2312.03732)
 
 
-class TargetSet(Enum):
-    cross = "cross"  # cross-attention with its image branch
-    cross_text = "cross_text"  # cross-attention, text path only
-    cross_image = "cross_image"  # keys and values of the image branch alone
-    self = "self"  # self-attention
-    attn = "attn"  # cross + self
-    attn_text = "attn_text"  # cross_text + self
-    ffn = "ffn"  # feed-forward
-    block = "block"  # every linear layer of the transformer blocks
-    block_text = "block_text"  # attn_text + ffn
-    linear = "linear"  # every linear layer of the model: those of its blocks and the 8 outside them
-
-
 class LayerKind(Enum):
     """Kinds of linear layers of the denoiser."""
 
@@ -62,18 +49,26 @@ class LayerKind(Enum):
     outer = "outer"  # outside the blocks: the embedders, the output projection
 
 
-TARGET_LAYERS: dict[TargetSet, frozenset[LayerKind]] = {
-    TargetSet.cross: frozenset({LayerKind.cross, LayerKind.image}),
-    TargetSet.cross_text: frozenset({LayerKind.cross}),
-    TargetSet.cross_image: frozenset({LayerKind.image}),
-    TargetSet.self: frozenset({LayerKind.self}),
-    TargetSet.attn: frozenset({LayerKind.self, LayerKind.cross, LayerKind.image}),
-    TargetSet.attn_text: frozenset({LayerKind.self, LayerKind.cross}),
-    TargetSet.ffn: frozenset({LayerKind.ffn}),
-    TargetSet.block: frozenset(LayerKind) - {LayerKind.outer},
-    TargetSet.block_text: frozenset({LayerKind.self, LayerKind.cross, LayerKind.ffn}),
-    TargetSet.linear: frozenset(LayerKind),
-}
+class TargetSet(Enum):
+    """Which layers of the denoiser carry an adapter. A new set is one line here: its name, then its kinds of layers."""
+
+    layers: frozenset[LayerKind]
+
+    cross = "cross", LayerKind.cross, LayerKind.image  # cross-attention with its image branch
+    cross_text = "cross_text", LayerKind.cross
+    cross_image = "cross_image", LayerKind.image
+    self = "self", LayerKind.self
+    attn = "attn", LayerKind.self, LayerKind.cross, LayerKind.image
+    attn_text = "attn_text", LayerKind.self, LayerKind.cross
+    ffn = "ffn", LayerKind.ffn
+    block = "block", LayerKind.self, LayerKind.cross, LayerKind.image, LayerKind.ffn  # all of the transformer blocks
+    block_text = "block_text", LayerKind.self, LayerKind.cross, LayerKind.ffn
+    linear = "linear", *LayerKind  # every linear layer of the model
+
+    def __new__(cls, name: str, *layers: LayerKind) -> TargetSet:
+        one = object.__new__(cls)
+        one._value_, one.layers = name, frozenset(layers)
+        return one
 
 
 class Offload(Enum):

@@ -21,37 +21,39 @@ from peft import LoraConfig as PeftConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from cinelora.core.cli import UserError
-from cinelora.core.config import TARGET_LAYERS, LayerKind, LoraConfig, Scaling, TargetSet
+from cinelora.core.config import LayerKind, LoraConfig, Scaling, TargetSet
 from cinelora.core.files import whole_folder
 from cinelora.core.seeds import generator
 
 _ATTENTION = r"(to_q|to_k|to_v|to_out\.0)"
 _IMAGE = r"(add_k_proj|add_v_proj)"
-_SIBLINGS = re.compile(r"blocks\.\d+\.attn1\.to_[qkv]")  # read one tensor that needs a gradient
 _FFN = r"ffn\.net\.(0\.proj|2)"
-_BLOCK = rf"blocks\.\d+\.(attn1\.{_ATTENTION}|attn2\.({_ATTENTION}|{_IMAGE})|{_FFN})"
 _EMBEDDERS = r"(time|text)_embedder\.linear_[12]|time_proj|image_embedder\.ff\.net\.(0\.proj|2)"
-# Anchored: PEFT full-matches a string, whereas a list of names would match by suffix and hit both attentions.
-TARGETS: dict[TargetSet, str] = {
-    TargetSet.cross_text: rf"blocks\.\d+\.attn2\.{_ATTENTION}",
-    TargetSet.cross_image: rf"blocks\.\d+\.attn2\.{_IMAGE}",
-    TargetSet.cross: rf"blocks\.\d+\.attn2\.({_ATTENTION}|{_IMAGE})",
-    TargetSet.self: rf"blocks\.\d+\.attn1\.{_ATTENTION}",
-    TargetSet.attn: rf"blocks\.\d+\.(attn1\.{_ATTENTION}|attn2\.({_ATTENTION}|{_IMAGE}))",
-    TargetSet.attn_text: rf"blocks\.\d+\.attn[12]\.{_ATTENTION}",
-    TargetSet.ffn: rf"blocks\.\d+\.{_FFN}",
-    TargetSet.block: _BLOCK,
-    TargetSet.block_text: rf"blocks\.\d+\.(attn[12]\.{_ATTENTION}|{_FFN})",
-    TargetSet.linear: rf"{_BLOCK}|condition_embedder\.({_EMBEDDERS})|proj_out",
-}
 MODULES_OF_KIND = {LayerKind.self: 4, LayerKind.cross: 4, LayerKind.image: 2, LayerKind.ffn: 2, LayerKind.outer: 8}
+_SIBLINGS = re.compile(r"blocks\.\d+\.attn1\.to_[qkv]")  # read one tensor that needs a gradient
 OWN, FIRST = "default", "first"  # PEFT's names for the adapter of a trial and for that of its first stage
 NamedParameters = list[tuple[str, torch.nn.Parameter]]
 
 
+def target_pattern(targets: TargetSet) -> str:
+    """The regular expression of the names of its layers; part of the adapter file, which holds PEFT's settings.
+
+    Anchored: PEFT full-matches a string, whereas a list of names would match by suffix and hit both attentions.
+    """
+    layers, inside = targets.layers, []
+    if LayerKind.image in layers:
+        inside += [rf"attn1\.{_ATTENTION}"] * (LayerKind.self in layers)
+        inside += [rf"attn2\.({_ATTENTION}|{_IMAGE})" if LayerKind.cross in layers else rf"attn2\.{_IMAGE}"]
+    elif attentions := "1" * (LayerKind.self in layers) + "2" * (LayerKind.cross in layers):
+        inside += [rf"attn{attentions}\.{_ATTENTION}" if len(attentions) == 1 else rf"attn[12]\.{_ATTENTION}"]
+    inside += [_FFN] * (LayerKind.ffn in layers)
+    pattern = r"blocks\.\d+\." + (inside[0] if len(inside) == 1 else f"({'|'.join(inside)})")
+    return f"{pattern}|condition_embedder\\.({_EMBEDDERS})|proj_out" if LayerKind.outer in layers else pattern
+
+
 def module_count(targets: TargetSet, blocks: int) -> int:
     """Linear layers that an adapter of this target set sits on."""
-    return sum(MODULES_OF_KIND[kind] * (1 if kind is LayerKind.outer else blocks) for kind in TARGET_LAYERS[targets])
+    return sum(MODULES_OF_KIND[kind] * (1 if kind is LayerKind.outer else blocks) for kind in targets.layers)
 
 
 def peft_config(lora: LoraConfig) -> PeftConfig:
@@ -59,7 +61,7 @@ def peft_config(lora: LoraConfig) -> PeftConfig:
         r=lora.rank,
         lora_alpha=lora.effective_alpha,  # type: ignore[arg-type]
         use_rslora=lora.scaling is Scaling.rslora,
-        target_modules=TARGETS[lora.targets],
+        target_modules=target_pattern(lora.targets),
         init_lora_weights=True,
     )
 

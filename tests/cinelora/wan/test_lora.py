@@ -41,7 +41,7 @@ def linears_14b() -> dict[str, tuple[int, int]]:
 
 @pytest.mark.parametrize("targets", list(TargetSet))
 def test_counts_at_the_true_shape(targets: TargetSet, linears_14b: dict[str, tuple[int, int]]) -> None:
-    hit = [size for name, size in linears_14b.items() if re.fullmatch(lora.TARGETS[targets], name)]
+    hit = [size for name, size in linears_14b.items() if re.fullmatch(lora.target_pattern(targets), name)]
     assert len(hit) == lora.module_count(targets, 40)
     assert targets is not TargetSet.linear or len(hit) == len(linears_14b) == 488
     assert sum(rows + columns for rows, columns in hit) == PER_RANK_14B[targets]
