@@ -17,11 +17,14 @@ import random
 import resource
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
-from sweeps.scheduling.cluster import GangShape, Node
-from sweeps.scheduling.scheduler import ORDERS, Scheduler, Task
-from sweeps.scheduling.simulate import Run, lower_bound, makespan, simulate
+from sweeps.scheduling.cluster import WHOLE, Cluster, GangShape, Infeasible, Node
+from sweeps.scheduling.scheduler import Scheduler
+from sweeps.scheduling.simulate import Run, makespan, simulate
+from sweeps.scheduling.tasks import Key, Order, Task, about, longest_first
 
 NODES = [Node(f"node-{index:02d}", cpus=64, gpus=8) for index in range(64)]
 SIZES = (1, 2, 4, 8, 16)  # GPUs of a gang
@@ -34,8 +37,64 @@ MIXES = {
 SPREADS = (0.5, 1.0)  # standard deviation of log(seconds)
 BASES = 3
 TRIALS, SEEDS, HOUR = 2000, 3, 3600.0
-DEFAULT = next(iter(ORDERS))
+DEFAULT = "longest"  # of ORDERS: what the scheduler uses
 MOST_RATIO, MOST_SECONDS, MOST_MB = 1.05, 2.0, 500.0
+Demand = tuple[int, int, float]  # nodes of a gang, its share of a resource on each, seconds
+
+
+def most_work(task: Task) -> Key:
+    return *(-about(part * task.seconds) for part in task.shape.size), -about(task.seconds)
+
+
+def largest(task: Task) -> Key:
+    return *(-part for part in task.shape.size), -about(task.seconds)
+
+
+ORDERS: dict[str, Order] = {"longest": longest_first, "work": most_work, "largest": largest}
+
+
+def lower_bound(tasks: Iterable[Task], nodes: Sequence[Node]) -> float:
+    """Seconds that no schedule can beat, if gangs are spread as the scheduler spreads them. Raises Infeasible.
+
+    For GPUs and for CPUs, and for each amount that some gang has of them on one node: call this amount a slot. A node
+    has as many slots as go into it, a gang as many as go into its share, so the slots' seconds are an area bound which
+    respects that two gangs of 5 GPUs do not fit on a node of 8. For tiny slots it is the plain area bound.
+    """
+    cluster = Cluster()
+    for node in nodes:
+        cluster.add(node)
+    by_cpu, by_gpu = list[Demand](), list[Demand]()
+    for task in tasks:
+        layout = cluster.layout(task.shape, frozenset())
+        if layout is None:
+            raise Infeasible(f"{task.task_id}: {cluster.misfit(task.shape)}")
+        by_cpu.append((layout.count, layout.share * task.shape.cpus, task.seconds))
+        by_gpu.append((layout.count, layout.share * round(task.shape.gpus * WHOLE), task.seconds))
+    return max(_bound(by_cpu, [node.cpus for node in nodes]), _bound(by_gpu, [node.gpus * WHOLE for node in nodes]))
+
+
+def _bound(gangs: list[Demand], room: list[int]) -> float:
+    """Best bound for one resource, of which each node has `room`."""
+    best = 0.0
+    for slot in {1, *(amount for _, amount, _ in gangs if amount)}:
+        slots = sum(amount // slot for amount in room)
+        taken = [(count * (amount // slot), seconds) for count, amount, seconds in gangs if amount >= slot]
+        if taken:
+            best = max(best, sum(number * seconds for number, seconds in taken) / slots)
+        for least in {number for number, _ in taken}:
+            best = max(best, _chain([seconds for number, seconds in taken if number >= least], slots // least))
+    return best
+
+
+def _chain(seconds: list[float], at_once: int) -> float:
+    """Bound for tasks of which no more than `at_once` can run at a time.
+
+    Of any k * at_once + 1 of them k + 1 follow one another (intervals with at most m at a point split into m sets of
+    disjoint ones), at best the k + 1 shortest.
+    """
+    ordered = sorted(seconds, reverse=True)
+    sums = [0.0, *accumulate(ordered)]
+    return max(sums[last + 1] - sums[last - k] for k, last in enumerate(range(0, len(ordered), at_once)))
 
 
 def trials(mix: str, spread: float, seed: int, count: int = TRIALS, bases: int = 1) -> list[Task]:
@@ -79,7 +138,7 @@ def row(mix: str, spread: float, error: float) -> float:
         bound = lower_bound([replace(task, seconds=actual[task.task_id]) for task in tasks], NODES)
         for order, found in ratios.items():
             watch = HeadWatch()
-            runs = simulate(tasks, NODES, order, actual, watch)
+            runs = simulate(tasks, NODES, ORDERS[order], actual, watch)
             found.append(makespan(runs) / bound)
             if order == DEFAULT:
                 waits.append(watch.longest_wait(runs))

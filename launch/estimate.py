@@ -35,7 +35,7 @@ from sweeps.denoiser import IMAGE_TOKENS, TEXT_TOKENS, Denoiser
 from sweeps.ledger import Ledger
 from sweeps.memory import BytesByPart, encoding, footprint, peak_gib
 from sweeps.plan import Plan
-from sweeps.scheduling.scheduler import GangShape, Infeasible, Node
+from sweeps.scheduling.cluster import GangShape, Infeasible, Node
 from sweeps.scheduling.simulate import makespan, simulate
 from sweeps.scheduling.tasks import task_for, workers
 

@@ -19,7 +19,7 @@ from cinelora.data.encodings import NO_CAPTION, missing
 from cinelora.trial.job import Job
 from launch.engine.errors import LOST_ERRORS, first_cause, root_cause
 from launch.engine.pool import Member, Pool
-from sweeps.scheduling.scheduler import GangShape
+from sweeps.scheduling.cluster import GangShape
 
 WINDOWS_PER_CALL = 64  # a call loads the encoders once
 

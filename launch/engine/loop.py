@@ -28,7 +28,9 @@ from launch.engine.pool import Member, Pool
 from sweeps.failures import FIRST, HANG, LOST, History, RetryDecision, decide_retry
 from sweeps.ledger import Ledger
 from sweeps.prune import Pruner
-from sweeps.scheduling.scheduler import Infeasible, Scheduler, Start, Task
+from sweeps.scheduling.cluster import Infeasible
+from sweeps.scheduling.scheduler import Scheduler, Start
+from sweeps.scheduling.tasks import Task
 
 POLL_SECONDS = 0.3
 LOOK_SECONDS = 2.0  # between looks at the cluster and the disk

@@ -18,7 +18,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from launch.engine.worker import Worker
-from sweeps.scheduling.scheduler import GangShape, Node, Start
+from sweeps.scheduling.cluster import GangShape, Node
+from sweeps.scheduling.scheduler import Start
 
 SHARDED = " sharded"  # ends the name of a base that ZeRO stage 3 has cut over its gang
 CONNECT_SECONDS = 90

@@ -19,7 +19,7 @@ from launch.wording import plan_counts
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan
 from sweeps.prune import Pruner
-from sweeps.scheduling.scheduler import Infeasible
+from sweeps.scheduling.cluster import Infeasible
 from sweeps.scheduling.tasks import shape, task_for
 
 

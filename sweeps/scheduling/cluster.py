@@ -1,8 +1,10 @@
-"""Where a gang fits: nodes, what is free on them, and the idle workers that still hold a base model.
+"""Where a gang fits: the nodes, what is free on them, and the idle workers that still hold a base model.
 
-In: nodes, shapes. Out: the nodes for a gang, and bookings of CPUs and GPUs. Standard library only.
-A gang lies on as few nodes as the cluster allows, in equal shares. GPUs are counted one by one in parts of 1/10,000,
-Ray's own resolution, so that fractions share a GPU only as far as it goes.
+In: nodes, shapes of gangs. Out: the nodes for a gang, the workers booked there, and reservations for a gang that does
+not fit yet. Standard library only.
+
+A gang takes as few nodes as the cluster allows, with the same number of workers on each. GPUs are counted one by one in
+parts of 1/10,000, Ray's own resolution, so that trials with fractions of a GPU never exceed a single GPU.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ class Infeasible(Exception):
 
 @dataclass(frozen=True)
 class GangShape:
-    """What one trial occupies. Raises ValueError for a shape that no cluster could give."""
+    """The resources of one trial's workers. Raises ValueError for a shape that no cluster could provide."""
 
     workers: int
     cpus: int  # per worker
@@ -41,12 +43,12 @@ class GangShape:
 
     @cached_property
     def parts(self) -> int:
-        """Of each GPU that a worker has."""
+        """Parts that a worker takes of each of its GPUs."""
         return round(min(self.gpus, 1) * WHOLE)
 
     @cached_property
-    def each(self) -> tuple[int, float]:
-        """What one worker is."""
+    def of_worker(self) -> tuple[int, float]:
+        """(CPUs, GPUs) of one worker."""
         return self.cpus, self.gpus
 
 
@@ -59,7 +61,7 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Worker:
-    """One process on one node: its CPUs, its GPUs by index and the part that it has of each, its base."""
+    """One process on one node, with the indices of its GPUs and the base model that it holds."""
 
     node: str
     shape: GangShape
@@ -69,7 +71,7 @@ class Worker:
 
 @dataclass
 class FreeResources:
-    """What is free on one node: CPUs and parts of each GPU."""
+    """What is free on one node: CPUs, and parts of each GPU."""
 
     cpus: int
     gpus: list[int]
@@ -83,9 +85,8 @@ class FreeResources:
 
     def common(self, other: FreeResources) -> FreeResources:
         """What is free in both."""
-        return FreeResources(
-            min(self.cpus, other.cpus), [min(pair) for pair in zip(self.gpus, other.gpus, strict=True)]
-        )
+        gpus = [min(pair) for pair in zip(self.gpus, other.gpus, strict=True)]
+        return FreeResources(min(self.cpus, other.cpus), gpus)
 
     def workers(self, shape: GangShape) -> int:
         """How many workers of this shape fit."""
@@ -109,16 +110,21 @@ class FreeResources:
         self.take(worker, 1)
 
     def pick(self, shape: GangShape, last: Callable[[int], bool]) -> tuple[int, ...]:
-        """GPUs for one worker that fits: the fullest that hold it, those of `last` only if there are no others."""
+        """GPUs for one worker that fits: those with the least free; GPUs of `last` only if there are no others."""
         if not shape.parts:
             return ()
         fits = [index for index, free in enumerate(self.gpus) if free >= shape.parts]
         return tuple(heapq.nsmallest(max(1, int(shape.gpus)), fits, key=lambda i: (self.gpus[i], last(i), i)))
 
+    @property
+    def fullness(self) -> tuple[int, int]:
+        """Key of best fit: the node with the least free comes first."""
+        return sum(self.gpus), self.cpus
+
 
 @dataclass(frozen=True, eq=False)
 class GangLayout:
-    """How a gang must lie: `share` workers on each of `count` nodes, none of them in `avoid`."""
+    """How a gang is spread: `share` workers on each of `count` nodes, none of them in `avoid`."""
 
     shape: GangShape
     count: int
@@ -128,13 +134,17 @@ class GangLayout:
     def share(self) -> int:
         return self.shape.workers // self.count
 
+    def fits(self, free: FreeResources) -> bool:
+        """Whether a node with these free resources has room for the gang's share."""
+        return free.workers(self.shape) >= self.share
+
 
 Limits = Mapping[str, FreeResources]  # nodes where less than what is free may be used
 
 
 @dataclass
 class Cluster:
-    """The nodes and who is on them. `idle`: per node, workers that nobody uses, the longest idle first."""
+    """The nodes and their workers. `idle`: per node, workers without a trial, the longest idle first."""
 
     nodes: dict[str, Node] = field(default_factory=dict)
     free: dict[str, FreeResources] = field(default_factory=dict)
@@ -158,7 +168,7 @@ class Cluster:
         self._fitting.clear()
 
     def layout(self, shape: GangShape, avoid: frozenset[str]) -> GangLayout | None:
-        """Fewest nodes that divide the workers evenly, without those to avoid if that is possible at all.
+        """Fewest nodes that divide the workers evenly, without the nodes to avoid if that is possible at all.
 
         None: the empty cluster cannot hold the gang.
         """
@@ -168,62 +178,57 @@ class Cluster:
         return self._layouts[key]
 
     def _fewest(self, shape: GangShape, avoid: frozenset[str]) -> GangLayout | None:
-        fits = sorted(
-            (FreeResources.of(n).workers(shape) for n in self.nodes.values() if n.name not in avoid), reverse=True
-        )
-        for count, share in enumerate(fits, start=1):
+        fits = [FreeResources.of(node).workers(shape) for node in self.nodes.values() if node.name not in avoid]
+        for count, share in enumerate(sorted(fits, reverse=True), start=1):
             if shape.workers % count == 0 and share >= shape.workers // count:
                 return GangLayout(shape, count, avoid)
         return None
 
     def fitting(self, layout: GangLayout) -> set[str]:
-        """Nodes with room for a share of the gang, whether held or to be avoided or not. Kept up to date."""
+        """Nodes with room for a share of the gang, including held nodes and nodes to avoid. Kept up to date."""
         if layout not in self._fitting:
-            room = self.free.items()
-            self._fitting[layout] = {name for name, free in room if free.workers(layout.shape) >= layout.share}
+            self._fitting[layout] = {name for name, free in self.free.items() if layout.fits(free)}
         return self._fitting[layout]
 
     def choose(self, layout: GangLayout, base: str, now: float, limits: Limits) -> tuple[str, ...]:
-        """Nodes for a gang that starts now, by name; none if it does not fit.
+        """Names of the nodes for a gang that starts now; none if it does not fit.
 
-        Those whose idle workers have the base first, then best fit: the node with the least free.
+        Nodes whose idle workers have the base come first, then best fit: the node with the least free.
         """
         names = [
             name
             for name in self.fitting(layout)
             if name not in layout.avoid
             and self.held.get(name, now) <= now
-            and (name not in limits or self.free[name].common(limits[name]).workers(layout.shape) >= layout.share)
+            and (name not in limits or layout.fits(self.free[name].common(limits[name])))
         ]
         if len(names) < layout.count:
             return ()
-        rank = {
-            name: (self.warm(name, layout, base) < layout.share, *fullness(self.free[name]), name) for name in names
-        }
+        rank = {name: (not self.is_warm(name, layout, base), *self.free[name].fullness, name) for name in names}
         return tuple(sorted(heapq.nsmallest(layout.count, names, key=rank.__getitem__)))
 
-    def warm(self, name: str, layout: GangLayout, base: str) -> int:
-        """Idle workers on the node that are of this shape and have this base."""
-        each = layout.shape.each
-        return sum(worker.base == base and worker.shape.each == each for worker in self.idle[name])
+    def is_warm(self, name: str, layout: GangLayout, base: str) -> bool:
+        """Whether the node has idle workers with this base for the gang's whole share."""
+        kind = layout.shape.of_worker
+        return sum(w.base == base and w.shape.of_worker == kind for w in self.idle[name]) >= layout.share
 
     def book(self, layout: GangLayout, base: str, names: Iterable[str], limits: Limits) -> tuple[Worker, ...]:
-        """Occupy the nodes with the gang's workers; idle ones in its way are gone."""
+        """Occupy the nodes with the gang's workers; idle workers for which no room is left are dropped."""
         return tuple(worker for name in names for worker in self._occupy(name, layout, base, limits))
 
     def _occupy(self, name: str, layout: GangLayout, base: str, limits: Limits) -> list[Worker]:
         free, idle, shape = self.free[name], self.idle[name], layout.shape
-        room = free.common(limits[name]) if name in limits else free.copy()
+        usable = free.common(limits[name]) if name in limits else free.copy()
         chosen: list[Worker] = []
         for worker in sorted(idle, key=lambda w: w.base != base):
-            if len(chosen) < layout.share and worker.shape.each == shape.each and room.holds(worker):
-                room.take(worker)
+            if len(chosen) < layout.share and worker.shape.of_worker == shape.of_worker and usable.holds(worker):
+                usable.take(worker)
                 idle.remove(worker)
                 chosen.append(Worker(name, shape, worker.gpus, base))
         settled = {index for worker in idle for index in worker.gpus}
         while len(chosen) < layout.share:
-            chosen.append(Worker(name, shape, room.pick(shape, settled.__contains__), base))
-            room.take(chosen[-1])
+            chosen.append(Worker(name, shape, usable.pick(shape, settled.__contains__), base))
+            usable.take(chosen[-1])
         for worker in chosen:
             free.take(worker)
         self._drop_idle(name)
@@ -232,15 +237,15 @@ class Cluster:
 
     def _drop_idle(self, name: str) -> None:
         """Keep the idle workers for which there is still room, the last used first."""
-        room, kept = self.free[name].copy(), []
+        free, kept = self.free[name].copy(), []
         for worker in reversed(self.idle[name]):
-            if room.holds(worker):
-                room.take(worker)
+            if free.holds(worker):
+                free.take(worker)
                 kept.append(worker)
         self.idle[name] = kept[::-1]
 
     def release(self, workers: Iterable[Worker], resident: bool) -> None:
-        """Free what they had; `resident`: they stay as idle workers with their base."""
+        """Free the resources of these workers; `resident`: they stay as idle workers with their base."""
         names = set()
         for worker in workers:
             if worker.node in self.nodes:
@@ -253,36 +258,26 @@ class Cluster:
 
     def _refit(self, name: str) -> None:
         for layout, names in self._fitting.items():
-            if self.free[name].workers(layout.shape) >= layout.share:
+            if layout.fits(self.free[name]):
                 names.add(name)
             else:
                 names.discard(name)
 
+    def misfit(self, shape: GangShape) -> str:
+        """Why a gang of this shape cannot run here: the shape and the nodes."""
+        kinds: dict[tuple[int, int], int] = {}
+        for node in self.nodes.values():
+            kinds[node.cpus, node.gpus] = kinds.get((node.cpus, node.gpus), 0) + 1
+        has = ", ".join(f"{count} x ({cpus} CPU, {gpus} GPU)" for (cpus, gpus), count in sorted(kinds.items()))
+        return f"{shape.workers} x ({shape.cpus} CPU, {shape.gpus:g} GPU): the cluster has {has or 'no nodes'}"
 
-def fullness(room: FreeResources) -> tuple[int, int]:
-    """Key of best fit, least free first."""
-    return sum(room.gpus), room.cpus
-
-
-def named(shape: GangShape, nodes: Iterable[Node]) -> str:
-    """The shape and the cluster in words."""
-    kinds: dict[tuple[int, int], int] = {}
-    for node in nodes:
-        kinds[node.cpus, node.gpus] = kinds.get((node.cpus, node.gpus), 0) + 1
-    has = ", ".join(f"{count} x ({cpus} CPU, {gpus} GPU)" for (cpus, gpus), count in sorted(kinds.items()))
-    return f"{shape.workers} x ({shape.cpus} CPU, {shape.gpus:g} GPU): the cluster has {has or 'no nodes'}"
-
-
-# ~ When and where a gang that does not fit now will fit, by the estimates of what is running.
-# ~
-# ~ In: the cluster, expected ends. Out: a reservation: the time, and what it leaves to others. Standard library only.
 
 Change = tuple[float, str, Worker | None]  # time, node, the worker that leaves it (None: a hold ends)
 
 
 @dataclass(frozen=True)
 class Reservation:
-    """From `time` on the gang can have its nodes, of which it then leaves `spare` free. It needs no other node."""
+    """From `time` on the gang can have its nodes, and leaves `spare` free on them. It needs no other node."""
 
     task_id: str
     time: float
@@ -292,31 +287,34 @@ class Reservation:
 def reserve(
     task_id: str, layout: GangLayout, cluster: Cluster, ends: Iterable[tuple[float, tuple[Worker, ...]]], now: float
 ) -> Reservation:
-    """Play the ends of what is running in order of time until the gang fits. What is over its time is to end now."""
-    rooms = {name: room.copy() for name, room in cluster.free.items() if name not in layout.avoid}
-    closed = {name for name in rooms if cluster.held.get(name, now) > now}
-    ready = {name for name in cluster.fitting(layout) if name in rooms} - closed
+    """The first time at which the gang fits, if the running trials end at `ends` (time, workers).
+
+    A trial that has exceeded its estimate is taken to end now.
+    """
+    free = {name: each.copy() for name, each in cluster.free.items() if name not in layout.avoid}
+    closed = {name for name in free if cluster.held.get(name, now) > now}
+    ready = {name for name in cluster.fitting(layout) if name in free} - closed
     changes: list[Change] = [(cluster.held[name], name, None) for name in closed]
-    changes += [(max(end, now), w.node, w) for end, workers in ends for w in workers if w.node in rooms]
+    changes += [(max(end, now), w.node, w) for end, workers in ends for w in workers if w.node in free]
     changes.sort(key=lambda change: change[:2])
     for time, group in groupby(changes, key=lambda change: change[0]):
         for _, name, worker in group:
             if worker is None:
                 closed.discard(name)
             else:
-                rooms[name].give(worker)
-            if name not in closed and name not in ready and rooms[name].workers(layout.shape) >= layout.share:
+                free[name].give(worker)
+            if name not in closed and name not in ready and layout.fits(free[name]):
                 ready.add(name)
         if len(ready) >= layout.count:
-            names = sorted(ready, key=lambda name: (*fullness(rooms[name]), name))[: layout.count]
-            return Reservation(task_id, time, {name: _left(rooms[name], cluster.free[name], layout) for name in names})
-    raise AssertionError(f"{task_id}: a layout is a place in the empty cluster, so it fits when everything has ended")
+            names = sorted(ready, key=lambda name: (*free[name].fullness, name))[: layout.count]
+            return Reservation(task_id, time, {name: _spare(free[name], cluster.free[name], layout) for name in names})
+    raise AssertionError(f"{task_id}: a layout fits the empty cluster, so it fits when every trial has ended")
 
 
-def _left(room: FreeResources, free_now: FreeResources, layout: GangLayout) -> FreeResources:
-    """The room less the gang's share: GPUs busy now where possible, so that the others can be used for long."""
+def _spare(free: FreeResources, free_now: FreeResources, layout: GangLayout) -> FreeResources:
+    """What the gang's share leaves. It takes GPUs that are busy now where possible: the others can be used for long."""
     shape = layout.shape
     for _ in range(layout.share):
-        gpus = room.pick(shape, last=lambda index: free_now.gpus[index] >= shape.parts)
-        room.take(Worker("", shape, gpus, base=""))
-    return room
+        gpus = free.pick(shape, last=lambda index: free_now.gpus[index] >= shape.parts)
+        free.take(Worker("", shape, gpus, base=""))
+    return free

@@ -2,15 +2,14 @@
 
 In: nodes, tasks with their shapes and estimated times, what ended. Out: starts. Standard library only.
 
-Tasks are in one order (`ORDERS`). The first is never delayed by a later one: if it cannot start now, it is reserved the
-places where, by the estimates, it can start soonest; others start only if they end before that or use what it leaves
-(EASY backfill: Lifka, JSSPP 1995; Mu'alem and Feitelson, IEEE TPDS 12(6), 2001). There is never a second reservation.
-A task that needs the result of another waits outside that order until the caller says that the other has it.
+Tasks are in one order (`longest_first`). The first is never delayed by a later one: if it cannot start now, it is
+reserved the nodes where, by the estimates, it can start soonest. Others start only if they end before that or use what
+it leaves (EASY backfill: Lifka, JSSPP 1995; Mu'alem and Feitelson, IEEE TPDS 12(6), 2001). There is never a second
+reservation. A task that needs the result of another waits outside the queue until the caller reports that result.
 """
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left, insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,23 +23,9 @@ from sweeps.scheduling.cluster import (
     Node,
     Reservation,
     Worker,
-    named,
     reserve,
 )
-
-__all__ = ["ORDERS", "Infeasible", "Node", "Reservation", "Scheduler", "GangShape", "Start", "Task"]
-
-Key = tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Task:
-    task_id: str
-    shape: GangShape
-    base: str  # identity of the resident base model that it needs
-    seconds: float  # estimate; only order and backfill depend on it
-    avoid: frozenset[str] = frozenset()  # nodes where it was lost: not used if there is any other way
-    after: str = ""  # id of the task whose result it needs, where that one is in the books too
+from sweeps.scheduling.tasks import Key, Order, Task, longest_first
 
 
 @dataclass(frozen=True)
@@ -57,40 +42,18 @@ class Running:
     end: float  # by the estimate
 
 
-def about(seconds: float) -> float:
-    """Class of lengths that count as equal, since estimates are not better than that: 10 % wide."""
-    return math.floor(math.log(max(seconds, 1e-9)) / math.log(1.1))
-
-
-def longest(task: Task) -> Key:
-    return -about(task.seconds), *(-part for part in task.shape.size)
-
-
-def work(task: Task) -> Key:
-    return *(-about(part * task.seconds) for part in task.shape.size), -about(task.seconds)
-
-
-def largest(task: Task) -> Key:
-    return *(-part for part in task.shape.size), -about(task.seconds)
-
-
-# Least first. Within one shape each takes the longest first, which keeps the waiting tasks of a shape in a sorted list.
-# `longest` leaves the least for the end of the sweep (benchmarks/cluster.py); tasks of about one length go by size.
-ORDERS: dict[str, Callable[[Task], Key]] = {"longest": longest, "work": work, "largest": largest}
-
-
 @dataclass
 class Scheduler:
-    """Decides and keeps the books; the caller starts, watches and ends the trials."""
+    """Decides, and records what is booked; the caller starts, watches and ends the trials."""
 
-    order: str = "longest"
+    order: Order = longest_first
     _cluster: Cluster = field(default_factory=Cluster)
     _groups: dict[tuple[GangShape, str, frozenset[str]], list[Task]] = field(default_factory=dict)
     _running: dict[str, Running] = field(default_factory=dict)
     _known: set[str] = field(default_factory=set)  # ids, waiting, running or dependent
-    _dependent: dict[str, list[Task]] = field(default_factory=dict)  # by the id that they wait for
+    _dependent: dict[str, list[Task]] = field(default_factory=dict)  # by the id of the task that they wait for
     _reserved: Reservation | None = None
-    _stale: bool = False  # the reservation is to be reckoned again
+    _stale: bool = False  # the reservation must be computed again
     _draining: bool = False
 
     def add(self, task: Task) -> None:
@@ -98,8 +61,7 @@ class Scheduler:
         if task.task_id in self._known:
             raise ValueError(f"task {task.task_id} is waiting or running already")
         if self._layout(task) is None:
-            cluster = named(task.shape, self._cluster.nodes.values())
-            raise Infeasible(f"{task.task_id}: {cluster}; ask for less or add nodes")
+            raise Infeasible(f"{task.task_id}: {self._cluster.misfit(task.shape)}; ask for less or add nodes")
         self._known.add(task.task_id)
         if task.after in self._known:
             self._dependent.setdefault(task.after, []).append(task)
@@ -118,7 +80,7 @@ class Scheduler:
         self._stale = True
 
     def remove_node(self, name: str) -> tuple[Task, ...]:
-        """Forget a node. Returns the tasks that ran there, now out of the books: the caller decides on a retry."""
+        """Forget a node and the tasks that ran there. Returns these tasks: the caller decides on a retry."""
         lost = [run.task for run in self._running.values() if any(worker.node == name for worker in run.workers)]
         self._cluster.remove(name)
         for task in lost:
@@ -140,13 +102,13 @@ class Scheduler:
         return found
 
     def finished(self, task_id: str, now: float, resident: bool = True) -> None:
-        """Free what a task had; nothing is left to do if its node is gone.
+        """Free the resources of a task; nothing is left to do if its node is gone.
 
         `resident`: its workers are alive and keep the base.
         """
         run = self._running.get(task_id)
         if run is not None:
-            self._stale |= run.end != now  # sooner or later than it was reckoned with
+            self._stale |= run.end != now  # sooner or later than estimated
             self._drop(task_id, resident)
 
     def has_result(self, task_id: str) -> None:
@@ -155,7 +117,7 @@ class Scheduler:
             self._queue(task)
 
     def has_none(self, task_id: str) -> tuple[Task, ...]:
-        """There will be no result: forget the tasks that waited for it. Those that waited for them still do."""
+        """There will be no result: forget the tasks that waited for it, and return them. Their own dependents stay."""
         left = self._dependent.pop(task_id, [])
         self._known -= {task.task_id for task in left}
         return tuple(left)
@@ -171,12 +133,12 @@ class Scheduler:
 
     @property
     def dependent(self) -> int:
-        """How many wait for the result of another."""
+        """How many tasks wait for the result of another."""
         return sum(len(tasks) for tasks in self._dependent.values())
 
     @property
     def head(self) -> Task | None:
-        """The first in order of those that the nodes now known can hold."""
+        """The first task in order among those that the nodes now known can hold."""
         return min((group[0] for group in self._groups.values() if self._layout(group[0])), key=self._key, default=None)
 
     @property
@@ -186,12 +148,12 @@ class Scheduler:
 
     @property
     def reservation(self) -> Reservation | None:
-        """That of the head, made when something could take its place. An early end may have outdated it."""
+        """Of the head, made when another task could take its nodes. An early end may have outdated it."""
         return self._reserved
 
     @property
     def stranded(self) -> tuple[Task, ...]:
-        """Waiting tasks that the nodes now known can never hold. They wait for new nodes and hinder nobody."""
+        """Waiting tasks that the nodes now known can never hold. They wait for new nodes and delay no other task."""
         return tuple(task for task in self.waiting if self._layout(task) is None)
 
     @property
@@ -200,7 +162,7 @@ class Scheduler:
         return dict(self._cluster.held)
 
     def _key(self, task: Task) -> tuple[Key, float, str]:
-        return ORDERS[self.order](task), -task.seconds, task.task_id
+        return self.order(task), -task.seconds, task.task_id
 
     def _layout(self, task: Task) -> GangLayout | None:
         return self._cluster.layout(task.shape, task.avoid)
@@ -220,7 +182,7 @@ class Scheduler:
         if first.task is head[0]:
             promised = self._reserved is not None and self._reserved.task_id == first.task.task_id
             equals = [start for start, _ in found]
-            return self._start(first if promised else _warm_first(equals, ORDERS[self.order]), now, {})
+            return self._start(first if promised else _warm_first(equals, self.order), now, {})
         reserved = self._reserve(*head, now)
         fillers = [filler for start, layout in found if (filler := self._filler(start.task, layout, reserved, now))]
         if not fillers:
@@ -234,11 +196,11 @@ class Scheduler:
         names = self._cluster.choose(layout, task.base, now, limits)
         if not names:
             return None
-        warm = all(self._cluster.warm(name, layout, task.base) >= layout.share for name in names)
+        warm = all(self._cluster.is_warm(name, layout, task.base) for name in names)
         return Start(task, tuple((name, layout.share) for name in names), warm)
 
     def _reserve(self, head: Task, layout: GangLayout, now: float) -> Reservation:
-        """The reservation of the first task. It stays as long as everything ends when it should."""
+        """The reservation of the first task. It stays as long as trials end when estimated."""
         kept = self._reserved
         if kept is None or kept.task_id != head.task_id or kept.time <= now or self._stale:
             self._stale = False
@@ -247,15 +209,15 @@ class Scheduler:
         return kept
 
     def _filler(self, front: Task, layout: GangLayout, reserved: Reservation, now: float) -> Start | None:
-        """The longest of a group that either leaves the reserved places alone or ends before they are needed."""
-        if beside := self._places(front, layout, now, reserved.spare):
-            return beside
+        """The longest task of a group that either leaves the reserved nodes alone or ends before they are needed."""
+        if start := self._places(front, layout, now, reserved.spare):
+            return start
         group = self._groups[front.shape, front.base, front.avoid]
         at = bisect_left(group, -reserved.time, key=lambda task: -(now + task.seconds))
         return self._places(group[at], layout, now, {}) if at < len(group) else None
 
     def _start(self, start: Start, now: float, limits: Limits) -> Start:
-        """Book it. What is booked within limits is taken from them too: it will be there when the first task starts."""
+        """Book it. What is booked within limits is taken from them too: it still runs when the first task starts."""
         task, layout = start.task, self._layout(start.task)
         assert layout is not None
         workers = self._cluster.book(layout, task.base, [name for name, _ in start.places], limits)
@@ -273,6 +235,6 @@ class Scheduler:
 
 
 def _warm_first(starts: list[Start], equal: Callable[[Task], Key]) -> Start:
-    """The first in order, or the first of its equals whose base is in its place."""
+    """The first in order, or the first of its equals whose base is loaded in its place."""
     first = equal(starts[0].task)
     return next((start for start in starts if start.warm and equal(start.task) == first), starts[0])

@@ -1,17 +1,36 @@
-"""What a trial asks of the cluster: workers, shape of the gang, seconds."""
+"""What the scheduler knows of a trial, and which trial comes first. Standard library only.
+
+In: a trial's spec, the cluster's settings, an estimate of its seconds. Out: a Task, and its place in the queue.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from cinelora.core.config import ClusterConfig, Method
 from cinelora.core.records import TrialSpec
-from sweeps.scheduling.scheduler import GangShape, Task
+from sweeps.scheduling.cluster import GangShape
+
+Key = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    task_id: str
+    shape: GangShape
+    base: str  # identity of the resident base model that it needs
+    seconds: float  # estimate; only order and backfill depend on it
+    avoid: frozenset[str] = frozenset()  # nodes where it was lost: not used if there is any other way
+    after: str = ""  # id of the task whose result it needs, if the scheduler has that task too
+
+
+Order = Callable[[Task], Key]  # least first; within one shape it must take the longest first
 
 
 def task_for(cluster: ClusterConfig, spec: TrialSpec, seconds: float) -> Task:
-    """What the scheduler knows of a trial; `seconds` is a guess.
-
-    A base that ZeRO stage 3 shards fits gangs of its own size only.
-    """
+    """The task of a trial. A base that ZeRO stage 3 shards fits gangs of its own size only."""
     config, count = spec.config, workers(cluster, spec)
     base = f"{spec.fingerprints['model']} {config.model.dtype.value}"
     base += f" {count} sharded" if config.zero.stage == 3 else ""
@@ -24,3 +43,16 @@ def workers(cluster: ClusterConfig, spec: TrialSpec) -> int:
 
 def shape(cluster: ClusterConfig, count: int) -> GangShape:
     return GangShape(count, cluster.cpus_per_worker, cluster.gpus_per_worker)
+
+
+def about(seconds: float) -> float:
+    """Class of durations that count as equal, 10 % wide: estimates are no better than that."""
+    return math.floor(math.log(max(seconds, 1e-9)) / math.log(1.1))
+
+
+def longest_first(task: Task) -> Key:
+    """Longest first, tasks of about one length by size: it leaves the least for the end of the sweep.
+
+    Compared with other orders in `benchmarks/cluster.py`.
+    """
+    return -about(task.seconds), *(-part for part in task.shape.size)

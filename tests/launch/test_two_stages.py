@@ -13,7 +13,7 @@ from cinelora.core.records import TrialSpec
 from cinelora.trial.job import Job
 from launch.engine.loop import Engine
 from sweeps.ledger import Ledger
-from sweeps.scheduling.scheduler import Node
+from sweeps.scheduling.cluster import Node
 from sweeps.scheduling.tasks import task_for
 from tests import tiny_study
 from tests.launch.test_sweep import sweep

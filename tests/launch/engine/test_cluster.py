@@ -22,7 +22,8 @@ from launch.engine.pool import Pool
 from sweeps.ledger import Ledger
 from sweeps.plan import build_plan
 from sweeps.prune import Pruner
-from sweeps.scheduling.scheduler import GangShape, Infeasible, Task
+from sweeps.scheduling.cluster import GangShape, Infeasible
+from sweeps.scheduling.tasks import Task
 from sweeps.status import DONE, PRUNED, study_status
 from tests.launch.engine.light_worker import STEPS, LightWorker
 

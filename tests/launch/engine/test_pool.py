@@ -8,7 +8,9 @@ import pytest
 
 from launch.engine import pool
 from launch.engine.pool import SHARDED, Member, Pool
-from sweeps.scheduling.scheduler import GangShape, Node, Start, Task
+from sweeps.scheduling.cluster import GangShape, Node
+from sweeps.scheduling.scheduler import Start
+from sweeps.scheduling.tasks import Task
 
 
 @pytest.fixture

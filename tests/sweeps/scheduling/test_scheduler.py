@@ -9,8 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from sweeps.scheduling.scheduler import ORDERS, GangShape, Infeasible, Node, Scheduler, Start, Task
+from benchmarks.cluster import ORDERS
+from sweeps.scheduling.cluster import GangShape, Infeasible, Node
+from sweeps.scheduling.scheduler import Scheduler, Start
 from sweeps.scheduling.simulate import simulate
+from sweeps.scheduling.tasks import Order, Task, longest_first
 
 Places = dict[str, tuple[str, ...]]
 
@@ -25,7 +28,7 @@ def task(task_id: str, gpus: float, seconds: float, base: str = "wan", avoid: st
     return Task(task_id, GangShape(workers, 1, gpus / workers), base, seconds, frozenset(avoid.split()))
 
 
-def scheduler(*nodes: Node, tasks: tuple[Task, ...] = (), order: str = "longest") -> Scheduler:
+def scheduler(*nodes: Node, tasks: tuple[Task, ...] = (), order: Order = longest_first) -> Scheduler:
     made = Scheduler(order)
     for item in nodes:
         made.add_node(item)
@@ -121,8 +124,8 @@ def test_what_is_over_its_time_is_expected_to_end_now() -> None:
     assert made.reservation.time == 12
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_a_stream_of_small_ones_does_not_starve_a_large_one(order: str) -> None:
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+def test_a_stream_of_small_ones_does_not_starve_a_large_one(order: Order) -> None:
     made = scheduler(node("n", 2), tasks=(task("s0", 1, 10), task("s1", 1, 10)), order=order)
     assert ids(made.starts(0)) == ["s0", "s1"]
     made.add(task("large", 2, 10))
@@ -358,8 +361,8 @@ def mixed(draw: random.Random, count: int) -> list[Task]:
     ]
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_the_order_of_adding_does_not_matter(order: str) -> None:
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+def test_the_order_of_adding_does_not_matter(order: Order) -> None:
     draw = random.Random(0)
     tasks, nodes = mixed(draw, 60), [node("a"), node("b"), node("c")]
     first = simulate(tasks, nodes, order)
@@ -376,7 +379,7 @@ def test_no_head_starts_later_than_promised(seed: int) -> None:
         if made.reservation:
             promised.setdefault(made.reservation.task_id, made.reservation.time)
 
-    order = list(ORDERS)[seed % len(ORDERS)]
+    order = list(ORDERS.values())[seed % len(ORDERS)]
     runs = simulate(mixed(random.Random(seed), 80), [node("a"), node("b"), node("c", 2)], order, watch=note)
     assert len(promised) > 3
     assert all(run.start <= promised.get(run.task.task_id, run.start) for run in runs)
@@ -402,7 +405,7 @@ def test_whatever_happens_nothing_is_overbooked_and_all_is_finished(seed: int) -
     """True times differ from the estimates; nodes are lost, held and added; lost tasks come again."""
     draw = random.Random(seed)
     nodes = {name: node(name) for name in "abc"}
-    made = scheduler(*nodes.values(), tasks=tuple(mixed(draw, 60)), order=list(ORDERS)[seed % len(ORDERS)])
+    made = scheduler(*nodes.values(), tasks=tuple(mixed(draw, 60)), order=list(ORDERS.values())[seed % len(ORDERS)])
     running, done, ends, now = dict[str, Start](), list[str](), list[tuple[float, str]](), 0.0
     while made.waiting or made.running:
         for start in made.starts(now):

@@ -6,8 +6,10 @@ import random
 
 import pytest
 
-from sweeps.scheduling.scheduler import ORDERS, GangShape, Infeasible, Node, Task
-from sweeps.scheduling.simulate import best_order, lower_bound, makespan, simulate
+from benchmarks.cluster import ORDERS, lower_bound
+from sweeps.scheduling.cluster import GangShape, Infeasible, Node
+from sweeps.scheduling.simulate import makespan, simulate
+from sweeps.scheduling.tasks import Task
 
 EIGHT = [Node("n", cpus=32, gpus=8)]
 
@@ -68,13 +70,6 @@ def test_no_schedule_beats_the_bound(seed: int) -> None:
     shapes = [GangShape(1, 1, 0.5), GangShape(1, 3, 0), GangShape(1, 1, 1), GangShape(2, 1, 1), GangShape(1, 2, 2)]
     tasks = [Task(f"t{n}", draw.choice(shapes), "", draw.lognormvariate(1, 1)) for n in range(draw.randint(1, 25))]
     bound = lower_bound(tasks, nodes)
-    for order in ORDERS:
+    for order in ORDERS.values():
         ratio = makespan(simulate(tasks, nodes, order)) / bound
         assert 1 - 1e-9 <= ratio < 2
-
-
-def test_the_best_order_depends_on_the_sweep() -> None:
-    late = gangs((1, 30), *[(8, 10.0)] * 3)
-    spans = {order: makespan(simulate(late, EIGHT, order)) for order in ORDERS}
-    assert best_order(late, EIGHT) == min(ORDERS, key=lambda order: spans[order])
-    assert best_order(gangs((1, 1)), EIGHT) == "longest", "of equals the first"
