@@ -1,6 +1,6 @@
-"""The contact sheet of rendered shots: frames of each, and how much each step changes, with the seams marked.
+"""The contact sheet of rendered clips: frames of each, and the change of each step, with the seams marked.
 
-In: shots of equal length, uint8 (T, H, W, 3), and their changes. Out: a PNG, 7 inches wide; same input, same bytes.
+In: clips of equal length, uint8 (T, H, W, 3), and their changes. Out: a PNG, 7 inches wide; same input, same bytes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ COLOURS = ("0.25", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F
 STYLES = ("-", "--", "-.", ":")
 
 
-def shown(frames: int) -> NDArray[np.intp]:
-    """Which frames are shown, evenly spread."""
+def shown_frames(frames: int) -> NDArray[np.intp]:
+    """Indices of the frames that the sheet shows, evenly spread."""
     return np.unique(np.linspace(0, frames - 1, COLUMNS).round().astype(np.intp))
 
 
@@ -34,11 +34,11 @@ def write_sheet(
     window: int,
     overlap: int,
 ) -> None:
-    """`pictures`: the frames `shown` of each shot; `steps`: mean absolute change of each step (T - 1,), levels."""
+    """`pictures`: the `shown_frames` of each clip; `steps`: mean absolute change of each step (T - 1,), levels."""
     height = len(pictures) * (_strip_height(pictures) + GAP) + CURVE + TOP
     with matplotlib.rc_context({"font.size": 7, "axes.linewidth": 0.6}):
         figure = Figure(figsize=(WIDTH, height), dpi=DPI)
-        _strips(figure, height, pictures, shown(len(next(iter(steps.values()))) + 1))
+        _strips(figure, height, pictures, shown_frames(len(next(iter(steps.values()))) + 1))
         _curves(figure, height, steps, window, overlap)
         with whole_file(path) as temporary:
             figure.savefig(temporary, metadata={"Software": None})

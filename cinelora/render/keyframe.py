@@ -1,6 +1,6 @@
 """The picture that a clip starts from: an image file, or a frame of a video as FILE@SECONDS.
 
-In: what the user wrote, the size of the clips. Out: uint8 (H, W, 3). Raises UserError in one line.
+In: the value of --image, the size of the clips. Out: uint8 (H, W, 3). Raises UserError.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _seconds(text: str, seconds: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        raise UserError(f"--image {text}: {seconds!r} is no time; give FILE@SECONDS, e.g. clip.mp4@1.5")
+        raise UserError(f"--image {text}: {seconds!r} is not a time in seconds; give FILE@SECONDS, e.g. clip.mp4@1.5")
     return value
 
 

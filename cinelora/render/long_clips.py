@@ -1,12 +1,12 @@
-"""Shots longer than the model's window: overlapping windows, how they are joined, and how well the seams hold.
+"""Clips longer than the model's window: overlapping windows, how they are joined, and how well the seams hold.
 
-In: windows of F frames each, made one after the other. Out: one shot, and the change across its seams beside the change
-inside its windows. Frames are uint8 (T, H, W, 3), levels 0..255.
+In: windows of F frames each, rendered one after the other. Out: one clip, and the change of a frame to the next across
+its seams and inside its windows. Frames are uint8 (T, H, W, 3), levels 0..255.
 
-The model is given one picture, so a window starts from frame -K of what is there (K: the overlap) and makes its last K
-frames again. These are cross-faded, weight j / K on frame j of the new window. With K = 1 that is the plain rule: start
-from the last frame, drop the copy of it. A larger K hides the jump in speed, since a new window knows the picture but
-not the motion, and pays with K - 1 frames a window and some ghosting.
+The model is given one picture, so a window starts from frame -K of the clip so far (K: the overlap) and renders its
+last K frames anew. These are cross-faded, weight j / K on frame j of the new window. With K = 1 the window starts from
+the last frame, of which only one copy is kept. A larger K hides the jump in speed, since a new window knows the picture
+but not the motion; it costs K - 1 frames a window and some ghosting.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ Array = NDArray[np.float64]
 
 
 def window_count(frames: int, window: int, overlap: int) -> int:
-    """Windows of `window` frames that a shot of `frames` needs."""
+    """How many windows of `window` frames a clip of `frames` needs."""
     return 1 + max(0, math.ceil((frames - window) / (window - overlap)))
 
 
-def long_shot(
-    make: Callable[[int, Frames], Frames], keyframe: Frames, frames: int, window: int, overlap: int
+def long_clip(
+    render: Callable[[int, Frames], Frames], keyframe: Frames, frames: int, window: int, overlap: int
 ) -> Frames:
-    """A shot of `frames` frames; `make(index, picture)` gives the window that starts from picture (H, W, 3)."""
-    shot = make(0, keyframe)
+    """A clip of `frames` frames; `render(index, picture)` gives the window that starts from picture (H, W, 3)."""
+    clip = render(0, keyframe)
     for index in range(1, window_count(frames, window, overlap)):
-        shot = joined(shot, make(index, shot[-overlap]), overlap)
-    return shot[:frames]
+        clip = joined(clip, render(index, clip[-overlap]), overlap)
+    return clip[:frames]
 
 
-def joined(shot: Frames, window: Frames, overlap: int) -> Frames:
-    """`shot` and a window that starts at its frame -overlap, cross-faded where both are."""
+def joined(clip: Frames, window: Frames, overlap: int) -> Frames:
+    """A clip and a window that starts at its frame -overlap, cross-faded where they overlap."""
     weight = (np.arange(overlap) / overlap).reshape(-1, 1, 1, 1)
-    mixed = (1 - weight) * shot[-overlap:] + weight * window[:overlap]
-    return np.concatenate([shot[:-overlap], np.rint(mixed).astype(np.uint8), window[overlap:]])
+    mixed = (1 - weight) * clip[-overlap:] + weight * window[:overlap]
+    return np.concatenate([clip[:-overlap], np.rint(mixed).astype(np.uint8), window[overlap:]])
 
 
 def seams(frames: int, window: int, overlap: int) -> Iterator[slice]:
-    """Of each seam the steps (t to t + 1, counted by t) that do not lie inside one window: `overlap` of them."""
+    """For each seam the steps t (frame t to t + 1) that do not lie inside one window: `overlap` of them."""
     for index in range(1, window_count(frames, window, overlap)):
         start = index * (window - overlap)
         yield slice(start, min(start + overlap, frames - 1))
@@ -64,7 +64,7 @@ class Continuity:
     across: tuple[float, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """With the ratios to the median; null where nothing moves inside."""
+        """With ratios to the median inside windows; null where nothing moves there."""
         return {
             "inside_median": self.inside,
             "inside_largest_ratio": self.ratio(self.largest_inside),
@@ -73,21 +73,22 @@ class Continuity:
         }
 
     def ratio(self, change: float) -> float | None:
+        """To the median inside windows; None where nothing moves there."""
         return change / self.inside if self.inside else None
 
 
-def changes(shot: Frames, features: Mapping[str, NDArray[np.float32]]) -> dict[str, Array]:
-    """Change of each step, (T - 1,): mean absolute pixel difference in levels, 1 - SSIM, and tdelta of `features`.
+def changes(clip: Frames, features: Mapping[str, NDArray[np.float32]]) -> dict[str, Array]:
+    """Change of each step, (T - 1,), by measure: mean absolute pixel difference in levels, 1 - SSIM, tdelta.
 
     `features`: net -> frame features (T, D).
     """
-    pairs = np.stack([shot[:-1], shot[1:]], axis=1)
+    pairs = np.stack([clip[:-1], clip[1:]], axis=1)
     found = {"pixels": motion(pairs, pairs, 0), "1-ssim": 1 - ssim(pairs[:, 1:], pairs[:, :1], 0)}
     return found | {f"tdelta[{net}]": tdelta(np.stack([each[:-1], each[1:]], axis=1)) for net, each in features.items()}
 
 
 def continuity(steps: Mapping[str, Array], window: int, overlap: int) -> dict[str, Continuity]:
-    """By measure; `steps` are the changes (T - 1,) of a shot of T frames."""
+    """By measure; `steps` are the `changes` (T - 1,) of a clip of T frames."""
     found = {}
     for name, values in steps.items():
         places = list(seams(len(values) + 1, window, overlap))

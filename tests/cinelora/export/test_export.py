@@ -58,7 +58,7 @@ def velocity(transformer: Any) -> torch.Tensor:
 
 
 def finished(root: Path, folder: Path, scaling: Scaling, targets: TargetSet, **changes: Any) -> tuple[Path, Any]:
-    """(the folder of a exported-up finished trial with random B, what its adapter computes)."""
+    """(the folder of an invented finished trial with random B, what its adapter computes)."""
     config = tiny_study.tiny_config(
         root / "clips", lora__rank=RANK, lora__alpha=ALPHA, lora__scaling=scaling.value, lora__targets=targets.value,
         **changes,

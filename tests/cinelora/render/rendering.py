@@ -1,8 +1,9 @@
-"""A study whose adapters were never trained but do something: what tests of rendering start from.
+"""A study whose adapters were never trained but change the output, for tests of rendering.
 
-As a program, one of two gloo processes:
-`python -m tests.cinelora.render.rendering RANK PORT STUDY CACHE IMAGE OUT MODE...`:
-renders once a mode, prints the SHA-256 of the latents of every window.
+    python -m tests.cinelora.render.rendering RANK PORT STUDY CACHE IMAGE OUT MODE...
+
+As a program it is one of two gloo processes: it renders once per mode and
+prints the SHA-256 of the latents of every window.
 """
 
 from __future__ import annotations

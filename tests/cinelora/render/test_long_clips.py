@@ -1,11 +1,11 @@
-"""Long shots, by hand: a window is eight frames of one grey level each."""
+"""Long clips, by hand: a window is eight frames of one grey level each."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from cinelora.render.long_clips import changes, continuity, joined, long_shot, seams, window_count
+from cinelora.render.long_clips import changes, continuity, joined, long_clip, seams, window_count
 
 SIDE = 16
 
@@ -15,8 +15,8 @@ def levels(*values: int) -> np.ndarray:
     return np.repeat(np.array(values, np.uint8), SIDE * SIDE * 3).reshape(-1, SIDE, SIDE, 3)
 
 
-def greys(shot: np.ndarray) -> list[int]:
-    return [int(frame[0, 0, 0]) for frame in shot]
+def greys(clip: np.ndarray) -> list[int]:
+    return [int(frame[0, 0, 0]) for frame in clip]
 
 
 @pytest.mark.parametrize(
@@ -39,21 +39,21 @@ def test_more_overlap_fades() -> None:
 
 
 def test_each_window_starts_from_the_frame_where_it_is_laid() -> None:
-    """A window counts up from its picture, so a right shot counts up throughout."""
-    asked = []
+    """A window counts up from its picture, so a correct clip counts up throughout."""
+    calls = []
 
-    def make(index: int, picture: np.ndarray) -> np.ndarray:
-        asked.append((index, int(picture[0, 0, 0])))
+    def render(index: int, picture: np.ndarray) -> np.ndarray:
+        calls.append((index, int(picture[0, 0, 0])))
         return levels(*range(int(picture[0, 0, 0]), int(picture[0, 0, 0]) + 8))
 
-    assert greys(long_shot(make, levels(100)[0], 15, 8, 3)) == list(range(100, 115))
-    assert asked == [(0, 100), (1, 105), (2, 110)]
+    assert greys(long_clip(render, levels(100)[0], 15, 8, 3)) == list(range(100, 115))
+    assert calls == [(0, 100), (1, 105), (2, 110)]
 
 
 def test_a_jump_shows_at_its_seam_alone() -> None:
     """Steps of 1, but 5 into the second window; frame features are the level itself."""
-    shot = levels(0, 1, 2, 3, 4, 5, 6, 7, 12, 13, 14, 15, 16, 17, 18)
-    steps = changes(shot, {"net": shot[:, 0, 0, :1].astype(np.float32)})
+    clip = levels(0, 1, 2, 3, 4, 5, 6, 7, 12, 13, 14, 15, 16, 17, 18)
+    steps = changes(clip, {"net": clip[:, 0, 0, :1].astype(np.float32)})
     found = continuity(steps, 8, 1)
     for name in ("pixels", "tdelta[net]"):
         assert (found[name].inside, found[name].largest_inside, found[name].across) == (1.0, 1.0, (5.0,))
@@ -61,6 +61,6 @@ def test_a_jump_shows_at_its_seam_alone() -> None:
     assert found["1-ssim"].across[0] > found["1-ssim"].inside > 0
 
 
-def test_a_frozen_shot_has_no_ratio() -> None:
+def test_a_frozen_clip_has_no_ratio() -> None:
     found = continuity(changes(levels(*[9] * 12), {}), 8, 1)
     assert found["pixels"].to_json()["seam_ratios"] == [None]

@@ -54,30 +54,30 @@ def sheet(folder: Path) -> bytes:
 def test_one_clip_a_rank_and_the_base(rendered: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     out = rendered["root"] / "ranks"
     assert main([*rendered["common"], *rendered["image"], "--out", str(out)]) == 0
-    made = clips(out)
-    assert list(made) == ["base.mp4", "rank-2.mp4", "rank-4.mp4"] and len(set(made.values())) == 3
+    rendered_clips = clips(out)
+    assert list(rendered_clips) == ["base.mp4", "rank-2.mp4", "rank-4.mp4"] and len(set(rendered_clips.values())) == 3
     assert read_all(out / "base.mp4").shape == (9, 32, 32, 3)
-    told = json.loads((out / "render.json").read_text())
-    assert told["clips"]["rank-4"]["trial"] == rendered["ids"]["rank 4"], "the smallest seed, and no control"
-    assert told["clips"]["base"]["continuity"]["pixels"]["seams"] == [] and told["prompt"] == "a square"
+    record = json.loads((out / "render.json").read_text())
+    assert record["clips"]["rank-4"]["trial"] == rendered["ids"]["rank 4"], "the smallest seed, and no control"
+    assert record["clips"]["base"]["continuity"]["pixels"]["seams"] == [] and record["prompt"] == "a square"
     captured = capsys.readouterr()
-    assert "rank-4: window 3/3, about 0:00 left" in captured.err and "rank-2" in captured.out
+    assert "rendered 3/3 windows" in captured.err and "rank-2" in captured.out
 
     again = rendered["root"] / "again"
     chosen = ["--ranks", "4", "--out", str(again)]
     assert main([*rendered["common"], *rendered["image"], *chosen]) == 0
-    assert clips(again) == {name: made[name] for name in ("base.mp4", "rank-4.mp4")}
+    assert clips(again) == {name: rendered_clips[name] for name in ("base.mp4", "rank-4.mp4")}
 
 
 def test_a_trial_on_top_of_its_first_stage(rendered: dict[str, Any]) -> None:
     ids, out = rendered["ids"], rendered["root"] / "stages"
     wanted = ["--trials", ids["second"], ids["control"], ids["rank 2"], "--out", str(out)]
     assert main([*rendered["common"], "--image", f"{rendered['root'] / 'clip.mp4'}@0.2", *wanted]) == 0
-    made = clips(out)
+    rendered_clips = clips(out)
     names = [f"rank-4-{ids['control']}.mp4", f"rank-4-{ids['second']}.mp4"]
-    assert set(made) == {"base.mp4", "rank-2.mp4", *names} and len(set(made.values())) == 4
-    told = json.loads((out / "render.json").read_text())["clips"]
-    assert told[f"rank-4-{ids['second']}"]["first"] == ids["rank 2"]
+    assert set(rendered_clips) == {"base.mp4", "rank-2.mp4", *names} and len(set(rendered_clips.values())) == 4
+    record = json.loads((out / "render.json").read_text())["clips"]
+    assert record[f"rank-4-{ids['second']}"]["first"] == ids["rank 2"]
 
 
 def test_bad_input_in_one_line(
@@ -99,14 +99,14 @@ def test_bad_input_in_one_line(
         ([*image, "--base", str(root), *out], "missing"),
         ([*image, "--out", str(root / "taken")], "base.mp4 exists; name another folder"),
         (["--image", str(root / "clip.mp4"), *out], "cannot be read as an image; for a frame of a video give"),
-        (["--image", f"{root / 'clip.mp4'}@-1", *out], "'-1' is no time"),
+        (["--image", f"{root / 'clip.mp4'}@-1", *out], "'-1' is not a time"),
         (["--image", f"{root / 'clip.mp4'}@9", *out], "then the video ends"),
         (["--image", str(root / "absent.png"), *out], "no such file"),
         (image, "--out"),
     ):
         assert main([*rendered["common"], *arguments]) == 2
-        told = capsys.readouterr().err
-        assert words in told and told.count("\n") == 1, told
+        text = capsys.readouterr().err
+        assert words in text and text.count("\n") == 1, text
     assert not (root / "none").exists()
 
 
