@@ -1,14 +1,14 @@
-"""The files of one trial, or of the true clips -> features, set scores, clip scores, loss curve.
+"""The files of one trial, or of the reference clips -> features, set scores, clip scores, loss curve; and CSV text.
 
 In: a `SampleFolder`. Out: `Features`, `SetScores`, `ClipScores`, a DataFrame. Reads only. Features stay on disk until
-they are asked for: those of a large study do not fit in memory. Bad input raises UserError, one line.
+they are used: those of a large study do not fit in memory. Bad input raises UserError, one line.
 N clips, D features.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from io import BytesIO
@@ -31,7 +31,7 @@ FEATURE_SETS = (*(name for name, net in WEIGHTS.items() if net.kind == "video"),
 CURVE_COLUMNS = ("step", "loss", "heldout_loss")
 Array = NDArray[np.float64]
 Clips = tuple[str, ...]
-Run = Mapping[str, Any]  # of provenance.json, cinelora/trial/provenance.py
+Run = Mapping[str, Any]  # one entry of provenance.json, as cinelora/trial/provenance.py writes it
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,28 +39,28 @@ class Features:
     """Features of N clips, sorted by clip id."""
 
     ids: Clips
-    read: Callable[[], Array]  # of `values`
-    mark: str = ""  # of what the file holds, `cinelora.metrics.set_metrics.feature_mark`
+    read: Callable[[], Array]  # gives `values`
+    fingerprint: str = ""  # of the file's content, `cinelora.metrics.set_metrics.feature_mark`
 
     @property
     def values(self) -> Array:
-        """float64 (N, D), read anew each time."""
+        """float64 (N, D), read from disk each time."""
         return self.read()
 
     def of(self, clips: Clips) -> Array:
-        """The rows of `clips` in that order, (len(clips), D)."""
+        """The rows of `clips`, in that order: (len(clips), D)."""
         return self.values if clips == self.ids else self.values[_rows(self.ids, clips)]
 
 
 @dataclass(frozen=True, eq=False)
 class ClipValues(Mapping[str, float]):
-    """One score of N clips, clip id -> value, sorted by clip id; `numbers` float64 (N,)."""
+    """One score of N clips: clip id -> value, sorted by clip id. `numbers`: float64 (N,)."""
 
     ids: Clips
     numbers: Array
 
     def of(self, clips: Clips) -> Array:
-        """The values of `clips` in that order."""
+        """The values of `clips`, in that order."""
         return self.numbers[_rows(self.ids, clips)]
 
     def __getitem__(self, clip: str) -> float:
@@ -80,18 +80,20 @@ ClipScores = Mapping[str, ClipValues]  # by metric
 
 
 def read_features(place: SampleFolder) -> dict[str, Features]:
-    """The feature sets that are there, by name."""
+    """The feature sets on disk, by name."""
     paths = {name: place.features(name) for name in FEATURE_SETS}
     return {name: _features(path) for name, path in paths.items() if path.exists()}
 
 
 def read_set_scores(place: TrialFolder) -> dict[str, SetScores]:
-    """By net, as the trial recorded them; none in older studies."""
+    """As the trial recorded them, by net; none in older studies."""
     path = place.set_scores
     try:
         return {net: SetScores(**found) for net, found in json_of(path).items()} if path.exists() else {}
     except (AttributeError, TypeError) as error:
-        raise UserError(f"{path}: not what this program writes ({error}); remove it, it is only a short cut") from error
+        raise UserError(
+            f"{path}: not a file of set scores ({error}); remove it, the scores are then computed from the features"
+        ) from error
 
 
 def read_clip_scores(path: Path) -> ClipScores:
@@ -106,7 +108,7 @@ def read_clip_scores(path: Path) -> ClipScores:
 
 
 def read_curve(path: Path) -> pd.DataFrame:
-    """Losses by optimiser step, CURVE_COLUMNS; a step repeated after a resume counts once, as it was run last."""
+    """Losses by optimiser step, CURVE_COLUMNS. Of a step that was repeated after a resume, the last run counts."""
     if not path.exists():
         return pd.DataFrame(columns=list(CURVE_COLUMNS))
     table = read_table(path, {"step": int, "loss": float, "heldout_loss": float})[list(CURVE_COLUMNS)]
@@ -114,19 +116,21 @@ def read_curve(path: Path) -> pd.DataFrame:
 
 
 def read_runs(place: TrialFolder) -> tuple[Run, ...]:
-    """Each time the trial was taken up; none where nothing was recorded."""
+    """Each time the trial was started or resumed; none where nothing was recorded."""
     return tuple(json_of(place.provenance)["runs"]) if place.provenance.exists() else ()
 
 
 def read_table(path: Path, types: Mapping[str, type]) -> pd.DataFrame:
-    """A CSV file with these columns; an empty number is NaN, an empty text stays empty."""
+    """A CSV file that has these columns. An empty number is NaN, an empty text stays empty."""
     if not path.exists():
         raise UserError(f"{path}: missing, although the study has results; restore it or run the study again")
     blank = {name: ["", "nan"] for name, type_ in types.items() if type_ is float}
-    kinds = {name: object if type_ is str else type_ for name, type_ in types.items()}  # faster than pandas' own texts
+    kinds = {
+        name: object if type_ is str else type_ for name, type_ in types.items()
+    }  # faster than pandas' string type
     try:
         table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=blank, low_memory=False)
-    except ValueError as error:  # of pandas' parser too
+    except ValueError as error:  # pandas' parser errors are ValueErrors
         raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
     absent = [name for name in types if name not in table]
     if absent:
@@ -135,20 +139,34 @@ def read_table(path: Path, types: Mapping[str, type]) -> pd.DataFrame:
 
 
 def json_of(path: Path) -> Any:
+    """The content of a JSON file. UserError: it is not JSON."""
     try:
         return read_json(path)
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error})") from error
 
 
+def csv_text(columns: Sequence[str], lines: Iterable[Mapping[str, object]], digits: int = 9) -> str:
+    """Lines by column name -> CSV; what a line lacks, or has as None, is empty.
+
+    Floats have `digits` significant digits: fewer than differ between machines.
+    """
+
+    def text(value: object) -> object:
+        return f"{value:.{digits}g}" if isinstance(value, float) else value
+
+    table = [{name: text(value) for name, value in line.items()} for line in lines]
+    return pd.DataFrame(table, columns=list(columns), dtype=object).to_csv(index=False, lineterminator="\n")
+
+
 def _features(path: Path) -> Features:
     try:
         with ZipFile(path) as archive:
-            stored, mark = archive.read("ids.npy"), feature_mark(archive)
+            stored, fingerprint = archive.read("ids.npy"), feature_mark(archive)
         ids, ranking = _sorted_ids(stored)
     except (BadZipFile, KeyError, ValueError) as error:
         raise UserError(f"{path}: not a feature file ({error})") from error
-    return Features(ids, partial(_feature_values, path, ranking), mark)
+    return Features(ids, partial(_feature_values, path, ranking), fingerprint)
 
 
 def _feature_values(path: Path, ranking: NDArray[np.intp]) -> Array:
@@ -159,7 +177,7 @@ def _feature_values(path: Path, ranking: NDArray[np.intp]) -> Array:
     return values if (ranking[:-1] < ranking[1:]).all() else values[ranking]
 
 
-# Trials of a study have the same clips: their ids, and what follows from them, are kept once.
+# Trials of a study have the same clips: their ids, and what follows from them, are kept in memory once.
 
 
 @lru_cache(maxsize=256)
@@ -179,7 +197,7 @@ def _sorted_ids(stored: bytes) -> tuple[Clips, NDArray[np.intp]]:
 
 @lru_cache(maxsize=256)
 def _rows(ids: Clips, clips: Clips) -> NDArray[np.intp]:
-    """Where each of `clips` stands in `ids`."""
+    """The positions of `clips` in `ids`."""
     position = {clip: row for row, clip in enumerate(ids)}
     return np.array([position[clip] for clip in clips], dtype=np.intp)
 

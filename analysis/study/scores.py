@@ -238,7 +238,7 @@ def _way(net: str, real: Features, clips: Clips) -> Way:
     def scores(trial: Trial) -> dict[str, float]:
         made, kept = trial.features[net], trial.set_scores.get(net)
         basis = None if kept is None else (kept.definition, kept.made, kept.real)
-        if kept is not None and basis == (definition(net), made.mark, real.mark) and made.ids == clips:
+        if kept is not None and basis == (definition(net), made.fingerprint, real.fingerprint) and made.ids == clips:
             return dict(kept.scores)
         return compute(made.of(clips))
 

@@ -1,4 +1,4 @@
-"""Planted effects: the answer finds them, and says so when it cannot."""
+"""Planted effects: the answer finds them, or says that it is undecided."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from analysis.statistics.answer import (
     _covariance,
     answers,
     sentence,
-    smallest_in_redraws,
+    smallest_in_parametric_draws,
 )
-from analysis.statistics.intervals import clips_needed, crossed_interval, degrees_of_freedom, seeds_needed
+from analysis.statistics.intervals import clips_needed, crossed_interval, seeds_needed, variance_of_mean
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
 from tests.analysis.paper_study import Builder
@@ -33,37 +33,37 @@ def planted(gains: dict[int, float], noise: float, seed: int = 0) -> dict[int, N
     return {rank: gain + of_clip + noise * random.normal(size=(3, 60)) for rank, gain in gains.items()}
 
 
-def asked(gains: dict[int, float], noise: float, seed: int = 0) -> Answer:
+def answered(gains: dict[int, float], noise: float, seed: int = 0) -> Answer:
     return _answer("kvd[tnv2]", "", planted(gains, noise, seed), SHOTS, 0.9)
 
 
 def test_the_smallest_of_equals_is_enough() -> None:
-    found = asked({1: 0.5, 4: 1.0, 8: 1.0, 16: 1.0}, noise=0.05)
+    found = answered({1: 0.5, 4: 1.0, 8: 1.0, 16: 1.0}, noise=0.05)
     assert [each.verdict for each in found.ranks] == [INSUFFICIENT, SUFFICIENT, SUFFICIENT, SUFFICIENT]
     assert found.smallest is not None and found.smallest.rank == 4
-    assert sentence(found).startswith("kvd[tnv2]: rank 4 is enough: it gains ")
+    assert sentence(found).startswith("kvd[tnv2]: rank 4 is sufficient: it gains ")
     assert sentence(found).endswith("rank 1 does not.")
 
 
-def test_noise_is_called_undecided_and_what_would_decide_is_told() -> None:
-    found = asked({4: 1.0, 8: 1.0}, noise=1.5)
+def test_noise_is_undecided_and_the_sizes_that_would_decide_are_named() -> None:
+    found = answered({4: 1.0, 8: 1.0}, noise=1.5)
     assert found.smallest is None and {each.verdict for each in found.ranks} == {UNDECIDED}
     assert "undecided" in sentence(found)
     assert found.more_clips is None or found.more_clips > 60
 
 
 def test_no_gain_is_no_answer() -> None:
-    found = asked({4: -1.0, 8: -2.0}, noise=0.05)
-    assert found.smallest is None and sentence(found) == "kvd[tnv2]: no rank is shown to gain on the base."
+    found = answered({4: -1.0, 8: -2.0}, noise=0.05)
+    assert found.smallest is None and sentence(found) == "kvd[tnv2]: no rank is shown to improve on the base."
 
 
 def test_false_answers_are_rare() -> None:
     """Rank 1 gives 80 % of the others' gain: calling it enough is an error, at most one in twenty."""
-    wrong = [asked({1: 0.8, 4: 1.0, 8: 1.0}, noise=0.6, seed=seed).smallest for seed in range(200)]
+    wrong = [answered({1: 0.8, 4: 1.0, 8: 1.0}, noise=0.6, seed=seed).smallest for seed in range(200)]
     assert sum(each is not None and each.rank == 1 for each in wrong) <= 10
 
 
-def test_more_clips_are_those_that_would_clear_zero() -> None:
+def test_clips_needed_exclude_zero() -> None:
     values = np.random.default_rng(4).normal(size=(1, 60))
     values += 0.1 - values.mean()
     assert not crossed_interval(values, SHOTS).low > 0
@@ -86,26 +86,26 @@ def test_without_a_base_there_is_no_answer(builder: Builder) -> None:
     assert answers(estimate(study)) == ()
 
 
-def test_redraws_know_what_the_means_and_their_spread_allow() -> None:
-    sure = asked({1: 0.5, 4: 1.0, 8: 1.0}, noise=0.05)
-    assert [each.chance for each in sure.ranks] == [0, 1, 0] and "redraws" not in sentence(sure)
-    level = asked({1: 0.9, 4: 1.0}, noise=0.05, seed=3)  # rank 1 keeps just 90 %: a coin
+def test_parametric_draws_reflect_means_and_variances() -> None:
+    sure = answered({1: 0.5, 4: 1.0, 8: 1.0}, noise=0.05)
+    assert [each.chance for each in sure.ranks] == [0, 1, 0] and "draws" not in sentence(sure)
+    level = answered({1: 0.9, 4: 1.0}, noise=0.05, seed=3)  # rank 1 keeps just 90 %: a coin
     assert 0.02 < level.ranks[0].chance < 0.98
     assert sum(each.chance for each in level.ranks) == pytest.approx(1)
-    assert "In redraws of the study the smallest such rank is 1 in" in sentence(level)
-    none = asked({4: -1.0, 8: -1.0}, noise=0.05)
+    assert "In 4000 parametric draws of the gains, the smallest sufficient rank is 1 in" in sentence(level)
+    none = answered({4: -1.0, 8: -1.0}, noise=0.05)
     assert [each.chance for each in none.ranks] == [0, 0], "no rank gains"
-    assert asked({1: 0.9, 4: 1.0}, 0.05, seed=3) == level, "the same numbers each time"
+    assert answered({1: 0.9, 4: 1.0}, 0.05, seed=3) == level, "the same numbers each time"
 
 
-def test_redraws_spread_as_the_intervals_say() -> None:
-    """Of one rank the covariance is the interval's variance; a rank against itself shifted is certain."""
+def test_draws_have_the_variances_of_the_intervals() -> None:
+    """A rank's variance is that of its interval; a rank against a shifted copy of itself is certain."""
     values = planted({1: 1.0, 2: 1.0}, noise=0.3)
     cov = _covariance(np.stack([values[1], values[2]]))
     for index, rank in enumerate((1, 2)):
         found = crossed_interval(values[rank], SHOTS, 0.95)
-        half = stats.t.ppf(0.975, degrees_of_freedom(values[rank])) * np.sqrt(cov[index, index])
+        half = stats.t.ppf(0.975, variance_of_mean(values[rank])[1]) * np.sqrt(cov[index, index])
         assert found.high - found.mean == pytest.approx(half)
     assert cov[0, 1] == pytest.approx(cov[1, 0])
     shifted = {1: values[1], 2: values[1] + 0.01}
-    assert smallest_in_redraws(shifted, SHOTS, 0.9)[1] == 1
+    assert smallest_in_parametric_draws(shifted, SHOTS, 0.9)[1] == 1

@@ -87,7 +87,7 @@ def test_fewer_common_clips_are_computed_again(builder: Builder, root: Path) -> 
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("{", "not JSON"), ('{"tnv2": {"fvd": 1.0}}', "only a short cut"), ("[]", "only a short cut")],
+    [("{", "not JSON"), ('{"tnv2": {"fvd": 1.0}}', "computed from the features"), ("[]", "computed from the features")],
 )
 def test_a_damaged_file_is_named_with_its_remedy(builder: Builder, root: Path, text: str, words: str) -> None:
     path = builder.folder.trial("r4s0").set_scores
