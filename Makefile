@@ -1,4 +1,4 @@
-# cinelora: `make sweep` runs the main job, `make test` passes the tests; both set up all they need.
+# cinelora: `make sweep` runs the main study, `make test` the tests; both set up all they need.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH_FLAGS ?=            # extra pip flags for torch, e.g. an index of CPU builds
 CACHE ?= .cache
@@ -11,9 +11,9 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: help setup fetch sweep plan status figures truncation dashboard wandb-sync check fmt test test-fast base metrics-selftest bench chaos clean
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-setup: .venv/.runtime ## make .venv and install what is pinned in constraints.txt
+setup: .venv/.runtime ## create .venv and install the versions of constraints.txt
 
 .venv/.runtime: pyproject.toml constraints.txt
 	@echo "setting up .venv"
@@ -31,30 +31,30 @@ setup: .venv/.runtime ## make .venv and install what is pinned in constraints.tx
 fetch: .venv/.runtime ## sample clips and metric weights into the cache (checked by SHA-256)
 	@$(BIN)/python -m launch.fetch --cache $(CACHE)
 
-sweep: fetch ## the main job: study `quick` from clips to rank table and figures
+sweep: fetch ## the main study, `quick`: from clips to rank table and figures
 	@$(BIN)/python -m launch.sweep +study=quick cache_dir=$(CACHE); code=$$?; \
 	test $$code -eq 2 || $(BIN)/python -m analysis.report studies/quick || code=$$?; exit $$code
 
-plan: fetch ## what `make sweep` would run and what is done already
+plan: fetch ## what `make sweep` would run and what is already done
 	@$(BIN)/python -m launch.sweep +study=quick cache_dir=$(CACHE) plan_only=true
 
-status: .venv/.runtime ## how STUDY=studies/quick stands, read from disk (ARGS=--watch, --json, --stop)
+status: .venv/.runtime ## progress of STUDY=studies/quick, read from disk (ARGS=--watch, --json, --stop)
 	@$(BIN)/python -m launch.status $(STUDY) $(ARGS)
 
-figures: .venv/.runtime ## tables and figures again from STUDY=studies/quick (no torch, GPU or network)
+figures: .venv/.runtime ## answer, tables and figures of STUDY=studies/quick (no torch, GPU or network)
 	@$(BIN)/python -m analysis.report $(STUDY)
 
-truncation: .venv/.runtime ## largest ranks of STUDY=studies/quick truncated by SVD to the smaller ones (CUTS=--scores: clips too)
+truncation: .venv/.runtime ## truncate the largest ranks of STUDY=studies/quick by SVD to the smaller ones (CUTS=--scores: score clips too)
 	@$(BIN)/python -m cinelora.export.truncate $(STUDY) --cache $(CACHE) $(CUTS)
 	@$(BIN)/python -m analysis.report $(STUDY)
 
-dashboard: .venv/.runtime ## W&B's terminal viewer on the runs of STUDY=studies/quick (no account)
+dashboard: .venv/.runtime ## W&B's terminal viewer for STUDY=studies/quick (no account)
 	@$(BIN)/wandb leet $(STUDY)/wandb
 
-wandb-sync: .venv/.runtime ## runs, a saved view and a report of STUDY=studies/quick to your W&B account (TO="--entity TEAM")
+wandb-sync: .venv/.runtime ## upload runs, a saved view and a report of STUDY=studies/quick to W&B (TO="--entity TEAM")
 	@$(BIN)/python -m analysis.report $(STUDY) > /dev/null && $(BIN)/python -m launch.wandb_mirror $(STUDY) $(TO)
 
-check: .venv/.dev ## ruff and mypy
+check: .venv/.dev ## lint, format check and types (ruff, mypy)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -68,18 +68,18 @@ test: .venv/.dev fetch ## all tests (under 10 minutes on 2 cores)
 test-fast: .venv/.dev fetch ## the tests without real sweeps
 	@CINELORA_CACHE=$(abspath $(CACHE)) $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
-base: fetch ## pretrain the small base again from nothing (hours; resumable)
+base: fetch ## pretrain the small base again from scratch (hours; resumable)
 	@$(BIN)/python -m torch.distributed.run --standalone --nproc_per_node=$(WORKERS) \
 		-m cinelora.smallbase --out assets/wan-small --state $(CACHE)/pretrain --tnv2 $(CACHE)/weights/tnv2.safetensors
 	@$(BIN)/python -m cinelora.smallbase.curves $(CACHE)/pretrain --out assets/wan-small/curves.png
 
-metrics-selftest: fetch ## does each score see what it claims to see (6 minutes)
+metrics-selftest: fetch ## test that each score responds to what it claims to measure (6 minutes)
 	@$(BIN)/python -m cinelora.score.selftest --cache $(CACHE)
 
-bench: .venv/.runtime ## overhead per trial on a warm gang, printed
+bench: .venv/.runtime ## measure the overhead per trial on a warm gang
 	@$(BIN)/python -m benchmarks.overhead
 
-chaos: .venv/.runtime ## disturb a sweep at 60 random moments and compare its tables (half an hour; FAULTS=60)
+chaos: .venv/.runtime ## inject 60 faults into a sweep and compare its tables (half an hour; FAULTS=60)
 	@$(BIN)/python -m benchmarks.chaos --faults $(or $(FAULTS),60)
 
 clean: ## remove studies and caches, keep .venv

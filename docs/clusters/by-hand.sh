@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A Ray cluster by hand: `by-hand.sh head` on one node, `by-hand.sh join HEAD_ADDRESS` on each of the others, with the same
-# RAY_AUTH_TOKEN everywhere. Then, on the head: python -m launch.sweep ... cluster=gpu
+# RAY_AUTH_TOKEN on all. Then, on the head: python -m launch.sweep ... cluster=gpu
 set -euo pipefail
 : "${RAY_AUTH_TOKEN:?the same secret on every node: export RAY_AUTH_TOKEN=\$(openssl rand -hex 32)}"
 export RAY_AUTH_MODE=token

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # sbatch docs/clusters/slurm.sh lora.rank=4,8,16 seed=0,1,2 data.path=/shared/film study_dir=/shared/studies/film
-# One Ray per allocation; the sweep runs on the first node and the same sbatch goes on where the last one was cut off.
+# One Ray per allocation; the sweep runs on the first node. The same sbatch continues where the last one was cut off.
 #SBATCH --job-name=cinelora
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -9,7 +9,7 @@
 #SBATCH --exclusive
 #SBATCH --time=24:00:00
 #SBATCH --requeue
-# Ten minutes before its end Slurm tells the batch step; running trials then save a checkpoint and leave.
+# Ten minutes before the end Slurm signals the batch step; running trials then save a checkpoint and leave.
 #SBATCH --signal=B:TERM@600
 set -euo pipefail
 : "${CINELORA:?folder of the clone with its .venv, seen by all nodes}"
