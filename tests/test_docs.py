@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from cinelora.core.config import TargetSet
+
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 CODE = re.compile(r"^    .*$|`[^`]+`", re.MULTILINE)  # indented lines, code spans
@@ -36,6 +38,7 @@ def tracked(*patterns: str) -> list[str]:
     return done.stdout.split()
 
 
+TARGETS = {each.value for each in TargetSet}
 PAGES = tracked("*.md")
 SOURCES = [*PAGES, *tracked("conf/*.yaml", "docs/clusters")]
 
@@ -90,7 +93,8 @@ def unknown_targets(name: str) -> Iterator[str]:
 def unknown_settings(name: str) -> Iterator[str]:
     found = [("study", study) for study in STUDY.findall(commands(name))] + GROUP.findall(commands(name))
     for group, choice in found:
-        if not (ROOT / "conf" / group / f"{choice}.yaml").exists():
+        known = choice in TARGETS if group == "lora" else (ROOT / "conf" / group / f"{choice}.yaml").exists()
+        if not known:
             yield f"{name}: {group}={choice}: no conf/{group}/{choice}.yaml"
 
 
