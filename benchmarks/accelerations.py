@@ -28,8 +28,8 @@ from cinelora.data.sample_sets import ensure
 from cinelora.data.windows import Window, plan_windows
 from cinelora.features import clip_scores
 from cinelora.features.nets import NETS, open_net
-from cinelora.metrics.distances import polynomial_mmd, resampled_mmd, standardise
-from cinelora.metrics.resampling import half_samples, kernel_grams
+from cinelora.metrics.distances import polynomial_mmd, standardise
+from cinelora.metrics.resampling import half_samples, kernel_grams, matched_mmd_replicates
 from cinelora.wan.checkpoint import SHIPPED, model_fingerprint
 from cinelora.wan.encoding import Encodings, decode_video, encode_texts, encode_windows, reference_frames
 from cinelora.wan.loading import TORCH_DTYPE, load_scheduler, load_transformer, load_vae
@@ -179,8 +179,7 @@ def fidelity(film: Film, tnv2: Path, others: dict[str, dict[str, Any]]) -> None:
 
     def replicates(features: np.ndarray) -> np.ndarray:
         scaled_real, scaled = standardise(real, features)
-        grams = kernel_grams(scaled, scaled_real)
-        return resampled_mmd(grams.within_x, grams.within_y, grams.between, counts)
+        return matched_mmd_replicates(kernel_grams(scaled, scaled_real), counts)
 
     def told(name: str, made: np.ndarray, took: float, gain: float) -> None:
         features = NETS["tnv2"].extract(net, made[:, 1:])

@@ -28,7 +28,6 @@ from cinelora.metrics.distances import polynomial_kernel
 from cinelora.metrics.resampling import (
     Grams,
     Statistic,
-    bootstrap_samples,
     frechet_replicates,
     half_samples,
     kernel_grams,
@@ -41,6 +40,11 @@ Rows = NDArray[np.intp]
 CLIPS = 256
 REPLICATES = 1000
 ROUNDS = 5  # of the 1,000, between the slow calls: a busy machine is as busy for both
+
+
+def bootstrap_samples(clips: int, draws: int, random: np.random.Generator) -> Array:
+    """(R, N) counts that sum to N: clips drawn with replacement."""
+    return np.asarray(random.multinomial(clips, np.full(clips, 1 / clips), draws), dtype=np.float64)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +31,9 @@ from analysis.study.rows import Estimates, flatten
 from analysis.study.scores import DIRECTIONS, SET_SCORES
 from cinelora.core.config import Method
 from cinelora.core.records import TrialSpec
-from cinelora.metrics.catalogue import family
+from cinelora.metrics.catalogue import metric
 from cinelora.metrics.distances import standardise
 from cinelora.metrics.feature_nets import WEIGHTS
-from cinelora.metrics.resampling import Grams, Statistic, frechet_replicates, kernel_grams, linear_grams, mmd_replicates
 from sweeps.plan import identity
 
 Array = NDArray[np.float64]
@@ -43,12 +41,6 @@ SPLITS, SEED, FEWEST = 100, 0, 8  # FEWEST clips, for halves with a spread
 REAL = "real clips"
 SAMPLE_SEED = "sample.seed"
 TOLD = ("kvd[tnv2]", "psnr")  # in the sentence
-# As `analysis.study.scores.DISTANCES`, of many subsets at once; the sets hold different clips, so none is left out.
-WAYS: dict[str, tuple[Callable[[Array, Array], Grams], Statistic]] = {
-    "kvd": (kernel_grams, mmd_replicates),
-    "fvd": (linear_grams, frechet_replicates),
-    "jedi": (partial(kernel_grams, preset="jedi"), partial(mmd_replicates, unbiased=False)),
-}
 
 
 @dataclass(frozen=True)
@@ -85,7 +77,7 @@ def halves(estimates: Estimates) -> tuple[Halves, ...]:
         return ()
     one, other = _splits(estimates.shots)
     rows = [row for row in estimates.rows if row.done and (row.is_base or row.in_grid)]
-    for score, (net, _) in SET_SCORES.items():
+    for score, net in SET_SCORES.items():
         if net not in study.reference.features:
             continue
         drawn = _scored(score, net, study.reference, None, clips, one, other)
@@ -190,8 +182,8 @@ def _scored(
         return None
     if WEIGHTS[net].standardised:
         real, made = standardise(real, made)
-    grams, statistic = WAYS[family(score)]
-    return statistic(grams(made, real), one, other)
+    distance = metric(score).distance  # the halves hold different clips, so no pair is left out
+    return distance.statistic(distance.grams(made, real), one, other)
 
 
 def _record(score: str, row: str, series: str, rank: int, one: Array, drawn: Array) -> Halves:

@@ -16,12 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from analysis.statistics import noise
 from analysis.statistics.rank_tests import RankTests
 from analysis.study.rows import Estimates, Row
-from cinelora.metrics.distances import fit_principal_axes, project, resampled_mmd, standardise
+from cinelora.metrics.distances import fit_principal_axes, project, standardise
 from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.metrics.resampling import (
     GROUPS,
@@ -33,6 +33,7 @@ from cinelora.metrics.resampling import (
     frechet_replicates,
     kernel_grams,
     linear_grams,
+    matched_mmd_replicates,
 )
 
 Array = NDArray[np.float64]
@@ -91,17 +92,18 @@ def _of_trial(estimates: Estimates, row: Row, net: str) -> list[SizeCurve]:
     ]
     return [
         *out,
-        SizeCurve(row, f"kvd[{net}]", dimensions, len(clips), _line(kernel_grams(own, true), _matched, "kvd")),
+        SizeCurve(
+            row,
+            f"kvd[{net}]",
+            dimensions,
+            len(clips),
+            _line(kernel_grams(own, true), matched_mmd_replicates, "kvd"),
+        ),
     ]
 
 
 def _line(grams: Grams, statistic: Statistic, name: str) -> Extrapolated:
     return at_infinity(grams, statistic, np.random.default_rng(SEED), SIZES, ORDERS[name])
-
-
-def _matched(grams: Grams, counts: ArrayLike, _: ArrayLike) -> Array:
-    """kvd as the table has it: a clip is not paired with its own truth; both sets are shuffled alike."""
-    return resampled_mmd(grams.within_x, grams.within_y, grams.between, counts)
 
 
 def as_csv(found: Iterable[SizeCurve]) -> str:

@@ -27,7 +27,7 @@ def clip_values(study: Study, clips: tuple[str, ...]) -> Mapping[str, Values]:
     """Score -> its values of a trial on `clips`, computed once however often they are asked for."""
     found: dict[str, Values] = {score: partial(_of_clips, score, clips) for score in CLIP_SCORES}
     kernels = (score for score in SET_SCORES if score.startswith("kvd["))
-    of_sets = {score: cache(partial(kernel_values, study, clips, net=SET_SCORES[score][0])) for score in kernels}
+    of_sets = {score: cache(partial(kernel_values, study, clips, net=SET_SCORES[score])) for score in kernels}
     return found | of_sets
 
 

@@ -25,7 +25,7 @@ from cinelora.core.files import read_json
 from cinelora.core.paths import SampleFolder, TrialFolder
 from cinelora.metrics.catalogue import COLOURS
 from cinelora.metrics.feature_nets import WEIGHTS
-from cinelora.metrics.set_metrics import SetScores, feature_mark
+from cinelora.metrics.set_metrics import SetScores, features_fingerprint
 
 FEATURE_SETS = (*(name for name, net in WEIGHTS.items() if net.kind == "video"), COLOURS)  # that set scores rest on
 CURVE_COLUMNS = ("step", "loss", "heldout_loss")
@@ -40,7 +40,7 @@ class Features:
 
     ids: Clips
     read: Callable[[], Array]  # gives `values`
-    fingerprint: str = ""  # of the file's content, `cinelora.metrics.set_metrics.feature_mark`
+    fingerprint: str = ""  # of the file's content, `cinelora.metrics.set_metrics.features_fingerprint`
 
     @property
     def values(self) -> Array:
@@ -162,7 +162,7 @@ def csv_text(columns: Sequence[str], lines: Iterable[Mapping[str, object]], digi
 def _features(path: Path) -> Features:
     try:
         with ZipFile(path) as archive:
-            stored, fingerprint = archive.read("ids.npy"), feature_mark(archive)
+            stored, fingerprint = archive.read("ids.npy"), features_fingerprint(archive)
         ids, ranking = _sorted_ids(stored)
     except (BadZipFile, KeyError, ValueError) as error:
         raise UserError(f"{path}: not a feature file ({error})") from error

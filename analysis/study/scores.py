@@ -24,11 +24,11 @@ from analysis.study.load import Reference, Study, Trial
 from cinelora.core.cli import UserError
 from cinelora.core.config import Method, TrialConfig
 from cinelora.core.records import reference_key
-from cinelora.metrics.catalogue import COLOURS, FLOWS, directions, family
+from cinelora.metrics.catalogue import COLOURS, FAMILIES, FLOWS, study_metrics
 from cinelora.metrics.distances import standardise
 from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.metrics.few_clips import CHANNELS, LEVELS, style_distance
-from cinelora.metrics.set_metrics import DISTANCES, Distance, definition, distances_to
+from cinelora.metrics.set_metrics import definition, distances_to
 
 # ~ Work on many trials at once, a thread a core.
 # ~
@@ -108,32 +108,27 @@ CORE: Mapping[str, str] = {  # always in the files, n/a where it is not there
     "ssim": HIGHER,
     "image_similarity[mnv2]": HIGHER,
 }
-_OF_MOTION = ("temporal_flickering", "tdelta", "motion", "warp_error", "warp_excess", "dynamic_degree")
-_OF_FEW_CLIPS = ("memorisation_ratio", "memorisation_share", "style_distance", "diversity")
-_OTHERS = {name: way for flow in FLOWS for name, way in directions(WEIGHTS, flow).items() if name not in CORE}
+METRICS = {each.name: each for flow in FLOWS for each in study_metrics(WEIGHTS, flow)}  # all of trials but losses
+_OTHERS = [each for name, each in METRICS.items() if name not in CORE]
 FURTHER: Mapping[str, str] = {  # a table of their own, of those that a trial has
-    name: _OTHERS[name] for of in (*_OF_MOTION, *_OF_FEW_CLIPS) for name in _OTHERS if family(name) == of
+    each.name: each.entry.better for of in FAMILIES.values() if of.further for each in _OTHERS if each.entry is of
 }
 OPTIONAL: Mapping[str, str] = {  # of the nets whose weights a user brings: shown only where a trial has them
-    name: way for name, way in _OTHERS.items() if name not in FURTHER
+    each.name: each.entry.better for each in _OTHERS if not each.entry.further
 }
 DIRECTIONS: Mapping[str, str] = {**CORE, **OPTIONAL, **FURTHER}
 OTHER_LOSS = "other_loss"  # a column only where a dataset has a second domain
 TABLE_SCORES = tuple(name for name in CORE if name not in (OTHER_LOSS, "image_similarity[mnv2]"))
 MOTION = "motion[absdiff]"
-_STEADY = ("consistency", "image_similarity", "temporal_flickering", "warp_error", "warp_excess")
-CONSISTENCY = tuple(name for name in DIRECTIONS if family(name) in _STEADY)  # a frozen clip would win them
+CONSISTENCY = tuple(name for name in DIRECTIONS if name in METRICS and METRICS[name].entry.frozen_wins)
 
 Array = NDArray[np.float64]
 Way = Callable[[Trial], dict[str, float]]  # the scores of a trial that one feature set gives
-SET_SCORES: Mapping[str, tuple[str, Callable[[Array], Distance]]] = {
-    name: (name.partition("[")[2].removesuffix("]"), DISTANCES[family(name)])
-    for name in DIRECTIONS
-    if family(name) in DISTANCES
+SET_SCORES: Mapping[str, str] = {  # name -> its net
+    name: METRICS[name].net for name in DIRECTIONS if name in METRICS and METRICS[name].kind == "set"
 }
-_OF_SETS = ("style_distance", "diversity")  # analysis/study/scores.py
 CLIP_SCORES = tuple(
-    name for name in DIRECTIONS if name not in SET_SCORES and family(name) not in _OF_SETS and name != OTHER_LOSS
+    name for name in DIRECTIONS if (METRICS[name].kind in ("clip", "paired") if name in METRICS else name != OTHER_LOSS)
 )
 
 
@@ -219,7 +214,7 @@ def name_of(rank: int) -> str:
 
 def _clip_ids(trial: Trial) -> dict[str, Clips]:
     ids = {name: found.ids for name, found in trial.scores.items() if name in DIRECTIONS}
-    used = {COLOURS, *(features for features, _ in SET_SCORES.values())}
+    used = {COLOURS, *SET_SCORES.values()}
     return ids | {f"{name} features": found.ids for name, found in trial.features.items() if name in used}
 
 
@@ -274,7 +269,7 @@ def _reasons(study: Study, known: set[str]) -> dict[str, str]:
 
 def _guess(study: Study, score: str) -> str:
     if score in SET_SCORES:
-        features = SET_SCORES[score][0]
+        features = SET_SCORES[score]
         if features not in study.reference.features:
             return f"reference/features/{features}.npz is missing"
         return "needs 2 clips or more" if study.trials[0].features else f"no trial has {features} features"

@@ -114,7 +114,7 @@ def _step_cache(study: Study) -> str:
 
 def _set_scores(study: Study, scores: TrialScores) -> str:
     known = {score for found in scores.values.values() for score in found}
-    nets = dict.fromkeys(net for score, (net, _) in SET_SCORES.items() if score in known)
+    nets = dict.fromkeys(net for score, net in SET_SCORES.items() if score in known)
     return " ".join(_of_net(net, study, scores) for net in nets)
 
 

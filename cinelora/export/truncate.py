@@ -23,14 +23,14 @@ from cinelora.core.files import content_hash, read_json, write_json
 from cinelora.core.paths import ADAPTER_FILE, StudyFolder
 from cinelora.core.records import TrialResult, TrialSpec, TruncationResult, reference_key, to_dict
 from cinelora.data.encodings import WINDOWS_FILE, missing
-from cinelora.features.results import Scored, drop_parts
+from cinelora.features.results import Scored, drop_parts, write_scored
 from cinelora.training.checkpoint import Stopped, StopSign
 from cinelora.training.heldout import window_losses
 from cinelora.training.loop import Report
 from cinelora.trial.job import Job
 from cinelora.trial.resident import ResidentModel, load_resident_model, resident_key
-from cinelora.trial.run import HELDOUT_LOSS, loss_rows
-from cinelora.trial.scoring import generate_and_score, memorised, write_scored
+from cinelora.trial.run import HELDOUT_LOSS
+from cinelora.trial.scoring import generate_and_score, memorised
 from cinelora.wan import lora, low_rank
 from cinelora.wan.checkpoint import model_fingerprint, model_folder
 from cinelora.wan.encoding import Encodings
@@ -191,15 +191,13 @@ def evaluate(
         losses = window_losses(transformer, config, encodings, plan.heldout)
         loss = float(losses.mean())
         _check_whole(adapter, loss)
-        scored = Scored()
+        scored = Scored([window.window_id for window in plan.heldout])
         if adapter.scored:
             digest, stop = lora.adapter_hash({name: p.data for name, p in parameters}), StopSign(job.study.stop)
-            own, _, _ = generate_and_score(job, resident, transformer, plan, encodings, digest, report, stop)
-            scored = own.merge([own], [window.window_id for window in plan.heldout])
-            scored.rows += memorised(study.reference(reference_key(job.spec)), scored)
+            scored, _, _ = generate_and_score(job, resident, transformer, plan, encodings, digest, report, stop)
+        scored.values |= memorised(study.reference(reference_key(job.spec)), scored) | {HELDOUT_LOSS: losses}
     finally:
         lora.detach(transformer)
-    scored.rows += loss_rows(plan, losses)
     write_scored(folder, scored)
     source = adapter.result
     result = TruncationResult(

@@ -1,165 +1,144 @@
-"""From frames to features and clip scores, a few clips at a time.
+"""From frames to features and clip metrics, a few clips at a time.
 
-In: uint8 RGB frames (N, T, H, W, 3), levels 0..255, and loaded feature nets by name. Out: features (N, D) by net and
-clip scores (N,) by name, in the order of the clips. N clips, T frames, D feature dimensions.
+In: a `Batch`: uint8 RGB frames (N, T, H, W, 3), levels 0..255, loaded feature nets by name, and what metrics compare
+with. Out: `Scored`: features (N, D) by net and values (N,) by metric, in the order of the clips. Trials and
+`python -m cinelora.score` both score through here. N clips, T frames, D feature dimensions.
+Which metrics there are: `cinelora/metrics/catalogue.py`; a clip metric has its function in `CLIP_METRICS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cinelora.data.windows import Window
-from cinelora.features.clip_scores import FrameFeatures, clip_scores, image_similarity, motion, psnr, ssim
-from cinelora.features.motion import FEATURE_SCORES, PIXEL_SCORES, Footage, tdelta, temporal_flickering
+from cinelora.features import motion
+from cinelora.features.clip_scores import consistency, image_similarity, psnr, ssim
+from cinelora.features.motion import Frames, PairStats, pair_stats
 from cinelora.features.nets import NETS
 from cinelora.features.nets.clip import text_features
-from cinelora.features.results import Floats, Scored
-from cinelora.metrics.catalogue import ABSDIFF, COLOURS, OF_FLOW
-from cinelora.metrics.feature_nets import CLIP_NETS, WEIGHTS
+from cinelora.features.nets.frames import Floats
+from cinelora.features.results import Scored
+from cinelora.metrics.catalogue import ABSDIFF, COLOURS, Metric, study_metrics
+from cinelora.metrics.distances import Array
 from cinelora.metrics.few_clips import colour_histograms
-
-# ~ From clips to numbers, a few clips at a time: features for set metrics, values of clip metrics.
-# ~
-# ~ In: clips of one form, nets, metrics. Out: `Measured`: features (N, D) by net, values (N,) by metric, in the
-# ~ order of
-# ~ the clips. N clips, T frames, D feature dimensions; frames are uint8 (N, T, H, W, 3), levels 0..255.
-
-Array = NDArray[np.float64]
-Frames = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A few clips, their true ones where metrics compare, and what is worked out from them once."""
+    """A few clips and what is computed from them once. ValueError: frames of another type, or of two shapes."""
 
-    frames: Frames
-    truth: Frames | None
-    dropped: int  # 1: frame 0 is not scored
-    fps: float | None
     nets: Mapping[str, Any]
+    frames: Frames
+    reference: Frames | None = None  # the reference clip of each, for metrics that compare
+    dropped: int = 0  # 1: frame 0 is not scored
+    fps: float | None = None
+    captions: Sequence[str] = ()
+    reference_pairs: Mapping[str, PairStats] = field(default_factory=dict)  # by flow, where they are known
+    _known: dict[str, Any] = field(default_factory=dict, init=False)
 
-    @cached_property
-    def _known(self) -> dict[str, Any]:
-        return {}
+    def __post_init__(self) -> None:
+        for name, frames in (("frames", self.frames), ("reference", self.reference)):
+            if frames is not None and (frames.dtype != np.uint8 or frames.ndim != 5 or frames.shape[-1] != 3):
+                raise ValueError(f"{name} are {frames.dtype} {frames.shape}: give uint8 (N, T, H, W, 3)")
+        if self.reference is not None and self.reference.shape != self.frames.shape:
+            raise ValueError(f"frames are {self.frames.shape}, reference is {self.reference.shape}: they must agree")
 
-    def once(self, key: str, compute: Callable[[], Any]) -> Any:
+    def features(self, name: str) -> Floats:
+        """(N, D): of a video net, the mean over the scored frames of a frame net, or the colour histograms."""
+        scored = self.frames[:, self.dropped :]
+        if name == COLOURS:
+            return colour_histograms(scored).reshape(len(scored), -1).astype(np.float32)
+        if NETS[name].facts.kind == "video":
+            return NETS[name].extract(self.nets[name], scored[:, : NETS[name].facts.most_frames])
+        return np.asarray(self.per_frame(name)[:, self.dropped :].mean(axis=1))
+
+    def values(self, metric: Metric) -> Array:
+        """(N,) of a clip metric. ValueError: it compares with reference clips, and there are none."""
+        compute = CLIP_METRICS.get(metric.name) or CLIP_METRICS[metric.family]
+        return compute(self, metric.inside)
+
+    def per_frame(self, net: str) -> Floats:
+        """(N, T, D) of a frame net, frame 0 included."""
+        return self._once(net, lambda: NETS[net].extract(self.nets[net], self.frames))
+
+    def pairs(self, flow: str) -> PairStats:
+        return self._once(f"flow {flow}", lambda: pair_stats(self.frames, motion.FLOWS[flow]))
+
+    def pairs_of_reference(self, flow: str) -> PairStats:
+        return self.reference_pairs.get(flow) or pair_stats(self.reference_frames(), motion.FLOWS[flow])
+
+    def reference_frames(self) -> Frames:
+        if self.reference is None:
+            raise ValueError("this metric compares with reference clips: give them")
+        return self.reference
+
+    def _once(self, key: str, compute: Callable[[], Any]) -> Any:
         if key not in self._known:
             self._known[key] = compute()
         return self._known[key]
 
-    def per_frame(self, net: str) -> NDArray[np.float32]:
-        """(N, T, D) of a frame net, frame 0 included."""
-        return self.once(net, lambda: NETS[net].extract(self.nets[net], self.frames))
-
-    def of_clips(self, net: str) -> Array:
-        """(N, D): of a video net, or the mean over the scored frames of a frame net."""
-        if NETS[net].facts.kind == "video":
-            return np.asarray(NETS[net].extract(self.nets[net], self.frames[:, self.dropped :]), np.float64)
-        return np.asarray(self.per_frame(net)[:, self.dropped :].mean(axis=1), np.float64)
-
-    def footage(self, flow: str) -> Footage:
-        # only dynamic_degree looks at the rate, and it is refused where there is none
-        return self.once(f"flow {flow}", lambda: Footage(self.frames, self.fps or 1.0, self.truth, flow))
-
-    def true_clips(self) -> Frames:
-        if self.truth is None:
-            raise ValueError("this metric compares with the true clips: give truth")
-        return self.truth
-
-
-def _of_pixels(family: str) -> Callable[[Batch, str], Array]:
-    return lambda batch, flow: PIXEL_SCORES[family].compute(batch.footage(flow or "dis"))
-
-
-def _of_features(family: str) -> Callable[[Batch, str], Array]:
-    return lambda batch, net: FEATURE_SCORES[family].compute(batch.per_frame(net))
-
-
-def _motion(batch: Batch, inside: str) -> Array:
-    if inside == ABSDIFF:
-        return motion(batch.frames, batch.frames, 0)
-    return PIXEL_SCORES["motion"].compute(batch.footage(inside))
-
 
 def _image_similarity(batch: Batch, net: str) -> Array:
-    image = NETS[net].extract(batch.nets[net], batch.true_clips()[:, :1])[:, 0]
+    image = NETS[net].extract(batch.nets[net], batch.reference_frames()[:, :1])[:, 0]
     return image_similarity(batch.per_frame(net), image, batch.dropped)
 
 
+def _clip_sim(batch: Batch, net: str) -> Array:
+    captions = text_features(batch.nets[net], batch.captions)
+    return 100.0 * image_similarity(batch.per_frame(net), captions, batch.dropped)
+
+
 def _lpips(batch: Batch, _: str) -> Array:
-    pair = (batch.frames[:, batch.dropped :], batch.true_clips()[:, batch.dropped :])
-    return np.asarray(NETS["lpips"].extract(batch.nets["lpips"], *pair).mean(axis=1), np.float64)
+    distances = NETS["lpips"].extract(batch.nets["lpips"], batch.frames, batch.reference_frames())
+    return distances[:, batch.dropped :].astype(np.float64).mean(axis=1)
 
 
 def _neighbours(batch: Batch, net: str) -> Array:
-    steps = NETS[net].extract(batch.nets[net], batch.frames[:, 1:], batch.frames[:, :-1])
-    return np.asarray(steps.mean(axis=1), np.float64)
+    return NETS[net].extract(batch.nets[net], batch.frames[:, 1:], batch.frames[:, :-1]).astype(np.float64).mean(axis=1)
 
 
-CLIP_VALUES: dict[str, Callable[[Batch, str], Array]] = {
-    **{name: _of_pixels(name) for name in ("temporal_flickering", "warp_error", "warp_excess", "dynamic_degree")},
-    **{name: _of_features(name) for name in ("consistency", "tdelta")},
-    "motion": _motion,
+def _dynamic_degree(batch: Batch, flow: str) -> Array:
+    if batch.fps is None:
+        raise ValueError("dynamic_degree needs the frame rate")
+    return motion.dynamic_degree(batch.frames, batch.fps, flow)
+
+
+# By family, or by name where a family has two formulas: (batch, what stands in the brackets) -> (N,).
+CLIP_METRICS: dict[str, Callable[[Batch, str], Array]] = {
+    "consistency": lambda batch, net: consistency(batch.per_frame(net)),
     "image_similarity": _image_similarity,
-    "psnr": lambda batch, _: psnr(batch.frames, batch.true_clips(), batch.dropped),
-    "ssim": lambda batch, _: ssim(batch.frames, batch.true_clips(), batch.dropped),
+    "clip_sim": _clip_sim,
     "lpips": _lpips,
     "neighbours": _neighbours,
+    ABSDIFF: lambda batch, _: motion.frame_difference(batch.frames),
+    "psnr": lambda batch, _: psnr(batch.frames, batch.reference_frames(), batch.dropped),
+    "ssim": lambda batch, _: ssim(batch.frames, batch.reference_frames(), batch.dropped),
+    "temporal_flickering": lambda batch, _: motion.temporal_flickering(batch.frames),
+    "tdelta": lambda batch, net: motion.tdelta(batch.per_frame(net)),
+    "motion": lambda batch, flow: motion.motion(batch.pairs(flow)),
+    "warp_error": lambda batch, flow: motion.warp_error(batch.pairs(flow)),
+    "warp_excess": lambda batch, flow: motion.warp_excess(batch.pairs(flow), batch.pairs_of_reference(flow)),
+    "dynamic_degree": _dynamic_degree,
 }
 
 
-def score_batch(
-    nets: Mapping[str, Any],
-    windows: list[Window],
-    made: np.ndarray,
-    truth: np.ndarray,
-    first: bool,
-    footage: Footage | None = None,
-) -> Scored:
-    """Features and clip scores of frames (N, F, H, W, 3) against the truth; `first`: frame 0 counts in features.
-
-    `footage` are the same frames and truth with what optical flow is asked of; without it there are no flow scores.
-    """
-    ids, captions = [window.window_id for window in windows], [window.caption for window in windows]
-    per_frame, features = net_features(nets, made, first)
-    of_frames: dict[str, FrameFeatures] = {}
-    others = {"temporal_flickering": temporal_flickering(Footage(made, fps=1.0))}  # no rate is asked for
-    for name, found in per_frame.items():
-        net = nets[name]
-        text = text_features(net, captions) if name in CLIP_NETS else None
-        of_frames[name] = FrameFeatures(found, NETS[name].extract(net, truth[:, :1])[:, 0], text)
-        others[f"tdelta[{name}]"] = tdelta(found)
-    if footage is not None:
-        others |= {f"{name}[{footage.flow}]": PIXEL_SCORES[name].compute(footage) for name in OF_FLOW}
-    pairs = [name for name in nets if WEIGHTS[name].kind == "pair"]
-    distances = {name: NETS[name].extract(nets[name], made, truth) for name in pairs}
-    rows = clip_scores(made, truth, ids, first, of_frames, distances, others)
-    return Scored(ids, {name: list(found) for name, found in features.items()}, rows)
+def score_batch(batch: Batch, clip_ids: Sequence[str], metrics: Iterable[Metric], features: Iterable[str]) -> Scored:
+    """The clip `metrics` and the `features`, by net, of a batch; numbers that are not finite are left in."""
+    return Scored(
+        list(clip_ids),
+        {name: batch.features(name) for name in features},
+        {each.name: batch.values(each) for each in metrics},
+    )
 
 
-def net_features(
-    nets: Mapping[str, Any], frames: np.ndarray, first: bool
-) -> tuple[dict[str, Floats], dict[str, Floats]]:
-    """Of frame nets all frames (N, F, D); of `feature_nets` the clips (N, D), for frame nets the mean over frames."""
-    start = 0 if first else 1
-    per_frame, of_clips = {}, {}
-    for name, net in nets.items():
-        facts, extract = WEIGHTS[name], NETS[name].extract
-        if facts.kind == "video":
-            of_clips[name] = extract(net, frames[:, start:][:, : facts.most_frames])
-        elif facts.kind == "frame":
-            per_frame[name] = extract(net, frames)
-            of_clips[name] = per_frame[name][:, start:].mean(axis=1)
-    colours = colour_histograms(frames[:, start:]).reshape(len(frames), -1)
-    return per_frame, of_clips | {COLOURS: colours.astype(np.float32)}
+def clip_metrics(nets: Iterable[str], flow: str = "") -> list[Metric]:
+    """The clip metrics of a trial with these nets and this flow that frames and captions suffice for."""
+    return [each for each in study_metrics(nets, flow) if {each.name, each.family} & CLIP_METRICS.keys()]
 
 
-def feature_nets(nets: Mapping[str, Any]) -> list[str]:
-    """The feature sets that are kept: of all nets but those that compare two clips, and the colours."""
-    return [*(name for name in nets if WEIGHTS[name].kind != "pair"), COLOURS]
+def feature_sets(nets: Iterable[str]) -> list[str]:
+    """The features that a trial keeps: of all nets but those that compare two clips, and the colours."""
+    return [*(name for name in nets if NETS[name].facts.kind != "pair"), COLOURS]

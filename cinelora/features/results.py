@@ -1,12 +1,17 @@
-"""What scoring found of some clips: the record that batches, workers and trials hand on."""
+"""What scoring found on some clips, and its files: clip scores, features, parts of a trial, set scores.
+
+In: a `Scored` of some clips. Out: files that are whole or absent: `clip_scores.csv`, `features/NET.npz`, one part per
+batch, so that a trial lost while it generates continues where it was, and `set_scores.json`, so that reading a study
+computes no set score again. N clips, D feature dimensions.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
@@ -14,60 +19,49 @@ from numpy.typing import NDArray
 
 from cinelora.core.files import whole_file, write_json
 from cinelora.core.paths import SampleFolder, TrialFolder
+from cinelora.metrics.distances import Array
 from cinelora.metrics.feature_nets import WEIGHTS
-from cinelora.metrics.set_metrics import SetScores, definition, distances_to, feature_mark
-
-
-@dataclass
-class Scored:
-    """Per-clip outcomes of one worker, then of the gang."""
-
-    clip_ids: list[str] = field(default_factory=list)
-    features: dict[str, list[np.ndarray]] = field(default_factory=dict)  # net -> rows (D,)
-    rows: list[Any] = field(default_factory=list)
-
-    def add(self, other: Scored) -> None:
-        """Take in the outcomes of more clips, scored by the same nets."""
-        self.clip_ids += other.clip_ids
-        self.rows += other.rows
-        for net, rows in other.features.items():
-            self.features[net] += rows
-
-    def merge(self, parts: list[Scored], order: list[str]) -> Scored:
-        """All parts in one, clips in `order`."""
-        place = {clip: index for index, clip in enumerate(order)}
-        merged = Scored()
-        ids = [clip for part in parts for clip in part.clip_ids]
-        sequence = sorted(range(len(ids)), key=lambda i: place[ids[i]])
-        merged.clip_ids = [ids[i] for i in sequence]
-        for net in parts[0].features:
-            rows = [row for part in parts for row in part.features[net]]
-            merged.features[net] = [rows[i] for i in sequence]
-        merged.rows = sorted((row for part in parts for row in part.rows), key=lambda row: place[row.clip_id])
-        return merged
-
+from cinelora.metrics.set_metrics import SetScores, definition, distances_to, features_fingerprint
 
 Floats = NDArray[np.float32]
 
 
-class ClipScore(NamedTuple):
-    """One value of one metric on one clip."""
+@dataclass
+class Scored:
+    """Of N clips: features (N, D) by net, and values (N,) by clip metric, in the order of the ids."""
 
-    clip_id: str
-    metric: str
-    value: float
+    clip_ids: list[str] = field(default_factory=list)
+    features: dict[str, Floats] = field(default_factory=dict)
+    values: dict[str, Array] = field(default_factory=dict)
 
 
-def write_clip_scores(path: Path, rows: Iterable[ClipScore]) -> None:
-    """CSV with the columns clip_id, metric, value; the value reads back as the same float64."""
+def merged(parts: Sequence[Scored], order: Sequence[str]) -> Scored:
+    """All parts in one, clips in `order`; every part with clips has the same nets and metrics."""
+    parts = [part for part in parts if part.clip_ids]
+    if not parts:
+        return Scored()
+    ids = [clip for part in parts for clip in part.clip_ids]
+    place = {clip: index for index, clip in enumerate(order)}
+    rows = sorted(range(len(ids)), key=lambda row: place[ids[row]])
+
+    def joined(arrays: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        return {name: np.concatenate([each[name] for each in arrays])[rows] for name in arrays[0]}
+
+    features, values = joined([part.features for part in parts]), joined([part.values for part in parts])
+    return Scored([ids[row] for row in rows], features, values)
+
+
+def write_clip_scores(path: Path, scored: Scored) -> None:
+    """CSV with the columns clip_id, metric, value, clip by clip; a value reads back as the same float64."""
     with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(ClipScore._fields)
-        writer.writerows((row.clip_id, row.metric, repr(float(row.value))) for row in rows)
+        writer.writerow(["clip_id", "metric", "value"])
+        for row, clip in enumerate(scored.clip_ids):
+            writer.writerows((clip, metric, repr(float(values[row]))) for metric, values in scored.values.items())
 
 
 def write_features(path: Path, clip_ids: Sequence[str], features: Floats) -> None:
-    """.npz with `clip_ids` (N,) unicode and `features` (N, D) float32; no pickle; same input, same bytes.
+    """.npz with `ids` (N,) unicode and `features` (N, D) float32; no pickle; same input, same bytes.
 
     ValueError: as many ids as rows are needed.
     """
@@ -84,17 +78,22 @@ def read_features(path: Path) -> tuple[list[str], Floats]:
         return arrays["ids"].tolist(), np.asarray(arrays["features"], np.float32)
 
 
-# ~ The scores of a trial batch by batch, so that a trial lost while it generates goes on where it was.
-# ~
-# ~ In: a Scored of one batch. Out: an .npz without pickle, whole or absent; it holds for one adapter only.
+def write_scored(folder: SampleFolder, scored: Scored) -> None:
+    """Its features, net by net, and its clip scores."""
+    for net, rows in scored.features.items():
+        write_features(folder.features(net), scored.clip_ids, rows)
+    write_clip_scores(folder.clip_scores, scored)
 
 
 def save_part(path: Path, adapter: str, scored: Scored) -> None:
-    """Write the scores of a batch; its clips must be on disk already."""
-    columns = zip(*scored.rows, strict=True)
-    names = ("row_clip", "row_metric", "row_value")
-    arrays: dict[str, Any] = {name: np.array(column) for name, column in zip(names, columns, strict=True)}
-    arrays |= {f"net/{net}": np.stack(rows) for net, rows in scored.features.items()}
+    """Write the scores of a batch, as .npz without pickle; its clips must be on disk already. For one adapter only."""
+    clips, metrics = len(scored.clip_ids), list(scored.values)
+    arrays: dict[str, Any] = {
+        "row_clip": np.repeat(scored.clip_ids, len(metrics)),
+        "row_metric": np.tile(metrics, clips),
+        "row_value": np.stack(list(scored.values.values()), axis=1).ravel(),
+    }
+    arrays |= {f"net/{net}": rows for net, rows in scored.features.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as temporary, open(temporary, "wb") as stream:
         np.savez(stream, adapter=np.array(adapter), clip_ids=np.array(scored.clip_ids), **arrays)
@@ -107,9 +106,10 @@ def load_part(path: Path, adapter: str) -> Scored | None:
     with np.load(path, allow_pickle=False) as data:
         if str(data["adapter"]) != adapter:
             return None
-        rows = zip(data["row_clip"].tolist(), data["row_metric"].tolist(), data["row_value"].tolist(), strict=True)
-        features = {name.removeprefix("net/"): list(data[name]) for name in data.files if name.startswith("net/")}
-        return Scored(data["clip_ids"].tolist(), features, [ClipScore(*row) for row in rows])
+        ids, metrics = data["clip_ids"].tolist(), data["row_metric"]
+        features = {name.removeprefix("net/"): data[name] for name in data.files if name.startswith("net/")}
+        values = {metric: data["row_value"][metrics == metric] for metric in dict.fromkeys(metrics.tolist())}
+        return Scored(ids, features, values)
 
 
 def drop_parts(folder: TrialFolder) -> None:
@@ -121,35 +121,32 @@ def drop_parts(folder: TrialFolder) -> None:
         parts.rmdir()
 
 
-# ~ The set scores of a trial, written when it is scored, so that reading a study computes none of them again.
-# ~
-# ~ In: the feature files of the trial and of the true clips. Out: `set_scores.json`: net -> `SetScores`.
-# ~ It holds no more than the features do: where it is missing or of other features, analysis computes the same numbers
-# ~ by the same functions (`cinelora/metrics/set_metrics.py`).
-
-
 def write_set_scores(place: TrialFolder, reference: SampleFolder) -> None:
-    """Of every video net with features of both. Scores that are no finite number are left to analysis."""
+    """Of every video net with features of both. Scores that are no finite number are left to analysis.
+
+    The file says no more than the features do: where it is missing or of other features, analysis computes the same
+    numbers by the same functions (`cinelora/metrics/set_metrics.py`).
+    """
     nets = [name for name, net in WEIGHTS.items() if net.kind == "video"]
     both = {net: (place.features(net), reference.features(net)) for net in nets}
     found = {net: _of_net(net, *paths) for net, paths in both.items() if all(path.exists() for path in paths)}
     write_json(place.set_scores, {net: asdict(scores) for net, scores in found.items() if scores is not None})
 
 
-def _of_net(net: str, made_path: Path, real_path: Path) -> SetScores | None:
+def _of_net(net: str, generated_path: Path, reference_path: Path) -> SetScores | None:
     """On the clips of the trial in the order of their ids, as in analysis; None for fewer than 2."""
-    (ids, made), (real_ids, real) = read_features(made_path), read_features(real_path)
+    (ids, generated), (reference_ids, reference) = read_features(generated_path), read_features(reference_path)
     order = sorted(range(len(ids)), key=ids.__getitem__)
-    rows = {clip: row for row, clip in enumerate(real_ids)}
+    rows = {clip: row for row, clip in enumerate(reference_ids)}
     if len(ids) < 2 or not set(ids) <= set(rows):
         return None
-    truth = real[[rows[ids[row]] for row in order]].astype(np.float64)
-    scores = distances_to(net, truth)(made[order].astype(np.float64))
+    matching = reference[[rows[ids[row]] for row in order]].astype(np.float64)
+    scores = distances_to(net, matching)(generated[order].astype(np.float64))
     if not np.isfinite(list(scores.values())).all():
         return None
-    return SetScores(definition(net), _mark(made_path), _mark(real_path), scores)
+    return SetScores(definition(net), _fingerprint(generated_path), _fingerprint(reference_path), scores)
 
 
-def _mark(path: Path) -> str:
+def _fingerprint(path: Path) -> str:
     with ZipFile(path) as archive:
-        return feature_mark(archive)
+        return features_fingerprint(archive)

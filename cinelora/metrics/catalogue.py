@@ -1,93 +1,292 @@
-"""Which scores a trial has, which way they point, how each is measured, and why another is not there.
+"""Every metric: what it needs, which way it points, how it is computed, and what its protocol says.
 
-In: the score and data settings, and the content hashes of the weights. Out: JSON-ready facts. Standard library only.
-A score is named after the net it rests on: `fvd[i3d]`. Nets and their files: `cinelora/metrics/feature_nets.py`.
+In: names such as `fvd[i3d]`, the score and data settings, hashes of weights. Out: `Metric` records, JSON-ready facts.
+NumPy alone. Trials, `python -m cinelora.score`, the report and the benchmarks all read this one registry.
+
+A metric is a family with what it rests on in brackets: a feature net (`cinelora/metrics/feature_nets.py`), an optical
+flow or a colour channel; some have no brackets. To add one: an entry in `FAMILIES`, and its function. The entry of a
+set metric names the function; that of a clip metric stands under the family's name in `cinelora/features/extract.py`.
+N and M clips, D feature dimensions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from cinelora.core.config import DataConfig, SampleConfig, ScoreConfig, StepCache
-from cinelora.metrics.feature_nets import CLIP_NETS, WEIGHTS, configured
+from cinelora.metrics.distances import (
+    KERNEL_PRESETS,
+    Array,
+    Distance,
+    frechet_to,
+    jedi_to,
+    kid_to,
+)
+from cinelora.metrics.feature_nets import CLIP_NETS, LPIPS_SIDE, WEIGHTS, configured
+from cinelora.metrics.resampling import (
+    GROUPS,
+    Grams,
+    Statistic,
+    frechet_replicates,
+    kernel_grams,
+    linear_grams,
+    matched_mmd_replicates,
+    mmd_replicates,
+)
 
 PSNR_CAP_DB = 100.0  # an exact frame has infinite PSNR, which JSON cannot hold; one level off is 48 dB
-RATIO_CAP = 100.0  # memorisation ratio of a clip equal to a held-out one that is not its own
-OF_KIND: dict[str, dict[str, str]] = {
-    "video": {
-        "fvd": "lower",
-        "kvd": "lower",
-        "memorisation_ratio": "higher",
-        "memorisation_share": "lower",
-        "diversity": "none",  # variety where the clips are good, unsteady training where they are not
-    },
-    "frame": {"consistency": "higher", "image_similarity": "higher", "tdelta": "none"},
-}
-OF_PIXELS = {
-    "motion[absdiff]": "none",  # a guard: a frozen clip is perfectly consistent
-    "psnr": "higher",
-    "ssim": "higher",
-    "temporal_flickering": "higher",
-    "style_distance[y]": "lower",
-    "style_distance[cb]": "lower",
-    "style_distance[cr]": "lower",
-}
-OF_FLOW = {"motion": "none", "warp_error": "lower", "warp_excess": "lower", "dynamic_degree": "none"}
+RATIO_CAP = 100.0  # memorisation ratio of a clip that equals a held-out clip other than its own
+COLOURS = "ycbcr"  # the feature set of colour histograms, (N, 3 x 256); not the name of a net
+ABSDIFF = "motion[absdiff]"  # motion without an optical flow
 FLOWS = {"dis": "OpenCV DIS, preset medium", "farneback": "OpenCV Farneback"}
-LPIPS, CLIP_SIM = "lpips", "clip_sim"
-_STARTED = ("motion", "tdelta", "temporal_flickering", "warp_error", "warp_excess", "dynamic_degree")
-WHOLE = ("consistency", *_STARTED)  # families that see frame 0 though it is given: their anchor, their start
-# What a true clip can be asked without a rival, while it is scored like a made one.
-OF_REAL_CLIPS = ("consistency", CLIP_SIM, *(name for name in _STARTED if name != "warp_excess"))
-COLOURS = "ycbcr"  # the feature set of colour histograms, (N, 3 x 256), under the name of no net
+FLOW_SIDE = 16  # pixels; DIS matches patches of 8 on a picture reduced at least once
+SSIM_SIDE = 11  # pixels, of its window
+SEED = 0  # of the random halves and of the subsets behind `fvd_inf`
 
-SCALED_BY = {
-    **dict.fromkeys(("fvd", "kvd", "jedi", "diversity"), "reference"),
-    **dict.fromkeys(("memorisation_ratio", "memorisation_share"), "training clips'"),
-}
-_KERNEL = {"form": "polynomial", "gamma": "1/D"}
+VIDEO_NETS = tuple(name for name, net in WEIGHTS.items() if net.kind == "video")
+FRAME_NETS = tuple(name for name, net in WEIGHTS.items() if net.kind == "frame")
+FEATURE_NETS = VIDEO_NETS + FRAME_NETS
+
+
+@dataclass(frozen=True)
+class SetDistance:
+    """How a set metric is computed from features (N, D) of generated and (M, D) of reference clips.
+
+    `to(reference, matched)` is the distance of generated features to that reference; `matched`: row i of both belong
+    together. `statistic(grams(generated, reference), ...)` is the same of resamples of both sets, `matched_statistic`
+    of resamples that draw both rows of a pair, where that differs.
+    """
+
+    to: Callable[[Array, bool], Distance]
+    grams: Callable[[Array, Array], Grams]
+    statistic: Statistic
+    matched_statistic: Statistic | None = None
+    unbiased: bool = False
+    extrapolated: bool = False  # the value is that of infinitely many clips, by `resampling.at_infinity`
+    least_clips: int = 2
+
+
+@dataclass(frozen=True)
+class Family:
+    """Metrics of one formula."""
+
+    kind: str  # "set": a number for two sets; "clip": for a clip; "paired": for a clip and its reference; "trial"
+    better: str  # "lower", "higher", or "none": to be compared with the reference clips
+    of: tuple[str, ...] = ()  # what may stand in the brackets; (): no brackets
+    usual: tuple[str, ...] | None = None  # those that studies compute, and the command by default; None: all of `of`
+    facts: Mapping[str, Any] = field(default_factory=dict)  # its own part of the protocol
+    more_facts: Mapping[str, Any] = field(default_factory=dict)  # said by the command, and not recorded in trials
+    net: str = ""  # the net of a family without brackets
+    needs: str = ""  # what two folders of clips lack: such a metric exists in studies alone
+    whole: bool = False  # sees frame 0 even where it is dropped: it is the clip's start or anchor
+    scaled_by: str = ""  # whose mean and deviation scale the features of a standardised net
+    least_frames: int = 1
+    least_side: int = 1  # pixels
+    needs_fps: bool = False
+    further: bool = False  # shown in the report's second table
+    frozen_wins: bool = False  # a clip that stands still scores best
+    distance: SetDistance | None = None  # of a set metric
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric: a family and what stands in its brackets ("" without)."""
+
+    family: str
+    inside: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.family}[{self.inside}]" if self.inside else self.family
+
+    @property
+    def entry(self) -> Family:
+        return FAMILIES.get(self.name) or FAMILIES[self.family]
+
+    @property
+    def kind(self) -> str:
+        return self.entry.kind
+
+    @property
+    def net(self) -> str:
+        """The feature net it needs, or ""."""
+        return self.inside if self.inside in WEIGHTS else self.entry.net
+
+    @property
+    def base(self) -> str:
+        """What it rests on: a net, a flow, a channel, or "" for pixels."""
+        return self.inside or self.entry.net
+
+    @property
+    def distance(self) -> SetDistance:
+        """How this set metric is computed. ValueError: it is none."""
+        if self.entry.distance is None:
+            raise ValueError(f"{self.name} is not a distance between sets")
+        return self.entry.distance
+
+
+def _kernel_facts(preset: str) -> dict[str, Any]:
+    """The kernel of `KERNEL_PRESETS`, as a protocol says it."""
+    chosen = KERNEL_PRESETS[preset]
+    return {
+        "kernel": {
+            "form": "polynomial",
+            "gamma": "1/D",
+            "degree": chosen.degree,
+            "coef0": chosen.coef0,
+            "unbiased": chosen.unbiased,
+        }
+    }
+
+
+_FRECHET = SetDistance(frechet_to, linear_grams, frechet_replicates)
+_AT_INFINITY = replace(_FRECHET, extrapolated=True, least_clips=2 * GROUPS)
+_KID = SetDistance(kid_to, kernel_grams, mmd_replicates, matched_mmd_replicates, unbiased=True)
+_JEDI = SetDistance(jedi_to, partial(kernel_grams, preset="jedi"), partial(mmd_replicates, unbiased=False))
+
+_START: dict[str, Any] = {"whole": True, "least_frames": 2}  # of families that compare frames with those before
+_FLOW: dict[str, Any] = {"of": tuple(FLOWS), **_START, "least_side": FLOW_SIDE, "further": True}
+_NEAREST = {"distance": "Euclidean", "own_clip": "the held-out clip that gave the first frame is left out"}
 _WARP = {
     "unit": "levels 0..255, mean absolute difference",
     "warp": "frame t - 1 to t, bilinear",
     "validity": "inside the picture and |forward + backward|^2 < 0.01 (|forward|^2 + |backward|^2) + 0.5",
     "no_valid_pixel": "plain frame difference",
 }
-_NEAREST = {"distance": "Euclidean", "own_clip": "the held-out clip that gave the first frame is left out"}
-# By family; motion by name, as its two kinds differ.
-PARAMETERS: dict[str, dict[str, Any]] = {
-    "fvd": {"covariance": "N-1"},
-    "kvd": {
-        "kernel": {**_KERNEL, "degree": 3, "coef0": 1.0, "unbiased": True},
-        "matched_pairs": "left out",
-    },
-    "jedi": {"kernel": {**_KERNEL, "degree": 2, "coef0": 0.0, "unbiased": False}, "factor": 100.0},
-    "psnr": {"data_range": 255, "cap_db": PSNR_CAP_DB, "mean": "over frames, in dB"},
-    "ssim": {"data_range": 255, "window": "gaussian 11x11, sigma 1.5", "k1": 0.01, "k2": 0.03},
-    CLIP_SIM: {"unit": "100 max(cosine, 0), mean over frames", "text": "the caption, cut at 77 tokens"},
-    "temporal_flickering": {"unit": "0..1"},
-    "tdelta": {"unit": "length in feature space per frame"},
-    **dict.fromkeys((f"motion[{flow}]" for flow in FLOWS), {"unit": "pixels per frame, mean flow length"}),
-    "warp_error": _WARP,
-    "warp_excess": {**_WARP, "minus": "the true clip's"},
-    "dynamic_degree": {
-        "unit": "0 or 1",
-        "looked_at_fps": 8,
-        "pair": "top 5 % > 6 px x side / 256",
-        "clip": "4 per 16 frames",
-    },
-    "memorisation_ratio": {**_NEAREST, "unit": "nearest training clip / nearest held-out clip", "cap": RATIO_CAP},
-    "memorisation_share": {**_NEAREST, "unit": "share of ratios below 1, ties half", "by_chance": "M / (M + K - 1)"},
-    "diversity": {
-        "unit": "mean distance of pairs of training seeds, feature units",
-        "pairs": "same first frame, starting noise and settings",
-    },
-    "style_distance": {
-        "unit": "levels, 1-D Wasserstein distance of order 1",
-        "channels": "Y, Cb, Cr, full-range BT.601, whole levels",
-        "compares": "mean histogram of the made clips with that of the sweep's training clips",
-    },
+FAMILIES: dict[str, Family] = {
+    "fvd": Family(
+        "set", "lower", FEATURE_NETS, VIDEO_NETS, {"covariance": "N-1"}, scaled_by="reference", distance=_FRECHET
+    ),
+    "kvd": Family(
+        "set",
+        "lower",
+        FEATURE_NETS,
+        VIDEO_NETS,
+        {**_kernel_facts("kid"), "matched_pairs": "left out"},
+        scaled_by="reference",
+        distance=_KID,
+    ),
+    "jedi": Family(
+        "set",
+        "lower",
+        FEATURE_NETS,
+        ("vjepa",),
+        {**_kernel_facts("jedi"), "factor": KERNEL_PRESETS["jedi"].factor},
+        scaled_by="reference",
+        distance=_JEDI,
+    ),
+    "fvd_inf": Family(
+        "set",
+        "lower",
+        FEATURE_NETS,
+        (),
+        {"covariance": "N-1", "line": "in 1/N, 8 sizes from N/4 to N, 8 orders", "seed": SEED},
+        scaled_by="reference",
+        distance=_AT_INFINITY,
+    ),
+    "consistency": Family(
+        "clip", "higher", FRAME_NETS, more_facts={"unit": "0..1", "negative_cosines": 0}, **_START, frozen_wins=True
+    ),
+    "image_similarity": Family(
+        "paired", "higher", FRAME_NETS, more_facts={"unit": "0..1", "first_frame": "dropped"}, frozen_wins=True
+    ),
+    "clip_sim": Family(
+        "clip",
+        "higher",
+        CLIP_NETS,
+        facts={"unit": "100 max(cosine, 0), mean over frames", "text": "the caption, cut at 77 tokens"},
+        needs="captions",
+    ),
+    "lpips": Family("paired", "lower", net="lpips", least_side=LPIPS_SIDE),
+    "neighbours": Family("clip", "none", ("lpips",), (), {"of": "frames t - 1, t"}, **_START, least_side=LPIPS_SIDE),
+    ABSDIFF: Family(  # a guard: a frozen clip is perfectly consistent
+        "clip",
+        "none",
+        more_facts={"unit": "levels 0..255, mean absolute difference"},
+        **_START,
+        least_side=FLOW_SIDE,
+    ),
+    "temporal_flickering": Family(
+        "clip", "higher", facts={"unit": "0..1"}, **_START, least_side=FLOW_SIDE, further=True, frozen_wins=True
+    ),
+    "psnr": Family("paired", "higher", facts={"data_range": 255, "cap_db": PSNR_CAP_DB, "mean": "over frames, in dB"}),
+    "ssim": Family(
+        "paired",
+        "higher",
+        facts={"data_range": 255, "window": "gaussian 11x11, sigma 1.5", "k1": 0.01, "k2": 0.03},
+        least_side=SSIM_SIDE,
+    ),
+    "tdelta": Family(
+        "clip", "none", FRAME_NETS, facts={"unit": "length in feature space per frame"}, **_START, further=True
+    ),
+    "motion": Family("clip", "none", facts={"unit": "pixels per frame, mean flow length"}, **_FLOW),
+    "warp_error": Family("clip", "lower", facts=_WARP, **_FLOW, frozen_wins=True),
+    "warp_excess": Family("paired", "lower", facts={**_WARP, "minus": "the true clip's"}, **_FLOW, frozen_wins=True),
+    "dynamic_degree": Family(
+        "clip",
+        "none",
+        facts={
+            "unit": "0 or 1",
+            "looked_at_fps": 8,
+            "pair": "top 5 % > 6 px x side / 256",
+            "clip": "4 per 16 frames",
+        },
+        **_FLOW,
+        needs_fps=True,
+    ),
+    "memorisation_ratio": Family(
+        "clip",
+        "higher",
+        VIDEO_NETS,
+        facts={**_NEAREST, "unit": "nearest training clip / nearest held-out clip", "cap": RATIO_CAP},
+        needs="training clips",
+        scaled_by="training clips'",
+        further=True,
+    ),
+    "memorisation_share": Family(
+        "clip",
+        "lower",
+        VIDEO_NETS,
+        facts={**_NEAREST, "unit": "share of ratios below 1, ties half", "by_chance": "M / (M + K - 1)"},
+        needs="training clips",
+        scaled_by="training clips'",
+        further=True,
+    ),
+    "style_distance": Family(
+        "trial",
+        "lower",
+        ("y", "cb", "cr"),
+        facts={
+            "unit": "levels, 1-D Wasserstein distance of order 1",
+            "channels": "Y, Cb, Cr, full-range BT.601, whole levels",
+            "compares": "mean histogram of the made clips with that of the sweep's training clips",
+        },
+        needs="training clips",
+        further=True,
+    ),
+    "diversity": Family(  # variety where the clips are good, unsteady training where they are not
+        "trial",
+        "none",
+        VIDEO_NETS,
+        facts={
+            "unit": "mean distance of pairs of training seeds, feature units",
+            "pairs": "same first frame, starting noise and settings",
+        },
+        needs="other training seeds",
+        scaled_by="reference",
+        further=True,
+    ),
 }
+
+
+def metric(name: str) -> Metric:
+    """fvd[i3d] -> its record. KeyError: no such family."""
+    found = Metric(family(name), name.partition("[")[2].removesuffix("]"))
+    _ = found.entry
+    return found
 
 
 def family(name: str) -> str:
@@ -95,34 +294,25 @@ def family(name: str) -> str:
     return name.partition("[")[0]
 
 
-def flow_of(score: ScoreConfig) -> str:
-    """The optical flow that is asked for, or ""."""
-    return score.flow
+def _usual() -> Iterator[Metric]:
+    for key, each in FAMILIES.items():
+        for inside in (each.of if each.usual is None else each.usual) if each.of else ("",):
+            yield metric(f"{key}[{inside}]" if inside else key)
 
 
-def step_cache_of(sample: SampleConfig | None) -> str:
-    """How the sampler cuts passes short, in words; "" where it does not."""
-    if sample is None or sample.cache is StepCache.none:
-        return ""
-    return f"{sample.cache.value}, relative change below {sample.cache_threshold:g}"
+USUAL = tuple(_usual())  # what studies have when all nets and flows are there
 
 
-def directions(nets: Iterable[str], flow: str = "") -> dict[str, str]:
-    """The scores that `nets`, the pixels and a `flow` give: name -> "higher", "lower" or "none"."""
-    found: dict[str, str] = {}
-    for net in nets:
-        found |= {f"{name}[{net}]": way for name, way in OF_KIND.get(WEIGHTS[net].kind, {}).items()}
-        found |= {"jedi[vjepa]": "lower"} if net == "vjepa" else {}
-        found |= {LPIPS: "lower"} if net == LPIPS else {}
-        found |= {f"{CLIP_SIM}[{net}]": "higher"} if net in CLIP_NETS else {}
-    found |= {f"{name}[{flow}]": way for name, way in OF_FLOW.items()} if flow else {}
-    return found | OF_PIXELS
+def study_metrics(nets: Iterable[str], flow: str = "") -> tuple[Metric, ...]:
+    """The metrics of a trial with these `nets` and this optical `flow`: net by net, of the flow, then of pixels."""
+    by_base = (each for base in (*nets, flow) for each in USUAL if base and each.base == base)
+    return (*by_base, *(each for each in USUAL if each.base not in WEIGHTS and each.base not in FLOWS))
 
 
 def unavailable(score: ScoreConfig) -> dict[str, str]:
-    """Why a score is not there: score name -> reason. Tells of the two packaged nets and of the best known others."""
+    """Why a metric is not there: name -> reason. Of the two packaged nets and of the best known others."""
     nets = configured(score)
-    wanted = {LPIPS: (LPIPS,), CLIP_SIM: CLIP_NETS, "fvd[i3d]": ("i3d",)}
+    wanted = {"lpips": ("lpips",), "clip_sim": CLIP_NETS, "fvd[i3d]": ("i3d",)}
     reasons = {
         name: f"needs {WEIGHTS[of[0]].title.split()[0]} weights: set {' or '.join(f'score.{net}' for net in of)}"
         for name, of in wanted.items()
@@ -130,33 +320,41 @@ def unavailable(score: ScoreConfig) -> dict[str, str]:
     }
     for net, facts in WEIGHTS.items():
         if facts.packaged and net not in nets:
-            missing = (f"{name}[{net}]" for name in OF_KIND[facts.kind])
+            missing = (each.name for each in USUAL if each.base == net)
             reasons |= dict.fromkeys(missing, f"needs {facts.title} weights: set score.{net}")
     return reasons
 
 
 def protocol(
-    score: ScoreConfig, data: DataConfig, marks: Mapping[str, str], sample: SampleConfig | None = None
+    score: ScoreConfig, data: DataConfig, fingerprints: Mapping[str, str], sample: SampleConfig | None = None
 ) -> dict[str, dict[str, Any]]:
-    """How each available score is measured: score name -> JSON-ready facts, equal for comparable trials.
+    """How a trial measures each of its metrics: name -> JSON-ready facts, equal for comparable trials.
 
-    `marks` are the trial's fingerprints, for the hashes of weights that the user brought.
-    Always: features, frames scored, first_frame ("dropped" or "kept"), fps, size [height, width] in
-    pixels, the clips' resize rule, better ("higher", "lower" or "none"). A net adds its input size,
-    resize rule and weight hash; a distance adds its divisor or kernel and how features are scaled. Where `sample` cuts
-    passes of the denoiser short, every score says so.
+    `fingerprints` are the trial's, for the hashes of weights that the user brought.
+    Always: features, frames scored, first_frame ("dropped" or "kept"), fps, size [height, width] in pixels, the
+    clips' resize rule, better ("higher", "lower" or "none"). A net adds its input size, resize rule and weight hash; a
+    distance adds its divisor or kernel and how features are scaled. Where `sample` skips passes of the denoiser, every
+    metric says so.
     """
+    cached = step_cache_of(sample)
     return {
-        name: _clip_facts(name, better, score, data)
-        | _net_facts(name, data, score, marks)
-        | (PARAMETERS.get(name) or PARAMETERS.get(family(name), {}))
-        | ({"step_cache": cached} if (cached := step_cache_of(sample)) else {})
-        for name, better in directions(configured(score), flow_of(score)).items()
+        each.name: _clip_facts(each.entry, score, data)
+        | _net_facts(each, data, score, fingerprints)
+        | dict(each.entry.facts)
+        | ({"step_cache": cached} if cached else {})
+        for each in study_metrics(configured(score), score.flow)
     }
 
 
-def _clip_facts(name: str, better: str, score: ScoreConfig, data: DataConfig) -> dict[str, Any]:
-    dropped = 0 if score.keep_first_frame or family(name) in WHOLE else 1
+def step_cache_of(sample: SampleConfig | None) -> str:
+    """How the sampler skips passes of the denoiser, in words; "" where it does not."""
+    if sample is None or sample.cache is StepCache.none:
+        return ""
+    return f"{sample.cache.value}, relative change below {sample.cache_threshold:g}"
+
+
+def _clip_facts(entry: Family, score: ScoreConfig, data: DataConfig) -> dict[str, Any]:
+    dropped = 0 if score.keep_first_frame or entry.whole else 1
     return {
         "features": "pixels",
         "frames": data.frames - dropped,
@@ -164,31 +362,27 @@ def _clip_facts(name: str, better: str, score: ScoreConfig, data: DataConfig) ->
         "fps": data.fps,
         "size": [data.height, data.width],
         "resize": data.resize.value,
-        "better": better,
+        "better": entry.better,
     }
 
 
-def _net_facts(name: str, data: DataConfig, score: ScoreConfig, marks: Mapping[str, str]) -> dict[str, Any]:
-    inside = name.partition("[")[2].removesuffix("]") or name
-    if inside in FLOWS:
-        return {"flow": FLOWS[inside]}
-    if inside not in WEIGHTS:
+def _net_facts(each: Metric, data: DataConfig, score: ScoreConfig, fingerprints: Mapping[str, str]) -> dict[str, Any]:
+    if each.inside in FLOWS:
+        return {"flow": FLOWS[each.inside]}
+    if not each.net:
         return {}
-    net = WEIGHTS[inside]
+    net = WEIGHTS[each.net]
     per = {"video": "clip", "frame": "frame", "pair": "pair of frames"}[net.kind]
     facts: dict[str, Any] = {
         "features": f"{net.name}, {net.dimension} per {per}",
         "network_size": list(net.size) if net.size else "as given",
         "network_resize": net.resize,
-        "weights_sha256": net.sha256 if net.packaged else net.hashes(marks),
+        "weights_sha256": net.sha256 if net.packaged else net.hashes(fingerprints),
     }
     if net.most_frames is not None:
         scored = data.frames - (0 if score.keep_first_frame else 1)
         facts["frames"] = min(scored, net.most_frames)  # the first of them: more it cannot see
-    if family(name) in SCALED_BY:
-        by = f"{SCALED_BY[family(name)]} mean and standard deviation"
-        facts |= {"standardised": by if net.standardised else "no"}
+    if each.entry.scaled_by:
+        by = f"{each.entry.scaled_by} mean and standard deviation"
+        facts["standardised"] = by if net.standardised else "no"
     return facts
-
-
-ABSDIFF = "absdiff"

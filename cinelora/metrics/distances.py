@@ -9,7 +9,7 @@ Spread and bias of these distances: `cinelora/metrics/resampling.py`; as streami
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,15 +43,15 @@ def standardise(reference: ArrayLike, *others: ArrayLike) -> tuple[Array, ...]:
 
 
 class UnreliableDistance(UserWarning):
-    """The number is what its definition says, but the sets are too small or too flat for it to mean much."""
+    """The number follows its definition, but the sets are too small or too flat for it to mean much."""
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """A fitted normal law. `factor.T @ factor` is the covariance (D, D), which is never formed.
+    """A fitted normal distribution. `factor.T @ factor` is the covariance (D, D), which is never formed.
 
-    Keeping the factor and not the covariance keeps the accuracy: singular values of a product of factors carry an
-    error of one rounding, square roots of eigenvalues of a product of covariances that of its square root.
+    Keeping the factor and not the covariance keeps the accuracy: singular values of a product of factors have an error
+    of one rounding, square roots of eigenvalues of a product of covariances one of the root of a rounding.
     """
 
     count: int  # clips behind it, 2 or more
@@ -71,30 +71,8 @@ def fit_gaussian(x: ArrayLike) -> Gaussian:
     return Gaussian(len(rows), rows.mean(axis=0), np.asarray(factor, dtype=np.float64))
 
 
-def gaussian_of_moments(count: int, mean: ArrayLike, covariance: ArrayLike) -> Gaussian:
-    """From stored statistics: `mean` (D,) and symmetric `covariance` (D, D) of `count` clips.
-
-    Factored by one symmetric eigendecomposition; eigenvalues that rounding pushed below 0 count as 0. Rounding in
-    the covariance itself limits the distance to about 1e-7 of its trace where it has no full rank.
-    ValueError: shapes do not fit, NaN or infinity, not symmetric, an eigenvalue clearly below 0.
-    """
-    centre, square = np.asarray(mean, dtype=np.float64), np.asarray(covariance, dtype=np.float64)
-    if centre.ndim != 1 or square.shape != (len(centre), len(centre)) or count < 2:
-        raise ValueError(f"{count} clips, mean {centre.shape}, covariance {square.shape}: give 2 or more, (D,), (D, D)")
-    if not (np.isfinite(centre).all() and np.isfinite(square).all()):
-        raise ValueError("mean or covariance holds NaN or infinity")
-    size = float(np.abs(square).max(initial=0.0))
-    if not np.allclose(square, square.T, rtol=0, atol=1e-8 * size):
-        raise ValueError("the covariance is not symmetric")
-    values, vectors = np.linalg.eigh((square + square.T) / 2)
-    if values[0] < -1e-6 * size:
-        raise ValueError(f"the covariance has a negative eigenvalue, {values[0]:.3g}")
-    factor = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
-    return Gaussian(count, centre, np.asarray(factor, dtype=np.float64))
-
-
 def frechet_between(a: Gaussian, b: Gaussian) -> float:
-    """Squared Frechet distance of two normal laws; 0 or more, rounding below 0 is returned as 0.
+    """Squared Frechet distance of two normal distributions; 0 or more, rounding below 0 is returned as 0.
 
     |mean a - mean b|^2 + tr(S) + tr(R) - 2 tr((S R)^(1/2)) for covariances S = A^T A and R = B^T B (Dowson and
     Landau 1982; Heusel et al. 2017, arXiv 1706.08500, eq. 6). The eigenvalues of S R are the squared singular
@@ -123,21 +101,21 @@ def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
     return frechet_between(*fitted)
 
 
-def warn_if_unreliable(*laws: Gaussian, stacklevel: int = 3) -> None:
-    """One `UnreliableDistance` for too few clips, one for clips without spread, in the name of the caller's caller."""
-    dimensions = len(laws[0].mean)
-    count = min(law.count for law in laws)
+def warn_if_unreliable(*fitted: Gaussian, stacklevel: int = 3) -> None:
+    """One `UnreliableDistance` for too few clips, one for clips without spread, at the line of the caller's caller."""
+    dimensions = len(fitted[0].mean)
+    count = min(each.count for each in fitted)
     if count <= dimensions:
         text = f"{count} clips for {dimensions} dimensions: a Frechet distance is mostly bias up to n = d"
         warnings.warn(text, UnreliableDistance, stacklevel=stacklevel)
-    if any(_is_flat(law) for law in laws):
+    if any(_is_flat(each) for each in fitted):
         text = "the features of a set are all equal: its covariance is 0, look at the feature net"
         warnings.warn(text, UnreliableDistance, stacklevel=stacklevel)
 
 
-def _is_flat(law: Gaussian) -> bool:
+def _is_flat(fitted: Gaussian) -> bool:
     """No spread beyond what rounding leaves of equal rows."""
-    return float(np.abs(law.factor).max(initial=0.0)) <= 1e-13 * float(np.abs(law.mean).max())
+    return float(np.abs(fitted.factor).max(initial=0.0)) <= 1e-13 * float(np.abs(fitted.mean).max())
 
 
 @dataclass(frozen=True)
@@ -146,7 +124,6 @@ class PrincipalAxes:
 
     mean: Array  # (D,)
     axes: Array  # (K, D), orthonormal rows, largest spread first
-    explained: float  # share of the reference's variance along them, 0 to 1
 
 
 def fit_principal_axes(reference: ArrayLike, count: int) -> PrincipalAxes:
@@ -158,13 +135,12 @@ def fit_principal_axes(reference: ArrayLike, count: int) -> PrincipalAxes:
     rows = checked_features(reference, "reference")
     most = min(len(rows) - 1, rows.shape[1])
     if not 1 <= count <= most:
-        raise ValueError(f"{count} axes asked of {rows.shape[0]} clips in {rows.shape[1]} dimensions: 1 to {most}")
+        raise ValueError(f"{count} axes for {rows.shape[0]} clips in {rows.shape[1]} dimensions: give 1 to {most}")
     mean = rows.mean(axis=0)
     _, spread, axes = np.linalg.svd(rows - mean, full_matrices=False)
     if spread[count - 1] <= max(rows.shape) * np.finfo(np.float64).eps * max(spread[0], np.abs(mean).max()):
         raise ValueError(f"the reference varies along fewer than {count} directions")
-    share = np.square(spread[:count]).sum() / np.square(spread).sum()
-    return PrincipalAxes(mean, np.asarray(axes[:count], dtype=np.float64), float(share))
+    return PrincipalAxes(mean, np.asarray(axes[:count], dtype=np.float64))
 
 
 def project(axes: PrincipalAxes, x: ArrayLike) -> Array:
@@ -218,10 +194,8 @@ class KernelPreset:
 
 KERNEL_PRESETS: Mapping[str, KernelPreset] = {
     "kid": KernelPreset(degree=3, coef0=1.0, unbiased=True),  # Binkowski et al. 2018, arXiv 1801.01401, section 4
-    "kid_biased": KernelPreset(degree=3, coef0=1.0, unbiased=False),
     # Luo et al. 2025, arXiv 2410.05203, as released: the diagonals stay in, the result is times 100
     "jedi": KernelPreset(degree=2, coef0=0.0, unbiased=False, factor=100.0),
-    "jedi_unbiased": KernelPreset(degree=2, coef0=0.0, unbiased=True, factor=100.0),
 }
 
 
@@ -247,21 +221,29 @@ def polynomial_kernel(x: Array, y: Array, degree: int = 3, gamma: float | None =
     return np.asarray((scale * (x @ y.T) + coef0) ** degree, dtype=np.float64)
 
 
-def resampled_mmd(within_x: Array, within_y: Array, between: Array, counts: ArrayLike) -> Array:
-    """The unbiased matched MMD of R resamples from its three kernel matrices (N, N); returns (R,).
+Distance = Callable[[Array], float]  # of generated features (N, D), to a reference whose share is computed once
 
-    `counts` (R, N), 0 or more, says how often each clip is drawn, the same draw for x and y, whose rows belong
-    together. A clip is never paired with itself or its copies: copies agree perfectly, and counted they would
-    bias every resample upwards. Counts of one give `polynomial_mmd(..., matched=True)`.
-    ValueError: a resample holds fewer than two different clips.
-    """
-    weights = np.asarray(counts, dtype=np.float64)
-    pairs = weights.sum(1) ** 2 - np.square(weights).sum(1)
-    if (pairs <= 0).any():
-        raise ValueError("a resample holds fewer than 2 different clips")
-    combined = within_x + within_y - between - between.T
-    combined = combined - np.diag(np.diag(combined))
-    return np.asarray(((weights @ combined) * weights).sum(1) / pairs, dtype=np.float64)
+
+def frechet_to(reference: Array, matched: bool = False) -> Distance:
+    """`frechet_distance` to `reference` (M, D), without its warnings. `matched` rows change nothing."""
+    fitted = fit_gaussian(reference)
+    return lambda generated: frechet_between(fitted, fit_gaussian(generated))
+
+
+def kid_to(reference: Array, matched: bool = False) -> Distance:
+    """`polynomial_mmd` of degree 3 to `reference` (M, D); `matched` as there."""
+    within = kernel_mean(polynomial_kernel(reference, reference), unbiased=True)
+
+    def distance(generated: Array) -> float:
+        both = within + kernel_mean(polynomial_kernel(generated, generated), unbiased=True)
+        return both - 2.0 * kernel_mean(polynomial_kernel(reference, generated), unbiased=matched)
+
+    return distance
+
+
+def jedi_to(reference: Array, matched: bool = False) -> Distance:
+    """The kernel distance of JEDi to `reference` (M, D). `matched` rows change nothing: it keeps all pairs."""
+    return lambda generated: kernel_distance(generated, reference, "jedi")
 
 
 def checked_features(values: ArrayLike, name: str) -> Array:

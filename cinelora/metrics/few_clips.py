@@ -8,7 +8,6 @@ pass them through `cinelora.metrics.distances.standardise` first, with the train
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -80,20 +79,6 @@ def memorisation(
     of_equals = np.where(near > 0, RATIO_CAP, 1.0)
     ratios = np.minimum(np.divide(near, far, out=of_equals, where=far > 0), RATIO_CAP)
     return Memorisation(ratios, to_train.argmin(axis=1), len(seen) / (len(seen) + remaining))
-
-
-def diversity(feats: ArrayLike) -> Array:
-    """Features (N, S, D) of S seeds for each of N first frames -> (N,) mean distance over all pairs of seeds.
-
-    0 where every seed gives the same clip. (VBench has no such score; DreamBooth's DIV, Ruiz et al. 2023,
-    arXiv 2208.12242, supplement, is this mean with LPIPS.) ValueError: not 3-D, S < 2, not finite.
-    """
-    values = np.asarray(feats, dtype=np.float64)
-    if values.ndim != 3 or values.shape[1] < 2 or 0 in values.shape or not np.isfinite(values).all():
-        raise ValueError(f"features {values.shape}: give finite (first frames, seeds, dimensions), 2 seeds or more")
-    pairs = combinations(range(values.shape[1]), 2)
-    apart = [np.linalg.norm(values[:, i] - values[:, j], axis=1) for i, j in pairs]
-    return np.asarray(np.mean(apart, axis=0), dtype=np.float64)
 
 
 def colour_histograms(frames: Frames) -> Array:

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cinelora.features.clip_scores import motion, ssim
-from cinelora.features.motion import tdelta
+from cinelora.features.clip_scores import ssim
+from cinelora.features.motion import frame_difference, tdelta
 
 Frames = NDArray[np.uint8]
 Array = NDArray[np.float64]
@@ -83,7 +83,7 @@ def changes(clip: Frames, features: Mapping[str, NDArray[np.float32]]) -> dict[s
     `features`: net -> frame features (T, D).
     """
     pairs = np.stack([clip[:-1], clip[1:]], axis=1)
-    found = {"pixels": motion(pairs, pairs, 0), "1-ssim": 1 - ssim(pairs[:, 1:], pairs[:, :1], 0)}
+    found = {"pixels": frame_difference(pairs), "1-ssim": 1 - ssim(pairs[:, 1:], pairs[:, :1], 0)}
     return found | {f"tdelta[{net}]": tdelta(np.stack([each[:-1], each[1:]], axis=1)) for net, each in features.items()}
 
 

@@ -114,12 +114,12 @@ def _named(options: Sequence[str], option: str) -> dict[str, str]:
 def run(arguments: Sequence[str] | None = None) -> None:
     """Parse, score, print; the JSON if one is asked for. Raises UserError."""
     request, out = request_of(arguments)
-    scored = score_folders(request, Progress("clips"))
-    for warning in scored.warnings:
+    scores = score_folders(request, Progress("clips"))
+    for warning in scores.warnings:
         print(f"cinelora: warning: {warning}", file=sys.stderr)
     if out is not None:
-        write_json(out, as_json(scored, request))
-    print(table(scored, request))
+        write_json(out, as_json(scores, request))
+    print(table(scores, request))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

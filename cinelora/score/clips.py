@@ -87,7 +87,7 @@ def find_clips(folder: Path) -> tuple[Clip, ...]:
     """Every clip below `folder`, sorted by name; hidden files and those that are neither video nor image are passed by.
 
     A folder that holds images is one clip. UserError: no such folder, none found, videos and images side by side, one
-    name twice, images without numbers. A gap in the numbers is found by `look_over`, so that it can be skipped.
+    name twice, images without numbers. A gap in the numbers is found by `inspect_clips`, so that it can be skipped.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give a folder of videos, or of folders of numbered images")
@@ -103,12 +103,12 @@ def find_clips(folder: Path) -> tuple[Clip, ...]:
     return tuple(clips[name] for name in sorted(clips))
 
 
-def look_over(
-    clips: Sequence[Clip], skip_bad: bool, say: Callable[[int, int], None] = lambda done, total: None
+def inspect_clips(
+    clips: Sequence[Clip], skip_bad: bool, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> tuple[list[tuple[Clip, Facts]], list[Skipped]]:
     """Facts of every clip, by decoding it whole: a damaged file shows here and not after hours of work.
 
-    `say(done, total)` is called after each. UserError: a clip cannot be read; with `skip_bad` it is listed instead.
+    `on_progress(done, total)` is called after each. UserError: a clip cannot be read; with `skip_bad` it is listed.
     """
     good, bad = [], []
     for index, clip in enumerate(clips):
@@ -118,7 +118,7 @@ def look_over(
             if not skip_bad:
                 raise UserError(f"{error}; or leave such clips out with --skip-bad") from error
             bad.append(Skipped(clip.path, str(error)))
-        say(index + 1, len(clips))
+        on_progress(index + 1, len(clips))
     return good, bad
 
 

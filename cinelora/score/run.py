@@ -1,7 +1,7 @@
-"""Two folders of clips -> every metric asked for, with its protocol.
+"""Two folders of clips -> every metric that is requested, with its protocol.
 
-In: a `Request`. Out: `Scored`: rows of numbers, what was skipped, what is doubtful. All that can be wrong with the
-input is found before a net runs. N made and M real clips, D feature dimensions.
+In: a `Request`. Out: `Scores`: rows of numbers, what was skipped, what is doubtful. All that can be wrong with the
+input is found before a net runs. N generated and M reference clips, D feature dimensions.
 """
 
 from __future__ import annotations
@@ -15,74 +15,17 @@ from typing import Any
 import numpy as np
 
 from cinelora.core.cli import UserError
-from cinelora.features.extract import CLIP_VALUES, Array, Batch
+from cinelora.features.extract import Batch, score_batch
 from cinelora.features.nets import open_net
 from cinelora.features.nets.files import Loaded
+from cinelora.features.results import Scored, merged
+from cinelora.metrics.catalogue import SEED, Metric
 from cinelora.metrics.feature_nets import WEIGHTS
-from cinelora.metrics.set_metrics import SEED, SetScore, set_score, unreliable
-from cinelora.score.clips import Clip, Facts, Form, Look, Skipped, common_form, find_clips, look_over, read_clip
-from cinelora.score.request import FAMILIES, Metric, check_metrics, default_metrics, scored_frames
+from cinelora.metrics.set_metrics import set_score, unreliable
+from cinelora.score.clips import Clip, Form, Look, Skipped, common_form, find_clips, inspect_clips, read_clip
+from cinelora.score.request import check_metrics, default_metrics, scored_frames
 
-# ~ From clips to numbers, a few clips at a time: features for set metrics, values of clip metrics.
-# ~
-# ~ In: clips of one form, nets, metrics. Out: `Measured`: features (N, D) by net, values (N,) by metric, in the
-# ~ order of
-# ~ the clips. N clips, T frames, D feature dimensions; frames are uint8 (N, T, H, W, 3), levels 0..255.
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Of N clips: `features[net]` (N, D) float64, for frame nets the mean over scored frames; `values[metric]` (N,)."""
-
-    features: Mapping[str, Array]
-    values: Mapping[str, Array]
-
-
-def measure(
-    clips: Sequence[Clip],
-    truth: Sequence[Clip] | None,
-    metrics: Sequence[Metric],
-    nets: Mapping[str, Any],
-    form: Form,
-    look: Look,
-    size: int,
-    say: Progress,
-) -> Measured:
-    """Features and values of `clips`, `size` clips at a time; without `truth` paired metrics are left out.
-
-    `nets` are loaded ones, by name; `say(done, total)` is called after each batch.
-    UserError: a clip cannot be read, or a value or feature is not finite (names the clip).
-    """
-    features: dict[str, list[Array]] = {m.net: [] for m in metrics if m.kind == "set"}
-    asked = [m for m in metrics if m.kind == "clip" or (m.kind == "paired" and truth is not None)]
-    values: dict[str, list[Array]] = {metric.name: [] for metric in asked}
-    for start in range(0, len(clips), size):
-        part = slice(start, start + size)
-        made = np.stack([read_clip(clip, form, look) for clip in clips[part]])
-        true = None if truth is None else np.stack([read_clip(clip, form, look) for clip in truth[part]])
-        batch = Batch(made, true, look.dropped, form.fps, nets)
-        for net in features:
-            features[net].append(_finite(batch.of_clips(net), f"{net} features", clips[part]))
-        for metric in asked:
-            value = CLIP_VALUES[metric.family](batch, metric.inside)
-            values[metric.name].append(_finite(value, metric.name, clips[part]))
-        say(min(start + size, len(clips)), len(clips))
-    return Measured(_joined(features), _joined(values))
-
-
-def _joined(parts: Mapping[str, list[Array]]) -> dict[str, Array]:
-    return {name: np.concatenate(each) for name, each in parts.items()}
-
-
-def _finite(values: Array, what: str, clips: Sequence[Clip]) -> Array:
-    for row, clip in zip(values, clips, strict=True):
-        if not np.isfinite(row).all():
-            raise UserError(f"{clip.path}: {what}: not a finite number; look at the clip and at the weights")
-    return values
-
-
-Say = Callable[[str, int, int], None]  # (stage, done, total)
+OnProgress = Callable[[str, int, int], None]  # (stage, done, total)
 ROUNDING = 4 * float(np.finfo(np.float32).eps)  # nets compute in float32: a smaller relative spread is none
 
 
@@ -104,35 +47,23 @@ class Request:
 
 @dataclass(frozen=True)
 class Row:
-    """One metric. `reference`: a clip metric of the real clips, on average; `per_clip`: clip name -> value."""
+    """One metric. `reference`: a clip metric of the reference clips, on average; `per_clip`: clip name -> value."""
 
     metric: Metric
     value: float
     standard_error: float | None
-    reference: float | None
-    bias: float | None
-    per_clip: Mapping[str, float]
     protocol: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Scored:
-    """`paired`: clips of both folders match one to one by name."""
-
-    rows: tuple[Row, ...]
-    form: Form
-    counts: tuple[int, int]
-    paired: bool
-    skipped: tuple[Skipped, ...]
-    warnings: tuple[str, ...]
+    bias: float | None = None
+    reference: float | None = None
+    per_clip: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Clips:
-    """Both folders, looked over. `unpaired` says why they do not match; "" means row i of both belong together."""
+    """Both folders, inspected. `unpaired` says why they do not match; "" means row i of both belong together."""
 
-    made: tuple[Clip, ...]
-    real: tuple[Clip, ...]
+    generated: tuple[Clip, ...]
+    reference: tuple[Clip, ...]
     form: Form
     unpaired: str
     skipped: tuple[Skipped, ...]
@@ -140,77 +71,122 @@ class Clips:
 
     @property
     def counts(self) -> tuple[int, int]:
-        return len(self.made), len(self.real)
+        return len(self.generated), len(self.reference)
 
 
-def score_folders(request: Request, say: Say = lambda stage, done, total: None) -> Scored:
-    """Every metric of `request`; `say(stage, done, total)` tells how far it is. UserError: bad input."""
-    clips = gather(request, say)
-    dropped, at_hand = request.look.dropped, tuple(request.weights)
-    metrics = request.metrics or default_metrics(at_hand, not clips.unpaired, clips.form, dropped)
+@dataclass(frozen=True)
+class Scores:
+    """What a run found, a row for each metric."""
+
+    clips: Clips
+    rows: tuple[Row, ...]
+    warnings: tuple[str, ...]
+
+
+def score_folders(request: Request, on_progress: OnProgress = lambda stage, done, total: None) -> Scores:
+    """Every metric of `request`; `on_progress(stage, done, total)` is called after each batch. UserError: bad input."""
+    clips, dropped = gather(request, on_progress), request.look.dropped
+    metrics = request.metrics or default_metrics(tuple(request.weights), not clips.unpaired, clips.form, dropped)
     check_metrics(metrics, clips.unpaired, clips.form, clips.counts, dropped)
-    loaded = {name: _open(name, request) for name in dict.fromkeys(m.net for m in metrics) if name}
-    nets = {name: each.net for name, each in loaded.items()}
-    truth = None if clips.unpaired else clips.real
-    settings: dict[str, Any] = {"nets": nets, "form": clips.form, "look": request.look, "size": request.batch}
-    made = measure(clips.made, truth, metrics, say=partial(say, "generated:"), **settings)
-    unpaired = [metric for metric in metrics if metric.kind != "paired"]
-    if unpaired:
-        real = measure(clips.real, None, unpaired, say=partial(say, "reference:"), **settings)
-    else:
-        real = Measured({}, {})
-    _check_spread(request, made, real)
-    rows = tuple(_row(metric, clips, made, real, loaded, request) for metric in metrics)
-    return Scored(rows, clips.form, clips.counts, not clips.unpaired, clips.skipped, _warnings(request, clips, rows))
+    loaded = {name: _open(name, request) for name in dict.fromkeys(each.net for each in metrics) if name}
+    settings = {name: each.net for name, each in loaded.items()}, request, clips.form
+    references = None if clips.unpaired else clips.reference
+    generated = measure(clips.generated, references, metrics, *settings, partial(on_progress, "generated:"))
+    alone = [each for each in metrics if each.kind != "paired"]
+    reference = Scored()
+    if alone:
+        reference = measure(clips.reference, None, alone, *settings, partial(on_progress, "reference:"))
+    for folder, scored in ((request.generated, generated), (request.reference, reference)):
+        _check_spread(folder, scored)
+    rows = tuple(_row(each, clips, generated, reference, loaded, request) for each in metrics)
+    return Scores(clips, rows, _warnings(request, clips, rows))
 
 
-def gather(request: Request, say: Say) -> Clips:
+def gather(request: Request, on_progress: OnProgress) -> Clips:
     """The clips of both folders in one form, row i of both a pair where names match.
 
-    UserError: as `find_clips`, `look_over`, `common_form`; fewer than 2 clips in a folder.
+    UserError: as `find_clips`, `inspect_clips`, `common_form`; fewer than 2 clips in a folder.
     """
-    made, real = find_clips(request.generated), find_clips(request.reference)
-    pairs, unpaired = pair_up(made, real)
+    generated, reference = find_clips(request.generated), find_clips(request.reference)
+    pairs, unpaired = pair_up(generated, reference)
     if pairs:
-        real = tuple(pairs[clip] for clip in made)
-    good_made, bad_made = look_over(made, request.skip_bad, partial(say, "looking at generated:"))
-    good_real, bad_real = look_over(real, request.skip_bad, partial(say, "looking at reference:"))
+        reference = tuple(pairs[clip] for clip in generated)
+    sides = (request.generated, generated, "generated"), (request.reference, reference, "reference")
+    looked = [
+        inspect_clips(clips, request.skip_bad, partial(on_progress, f"looking at {side}:")) for _, clips, side in sides
+    ]
+    facts, skipped = [good for good, _ in looked], tuple(each for _, bad in looked for each in bad)
     if pairs:  # a pair is left out whole
-        lost = {skipped.path for skipped in (*bad_made, *bad_real)}
-        whole = [i for i, clip in enumerate(made) if not {clip.path, real[i].path} & lost]
-        kept_made, kept_real = {made[i] for i in whole}, {real[i] for i in whole}
-        good_made = [item for item in good_made if item[0] in kept_made]
-        good_real = [item for item in good_real if item[0] in kept_real]
-    for folder, good in ((request.generated, good_made), (request.reference, good_real)):
+        lost = {each.path for each in skipped}
+        whole = {clip for pair in pairs.items() if not {each.path for each in pair} & lost for clip in pair}
+        facts = [[(clip, each) for clip, each in good if clip in whole] for good in facts]
+    for (folder, _, _), good in zip(sides, facts, strict=True):
         if len(good) < 2:
             raise UserError(f"{folder}: {len(good)} clip(s) to score; a set needs 2 or more")
-    form = common_form([*good_made, *good_real], request.look)
-    timeless = sum(facts.fps is None for _, facts in (*good_made, *good_real))
-    return Clips(_clips(good_made), _clips(good_real), form, unpaired, (*bad_made, *bad_real), timeless)
+    every = [*facts[0], *facts[1]]
+    left = [tuple(clip for clip, _ in good) for good in facts]
+    timeless = sum(each.fps is None for _, each in every)
+    return Clips(left[0], left[1], common_form(every, request.look), unpaired, skipped, timeless)
 
 
-def pair_up(made: Sequence[Clip], real: Sequence[Clip]) -> tuple[dict[Clip, Clip], str]:
-    """Each made clip with the real one of its name, or no pairs and the reason.
+def pair_up(generated: Sequence[Clip], reference: Sequence[Clip]) -> tuple[dict[Clip, Clip], str]:
+    """Each generated clip with the reference clip of its name, or no pairs and the reason.
 
     Names are paths below the folder without ending; where those differ, file stems, if no stem is there twice.
     """
     reason = ""
     for key in (lambda clip: clip.name, lambda clip: clip.name.rsplit("/", 1)[-1]):
-        by_made, by_real = {key(clip): clip for clip in made}, {key(clip): clip for clip in real}
-        if by_made.keys() == by_real.keys() and len(by_made) == len(made) and len(by_real) == len(real):
-            return {clip: by_real[name] for name, clip in by_made.items()}, ""
-        odd = sorted(by_made.keys() ^ by_real.keys())
-        side = "generated" if odd and odd[0] in by_made else "reference"
+        ours, theirs = {key(clip): clip for clip in generated}, {key(clip): clip for clip in reference}
+        if ours.keys() == theirs.keys() and len(ours) == len(generated) and len(theirs) == len(reference):
+            return {clip: theirs[name] for name, clip in ours.items()}, ""
+        odd = sorted(ours.keys() ^ theirs.keys())
+        side = "generated" if odd and odd[0] in ours else "reference"
         reason = reason or (f"{side} clip {odd[0]} has none of its name" if odd else "names are not unique")
     return {}, reason
 
 
-def _clips(looked: Sequence[tuple[Clip, Facts]]) -> tuple[Clip, ...]:
-    return tuple(clip for clip, _ in looked)
+def measure(
+    clips: Sequence[Clip],
+    references: Sequence[Clip] | None,
+    metrics: Sequence[Metric],
+    nets: Mapping[str, Any],
+    request: Request,
+    form: Form,
+    on_progress: Callable[[int, int], None],
+) -> Scored:
+    """Features for set metrics, and clip metrics, a few clips at a time; without `references` paired ones are left out.
+
+    `nets` are loaded ones, by name; `on_progress(done, total)` is called after each batch.
+    UserError: a clip cannot be read, or a value or feature is not finite (names the clip).
+    """
+    features = list(dict.fromkeys(each.net for each in metrics if each.kind == "set"))
+    of_clips = [each for each in metrics if each.kind == "clip" or (each.kind == "paired" and references is not None)]
+    parts = []
+    for start in range(0, len(clips), request.batch):
+        part = slice(start, start + request.batch)
+        frames, reference = (
+            None if side is None else np.stack([read_clip(clip, form, request.look) for clip in side[part]])
+            for side in (clips, references)
+        )
+        assert frames is not None
+        batch = Batch(nets, frames, reference, request.look.dropped, form.fps)
+        scored = score_batch(batch, [clip.name for clip in clips[part]], of_clips, features)
+        _check_finite(scored, clips[part])
+        parts.append(scored)
+        on_progress(min(start + request.batch, len(clips)), len(clips))
+    return merged(parts, [clip.name for clip in clips])
+
+
+def _check_finite(scored: Scored, clips: Sequence[Clip]) -> None:
+    named = {f"{net} features": rows for net, rows in scored.features.items()} | scored.values
+    for name, rows in named.items():
+        for row, clip in zip(rows, clips, strict=True):
+            if not np.isfinite(row).all():
+                raise UserError(f"{clip.path}: {name}: not a finite number; look at the clip and at the weights")
 
 
 def _open(name: str, request: Request) -> Loaded:
-    """UserError in the words of this command: the nets speak of a study's settings."""
+    """The net, loaded. UserError in the words of this command: the nets name a study's settings."""
     if name not in request.weights:
         facts = WEIGHTS[name]
         files = " and ".join(" or ".join(file.published) for file in facts.files)
@@ -222,42 +198,42 @@ def _open(name: str, request: Request) -> Loaded:
     except UserError as error:
         text = str(error).replace(f"score.{name}=", f"--weights {name}=")
         text = text.replace(f"score.{name}_sha256 to the hash of", f"--sha256 {name}=HEX of")
-        raise UserError(text.replace(f"set score.{name} to '' to do without", f"ask for no {name} metric")) from error
+        raise UserError(
+            text.replace(f"set score.{name} to '' to do without", f"leave out the {name} metrics")
+        ) from error
     except RuntimeError as error:  # an unknown device, or no memory left on it
         raise UserError(f"--device {request.device}: {str(error).splitlines()[0]}") from error
 
 
-def _check_spread(request: Request, made: Measured, real: Measured) -> None:
+def _check_spread(folder: Path, scored: Scored) -> None:
     """UserError where all clips of a folder look the same to a net: no distance means anything then."""
-    for folder, measured in ((request.generated, made), (request.reference, real)):
-        for net, features in measured.features.items():
-            spread = np.abs(features - features[0]).max()
-            if spread <= ROUNDING * np.abs(features).max():
-                raise UserError(f"{folder}: {net} sees {len(features)} equal clips (constant features); look at them")
+    for net, rows in scored.features.items():
+        if np.abs(rows - rows[0].astype(np.float64)).max() <= ROUNDING * np.abs(rows).max():
+            raise UserError(f"{folder}: {net} sees {len(rows)} equal clips (constant features); look at them")
 
 
 def _row(
-    metric: Metric, clips: Clips, made: Measured, real: Measured, loaded: Mapping[str, Loaded], request: Request
+    metric: Metric, clips: Clips, generated: Scored, reference: Scored, loaded: Mapping[str, Loaded], request: Request
 ) -> Row:
     protocol = _protocol(metric, clips, loaded, request)
     if metric.kind == "set":
-        paired, net = not clips.unpaired, metric.net
-        found: SetScore = set_score(
-            metric.family, made.features[net], real.features[net], paired, WEIGHTS[net].standardised, request.draws
-        )
-        return Row(metric, found.value, found.standard_error, None, found.bias, {}, protocol)
-    values = made.values[metric.name]
-    error = float(values.std(ddof=1) / np.sqrt(len(values)))
-    true = real.values.get(metric.name)
-    per_clip = {clip.name: float(value) for clip, value in zip(clips.made, values, strict=True)}
+        sets = generated.features[metric.net], reference.features[metric.net]
+        found = set_score(metric, *sets, not clips.unpaired, request.draws)
+        return Row(metric, found.value, found.standard_error, protocol, found.bias)
+    values, real = generated.values[metric.name], reference.values.get(metric.name)
     return Row(
-        metric, float(values.mean()), error, None if true is None else float(true.mean()), None, per_clip, protocol
+        metric,
+        float(values.mean()),
+        float(values.std(ddof=1) / np.sqrt(len(values))),
+        protocol,
+        reference=None if real is None else float(real.mean()),
+        per_clip={clip.name: float(value) for clip, value in zip(clips.generated, values, strict=True)},
     )
 
 
 def _protocol(metric: Metric, clips: Clips, loaded: Mapping[str, Loaded], request: Request) -> dict[str, Any]:
     """Everything that another program must do alike to get this number; JSON-ready."""
-    look, form = request.look, clips.form
+    look, form, entry = request.look, clips.form, metric.entry
     frames = scored_frames(metric, form, look.dropped)
     facts: dict[str, Any] = {
         "n": clips.counts[0],
@@ -267,36 +243,36 @@ def _protocol(metric: Metric, clips: Clips, loaded: Mapping[str, Loaded], reques
         "fps": form.fps,
         "size": [form.height, form.width],
         "resize": f"{look.resize.value}, Lanczos" if look.size else "none",
-        "better": FAMILIES[metric.family].better,
+        "better": entry.better,
     }
     if metric.net:
-        net, hashes = WEIGHTS[metric.net], loaded[metric.net].sha256
-        facts |= {"features": f"{net.title}, {net.dimension} per {'clip' if net.kind == 'video' else 'frame'}"}
-        facts |= {"d": net.dimension, "network_size": list(net.size) if net.size else "as given"}
-        facts |= {"network_resize": net.resize, "weights_sha256": hashes}
-    if metric.kind == "set":
         net = WEIGHTS[metric.net]
-        facts |= {"per_clip": "mean over frames"} if net.kind == "frame" else {}
-        facts |= {"standardised": "reference mean and standard deviation" if net.standardised else "no"}
-        facts |= {"matched_pairs": "left out"} if metric.family == "kvd" and not clips.unpaired else {}
-        facts |= {"error": "jackknife over groups" if metric.family == "fvd_inf" else _halves(request, clips)}
-    return facts | dict(metric.facts)
-
-
-def _halves(request: Request, clips: Clips) -> str:
-    paired = "" if clips.unpaired else ", pairs drawn together"
-    return f"{request.draws} random halves, seed {SEED}{paired}" if request.draws else "none"
+        facts |= {
+            "features": f"{net.title}, {net.dimension} per {'clip' if net.kind == 'video' else 'frame'}",
+            "d": net.dimension,
+            "network_size": list(net.size) if net.size else "as given",
+            "network_resize": net.resize,
+            "weights_sha256": loaded[metric.net].sha256,
+        }
+        if metric.kind == "set":
+            halves = f"{request.draws} random halves, seed {SEED}{'' if clips.unpaired else ', pairs drawn together'}"
+            error = "jackknife over groups" if metric.distance.extrapolated else halves if request.draws else "none"
+            facts |= {"per_clip": "mean over frames"} if net.kind == "frame" else {}
+            facts["standardised"] = "reference mean and standard deviation" if net.standardised else "no"
+            facts["error"] = error
+    own = {**entry.facts, **entry.more_facts}
+    if clips.unpaired:
+        own.pop("matched_pairs", None)
+    return facts | own
 
 
 def _warnings(request: Request, clips: Clips, rows: Sequence[Row]) -> tuple[str, ...]:
-    told = [f"{len(clips.skipped)} clip(s) skipped; n counts the rest"] if clips.skipped else []
+    notes = [f"{len(clips.skipped)} clip(s) skipped; n counts the rest"] if clips.skipped else []
     if clips.timeless and clips.form.fps is not None:
-        told.append(f"{clips.timeless} image folders carry no time: taken to be at {clips.form.fps:g} fps")
+        notes.append(f"{clips.timeless} image folders carry no time: taken to be at {clips.form.fps:g} fps")
     if not request.weights and request.metrics is None:
-        told.append("no weights at hand, so no fvd and no kvd: run cinelora-fetch (`make fetch`) or give --weights")
-    for row in rows:
-        doubt = unreliable(
-            row.metric.family, min(clips.counts), WEIGHTS[row.metric.net].dimension if row.metric.net else 0
-        )
-        told += [f"{row.metric.name}: {doubt}"] if row.metric.kind == "set" and doubt else []
-    return tuple(told)
+        notes.append("no weights at hand, so no fvd and no kvd: run cinelora-fetch (`make fetch`) or give --weights")
+    for metric in (row.metric for row in rows if row.metric.kind == "set"):
+        if doubt := unreliable(metric.family, min(clips.counts), WEIGHTS[metric.net].dimension):
+            notes.append(f"{metric.name}: {doubt}")
+    return tuple(notes)

@@ -1,37 +1,37 @@
-"""What a scoring run says: a table to read, JSON to keep.
+"""What a scoring run found: a table to read, JSON to keep.
 
-In: `Scored` and its `Request`. Out: text, or a dict that JSON can hold. Pure: nothing is computed or written.
+In: `Scores` and their `Request`. Out: text, or a dict that JSON can hold. Pure: nothing is computed or written.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from cinelora.score.run import Request, Row, Scored
+from cinelora.score.run import Request, Row, Scores
 
 HEAD = ("metric", "value", "+-", "reference", "better", "protocol")
 SCHEMA = 1
 HASH_SHOWN = 8  # hex digits of a weight file in the table; the JSON has all
 
 
-def table(scored: Scored, request: Request) -> str:
-    """One line per metric: value, standard error, the same of the real clips, direction, protocol in short."""
-    lines = [HEAD, *(_cells(row) for row in scored.rows)]
+def table(scores: Scores, request: Request) -> str:
+    """One line per metric: value, standard error, value of the reference clips, direction, protocol in short."""
+    lines = [HEAD, *(_cells(row) for row in scores.rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([*text, "", _footer(scored, request)])
+    return "\n".join([*text, "", _footer(scores, request)])
 
 
-def as_json(scored: Scored, request: Request) -> dict[str, Any]:
+def as_json(scores: Scores, request: Request) -> dict[str, Any]:
     """Everything: numbers, values clip by clip, full protocols, what was skipped and what is doubtful."""
     return {
         "schema": SCHEMA,
-        "generated": {"folder": str(request.generated), "clips": scored.counts[0]},
-        "reference": {"folder": str(request.reference), "clips": scored.counts[1]},
-        "paired": scored.paired,
-        "skipped": [{"path": str(each.path), "reason": each.reason} for each in scored.skipped],
-        "warnings": list(scored.warnings),
-        "scores": {row.metric.name: _entry(row) for row in scored.rows},
+        "generated": {"folder": str(request.generated), "clips": scores.clips.counts[0]},
+        "reference": {"folder": str(request.reference), "clips": scores.clips.counts[1]},
+        "paired": not scores.clips.unpaired,
+        "skipped": [{"path": str(each.path), "reason": each.reason} for each in scores.clips.skipped],
+        "warnings": list(scores.warnings),
+        "scores": {row.metric.name: _entry(row) for row in scores.rows},
     }
 
 
@@ -67,14 +67,15 @@ def _short(row: Row) -> str:
     return ", ".join(parts)
 
 
-def _footer(scored: Scored, request: Request) -> str:
-    form, look = scored.form, request.look
+def _footer(scores: Scores, request: Request) -> str:
+    clips, look = scores.clips, request.look
+    form = clips.form
     rate = "at an unknown rate" if form.fps is None else f"at {form.fps:g} fps"
     resized = f"resized ({look.resize.value})" if look.size else "not resized"
-    how = "paired by name" if scored.paired else "not paired"
-    skipped = f"; {len(scored.skipped)} skipped" if scored.skipped else ""
-    clips = f"{scored.counts[0]} generated and {scored.counts[1]} reference clips, {how}{skipped}"
+    how = "paired by name" if not clips.unpaired else "not paired"
+    skipped = f"; {len(clips.skipped)} skipped" if clips.skipped else ""
+    counts = f"{clips.counts[0]} generated and {clips.counts[1]} reference clips, {how}{skipped}"
     return (
-        f"{clips}; {form.frames} frames read {rate}, {form.height}x{form.width} pixels, {resized}. "
+        f"{counts}; {form.frames} frames read {rate}, {form.height}x{form.width} pixels, {resized}. "
         "+- is one standard error."
     )

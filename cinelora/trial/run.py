@@ -20,8 +20,7 @@ from cinelora.core.config import Method
 from cinelora.core.files import write_json
 from cinelora.core.paths import ADAPTER_FILE
 from cinelora.core.records import TrialResult
-from cinelora.data.windows import WindowPlan
-from cinelora.features.results import ClipScore, Scored, drop_parts, write_set_scores
+from cinelora.features.results import Scored, drop_parts, merged, write_scored, write_set_scores
 from cinelora.metrics import catalogue
 from cinelora.training.checkpoint import StopSign
 from cinelora.training.engine import build_engine, full_parameters, release
@@ -30,7 +29,7 @@ from cinelora.training.loop import Mirror, Report, Trained, train
 from cinelora.trial import provenance
 from cinelora.trial.job import Job
 from cinelora.trial.resident import SPENT, ResidentModel
-from cinelora.trial.scoring import generate_and_score, memorised, write_scored
+from cinelora.trial.scoring import generate_and_score, memorised
 from cinelora.trial.tracking import Tracker
 from cinelora.wan import lora
 from cinelora.wan.encoding import Encodings, grey_latent
@@ -69,8 +68,8 @@ def run_trial(job: Job, resident: ResidentModel, report: Report) -> TrialResult:
             own, seconds["generate"], seconds["score"] = generate_and_score(
                 job, resident, model, plan, encodings, digest, report, stop
             )
-            scored = own.merge(distributed.gather_objects(own), [window.window_id for window in plan.heldout])
-            scored.rows += loss_rows(plan, losses) + memorised(job.reference, scored)
+            scored = merged(distributed.gather_objects(own), [window.window_id for window in plan.heldout])
+            scored.values |= {HELDOUT_LOSS: losses} | memorised(job.reference, scored)
             result = _result(job, trained, losses, other, digest, len(scored.clip_ids), seconds)
             if distributed.rank() == 0:
                 result = _write(job, result, state, scored, tracker, started)
@@ -110,12 +109,6 @@ def _gathered_adapter(parameters: lora.NamedParameters) -> tuple[dict[str, torch
     if len(set(hashes)) != 1:
         raise RuntimeError(f"workers ended with different adapters: {', '.join(h[:12] for h in hashes)}")
     return state, hashes[0]
-
-
-def loss_rows(plan: WindowPlan, losses: NDArray[np.float64]) -> list[ClipScore]:
-    """The held-out losses (N,) of the plan's windows as clip scores."""
-    pairs = zip(plan.heldout, losses, strict=True)
-    return [ClipScore(window.window_id, HELDOUT_LOSS, loss) for window, loss in pairs]
 
 
 def _result(
@@ -175,7 +168,7 @@ def _write(
     size = lora.save_adapter(folder.adapter, state, job.spec.config.lora) if is_lora else 0
     write_scored(folder, scored)
     write_set_scores(folder, job.reference)
-    tracker.scores(scored.rows, [folder.sample(clip) for clip in scored.clip_ids[:TRACKED_CLIPS]])
+    tracker.scores(scored.values, [folder.sample(clip) for clip in scored.clip_ids[:TRACKED_CLIPS]])
     overhead = time.perf_counter() - started - sum(result.seconds.values())
     result = replace(result, adapter_bytes=size, seconds=result.seconds | {"overhead": overhead})
     provenance.finish(folder)

@@ -8,10 +8,13 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cinelora.core.config import Method, Scaling, TrackingConfig, TrialConfig, Wandb
 from cinelora.core.records import TrialResult, TrialSpec
@@ -56,14 +59,11 @@ class Tracker:
             with self._guard():
                 self._run.log(known, step=step)
 
-    def scores(self, rows: Iterable[tuple[str, str, float]], videos: list[Path]) -> None:
-        """The mean of each clip metric and some of the clips, at the end of a trial. `rows`: (clip, metric, value)."""
+    def scores(self, values: Mapping[str, NDArray[np.float64]], videos: list[Path]) -> None:
+        """The mean of each clip metric and some of the clips, at the end of a trial. `values`: metric -> (N,)."""
         if self._run is None:
             return
-        values: dict[str, list[float]] = {}
-        for _, metric, value in rows:
-            values.setdefault(metric, []).append(value)
-        means = {score_key(metric): sum(found) / len(found) for metric, found in values.items()}
+        means = {score_key(metric): float(found.mean()) for metric, found in values.items()}
         with self._guard():
             import wandb
 

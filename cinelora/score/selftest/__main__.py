@@ -26,10 +26,13 @@ from cinelora.core.config import DataConfig
 from cinelora.data.synthetic import make_clip
 from cinelora.data.video import decode_window
 from cinelora.data.windows import plan_windows
-from cinelora.features.motion import Footage, feature_scores, pixel_scores
+from cinelora.features.clip_scores import consistency
+from cinelora.features.extract import Batch
+from cinelora.features.motion import tdelta
 from cinelora.features.nets import open_net
 from cinelora.features.nets.mobilenet import extract as frame_features
 from cinelora.features.nets.transnet import extract as video_features
+from cinelora.metrics.catalogue import metric
 from cinelora.metrics.distances import polynomial_mmd, standardise
 from cinelora.score.selftest.distortions import DISTORTIONS
 from cinelora.score.selftest.exact import EXACT_CHECKS, Check, Finding
@@ -47,6 +50,7 @@ MADE_CLIPS = 16
 # In mnv2 the warp per frame moves 16 generated clips 0.72 to 1.29 times as far as the static one, draw by draw
 # (5 draws, here), and 0.96 times on average: a single draw cannot decide within the 15 % that are asked for.
 DRAWS = {"static warp": 5, "warp per frame": 5}
+PIXEL_METRICS = tuple(map(metric, ("temporal_flickering", "motion[dis]", "warp_error[dis]")))
 ENCODERS: dict[str, Callable[[Any, Frames], Features]] = {"tnv2": video_features, "mnv2": frame_features}
 
 
@@ -199,12 +203,13 @@ def _measure_draw(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """(net -> distance to the clean clips, clip score -> mean) of one draw of a fault."""
     clips = np.ascontiguousarray(clips)
-    scores = pixel_scores(Footage(clips, FPS))
+    batch = Batch({}, clips, fps=FPS)
+    scores = {each.name: batch.values(each) for each in PIXEL_METRICS}
     distances: dict[str, float] = {}
     for name, encode in nets.items():
         found = encode(clips)
         if found.ndim == 3:
-            scores |= feature_scores(found, name)
+            scores |= {f"consistency[{name}]": consistency(found), f"tdelta[{name}]": tdelta(found)}
         distances |= {net: _distance(clean[net], vectors) for net, vectors, _ in _columns(name, found)}
     return distances, {score: float(values.mean()) for score, values in scores.items()}
 

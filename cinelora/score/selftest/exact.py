@@ -8,7 +8,7 @@ R ranks, S training seeds, N clips, D feature dimensions.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -25,13 +25,8 @@ Array = NDArray[np.float64]
 Frames = NDArray[np.uint8]
 
 Seen = TypeVar("Seen")
-RANKS = (2, 4, 8, 16, 32, 64)
-ENOUGH = 16  # rank after which the planted effect is flat
-SHAKES = {rank: max(8 / rank, 8 / ENOUGH) for rank in RANKS}  # hundredths of the height
 DOSES = (1.0, 2.0, 4.0, 8.0)
 SEEDS = 3
-SIMULATIONS = 200
-FALSE_ALARMS = (3, 19)  # of 200 at 5 %: the middle 99 % of the binomial law
 
 
 @dataclass(frozen=True)
@@ -120,77 +115,13 @@ def dose_response(_: None) -> list[Finding]:
     return [Finding("jitter", bool(found.pvalue < 0.01), f"Page's L {found.statistic:.0f}, p {found.pvalue:.1e}")]
 
 
-def planted_rank(_: None) -> list[Finding]:
-    """A planted optimum is found, and where nothing is planted a trend is claimed in about 5 % of studies."""
-    scores = planted_scores()
-    margin = 0.05 * float(scores[RANKS[0]].mean())
-    enough = smallest_sufficient_rank(scores, margin, t_interval)
-    alarms = sum(trend_p(null_scores(index)) < 0.05 for index in range(SIMULATIONS))
-    low, high = FALSE_ALARMS
-    return [
-        Finding("planted", enough == ENOUGH, f"smallest sufficient rank {enough}, planted {ENOUGH}"),
-        Finding("nothing planted", low <= alarms <= high, f"a trend claimed in {alarms} of {SIMULATIONS} studies"),
-    ]
-
-
 EXACT_CHECKS: tuple[Check[None], ...] = (
     Check(1, "identical sets", "FD and biased MMD are 0", identical_sets),
     Check(2, "two clean halves", "FD falls like 1/N, unbiased KD is 0 within 3 standard errors", two_clean_halves),
     Check(3, "closed form", "FD of known Gaussians; n < d equals the D x D formula", closed_form),
     Check(4, "order and shards", "symmetric; order of clips and size of batches do not matter", order_and_shards),
     Check(16, "dose and response", "distance rises with the dose of jitter: Page's L p < 0.01", dose_response),
-    Check(17, "planted rank effect", "finds the planted rank; 5 % false alarms without one", planted_rank),
 )
-
-
-def smallest_sufficient_rank(
-    scores: Mapping[int, Array], margin: float, interval: Callable[[Array], tuple[float, float]]
-) -> int:
-    """The smallest rank that is worse than the best one by less than `margin`, with what `interval` leaves open.
-
-    `scores`: rank -> (S, N), lower is better, the same seeds and clips for all. `interval` makes (low, high) of the
-    paired differences (S, N) to the rank of the best mean. ValueError: no ranks, or shapes that differ.
-    """
-    if len({values.shape for values in scores.values()}) != 1:
-        raise ValueError(f"scores of {len(scores)} ranks: give one or more of equal shape (seeds, clips)")
-    best = min(scores, key=lambda rank: (float(scores[rank].mean()), rank))
-    sufficient = [rank for rank in sorted(scores) if rank == best or interval(scores[rank] - scores[best])[1] < margin]
-    return sufficient[0]
-
-
-def t_interval(differences: Array) -> tuple[float, float]:
-    """The 95 % interval of Student's t over clips, (S, N) averaged over seeds first."""
-    values = differences.mean(axis=0)
-    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-    return float(values.mean()) - half, float(values.mean()) + half
-
-
-def trend_p(scores: Mapping[int, Array]) -> float:
-    """p of Page's L for a score that rises or falls with rank, clips (N) as blocks, seeds averaged first."""
-    table = np.stack([scores[rank].mean(axis=0) for rank in sorted(scores)], axis=1)  # (N, R)
-    ways = [stats.page_trend_test(rows, method="asymptotic").pvalue for rows in (table, table[:, ::-1])]
-    return float(min(1.0, 2 * min(ways)))
-
-
-def planted_scores(clips: int = 12) -> dict[int, Array]:
-    """Rank -> (SEEDS, N): change of neighbouring frames, in levels, of clips whose jitter falls with rank."""
-    frames = moving_clips(clips)
-    return {
-        rank: np.stack(
-            [
-                _frame_change(shake(frames, counter_seed(seed, "rank", rank), True, SHAKES[rank]))
-                for seed in range(SEEDS)
-            ]
-        )
-        for rank in RANKS
-    }
-
-
-def null_scores(index: int, clips: int = 12) -> dict[int, Array]:
-    """Rank -> (SEEDS, N) drawn alike for every rank: an effect of the clip and noise."""
-    random = np.random.default_rng(counter_seed(index, "nothing planted"))
-    of_clip = random.standard_normal(clips)
-    return {rank: of_clip + random.standard_normal((SEEDS, clips)) for rank in RANKS}
 
 
 def moving_clips(count: int, size: tuple[int, int] = (32, 48), frames: int = 9) -> Frames:
@@ -213,10 +144,6 @@ def _grid(planes: Array) -> Array:
 def _kernel(base: Array, other: Array) -> float:
     real, made = standardise(base, other)
     return polynomial_mmd(real, made, matched=True)
-
-
-def _frame_change(frames: Frames) -> Array:
-    return np.abs(np.diff(frames.astype(np.float64), axis=1)).mean(axis=(1, 2, 3, 4))
 
 
 def _normal(*key: int | str) -> Array:

@@ -8,8 +8,18 @@ from dataclasses import dataclass
 
 from cinelora.core.config import DataConfig, ScoreConfig, TrialConfig
 from cinelora.core.records import to_dict
-from cinelora.features.motion import FEATURE_SCORES, FLOWS, PIXEL_SCORES
-from cinelora.metrics.catalogue import COLOURS, OF_FLOW, OF_PIXELS, directions, family, protocol, unavailable
+from cinelora.features.extract import CLIP_METRICS
+from cinelora.features.motion import FLOWS
+from cinelora.metrics.catalogue import (
+    COLOURS,
+    FAMILIES,
+    USUAL,
+    family,
+    metric,
+    protocol,
+    study_metrics,
+    unavailable,
+)
 from cinelora.metrics.catalogue import FLOWS as TITLES
 from cinelora.metrics.distances import polynomial_mmd
 from cinelora.metrics.feature_nets import WEIGHTS, configured
@@ -19,7 +29,7 @@ WITH_WEIGHTS = ScoreConfig(tnv2="t.safetensors", mnv2="m.safetensors")
 
 
 def test_every_score_is_available_or_has_its_reason() -> None:
-    packaged = set(directions(["tnv2", "mnv2"]))
+    packaged = {each.name for each in study_metrics(["tnv2", "mnv2"])}
     for score in (ScoreConfig(), ScoreConfig(tnv2="t"), ScoreConfig(mnv2="m"), WITH_WEIGHTS):
         there, missing = protocol(score, DataConfig(), {}), unavailable(score)
         assert set(there) | set(missing) == packaged | {"lpips", "clip_sim", "fvd[i3d]"}
@@ -29,8 +39,8 @@ def test_every_score_is_available_or_has_its_reason() -> None:
 
 def test_a_net_of_the_users_brings_its_scores_and_takes_the_reason_away() -> None:
     score = ScoreConfig(i3d="i.pt", vjepa="folder", clip_l14="folder", lpips="alex.pth")
-    marks = {"i3d": "11", "vjepa.encoder": "22", "vjepa.probe": "33", "clip_l14": "44", "lpips": "55"}
-    facts = protocol(score, DataConfig(frames=33), marks)
+    fingerprints = {"i3d": "11", "vjepa.encoder": "22", "vjepa.probe": "33", "clip_l14": "44", "lpips": "55"}
+    facts = protocol(score, DataConfig(frames=33), fingerprints)
     pixels = {"motion[absdiff]", "psnr", "ssim", "temporal_flickering"}
     pixels |= {f"style_distance[{channel}]" for channel in CHANNELS}
     of_clip = {f"{name}[clip_l14]" for name in ("consistency", "image_similarity", "clip_sim", "tdelta")}
@@ -74,7 +84,8 @@ def test_a_flow_brings_its_scores() -> None:
         flow: str = "dis"
 
     facts = protocol(WithFlow(), DataConfig(frames=17), {})
-    assert set(facts) - set(protocol(ScoreConfig(), DataConfig(frames=17), {})) == {f"{name}[dis]" for name in OF_FLOW}
+    of_flow = {f"{name}[dis]" for name in ("motion", "warp_error", "warp_excess", "dynamic_degree")}
+    assert set(facts) - set(protocol(ScoreConfig(), DataConfig(frames=17), {})) == of_flow
     assert (
         facts["motion[dis]"]["unit"] == "pixels per frame, mean flow length" and "unit" not in facts["motion[absdiff]"]
     )
@@ -82,14 +93,19 @@ def test_a_flow_brings_its_scores() -> None:
     assert (error["flow"], error["frames"], error["first_frame"]) == ("OpenCV DIS, preset medium", 17, "kept")
 
 
-def test_scores_of_studies_point_the_way_of_those_of_folders() -> None:
-    """One definition: the command's table of functions agrees with what a study records."""
-    ways = OF_FLOW | {family(name): way for name, way in OF_PIXELS.items() if family(name) in PIXEL_SCORES}
-    ways["motion"] = OF_FLOW["motion"]
-    assert {name: PIXEL_SCORES[name].better for name in ways} == ways
-    of_frames = protocol(WITH_WEIGHTS, DataConfig(), {})
-    assert all(of_frames[f"{name}[mnv2]"]["better"] == score.better for name, score in FEATURE_SCORES.items())
+def test_every_family_can_be_computed_and_says_which_way_it_points() -> None:
+    for name, each in FAMILIES.items():
+        assert each.better in ("higher", "lower", "none") and each.kind in ("set", "clip", "paired", "trial"), name
+        assert (each.distance is not None) == (each.kind == "set"), name
+        assert (name in CLIP_METRICS) == (each.kind in ("clip", "paired") and each.needs != "training clips"), name
+        assert set(each.usual or ()) <= set(each.of), name
+        for inside in each.of or ("",):
+            found = metric(f"{name}[{inside}]" if inside else name)
+            assert found.entry is each and found.net in {"", *WEIGHTS}, name
+    assert FAMILIES["motion"].better == "none"  # neither a frozen nor a racing clip wins
     assert set(FLOWS) == set(TITLES) and COLOURS not in WEIGHTS
+    assert len({each.name for each in USUAL}) == len(USUAL)
+    assert family("fvd[i3d]") == "fvd" and metric("lpips").base == metric("lpips").net == "lpips"
 
 
 def test_memorisation_and_style_say_what_they_rest_on() -> None:

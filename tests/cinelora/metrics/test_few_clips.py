@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from cinelora.metrics.catalogue import RATIO_CAP
-from cinelora.metrics.few_clips import colour_histograms, diversity, memorisation, style_distance
+from cinelora.metrics.few_clips import colour_histograms, memorisation, style_distance
 
 
 def _flat(red: int, green: int, blue: int, clips: int = 1) -> np.ndarray:
@@ -65,14 +65,6 @@ def test_bad_memorisation_input_is_refused(change: dict[str, Any], message: str)
     given: dict[str, Any] = {"generated": [[1.0]], "train": [[3.0]], "heldout": [[0.5], [9.0]]} | change
     with pytest.raises(ValueError, match=message):
         memorisation(**given)
-
-
-def test_diversity_by_hand() -> None:
-    feats = np.array([[[0, 0], [3, 4], [0, 0]], [[1, 1], [1, 1], [1, 1]]], np.float32)
-    assert diversity(feats).tolist() == [pytest.approx(10 / 3), 0.0]  # distances 5, 0, 5
-    for bad in (feats[:, :1], feats[0], np.full((1, 2, 2), np.inf)):
-        with pytest.raises(ValueError, match="2 seeds or more"):
-            diversity(bad)
 
 
 def test_histograms_of_plain_colours() -> None:

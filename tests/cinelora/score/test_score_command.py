@@ -16,13 +16,14 @@ from PIL import Image
 from cinelora.core.cli import UserError
 from cinelora.core.files import file_sha256
 from cinelora.data.video import write_mp4
-from cinelora.features.clip_scores import PSNR_CAP_DB, FrameFeatures, clip_scores
+from cinelora.features.extract import Batch, clip_metrics
 from cinelora.features.nets import NETS, Net
 from cinelora.features.nets.files import Loaded
+from cinelora.metrics.catalogue import FAMILIES, PSNR_CAP_DB, Metric, family
 from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.score import run as scorerun
 from cinelora.score.__main__ import main
-from cinelora.score.request import FAMILIES, Metric, parse_metrics
+from cinelora.score.request import parse_metrics
 
 HASH = "ab" * 32
 Run = Callable[..., dict[str, Any]]
@@ -165,13 +166,11 @@ def test_a_folder_scores_as_in_a_study(tmp_path: Path, run: Run, corner_nets: No
     clips(tmp_path, "real", true)
     names = ("consistency[mnv2]", "image_similarity[mnv2]", "motion[absdiff]", "psnr", "ssim")
     found = run("--metrics", ",".join(names), "--weights", "mnv2=anywhere", "--drop-first")["scores"]
-    extract = NETS["mnv2"].extract
-    feats, image = extract(None, np.stack(made)), extract(None, np.stack(true)[:, :1])[:, 0]
-    of_net = {"mnv2": FrameFeatures(feats, image)}
-    rows = clip_scores(np.stack(made), np.stack(true), ["clip0", "clip1"], False, of_net)
-    for row in rows:
-        assert found[row.metric]["per_clip"][row.clip_id] == pytest.approx(row.value, rel=1e-9)
-    assert len(rows) == 2 * len(names)
+    batch = Batch({"mnv2": None}, np.stack(made), np.stack(true), dropped=1)
+    of_study = {each.name: batch.values(each) for each in clip_metrics(("mnv2",)) if each.name in names}
+    for name, values in of_study.items():
+        assert list(found[name]["per_clip"].values()) == values.tolist(), name
+    assert set(of_study) == set(names)
 
 
 def test_without_weights_pixels_are_scored_and_the_rest_is_named(tmp_path: Path, run: Run) -> None:
@@ -252,7 +251,7 @@ def test_stems_pair_across_folders_and_strangers_do_not(tmp_path: Path, run: Run
     assert run("--metrics", "psnr")["scores"]["psnr"]["value"] == PSNR_CAP_DB
     (tmp_path / "real" / "clip1").rename(tmp_path / "real" / "stranger")
     said = refuse("--metrics", "ssim")
-    assert said.startswith("ssim compares a clip with its true one, but") and "none of its name" in said
+    assert said.startswith("ssim compares a clip with its reference clip, but") and "none of its name" in said
     assert not run("--metrics", "motion")["paired"]
 
 
@@ -366,8 +365,13 @@ def test_names_of_metrics() -> None:
         Metric("warp_error", "dis"),
     )
     assert parse_metrics("fvd[i3d], motion,flicker,motion[absdiff],warp_error") == wanted
-    for name, family in FAMILIES.items():  # every family has a name that is understood, and says what it needs
-        metric = parse_metrics(f"{name}[{family.inside[-1]}]" if family.inside else name)[0]
-        assert metric.family == name and metric.net in {"", *WEIGHTS}
+    for name, each in FAMILIES.items():  # every family has a name that is understood, and says what it needs
+        text = f"{name}[{each.of[-1]}]" if each.of else name
+        if each.needs:
+            with pytest.raises(UserError, match="no such metric"):
+                parse_metrics(text)
+        else:
+            metric = parse_metrics(text)[0]
+            assert metric.family == family(name) and metric.net in {"", *WEIGHTS}
     with pytest.raises(UserError, match="no such metric"):
         parse_metrics("fvd[i3d")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cinelora.core.paths import TrialFolder
-from cinelora.features.results import ClipScore, Scored, drop_parts, load_part, save_part
+from cinelora.features.results import Scored, drop_parts, load_part, save_part
 from cinelora.training import checkpoint
 from cinelora.training.checkpoint import Stopped
 from cinelora.trial.resident import load_resident_model
@@ -104,13 +104,14 @@ def test_a_killed_generation_keeps_its_batches(study_root: Path, quiet: dict[str
 
 
 def test_a_part_is_what_was_saved_and_of_its_adapter_only(tmp_path: Path) -> None:
-    rows = [ClipScore("a", "psnr", 0.1 + 0.2), ClipScore("b", "psnr", 1e-300)]
-    scored = Scored(["a", "b"], {"tnv2": [np.float32([1, 2]), np.float32([3, 4])]}, rows)
+    values = {"psnr": np.array([0.1 + 0.2, 1e-300]), "ssim": np.array([0.5, 1.0])}
+    scored = Scored(["a", "b"], {"tnv2": np.float32([[1, 2], [3, 4]])}, values)
     path = TrialFolder(tmp_path).part(3)
     save_part(path, "abc", scored)
     again = load_part(path, "abc")
-    assert again is not None and again.clip_ids == scored.clip_ids and again.rows == rows
-    np.testing.assert_array_equal(np.stack(again.features["tnv2"]), [[1, 2], [3, 4]])
+    assert again is not None and again.clip_ids == scored.clip_ids and list(again.values) == list(values)
+    assert all(np.array_equal(again.values[name], found) for name, found in values.items())
+    np.testing.assert_array_equal(again.features["tnv2"], [[1, 2], [3, 4]])
     assert load_part(path, "other") is None and load_part(TrialFolder(tmp_path).part(4), "abc") is None
     drop_parts(TrialFolder(tmp_path))
     assert not path.parent.exists()

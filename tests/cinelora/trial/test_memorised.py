@@ -16,7 +16,7 @@ from cinelora.trial.scoring import memorised, write_reference
 from tests import tiny_study
 
 AT = {"t": [0.0, 10.0], "h": [4.0, 5.0, 100.0]}  # one number a clip: training and held-out clips
-MADE = Scored(["h0", "h1"], {net: [np.float32([1.0]), np.float32([3.0])] for net in ("i3d", "tnv2", "mnv2", "ycbcr")})
+MADE = Scored(["h0", "h1"], {net: np.float32([[1.0], [3.0]]) for net in ("i3d", "tnv2", "mnv2", "ycbcr")})
 
 
 @pytest.fixture
@@ -31,12 +31,12 @@ def reference(tmp_path: Path) -> SampleFolder:
 
 def test_clips_against_training_and_other_held_out_clips(reference: SampleFolder) -> None:
     """h0 at 1 is 1 from training, 4 from h1 (its own h0 does not count); h1 at 3 is 3 from training, 1 from h0."""
-    found = {(row.clip_id, row.metric): row.value for row in memorised(reference, MADE)}
-    assert found["h0", "memorisation_ratio[i3d]"] == 1 / 4 and found["h1", "memorisation_ratio[i3d]"] == 3.0
-    assert found["h0", "memorisation_share[i3d]"] == 1.0 and found["h1", "memorisation_share[i3d]"] == 0.0
+    found = memorised(reference, MADE)
+    assert found["memorisation_ratio[i3d]"].tolist() == [1 / 4, 3.0]
+    assert found["memorisation_share[i3d]"].tolist() == [1.0, 0.0]
     # one dimension: the training clips' mean and deviation change no ratio
-    assert found["h0", "memorisation_ratio[tnv2]"] == pytest.approx(1 / 4)
-    assert len(found) == 2 * 2 * 2  # of video nets alone
+    assert found["memorisation_ratio[tnv2]"][0] == pytest.approx(1 / 4)
+    assert len(found) == 2 * 2  # of video nets alone
 
 
 def test_packaged_nets_are_scaled_by_the_training_clips(
@@ -56,10 +56,10 @@ def test_packaged_nets_are_scaled_by_the_training_clips(
 def test_too_few_clips_or_an_older_reference_give_none(reference: SampleFolder) -> None:
     for net in ("i3d", "tnv2"):
         write_features(reference.features(net), ["h0"], np.float32([[4.0]]))
-    assert memorised(reference, Scored(["h0"], {"tnv2": [np.float32([1.0])]})) == []
+    assert memorised(reference, Scored(["h0"], {"tnv2": np.float32([[1.0]])})) == {}
     for net in ("i3d", "tnv2"):
         reference.train.features(net).unlink()
-    assert memorised(reference, MADE) == []
+    assert memorised(reference, MADE) == {}
 
 
 def test_a_study_keeps_the_training_clips_as_the_scores_see_them(study_root: Path) -> None:

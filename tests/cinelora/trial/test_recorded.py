@@ -14,9 +14,8 @@ from cinelora.core.paths import SampleFolder, TrialFolder
 from cinelora.features.nets import NETS, Net
 from cinelora.features.results import read_features, write_features, write_set_scores
 from cinelora.metrics import set_metrics
-from cinelora.metrics import set_metrics as setdistances
 from cinelora.metrics.feature_nets import WEIGHTS
-from cinelora.metrics.set_metrics import definition, distances_to, feature_mark
+from cinelora.metrics.set_metrics import definition, distances_to, features_fingerprint
 from cinelora.trial.resident import load_resident_model
 from cinelora.trial.scoring import write_reference
 from tests import tiny_study
@@ -61,21 +60,21 @@ def test_the_order_of_a_file_moves_no_bit(places: tuple[TrialFolder, SampleFolde
     assert second["scores"] == distances_to("tnv2", real.astype(np.float64))(made.astype(np.float64))
 
 
-def test_the_mark_tells_contents_apart_and_not_when_they_were_written(tmp_path: Path) -> None:
-    def mark(ids: tuple[str, ...], rows: np.ndarray) -> str:
+def test_the_fingerprint_is_of_contents_and_not_of_the_time_of_writing(tmp_path: Path) -> None:
+    def fingerprint(ids: tuple[str, ...], rows: np.ndarray) -> str:
         write_features(tmp_path / "f.npz", ids, rows)
         with ZipFile(tmp_path / "f.npz") as archive:
-            return feature_mark(archive)
+            return features_fingerprint(archive)
 
-    assert mark(IDS, REAL) == mark(IDS, REAL.copy())
-    assert len({mark(IDS, REAL), mark(IDS[::-1], REAL), mark(IDS, REAL[::-1])}) == 3
+    assert fingerprint(IDS, REAL) == fingerprint(IDS, REAL.copy())
+    assert len({fingerprint(IDS, REAL), fingerprint(IDS[::-1], REAL), fingerprint(IDS, REAL[::-1])}) == 3
 
 
 def test_another_formula_is_another_definition(monkeypatch: pytest.MonkeyPatch) -> None:
     before = definition("tnv2"), definition("i3d")
     assert before[0] != before[1]  # i3d is not standardised
     set_metrics.definition.cache_clear()
-    monkeypatch.setattr(setdistances, "STD_FLOOR", 0.1)
+    monkeypatch.setattr(set_metrics, "STD_FLOOR", 0.1)
     assert definition("tnv2") != before[0] and definition("i3d") == before[1]
     set_metrics.definition.cache_clear()
 

@@ -10,11 +10,11 @@ import pytest
 
 from cinelora.core.config import DataConfig
 from cinelora.data.windows import Window
-from cinelora.features import extract as extraction
-from cinelora.features.extract import CLIP_VALUES, Batch, feature_nets, score_batch
-from cinelora.features.motion import FLOWS, Footage, pair_stats
+from cinelora.features.extract import Batch, clip_metrics, feature_sets, score_batch
+from cinelora.features.motion import FLOWS, pair_stats
 from cinelora.features.nets import NETS, Net
-from cinelora.metrics.catalogue import OF_FLOW, directions
+from cinelora.features.results import Scored, merged
+from cinelora.metrics.catalogue import study_metrics
 from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.trial import scoring
 from cinelora.trial.resident import ResidentModel
@@ -44,60 +44,80 @@ def nets(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, facts in WEIGHTS.items():
         extract = {"video": video, "frame": frame, "pair": pair}[facts.kind]
         monkeypatch.setitem(NETS, name, Net(facts, NETS[name].load, extract))
-    monkeypatch.setattr(extraction, "text_features", lambda net, texts: np.tile(np.float32([0, len(texts)]), (2, 1)))
+    monkeypatch.setattr(
+        "cinelora.features.extract.text_features", lambda net, texts: np.tile(np.float32([0, len(texts)]), (2, 1))
+    )
 
 
 def _base(*names: str) -> ResidentModel:
     return ResidentModel(("", "", False), Path(), None, None, dict.fromkeys(names))
 
 
+def _score(
+    resident: ResidentModel, generated: np.ndarray, reference: np.ndarray, dropped: int = 1, flow: str = ""
+) -> Scored:
+    captions = [window.caption for window in WINDOWS]
+    batch = Batch(resident.nets, generated, reference, dropped, 16.0, captions)
+    return score_batch(batch, ["a", "b"], clip_metrics(resident.nets, flow), feature_sets(resident.nets))
+
+
 def test_every_configured_net_gives_its_features_and_scores(nets: None) -> None:
     base = _base(*WEIGHTS)
-    found = score_batch(base.nets, WINDOWS, _clips(33), _clips(33), first=False)
+    found = _score(base, _clips(33), _clips(33))
     kept = [name for name in WEIGHTS if name != "lpips"] + ["ycbcr"]
-    assert list(found.features) == feature_nets(base.nets) == kept
+    assert list(found.features) == feature_sets(base.nets) == kept
     assert found.features["i3d"][1].tolist() == [11.0, 42.0]  # frames 1 to 32
     assert found.features["vjepa"][1].tolist() == [11.0, 26.0]  # the first 16 of those: it sees no more
     assert found.features["dino"][1].tolist() == [10 + np.arange(1, 33).mean(), 1.0]
     of_sets = ("fvd", "kvd", "jedi", "style_distance", "diversity", "memorisation")
-    clip_metrics = {name for name in directions(WEIGHTS) if not name.startswith(of_sets)}
-    assert {row.metric for row in found.rows} == clip_metrics
-    assert {row.clip_id for row in found.rows} == {"a", "b"}
+    names = {each.name for each in study_metrics(WEIGHTS)}
+    assert set(found.values) == {name for name in names if not name.startswith(of_sets)}
+    assert found.clip_ids == ["a", "b"] and all(values.shape == (2,) for values in found.values.values())
 
 
 def test_lpips_and_captions_by_hand(nets: None) -> None:
-    made, true = _clips(3), _clips(3)
-    true[:, 1:] += 2
+    generated, reference = _clips(3), _clips(3)
+    reference[:, 1:] += 2
     base = _base("lpips", "clip_b32")
-    rows = score_batch(base.nets, WINDOWS, made, true, first=False).rows
-    values = {(row.clip_id, row.metric): row.value for row in rows}
-    assert values["a", "lpips"] == 4.0
-    kept = score_batch(base.nets, WINDOWS, made, true, first=True).rows
-    assert [row.value for row in kept if row.metric == "lpips"] == [pytest.approx(8 / 3)] * 2
+    values = _score(base, generated, reference).values
+    assert values["lpips"][0] == 4.0
+    kept = _score(base, generated, reference, dropped=0).values
+    assert kept["lpips"].tolist() == [pytest.approx(8 / 3)] * 2
     cosines = [1 / np.hypot(level, 1) for level in (1, 2)]  # of (level, 1) with the caption's (0, 2)
-    assert values["a", "clip_sim[clip_b32]"] == pytest.approx(100 * np.mean(cosines), rel=1e-6)
+    assert values["clip_sim[clip_b32]"][0] == pytest.approx(100 * np.mean(cosines), rel=1e-6)
 
 
-def test_only_what_a_true_clip_can_be_asked_is_kept_of_the_reference(nets: None) -> None:
-    base = _base("mnv2", "clip_b32", "lpips")
-    rows = score_batch(base.nets, WINDOWS, _clips(3), _clips(3), first=False).rows
-    kept = {row.metric for row in rows if scoring.family(row.metric) in scoring.OF_REAL_CLIPS}
+def test_of_the_reference_only_metrics_without_another_clip_are_kept(nets: None) -> None:
+    kept = {each.name for each in clip_metrics(("mnv2", "clip_b32", "lpips")) if each.kind == "clip"}
     of_nets = {f"{name}[{net}]" for name in ("consistency", "tdelta") for net in ("mnv2", "clip_b32")}
     assert kept == of_nets | {"clip_sim[clip_b32]", "motion[absdiff]", "temporal_flickering"}
 
 
-def test_flow_scores_are_those_of_the_command(nets: None) -> None:
+def test_known_flow_of_the_reference_gives_the_same_scores(nets: None) -> None:
     random = np.random.default_rng(0)
-    made, true = (random.integers(0, 256, (2, 3, 16, 16, 3), dtype=np.uint8) for _ in range(2))
-    known = pair_stats(true, FLOWS["dis"])
-    batch = Batch(made, true, 1, 16.0, {})
-    found = score_batch(_base(), WINDOWS, made, true, False, Footage(made, 16.0, true, "dis", known))
-    values = {(row.clip_id, row.metric): row.value for row in found.rows}
-    for name in (*OF_FLOW, "temporal_flickering"):
-        expected = CLIP_VALUES[name](batch, "dis")
-        full = name if name == "temporal_flickering" else f"{name}[dis]"
-        assert [values[clip, full] for clip in ("a", "b")] == expected.tolist(), name
-    assert "motion[dis]" not in {row.metric for row in score_batch(_base(), WINDOWS, made, true, False).rows}
+    generated, reference = (random.integers(0, 256, (2, 3, 16, 16, 3), dtype=np.uint8) for _ in range(2))
+    found = _score(_base(), generated, reference, flow="dis").values
+    known = Batch({}, generated, reference, 1, 16.0, reference_pairs={"dis": pair_stats(reference, FLOWS["dis"])})
+    for each in clip_metrics((), "dis"):
+        assert found[each.name].tolist() == known.values(each).tolist(), each.name
+    assert "warp_excess[dis]" in found
+    assert "motion[dis]" not in _score(_base(), generated, reference).values
+
+
+def test_parts_of_many_workers_are_merged_in_the_order_of_the_windows() -> None:
+    parts = [
+        Scored(["c", "a"], {"i3d": np.float32([[3], [1]])}, {"psnr": np.array([30.0, 10.0])}),
+        Scored(),
+        Scored(["b"], {"i3d": np.float32([[2]])}, {"psnr": np.array([20.0])}),
+    ]
+    found = merged(parts, ["a", "b", "c"])
+    assert found.clip_ids == ["a", "b", "c"] and found.values["psnr"].tolist() == [10.0, 20.0, 30.0]
+    assert found.features["i3d"].tolist() == [[1], [2], [3]] and merged([Scored()], []) == Scored()
+
+
+def test_a_score_that_is_no_number_fails_the_trial() -> None:
+    with pytest.raises(ValueError, match=r"psnr of b is not finite: nan"):
+        scoring._check_finite(Scored(["a", "b"], {}, {"psnr": np.array([1.0, np.nan])}))
 
 
 def test_reference_flow_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:

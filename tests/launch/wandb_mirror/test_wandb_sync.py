@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from analysis.report import report as write_report
@@ -38,8 +39,8 @@ def track(study: StudyFolder, trial: TrialSpec, ended: bool = True) -> None:
     tracker = Tracker(trial, TrackingConfig(), NAME, study.wandb, active=True)
     if trial.config.method.value != "base":
         tracker.log(LOGGED, step=1)
-    rows = [("c0", "psnr", 10.875), ("c1", "psnr", 11.125), ("c0", "consistency[mnv2]", 0.9)]
-    tracker.scores(rows, [study.trial(trial.trial_id).sample("c0")])
+    values = {"psnr": np.array([10.875, 11.125]), "consistency[mnv2]": np.array([0.9])}
+    tracker.scores(values, [study.trial(trial.trial_id).sample("c0")])
     tracker.finish(result if ended else None)
 
 
