@@ -58,6 +58,10 @@ class TrialFolder(SampleFolder):
         return self.root / "progress.json"
 
     @property
+    def adapter_file(self) -> Path:
+        return self.adapter / ADAPTER_FILE
+
+    @property
     def result(self) -> Path:
         return self.root / "result.json"
 

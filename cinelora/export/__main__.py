@@ -17,7 +17,7 @@ from pathlib import Path
 from cinelora.core.cli import Parser, UserError, exit_status
 from cinelora.core.config import Method
 from cinelora.core.files import whole_file, whole_folder
-from cinelora.core.paths import ADAPTER_FILE, StudyFolder, TrialFolder
+from cinelora.core.paths import StudyFolder, TrialFolder
 from cinelora.core.records import TrialResult, TrialSpec, read_trial
 from cinelora.export.formats import FORMATS, MERGED_LOADING, AdapterFile, write_merged
 from cinelora.export.model_card import UNKNOWN_LICENCE, model_card
@@ -60,10 +60,9 @@ def finished_adapter(folder: TrialFolder) -> tuple[TrialSpec, TrialResult, Adapt
         )
     if result is None:
         raise UserError(f"{folder.root}: has no result.json; export it when it has finished")
-    path = folder.adapter / ADAPTER_FILE
-    if not path.is_file():
-        raise UserError(f"{path}: missing; copy the whole trial folder")
-    return spec, result, AdapterFile(path, spec.config.lora.scale)
+    if not folder.adapter_file.is_file():
+        raise UserError(f"{folder.adapter_file}: missing; copy the whole trial folder")
+    return spec, result, AdapterFile(folder.adapter_file, spec.config.lora.scale)
 
 
 def check_out(out: Path, merged: bool) -> None:

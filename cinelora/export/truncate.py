@@ -20,7 +20,7 @@ import torch
 from cinelora.core.cli import Parser, Progress, UserError, exit_status
 from cinelora.core.config import LoraConfig, Method, Scaling, TrackingConfig, ZeroConfig
 from cinelora.core.files import content_hash, read_json, write_json
-from cinelora.core.paths import ADAPTER_FILE, StudyFolder
+from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialResult, TrialSpec, TruncationResult, reference_key, to_dict
 from cinelora.data.encodings import WINDOWS_FILE, missing
 from cinelora.features.results import Scored, drop_parts, write_scored
@@ -179,10 +179,10 @@ def evaluate(
 ) -> TruncationResult:
     """Evaluate one truncated adapter and write its result; the resident model is left as it was."""
     config, plan, transformer = job.spec.config, job.windows(), resident.transformer
-    folder, file = job.study.trial(job.spec.trial_id), study.trial(adapter.spec.trial_id).adapter / ADAPTER_FILE
+    folder, file = job.study.trial(job.spec.trial_id), study.trial(adapter.spec.trial_id).adapter_file
     factors, kept = truncate_adapter(file, adapter.result.scale, adapter.rank)
     if config.first:
-        lora.load_adapter(transformer, study.trial(config.first).adapter / ADAPTER_FILE)
+        lora.load_adapter(transformer, study.trial(config.first).adapter_file)
     parameters = lora.attach(transformer, config.lora, seed=0)
     try:
         fill(parameters, factors, file)

@@ -14,7 +14,7 @@ from typing import Any
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import Method, TrialConfig
-from cinelora.core.paths import ADAPTER_FILE, StudyFolder
+from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialResult, TrialSpec, read_trial, to_dict
 
 SHARED = ("model", "data", "sample")  # settings in which the clips must not differ
@@ -36,7 +36,7 @@ def finished_adapters(study: StudyFolder) -> dict[str, FinishedAdapter]:
         spec, result = read_trial(study.trial(path.parent.name))
         if result is not None and spec.config.method is Method.lora:
             stages = [trial_id for trial_id in (spec.config.first, spec.trial_id) if trial_id]
-            files = tuple(study.trial(trial_id).adapter / ADAPTER_FILE for trial_id in stages)
+            files = tuple(study.trial(trial_id).adapter_file for trial_id in stages)
             found.append(FinishedAdapter(spec, result, files))
     if not found:
         raise UserError(f"{study.root}: holds no finished adapter; give the folder of a study, e.g. studies/quick")

@@ -26,15 +26,14 @@ from cinelora.data.video import write_mp4
 from cinelora.features.nets import NETS, open_net
 from cinelora.render.contact_sheet import shown_frames
 from cinelora.render.long_clips import Continuity, changes, continuity, long_clip, window_count
-from cinelora.wan.attention import use_attention
 from cinelora.wan.denoiser import Conditions
 from cinelora.wan.encoding import condition_latents, decode_video, encode_image, encode_text, pixels
 from cinelora.wan.loading import (
     TORCH_DTYPE,
+    load_denoiser,
     load_image_encoder,
     load_scheduler,
     load_text_encoder,
-    load_transformer,
     load_vae,
 )
 from cinelora.wan.lora import AdapterSwitch
@@ -133,13 +132,11 @@ class RenderSession:
 @contextmanager
 def open_session(job: RenderJob) -> Iterator[RenderSession]:
     """The base, loaded once with all adapters on it. The text encoder is freed before the denoiser is loaded."""
-    device, model, folder = distributed.device_name(), job.config.model, job.folder
+    device, folder = distributed.device_name(), job.folder
     text, negative = _encode_texts(job)
     # FSDP moves each block's share to the GPU, so that none has to hold the whole
-    place = "cpu" if job.mode in SHARDED else device
-    transformer = load_transformer(folder, model.dtype, place, model.short_text)
-    if model.attention:  # model.compile is left out: a few clips do not pay for it
-        use_attention(transformer, model.attention, TORCH_DTYPE[model.dtype])
+    transformer = load_denoiser(folder, job.config.model, "cpu" if job.mode in SHARDED else device)
+    # model.compile is left out: a few clips do not pay for it
     adapters = AdapterSwitch(transformer)
     adapters.load(chain.from_iterable(job.files.values()))
     encoder, vae = load_image_encoder(folder, device), load_vae(folder, device)

@@ -21,10 +21,9 @@ from cinelora.features.nets import open_net
 from cinelora.metrics.feature_nets import configured, pins_of
 from cinelora.trial.job import Job
 from cinelora.wan.acceleration import compile_blocks
-from cinelora.wan.attention import use_attention
 from cinelora.wan.checkpoint import model_folder
 from cinelora.wan.encoding import reference_frames
-from cinelora.wan.loading import TORCH_DTYPE, load_transformer, load_vae
+from cinelora.wan.loading import load_denoiser, load_vae
 
 FRAME_BYTES = 2**28  # of decoded reference frames kept in memory
 SPENT = ()  # key of a model whose own weights were trained: no trial may use it again
@@ -78,9 +77,7 @@ def load_resident_model(job: Job, nets: bool = True) -> ResidentModel:
     """
     config, device = job.spec.config, distributed.device_name()
     model, folder = config.model, model_folder(config.model, job.cache_dir)
-    transformer = load_transformer(folder, model.dtype, "cpu" if config.zero.stage == 3 else device, model.short_text)
-    if model.attention:
-        use_attention(transformer, model.attention, TORCH_DTYPE[model.dtype])
+    transformer = load_denoiser(folder, model, "cpu" if config.zero.stage == 3 else device)
     if model.compile:
         compile_blocks(transformer)
     opened = {

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from cinelora import distributed
 from cinelora.core.config import Method
 from cinelora.core.files import write_json
-from cinelora.core.paths import ADAPTER_FILE
 from cinelora.core.records import TrialResult
 from cinelora.features.results import Scored, drop_parts, merged, write_scored, write_set_scores
 from cinelora.metrics import catalogue
@@ -58,7 +57,7 @@ def run_trial(job: Job, resident: ResidentModel, report: Report) -> TrialResult:
             if distributed.rank() == 0:
                 write_weight_norms(job.study.weight_norms(spec.fingerprints["model"]), transformer)
             if config.first:
-                lora.load_adapter(transformer, job.study.trial(config.first).adapter / ADAPTER_FILE)
+                lora.load_adapter(transformer, job.study.trial(config.first).adapter_file)
             model, trained = _open_model(transformer, job, encodings, report, tracker.log, stop)
             seconds, begun = {"train": trained.seconds if trained else 0.0}, time.perf_counter()
             losses = window_losses(model, config, encodings, plan.heldout)

@@ -15,9 +15,9 @@ from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, UniPCMu
 from safetensors import safe_open
 
 from cinelora.core.cli import UserError
-from cinelora.core.config import Dtype, Scheduler
+from cinelora.core.config import Dtype, ModelConfig, Scheduler
 from cinelora.core.files import write_json
-from cinelora.wan.attention import use_short_text
+from cinelora.wan.attention import use_attention, use_short_text
 from cinelora.wan.checkpoint import weight_files
 
 CACHE_LINE = 64  # bytes; torch's own tensors begin at one
@@ -37,6 +37,17 @@ def load_transformer(folder: Path, dtype: Dtype, device: str = "cpu", short_text
     if short_text:
         use_short_text(model)
     return model.requires_grad_(False).eval().to(device)
+
+
+def load_denoiser(folder: Path, model: ModelConfig, device: str) -> Any:
+    """The denoiser as a trial's settings have it: precision, text padding, attention kernel; not compiled.
+
+    Raises UserError as `load_transformer`, and where `model.attention` cannot run on this device.
+    """
+    transformer = load_transformer(folder, model.dtype, device, model.short_text)
+    if model.attention:
+        use_attention(transformer, model.attention, TORCH_DTYPE[model.dtype])
+    return transformer
 
 
 def _fill(model: Any, part: Path, dtype: torch.dtype, device: str) -> None:

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from cinelora.core.cli import UserError
 from cinelora.core.config import LoraConfig, Method, TrainConfig, TrialConfig
 from cinelora.core.files import read_json, write_json
-from cinelora.core.paths import ADAPTER_FILE, StudyFolder
+from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialResult, TrialSpec, TruncationResult
 from cinelora.export.truncate import main, truncate_adapter, truncate_study, truncated_adapters
 from cinelora.trial.run import HELDOUT_LOSS
@@ -85,7 +85,7 @@ def test_an_adapter_trained_again_is_truncated_again(study: StudyFolder, cache: 
 
 
 def test_a_planted_adapter_of_rank_2_is_kept_whole(study: StudyFolder, tmp_path: Path) -> None:
-    path = study.trial(truncated_adapters(study, scored=False)[0].spec.trial_id).adapter / ADAPTER_FILE
+    path = study.trial(truncated_adapters(study, scored=False)[0].spec.trial_id).adapter_file
     tensors = load_file(path)
     for name, each in tensors.items():
         each[(slice(2, None), ...) if ".lora_A." in name else (..., slice(2, None))] = 0

@@ -15,7 +15,7 @@ from cinelora.core.config import Dtype, LoraConfig, ModelConfig, Scaling, Target
 from cinelora.core.files import read_json, write_json
 from cinelora.core.paths import ADAPTER_FILE
 from cinelora.export.__main__ import main
-from cinelora.training.batch import MASK_CHANNELS, training_batch
+from cinelora.training.batch import MASK_CHANNELS, Batch, training_batch
 from cinelora.wan import lora
 from cinelora.wan.checkpoint import model_folder
 from cinelora.wan.encoding import Encodings, encode_video, grey_latent
@@ -92,6 +92,11 @@ def test_export_holds_both_stages(tmp_path: Path, folder: Path, study_root: Path
     assert "whose update is included here" in (merged / "README.md").read_text()
 
 
+def denoiser_input(batch: Batch) -> torch.Tensor:
+    """Noisy latents, mask and first frame, (N, 36, T, h, w)."""
+    return torch.cat([batch.noisy, batch.conditions.frame], dim=1)
+
+
 def test_steps_on_stills_see_one_frame_and_not_the_first(study_root: Path) -> None:
     job = tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips"))
     vae = load_vae(model_folder(ModelConfig(), study_root / "cache"))
@@ -102,8 +107,8 @@ def test_steps_on_stills_see_one_frame_and_not_the_first(study_root: Path) -> No
     for step in range(40):
         whole = training_batch(config, encodings, plan, step, range(4))
         part = training_batch(config, encodings, plan, step, range(2, 4))
-        hidden = whole.inputs["hidden_states"]
-        assert torch.equal(part.inputs["hidden_states"], hidden[2:]), "workers agree on the kind of a step"
+        hidden = denoiser_input(whole)
+        assert torch.equal(denoiser_input(part), hidden[2:]), "workers agree on the kind of a step"
         kinds.append(hidden.shape[2] == 1)
         if kinds[-1]:
             assert whole.target.shape[2] == 1 and not hidden[:, 16 : 16 + MASK_CHANNELS].any()
@@ -126,8 +131,8 @@ def test_dropped_captions_are_the_empty_one(study_root: Path) -> None:
     for step in range(20):
         without = training_batch(replace(job.spec.config, train=some), encodings, plan, step, range(4))
         whole = training_batch(replace(job.spec.config, train=kept), encodings, plan, step, range(4))
-        texts, captions = (batch.inputs["encoder_hidden_states"] for batch in (without, whole))
-        assert torch.equal(without.inputs["hidden_states"], whole.inputs["hidden_states"])
+        texts, captions = (batch.conditions.text for batch in (without, whole))
+        assert torch.equal(denoiser_input(without), denoiser_input(whole))
         for text, caption in zip(texts, captions, strict=True):
             assert torch.equal(text, empty) or torch.equal(text, caption)
             dropped += bool(torch.equal(text, empty))
@@ -136,12 +141,14 @@ def test_dropped_captions_are_the_empty_one(study_root: Path) -> None:
 
 def test_settings_added_later_leave_old_names_alone(study_root: Path) -> None:
     config = tiny_study.tiny_config(study_root / "clips")
-    marks = {"model": "m", "data": "d"}
-    assert trial_spec(config, marks).trial_id == "bc8b17a21a4d"
+    fingerprints = {"model": "m", "data": "d"}
+    assert trial_spec(config, fingerprints).trial_id == "bc8b17a21a4d"
     for changes in (
         {"first": "abc"},
         {"train__stills": 0.1},
         {"sample__cache": "first_block"},
         {"model__compile": True},
     ):
-        assert trial_spec(tiny_study.tiny_config(study_root / "clips", **changes), marks).trial_id != "bc8b17a21a4d"
+        assert (
+            trial_spec(tiny_study.tiny_config(study_root / "clips", **changes), fingerprints).trial_id != "bc8b17a21a4d"
+        )

@@ -27,17 +27,17 @@ def test_offline_run_carries_flat_config(tmp_path: Path) -> None:
     assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
 
 
-def test_names_tell_what_a_list_of_runs_must_tell_apart() -> None:
-    def told(**changed: Any) -> tuple[str, str, int]:
+def test_names_distinguish_runs_in_a_list() -> None:
+    def names(**changed: Any) -> tuple[str, str, int]:
         trial = TrialSpec("4d980de35e73", TrialConfig(**changed), {})
         return run_name(trial), row_name(trial.config), flat_config(trial)["rank"]
 
-    assert told(seed=2) == ("r8-cross-s2-4d980d", "rank 8", 8)
-    assert told(method=Method.base) == ("base-4d980d", "base", 0)
-    assert told(method=Method.full) == ("full-s0-4d980d", "full", 0), "a full fine-tune has no rank 8"
-    assert told(arm="frozen") == ("frozen-r8-cross-s0-4d980d", "frozen, rank 8", 8)
+    assert names(seed=2) == ("r8-cross-s2-4d980d", "rank 8", 8)
+    assert names(method=Method.base) == ("base-4d980d", "base", 0)
+    assert names(method=Method.full) == ("full-s0-4d980d", "full", 0), "a full fine-tune has no rank 8"
+    assert names(arm="frozen") == ("frozen-r8-cross-s0-4d980d", "frozen, rank 8", 8)
     rule = LoraConfig(rank=4, scaling=Scaling.rslora, alpha=16)
-    assert told(lora=rule) == ("r4-rslora16-cross-s0-4d980d", "rank 4", 4)
+    assert names(lora=rule) == ("r4-rslora16-cross-s0-4d980d", "rank 4", 4)
 
 
 def test_keys_and_ids_that_wandb_takes() -> None:
