@@ -1,7 +1,7 @@
-"""What is done to the blocks of the denoiser, one by one: activation checkpointing and compilation.
+"""Less memory or time for the denoiser: activation checkpointing, compilation, and the step cache of the sampler.
 
-In: a WanTransformer3DModel, adapter attached or not. Out: the same model; neither changes what it computes (compiled:
-to rounding).
+In: a WanTransformer3DModel, adapter attached or not, bare or inside an engine. Out: the same model. Checkpointing
+changes no bit of its results and compilation only rounding; the step cache approximates, so it is part of the result.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from torch.utils.checkpoint import checkpoint
 
 from cinelora.core.config import SampleConfig, StepCache
 
-GRAPHS = 256  # kept for a block: each rank, target set, batch shape and gradient mode has its own
+GRAPHS = 256  # compiled graphs kept: each rank, target set, batch shape and gradient mode has its own
 
 
 def checkpoint_blocks(transformer: Any, count: int) -> None:
     """Keep only the inputs of the first `count` blocks (0: of all) for the backward pass, which runs them again.
 
-    Reentrant, because the other kind compares the weights of both runs, and ZeRO-3 has moved them in between. That kind
-    drops a block none of whose inputs needs a gradient, as the first one's do not under a frozen base; an empty tensor
-    that does stands in, so that no gradient of the input itself is computed.
+    Reentrant checkpoints, because the others compare the weights of both runs, and ZeRO-3 has moved them in between.
+    Reentrant ones give no gradient to a block none of whose inputs needs one, such as the first block on a frozen base.
+    An empty tensor that needs one is passed along, so that no gradient of the input itself is computed.
     """
     blocks = list(transformer.blocks)
     chosen = set(blocks[: count or len(blocks)])
@@ -31,36 +31,31 @@ def checkpoint_blocks(transformer: Any, count: int) -> None:
     def run(block: Any, *inputs: Any) -> Any:
         if block not in chosen:
             return block(*inputs)
-        stand_in = torch.empty(0, requires_grad=True)
-        return checkpoint(
-            lambda _, *given: block(*given), stand_in, *inputs, use_reentrant=True, preserve_rng_state=False
-        )
+        empty = torch.empty(0, requires_grad=True)
+        return checkpoint(lambda _, *own: block(*own), empty, *inputs, use_reentrant=True, preserve_rng_state=False)
 
     transformer.enable_gradient_checkpointing(run)
 
 
 def compile_blocks(transformer: Any, backend: str = "inductor") -> None:
-    """Compile each block when it is first called with inputs of a kind; all blocks share what was compiled.
+    """Compile each block at its first call with inputs of a new shape; all blocks share the compiled graphs.
 
-    An adapter that comes or goes changes a block, so it is compiled again, or taken from what was compiled before.
+    Attaching or removing an adapter changes a block: it is compiled again, or an earlier graph is used.
     """
     torch._dynamo.config.recompile_limit = GRAPHS
     transformer.compile_repeated_blocks(backend=backend)
 
 
-# ~ Denoiser passes that are cut short where the first block hardly changed since the last step: FirstBlockCache.
-# ~
-# ~ In: the denoiser (bare, or inside an engine) and the sample settings. Out: what to wrap each pass in. Nothing
-# ~ stays on
-# ~ the model, and nothing passes from one batch of clips to the next. A batch decides as one, so it is part of the
-# ~ result.
-
-Pass = Callable[[str], AbstractContextManager[None]]  # "cond" or "uncond": each remembers its own last step
+CachedPass = Callable[[str], AbstractContextManager[None]]  # "cond" or "uncond", each with a cache of its own
 
 
 @contextmanager
-def step_cache(model: Any, sample: SampleConfig) -> Iterator[Pass]:
-    """Within, passes may be cut short as `sample.cache` says; after it the model is as before."""
+def step_cache(model: Any, sample: SampleConfig) -> Iterator[CachedPass]:
+    """Within, a pass whose first block hardly changed since the last step skips the rest (FirstBlockCache).
+
+    Yields what to wrap each pass in. The cache lives for one batch of clips and decides for the whole batch; afterwards
+    the model is as it was before.
+    """
     if sample.cache is StepCache.none:
         yield lambda name: nullcontext()
         return
@@ -77,7 +72,7 @@ def step_cache(model: Any, sample: SampleConfig) -> Iterator[Pass]:
 
 
 def _forget_hooks(module: Any) -> None:
-    """Drop what `disable_cache` leaves: an empty registry, and the class's own `forward` set on the instance."""
+    """Remove what `disable_cache` leaves: an empty registry, and the class's own `forward` set on the instance."""
     registry = module.__dict__.get("_diffusers_hook")
     if registry is None or registry.hooks:
         return

@@ -1,7 +1,12 @@
-"""Which kernel computes attention: `model.attention` on a loaded denoiser.
+"""How a loaded denoiser computes attention: with which kernel (`model.attention`), and over how much text padding.
 
-In: a WanTransformer3DModel, a name of `cinelora/wan/options.py`. Out: the same model, whose attention modules use it.
-Under `model.short_text` the text part of cross-attention stays with torch, since its bias is what few kernels take.
+In: a WanTransformer3DModel; a backend of `cinelora/wan/options.py`. Out: the same model, whose attention uses it.
+
+Short text (`model.short_text`): the Wan pipeline pads every text to 512 states with zero rows. Equal rows stay equal in
+every layer, whatever the weights are, so the padding is computed once: a token that occurs m times adds log m to its
+logit. The result equals attention over 512 tokens to rounding, also under LoRA and in the gradient. It halves the time
+at small sizes and saves nothing at 14B, where the video has a hundred times as many tokens. The text part of
+cross-attention then stays with torch, since few kernels take a bias.
 """
 
 from __future__ import annotations
@@ -25,16 +30,16 @@ PROBE_TOKENS = 16
 
 
 def use_attention(transformer: Any, name: str, dtype: torch.dtype) -> None:
-    """Let every attention of `transformer` be computed by `name`. UserError: this worker cannot, and which it can."""
+    """Compute all attention of `transformer` with backend `name`. UserError with those that work on this worker."""
     head_dim = transformer.config.attention_head_dim
-    if (reason := fault(name, dtype, head_dim)) is not None:
-        at_hand = [each for each in BACKENDS if not each.endswith("_hub") and fault(each, dtype, head_dim) is None]
-        raise UserError(f"model.attention={name}: {reason}; this worker has {', '.join(at_hand)}")
-    with attention_backend("native"):  # the call below sets a default for the whole process too, which ends here
+    if (reason := backend_error(name, dtype, head_dim)) is not None:
+        found = [each for each in BACKENDS if not each.endswith("_hub") and not backend_error(each, dtype, head_dim)]
+        raise UserError(f"model.attention={name}: {reason}; this worker has {', '.join(found)}")
+    with attention_backend("native"):  # restores the default of the process, which the next line also sets
         transformer.set_attention_backend(name)
 
 
-def fault(name: str, dtype: torch.dtype, head_dim: int) -> str | None:
+def backend_error(name: str, dtype: torch.dtype, head_dim: int) -> str | None:
     """Why this process cannot compute attention and its gradient with backend `name`; None if it can."""
     shape = (1, PROBE_TOKENS, 1, head_dim)
     query, key, value = (
@@ -43,17 +48,10 @@ def fault(name: str, dtype: torch.dtype, head_dim: int) -> str | None:
     try:
         with attention_backend(name):
             dispatch_attention_fn(query, key, value).sum().backward()
-    except Exception as error:  # each kernel has its own way to refuse
+    except Exception as error:  # each kernel refuses with an exception of its own
         return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
     return None
 
-
-# ~ Cross-attention that counts the equal padding of a short text instead of computing it some 480 times.
-# ~
-# ~ In: text states that end in zero rows, as the Wan pipeline pads them. Out: the same attention as over 512 tokens,
-# ~ to rounding: a token that occurs m times adds log m to its logit. Half the time at small sizes, nothing at 14B,
-# ~ where the video's tokens are a hundred times as many. Holds under LoRA and in the gradient: equal rows of the text
-# ~ stay equal in every layer, whatever the weights are. `model.short_text` switches it on.
 
 TEXT_TOKENS = 512  # hard-coded in the attention processor: another length silently mixes text and image tokens
 MASKED = -1e9
@@ -62,7 +60,7 @@ MASKED = -1e9
 def short_text(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """States (B, L <= 512, D), zero after each text -> (states (B, n+1, D), logit bias (B, 1, 1, n+1)).
 
-    n is the longest text's length; the last row stands for all 512 - length paddings of its text.
+    n is the length of the longest text; the last row represents the 512 - length padding tokens of each text.
     """
     tokens = states.shape[1]
     counted = torch.arange(1, tokens + 1, device=states.device)

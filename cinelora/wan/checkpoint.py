@@ -1,6 +1,7 @@
-"""Where the frozen base lies and what it is. Loads no torch, so planning does not.
+"""Where the frozen base lies, whether its files are complete, and the hash of their content. Loads no torch.
 
-In: ModelConfig. Out: a folder in diffusers layout and the hash of its content.
+In: ModelConfig. Out: a folder in diffusers layout, or a UserError that says how to fetch it. No weight is read: the
+configs identify the model, and names and sizes of the weight files show an interrupted download.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from cinelora.core.cli import UserError
 from cinelora.core.config import ModelConfig
 from cinelora.core.records import TrialSpec
 
-# ~ Whether a folder holds a Wan2.1 I2V checkpoint, and all of it. Standard library only: runs while planning.
-# ~
-# ~ In: a folder in diffusers layout. Out: what is wrong, as half a line, or None. No weight is read: the configs tell
-# ~ the
-# ~ model, names and sizes of the files tell an interrupted download.
-
+BUILTIN = "builtin:"
+EXAMPLE = "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers"
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+SHIPPED = {"small": ASSETS / "wan-small"}  # in the repository
+SHAPES = {hub: ASSETS / "wan21-i2v-14b" for hub in (EXAMPLE, EXAMPLE.replace("480P", "720P"))}  # configs, no weights
+WHOLE_FILE = 64 * 2**20  # bytes; larger weight files are hashed by size, header and evenly spaced blocks
+BLOCK = 2**20
 PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "image_encoder", "image_processor", "scheduler")
 WEIGHTS = {  # part -> name of its weights, whole or as the index of its shards
     "transformer": "diffusion_pytorch_model.safetensors",
@@ -34,112 +36,15 @@ CONFIGS = {part: "config.json" for part in WEIGHTS} | {
     "image_processor": "preprocessor_config.json",
     "tokenizer": "tokenizer_config.json",
 }
-WANTED: dict[str, dict[str, Any]] = {  # what the configs of a Wan2.1 I2V model say; sizes are free
+EXPECTED: dict[str, dict[str, Any]] = {  # in the configs of a Wan2.1 I2V model; sizes are free
     "transformer": {"_class_name": "WanTransformer3DModel", "in_channels": 36, "out_channels": 16},
     "vae": {"_class_name": "AutoencoderKLWan", "z_dim": 16},
 }
 IMAGE_BRANCH = ("image_dim", "added_kv_proj_dim")
-KNOWN_OTHERS: dict[object, str] = {16: ": a text-to-video model", 48: ": Wan2.2 TI2V"}  # by their channels
+KNOWN_OTHERS: dict[object, str] = {16: ": a text-to-video model", 48: ": Wan2.2 TI2V"}  # by number of channels
 VOCABULARIES = ("tokenizer.json", "spiece.model")
 HEADER_LENGTH = 8  # bytes; a safetensors file begins with the length of its JSON header
 LARGEST_HEADER = 100_000_000  # bytes; the library's own limit
-
-
-def incomplete(folder: Path) -> str | None:
-    """The first thing that is not there or not whole; None where everything is."""
-    if not folder.is_dir():
-        return "no such folder"
-    if missing := [part for part in PARTS if not (folder / part).is_dir()]:
-        return f"{', '.join(missing)} missing"
-    if missing := [f"{part}/{name}" for part, name in CONFIGS.items() if not (folder / part / name).is_file()]:
-        return f"{', '.join(missing)} missing"
-    if not any((folder / "tokenizer" / name).is_file() for name in VOCABULARIES):
-        return f"tokenizer/{' or '.join(VOCABULARIES)} missing"
-    return next((text for part in WEIGHTS for text in _faults(folder / part, WEIGHTS[part])), None)
-
-
-def other_model(folder: Path) -> str | None:
-    """Why this is not Wan2.1 I2V, told by whatever configs are there; None where nothing speaks against it."""
-    if (folder / "transformer_2").is_dir():
-        return "has a second transformer: this is Wan2.2, and Wan2.1 I2V is what is trained here"
-    for part, wanted in WANTED.items():
-        config = _config(folder / part / "config.json")
-        for name, value in wanted.items():
-            if config and (found := config.get(name)) != value:
-                return f"{part} has {name} {found}, Wan2.1 I2V has {value}{KNOWN_OTHERS.get(found, '')}"
-        if config and part == "transformer":
-            if without := [name for name in IMAGE_BRANCH if config.get(name) is None]:
-                return f"transformer has no {' and no '.join(without)}: no image branch, so not Wan2.1 I2V"
-            if config.get("pos_embed_seq_len") is not None:
-                return "transformer has pos_embed_seq_len: this model wants a first and a last frame, not one image"
-    return None
-
-
-def _config(path: Path) -> dict[str, Any]:
-    """The config, or nothing where there is none that can be read."""
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _faults(folder: Path, name: str) -> Iterator[str]:
-    """What is wrong with the weights of one part, file by file."""
-    index = folder / f"{name}.index.json"
-    names = [name]
-    if index.is_file():
-        shards = _config(index).get("weight_map")
-        if not isinstance(shards, dict):
-            yield f"{folder.name}/{index.name} is no index of shards"
-            return
-        names = sorted(set(shards.values()))
-    absent = [each for each in names if not (folder / each).is_file()]
-    if absent:
-        more = f" and {len(absent) - 1} more of {len(names)}" if len(absent) > 1 else ""
-        only = "; only safetensors are read, no .bin" if any(folder.glob("*.bin")) else ""
-        yield f"{folder.name}/{absent[0]}{more} missing{only}"
-    for each in names:
-        if (folder / each).is_file() and (text := _broken(folder / each)):
-            yield f"{folder.name}/{each} {text}"
-
-
-def _broken(path: Path) -> str | None:
-    """By its header: whether the file ends where its last tensor does."""
-    size = path.stat().st_size
-    try:
-        length, tensors = _header(path)
-        whole = HEADER_LENGTH + length + max((each["data_offsets"][1] for each in tensors.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return f"is no safetensors file ({size} bytes: a pointer, or a download that was cut); remove it first"
-    return None if size == whole else f"holds {size} of {whole} bytes; remove it first"
-
-
-def _header(path: Path) -> tuple[int, dict[str, Any]]:
-    """(bytes, tensors by name) of a safetensors header. Raises ValueError for another file."""
-    with open(path, "rb") as stream:
-        length = int.from_bytes(stream.read(HEADER_LENGTH), "little")
-        if not 0 < length <= LARGEST_HEADER:
-            raise ValueError(f"{path}: no safetensors header")
-        tensors = json.loads(stream.read(length))
-    tensors.pop("__metadata__", None)
-    return length, tensors
-
-
-def weight_files(folder: Path) -> dict[str, Path]:
-    """Tensor name -> the file that holds it, of one part of a checkpoint that is whole."""
-    name = WEIGHTS[folder.name]
-    index = _config(folder / f"{name}.index.json").get("weight_map")
-    return {key: folder / file for key, file in (index or dict.fromkeys(_header(folder / name)[1], name)).items()}
-
-
-BUILTIN = "builtin:"
-EXAMPLE = "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers"
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
-SHIPPED = {"small": ASSETS / "wan-small"}  # in the repository
-SHAPES = {hub: ASSETS / "wan21-i2v-14b" for hub in (EXAMPLE, EXAMPLE.replace("480P", "720P"))}  # configs, no weights
-WHOLE_FILE = 64 * 2**20  # bytes; larger weight files are hashed by size, header and evenly spaced blocks
-BLOCK = 2**20
 
 
 def model_folder(config: ModelConfig, cache_dir: Path) -> Path:
@@ -159,9 +64,9 @@ def model_folder(config: ModelConfig, cache_dir: Path) -> Path:
 
 
 def config_folder(config: ModelConfig, cache_dir: Path) -> Path:
-    """Where the configs of a model lie: `model_folder`, or the published shape of a hub model that is not here.
+    """Where the configs of a model lie: `model_folder`, or the published configs of a hub model that is not here.
 
-    Enough to reckon with, not to run. Raises UserError as `model_folder` where no shape is known.
+    Enough to plan with, not to run. Raises UserError as `model_folder` where no configs are known.
     """
     try:
         return model_folder(config, cache_dir)
@@ -172,7 +77,7 @@ def config_folder(config: ModelConfig, cache_dir: Path) -> Path:
 
 
 def fetching(hub: str, revision: str = "", path: str = "") -> str:
-    """The command that fetches a checkpoint, or what is not there of it, into a folder or the hub's cache."""
+    """The command that fetches a checkpoint, or what is missing of it, into a folder or the hub's cache."""
     pinned = f" --revision {revision}" if revision else ""
     return f"hf download {hub}{pinned}" + (f" --local-dir {path}" if path else "")
 
@@ -207,7 +112,7 @@ def _builtin_folder(name: str, cache_dir: Path) -> Path:
 def model_fingerprint(folder: Path, revision: str) -> str:
     """SHA-256 over revision, file names, small files whole and large files by size, header and sampled blocks.
 
-    Hashing 33 GB at every plan would take minutes; 17 blocks of 1 MiB a file tell checkpoints apart.
+    Hashing 33 GB at every plan would take minutes; 17 blocks of 1 MiB a file distinguish checkpoints.
     """
     digest = hashlib.sha256(revision.encode())
     for path in sorted(p for part in PARTS for p in (folder / part).rglob("*") if p.is_file()):
@@ -224,7 +129,7 @@ def model_fingerprint(folder: Path, revision: str) -> str:
 
 
 def base_folder(spec: TrialSpec, cache: Path, base: str) -> Path:
-    """The base that the trial was trained on, at `base` or where it lay then. Raises UserError for another."""
+    """The base that the trial was trained on, at `base` or where it was then. Raises UserError for another base."""
     model = replace(spec.config.model, path=base) if base else spec.config.model
     folder = model_folder(model, cache)
     if model_fingerprint(folder, model.revision) != spec.fingerprints["model"]:
@@ -232,3 +137,91 @@ def base_folder(spec: TrialSpec, cache: Path, base: str) -> Path:
             f"{folder}: is not the base of this trial ({spec.fingerprints['model'][:12]}); give --base FOLDER"
         )
     return folder
+
+
+def incomplete(folder: Path) -> str | None:
+    """The first file that is missing or incomplete; None for a complete checkpoint."""
+    if not folder.is_dir():
+        return "no such folder"
+    if missing := [part for part in PARTS if not (folder / part).is_dir()]:
+        return f"{', '.join(missing)} missing"
+    if missing := [f"{part}/{name}" for part, name in CONFIGS.items() if not (folder / part / name).is_file()]:
+        return f"{', '.join(missing)} missing"
+    if not any((folder / "tokenizer" / name).is_file() for name in VOCABULARIES):
+        return f"tokenizer/{' or '.join(VOCABULARIES)} missing"
+    return next((text for part in WEIGHTS for text in _faults(folder / part, WEIGHTS[part])), None)
+
+
+def other_model(folder: Path) -> str | None:
+    """Why this is not Wan2.1 I2V, judged by the configs that exist; None where none contradicts it."""
+    if (folder / "transformer_2").is_dir():
+        return "has a second transformer: this is Wan2.2, and Wan2.1 I2V is what is trained here"
+    for part, expected in EXPECTED.items():
+        config = _config(folder / part / "config.json")
+        for name, value in expected.items():
+            if config and (found := config.get(name)) != value:
+                return f"{part} has {name} {found}, Wan2.1 I2V has {value}{KNOWN_OTHERS.get(found, '')}"
+        if config and part == "transformer":
+            if without := [name for name in IMAGE_BRANCH if config.get(name) is None]:
+                return f"transformer has no {' and no '.join(without)}: no image branch, so not Wan2.1 I2V"
+            if config.get("pos_embed_seq_len") is not None:
+                return "transformer has pos_embed_seq_len: this model wants a first and a last frame, not one image"
+    return None
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """The config; empty where there is no readable one."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _faults(folder: Path, name: str) -> Iterator[str]:
+    """The errors in the weights of one part, file by file."""
+    index = folder / f"{name}.index.json"
+    names = [name]
+    if index.is_file():
+        shards = _config(index).get("weight_map")
+        if not isinstance(shards, dict):
+            yield f"{folder.name}/{index.name} is no index of shards"
+            return
+        names = sorted(set(shards.values()))
+    absent = [each for each in names if not (folder / each).is_file()]
+    if absent:
+        more = f" and {len(absent) - 1} more of {len(names)}" if len(absent) > 1 else ""
+        only = "; only safetensors are read, no .bin" if any(folder.glob("*.bin")) else ""
+        yield f"{folder.name}/{absent[0]}{more} missing{only}"
+    for each in names:
+        if (folder / each).is_file() and (text := _broken(folder / each)):
+            yield f"{folder.name}/{each} {text}"
+
+
+def _broken(path: Path) -> str | None:
+    """What is wrong with the file: by its header, it should end where its last tensor does."""
+    size = path.stat().st_size
+    try:
+        length, tensors = _header(path)
+        whole = HEADER_LENGTH + length + max((each["data_offsets"][1] for each in tensors.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"is no safetensors file ({size} bytes: a pointer, or a download that was cut); remove it first"
+    return None if size == whole else f"holds {size} of {whole} bytes; remove it first"
+
+
+def _header(path: Path) -> tuple[int, dict[str, Any]]:
+    """(bytes, tensors by name) of a safetensors header. Raises ValueError for another file."""
+    with open(path, "rb") as stream:
+        length = int.from_bytes(stream.read(HEADER_LENGTH), "little")
+        if not 0 < length <= LARGEST_HEADER:
+            raise ValueError(f"{path}: no safetensors header")
+        tensors = json.loads(stream.read(length))
+    tensors.pop("__metadata__", None)
+    return length, tensors
+
+
+def weight_files(folder: Path) -> dict[str, Path]:
+    """Tensor name -> the file that holds it, of one part of a checkpoint that is whole."""
+    name = WEIGHTS[folder.name]
+    index = _config(folder / f"{name}.index.json").get("weight_map")
+    return {key: folder / file for key, file in (index or dict.fromkeys(_header(folder / name)[1], name)).items()}

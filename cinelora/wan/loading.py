@@ -1,7 +1,7 @@
-"""The frozen Wan2.1 I2V parts and what they encode, equal to what the stock diffusers pipeline prepares.
+"""Load the frozen parts of Wan2.1 I2V from a folder in diffusers layout.
 
-Legend: N clips, F=4n+1 frames, H, W pixels; T=n+1 latent frames, h=H/8, w=W/8; S image tokens.
-Frames are uint8 (N, F, H, W, 3). Latents are float32 (N, 16, T, h, w), normalised per channel.
+In: a complete checkpoint (`cinelora/wan/checkpoint.py`). Out: denoiser, VAE, text encoder, image encoder and scheduler,
+equal to those of the stock diffusers pipeline; and the norms of the denoiser's layers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from cinelora.core.files import write_json
 from cinelora.wan.attention import use_attention, use_short_text
 from cinelora.wan.checkpoint import weight_files
 
-CACHE_LINE = 64  # bytes; torch's own tensors begin at one
+CACHE_LINE = 64  # bytes; torch's own tensors are aligned to it
+DIGITS = 9  # significant digits of a weight norm; devices differ in later ones
 TORCH_DTYPE = {Dtype.float32: torch.float32, Dtype.bfloat16: torch.bfloat16}
 
 
@@ -31,7 +32,7 @@ def load_transformer(folder: Path, dtype: Dtype, device: str = "cpu", short_text
     `from_pretrained` loads. Raises UserError if the files do not hold the weights of the config.
     """
     part = folder / "transformer"
-    with init_empty_weights():  # parameters take no memory yet; the buffers, which no file holds, are made as ever
+    with init_empty_weights():  # parameters take no memory yet; buffers, which no file holds, are created as usual
         model = WanTransformer3DModel.from_config(WanTransformer3DModel.load_config(part, local_files_only=True))
     _fill(model, part, TORCH_DTYPE[dtype], device)
     if short_text:
@@ -51,17 +52,19 @@ def load_denoiser(folder: Path, model: ModelConfig, device: str) -> Any:
 
 
 def _fill(model: Any, part: Path, dtype: torch.dtype, device: str) -> None:
-    """Give an empty model its weights, each read, cast and moved by itself: memory holds the model once.
+    """Give an empty model its weights, each read, cast and moved alone, so that memory holds the model once.
 
     `from_pretrained` maps whole shards, and the few tensors that stay in float32 keep every shard of a float32
-    checkpoint mapped: it held 2.4 times the model, this holds 1.25 times (benchmarks/loading.py).
+    checkpoint mapped: it peaked at 2.4 times the model, this at 1.25 times (benchmarks/loading.py).
     """
     expected = {name: each.shape for name, each in model.named_parameters()}
     files = weight_files(part)
     for name in sorted(expected):
         if name not in files:
             raise UserError(f"{part}: no file holds {name}, which its config.json asks for; fetch the checkpoint again")
-        with safe_open(files[name], framework="pt") as stream:  # opened for each: closing gives its pages back
+        with safe_open(
+            files[name], framework="pt"
+        ) as stream:  # opened for each tensor, since closing releases its pages
             tensor = stream.get_tensor(name)
         if tensor.shape != expected[name]:
             shapes = f"{list(tensor.shape)}, its config.json asks for {list(expected[name])}"
@@ -73,16 +76,16 @@ def _fill(model: Any, part: Path, dtype: torch.dtype, device: str) -> None:
 
 
 def _aligned(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy of float32 that lies askew, as in a mapped file: on a CPU its products round by the address.
+    """An aligned copy of float32 weights that are not aligned, as in a mapped file.
 
-    Moved elsewhere, as FSDP does, the same weights would give other last bits.
+    On a CPU the rounding of a product depends on the address: weights moved by FSDP would give other last bits.
     """
-    askew = tensor.dtype is torch.float32 and tensor.data_ptr() % CACHE_LINE
-    return tensor.clone() if askew else tensor
+    unaligned = tensor.dtype is torch.float32 and tensor.data_ptr() % CACHE_LINE
+    return tensor.clone() if unaligned else tensor
 
 
 def load_vae(folder: Path, device: str = "cpu") -> Any:
-    """The video autoencoder (AutoencoderKLWan) in float32, frozen; kernels channels last: 0.7 of the time on a CPU."""
+    """The video autoencoder (AutoencoderKLWan) in float32, frozen; kernels channels last, 0.7 of the time on a CPU."""
     vae = AutoencoderKLWan.from_pretrained(
         folder, subfolder="vae", torch_dtype=torch.float32, use_safetensors=True, local_files_only=True
     )
@@ -128,17 +131,12 @@ def load_scheduler(folder: Path, kind: Scheduler, shift: float) -> Any:
     )
 
 
-# ~ How large the frozen weights are, so that an update can be told relative to them.
-# ~
-# ~ In: the denoiser before an adapter is attached or a trainer shards it. Out: a JSON of layer -> Frobenius norm,
-# ~ once per
-# ~ model and study; analysis then needs neither torch nor the model.
-
-DIGITS = 9  # significant; devices differ in later ones
-
-
 def write_weight_norms(path: Path, transformer: Any) -> None:
-    """Of every Linear; nothing where `path` is there, or the weights are not (sharded by ZeRO-3)."""
+    """Write a JSON of layer -> Frobenius norm of its frozen weight, once per model and study.
+
+    With it, analysis relates the size of an update to that of the weights without torch or the model. Call it before an
+    adapter is attached. Nothing is written where `path` exists, or where ZeRO-3 has sharded the weights.
+    """
     layers = {
         name: module.weight for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)
     }

@@ -1,7 +1,7 @@
-"""The adapter: where it sits, how it starts, how it is written. PEFT does the arithmetic.
+"""LoRA adapters of the denoiser: attach one to train, save it, load finished ones, switch among them.
 
 In: a frozen WanTransformer3DModel and LoraConfig. Out: trainable parameters, and a diffusers LoRA file
-that carries its alpha (without that metadata a reload silently uses alpha = r).
+that holds its alpha (without that metadata a reload silently uses alpha = r). PEFT does the arithmetic.
 
     W x  +  scale * B (A x)      A: (r, in) uniform(+-1/sqrt(in)),  B: (out, r) zero
 """
@@ -30,7 +30,7 @@ _IMAGE = r"(add_k_proj|add_v_proj)"
 _FFN = r"ffn\.net\.(0\.proj|2)"
 _EMBEDDERS = r"(time|text)_embedder\.linear_[12]|time_proj|image_embedder\.ff\.net\.(0\.proj|2)"
 MODULES_OF_KIND = {LayerKind.self: 4, LayerKind.cross: 4, LayerKind.image: 2, LayerKind.ffn: 2, LayerKind.outer: 8}
-_SIBLINGS = re.compile(r"blocks\.\d+\.attn1\.to_[qkv]")  # read one tensor that needs a gradient
+_SIBLINGS = re.compile(r"blocks\.\d+\.attn1\.to_[qkv]")  # they read one tensor that needs a gradient
 OWN, FIRST = "default", "first"  # PEFT's names for the adapter of a trial and for that of its first stage
 NamedParameters = list[tuple[str, torch.nn.Parameter]]
 
@@ -81,7 +81,7 @@ def load_adapter(transformer: Any, file: Path, name: str = FIRST) -> None:
             str(file.parent), weight_name=file.name, return_lora_metadata=True, local_files_only=True
         )
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are the point
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are intended
             transformer.load_lora_adapter(state, adapter_name=name, metadata=metadata)
     except (ValueError, RuntimeError, KeyError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -121,10 +121,10 @@ def attach(transformer: Any, lora: LoraConfig, seed: int) -> NamedParameters:
 
 
 def _own_input(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The input under a name of its own: what comes back through the base layer and through A is added up here first.
+    """A view of the input, so that the gradients through the base layer and through A are summed before others.
 
-    Queries, keys and values read one tensor. ZeRO-3 wraps the input of each module anyway, and sums in this order; with
-    all stages alike, none changes a bit.
+    Queries, keys and values read one tensor. ZeRO-3 wraps the input of each module and so sums in this order; with the
+    same order everywhere, all ZeRO stages agree to the bit.
     """
     return args[0].view_as(args[0]), *args[1:]
 
@@ -167,7 +167,10 @@ def save_adapter(folder: Path, state: dict[str, torch.Tensor], lora: LoraConfig)
         WanImageToVideoPipeline.save_lora_weights(
             temporary,
             transformer_lora_layers=layers,
-            transformer_lora_adapter_metadata=_plain(peft_config(lora).to_dict()),
+            transformer_lora_adapter_metadata={  # sets as sorted lists, so that equal adapters give equal bytes
+                key: sorted(value) if isinstance(value, set) else value
+                for key, value in peft_config(lora).to_dict().items()
+            },
         )
         for path in temporary.glob("*.safetensors"):
             _order_header(path)
@@ -188,22 +191,13 @@ def _order_header(path: Path) -> None:
     path.write_bytes(content[:8] + text.ljust(size) + content[8 + size :])
 
 
-def _plain(metadata: dict[str, Any]) -> dict[str, Any]:
-    """JSON-ready metadata: sets as sorted lists, so that equal adapters give equal bytes."""
-    return {key: sorted(value) if isinstance(value, set) else value for key, value in metadata.items()}
-
-
-# ~ Many finished adapters on one resident base: loaded once, switched in milliseconds.
-# ~
-# ~ In: a frozen WanTransformer3DModel and adapter files of diffusers layout, of any ranks, alphas and target sets.
-# ~ Out: the base's forward pass with none, one or several of them, bit for bit that of a fresh pipeline which loaded
-# ~ them.
-# ~ Switching is what diffusers' `set_adapters` and `disable_lora` do, layer by layer; fusing would not restore the
-# ~ base.
-
-
 class AdapterSwitch:
-    """A base and the adapters on it. Load before the model is sharded or compiled; `release` gives the base back."""
+    """Many finished adapters on one base: loaded once, switched in milliseconds.
+
+    Adapters may have any rank, alpha and target set. A pass with some of them equals, to the bit, that of a new
+    pipeline which loaded them. Switching does what diffusers' `set_adapters` and `disable_lora` do, layer by layer;
+    fusing would not restore the base. Load before the model is sharded or compiled.
+    """
 
     def __init__(self, transformer: Any) -> None:
         self.transformer = transformer
@@ -211,7 +205,7 @@ class AdapterSwitch:
         self._layers: list[BaseTunerLayer] = []
 
     def load(self, files: Iterable[Path]) -> None:
-        """Put these adapters beside those that are there; none is active then.
+        """Add these adapters to those already loaded; none is active afterwards.
 
         Raises UserError for a file that is missing, no adapter, or of another base.
         """
@@ -224,7 +218,7 @@ class AdapterSwitch:
         self.use([])
 
     def use(self, files: Sequence[Path]) -> None:
-        """Compute with these, added up in this order; the base alone with none. KeyError: not loaded."""
+        """Compute with the sum of these, in this order; without any, with the base alone. KeyError: not loaded."""
         names = [self._names[file] for file in files]
         for layer in self._layers:
             if layer.disable_adapters == bool(names):
@@ -233,6 +227,6 @@ class AdapterSwitch:
                 layer.set_adapter(names, inference_mode=True)
 
     def release(self) -> None:
-        """Take all adapters off: plain layers and the names of the base again."""
+        """Remove all adapters, which restores the plain layers and their names."""
         detach(self.transformer)
         self._names, self._layers = {}, []

@@ -19,7 +19,7 @@ from cinelora.trial import resident as base
 from cinelora.trial.resident import ResidentModel, load_resident_model, resident_key
 from cinelora.wan import acceleration, lora
 from cinelora.wan.acceleration import checkpoint_blocks
-from cinelora.wan.attention import fault, use_attention
+from cinelora.wan.attention import backend_error, use_attention
 from cinelora.wan.encoding import Encodings
 from cinelora.wan.loading import load_transformer
 from cinelora.wan.options import BACKENDS, check_attention
@@ -159,7 +159,7 @@ def test_a_backend_is_the_bases_own(study_root: Path, resident: ResidentModel) -
     assert {each._attention_backend for each in model.attn_processors.values()} == {"_native_math"}
     active, _ = _AttentionBackendRegistry.get_active_backend()
     assert active == "native", "no other base is touched"
-    assert fault("native", torch.float32, 16) is None
+    assert backend_error("native", torch.float32, 16) is None
 
 
 @pytest.mark.parametrize(
