@@ -1,11 +1,10 @@
 """Study folder -> report folder: the rank table, figures, differences to the base, tests, all scores, one page.
 
-In: a study folder, finished or half-finished. Out: rank_table.{csv,md,tex}, quality_vs_rank.{png,pdf},
-differences.{csv,png,pdf}, tests.csv,
-learning_curves.{png,pdf}, spectra.{csv,png,pdf}, truncation.{csv,png,pdf} where adapters were cut,
-contact_sheet.{png,pdf}, pareto.{png,pdf}, per_clip.{png,pdf}, noise_floor.{csv,png,pdf}, fvd_vs_n.{csv,png,pdf},
-scores.csv, summary.md; each file whole or absent, the same bytes for the same
-study. No torch, no ray, no network.
+In: a study folder, finished or half finished. Out, in its folder `report`: index.html (everything on one page),
+summary.md, rank_table.{csv,md,tex}, further_scores.md, differences.csv, tests.csv, spectra.csv, truncation.csv,
+noise_floor.csv, fvd_vs_n.csv, scores.csv, and NAME.{png,pdf} of each figure of `analysis/figures/draw.py`. What the
+study has nothing for is left out. Each file is whole or absent, and the same study gives the same bytes. No torch, no
+ray, no network.
 Run:  python -m analysis.report studies/tiny            (or `make figures STUDY=studies/tiny`)
       python -m analysis.report studies/tiny --out /tmp/report
       python -m analysis.report studies/a studies/b --out /tmp/report      (one report of several, which are only read)
@@ -13,93 +12,119 @@ Run:  python -m analysis.report studies/tiny            (or `make figures STUDY=
 
 from __future__ import annotations
 
-import argparse
-import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.figures.draw import Cuts, Spectra, draw
+from analysis.figures.draw import draw
 from analysis.page.page import write_page
-from analysis.statistics import rank_tests as ranktests
-from analysis.statistics import reliability, truncation
-from analysis.statistics.answer import answers, sentence
-from analysis.statistics.differences import Difference, differences, differences_csv, heading, sentences
-from analysis.statistics.plateau import plateaus
-from analysis.statistics.rank_tests import RankTests, as_csv, rank_tests
-from analysis.statistics.reliability import tables
-from analysis.statistics.spectra import spectra_csv, study_spectra
-from analysis.study.load import Study
+from analysis.statistics import differences, noise, rank_tests, reliability, spectra, truncation
+from analysis.statistics.answer import sentence
+from analysis.statistics.findings import Findings, find
 from analysis.study.merge import load_studies
-from analysis.study.rows import Estimates, estimate
 from analysis.tables.captions import protocol_lines
-from analysis.tables.formats import latex, markdown, print_table
-from analysis.tables.rank_table import Table, rank_csv, rank_table, write_scores
-from cinelora.core.cli import UserError
+from analysis.tables.csv_files import rank_csv, write_scores
+from analysis.tables.formats import latex, markdown, markdown_body, terminal
+from analysis.tables.rank_table import Table, rank_table
+from cinelora.core.cli import Parser, UserError, exit_status
 from cinelora.core.files import whole_file
+
+WIDTH = 100  # characters of printed text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m analysis.report", description="Rank table and figures of a study.")
-    parser.add_argument("studies", type=Path, nargs="+", metavar="STUDY", help="folder; several make one report")
-    parser.add_argument("--out", type=Path, default=None, help="default: STUDY/report; must be given for several")
-    options = parser.parse_args(arguments)
-    try:
-        report(options.studies[0], options.out, options.studies[1:])
-    except UserError as error:
-        print(f"cinelora: {error}", file=sys.stderr)
-        return 2
-    return 0
+    def command() -> None:
+        parser = Parser(prog="python -m analysis.report", description="Rank table and figures of a study.")
+        parser.add_argument("studies", type=Path, nargs="+", metavar="STUDY", help="folder; several make one report")
+        parser.add_argument("--out", type=Path, default=None, help="default: STUDY/report; must be given for several")
+        options = parser.parse_args(arguments)
+        report(options.studies, options.out)
+
+    return exit_status(command)
 
 
-def report(root: Path, out: Path | None = None, others: Sequence[Path] = ()) -> Path:
-    """Write the whole report, with `others` as one study, and print its table. Returns the folder written."""
-    if others and out is None:
+def report(roots: Sequence[Path], out: Path | None = None) -> Path:
+    """Write the whole report, of several studies as one, and print its table. Returns the folder written."""
+    if len(roots) > 1 and out is None:
         raise UserError("several studies: name a folder for their report with --out; the studies are only read")
-    study = load_studies((root, *others))
-    estimates = estimate(study)
-    tests = rank_tests(estimates)
-    seen = reliability.confounds(estimates)
-    table = rank_table(study, estimates, tests, reliability.sentence(seen, tests))
-    found = differences(estimates)
-    told = [sentence(answer) for answer in answers(estimates)]
-    spectra, cuts = study_spectra(estimates), truncation.truncations(estimates)
-    place = study.folder.report if out is None else out
-    drawn = draw(study, estimates, found, tests, spectra, cuts, seen, place)
-    for name, text in texts(study, estimates, table, found, tests, spectra, cuts, told, drawn).items():
-        _write_or_remove(place / name, text)
-    for name, text in tables(seen).items():
-        _write_or_remove(place / name, text)
-    write_scores(study, estimates.scores, place / "scores.csv")
-    page = write_page(study, estimates, table, found, tests, told, place, drawn, cuts)
-    _tell(table, found, tests, cuts, told, place, drawn)
+    study = load_studies(roots)
+    findings = find(study)
+    table = rank_table(findings)
+    folder = study.folder.report if out is None else out
+    drawn = draw(findings, folder)
+    for name, text in texts(findings, table, drawn).items():
+        _write_or_remove(folder / name, text)
+    write_scores(findings.estimates, folder / "scores.csv")
+    page = write_page(findings, table, drawn, folder)
+    print(printed(findings, table))
+    print(f"table:   {folder / 'rank_table.md'}")
+    for name in drawn:
+        print(f"figure:  {folder / name}.png")
     print(f"page:    {page}")
-    return place
+    return folder
 
 
-def texts(
-    study: Study,
-    estimates: Estimates,
-    table: Table,
-    found: tuple[Difference, ...],
-    tests: tuple[RankTests, ...],
-    spectra: Spectra,
-    cuts: Cuts,
-    told: Sequence[str],
-    drawn: Sequence[str],
-) -> dict[str, str | None]:
-    """File name -> content of everything that is not a picture; None for what there is nothing to say about."""
+def texts(findings: Findings, table: Table, drawn: Sequence[str]) -> dict[str, str | None]:
+    """File name -> content of what is written as a whole; None for what the study has nothing for."""
+    cuts = findings.truncations
     return {
-        "rank_table.csv": rank_csv(estimates, plateaus(estimates)),
+        "rank_table.csv": rank_csv(findings.estimates, findings.plateaus),
         "rank_table.md": markdown(table),
         "rank_table.tex": latex(table),
         "further_scores.md": None if table.further is None else markdown(table.further),
-        "differences.csv": differences_csv(found),
-        "spectra.csv": spectra_csv(estimates, spectra),
+        "differences.csv": differences.differences_csv(findings.differences),
+        "spectra.csv": spectra.spectra_csv(findings.estimates, findings.spectra),
         "truncation.csv": truncation.as_csv(cuts) if cuts else None,
-        "tests.csv": as_csv(tests),
-        "summary.md": summary(study, table, found, tests, cuts, told, drawn),
+        "tests.csv": rank_tests.as_csv(findings.tests),
+        "noise_floor.csv": noise.as_csv(findings.halves, findings.reseeds),
+        "fvd_vs_n.csv": reliability.as_csv(findings.sizes),
+        "summary.md": summary(findings, table, drawn),
     }
+
+
+def summary(findings: Findings, table: Table, drawn: Sequence[str]) -> str:
+    """One page of Markdown: what is missing first, then the answer, the table, the figures, the recorded protocols."""
+    study = findings.study
+    parts = [f"# {study.name}"]
+    if table.banner:
+        parts.append(f"**{table.banner}**")
+    parts.append(f"{len(study.trials)} of {len(study.specs)} planned trials have finished.")
+    if table.missing:
+        parts.append("Missing:\n\n" + _bullets(table.missing))
+    if answers := [sentence(answer) for answer in findings.answers]:
+        parts.append(_bullets(answers))
+    parts.append(markdown_body(table))
+    parts += [f"{heading}:\n\n{_bullets(lines)}" for heading, lines in sections(findings)]
+    parts += [f"![{name}]({name}.png)" for name in drawn]
+    if lines := protocol_lines(study):
+        parts.append("Protocols as recorded by the trials:\n\n" + _bullets(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def sections(findings: Findings) -> list[tuple[str, list[str]]]:
+    """Heading and lines of the comparisons that the study allows."""
+    found = (
+        (differences, findings.differences),
+        (rank_tests, findings.tests),
+        (truncation, findings.truncations),
+    )
+    return [(module.heading(records), lines) for module, records in found if (lines := module.sentences(records))]
+
+
+def printed(findings: Findings, table: Table) -> str:
+    """The table and the comparisons for a terminal."""
+    parts = [table.banner] if table.banner else []
+    if table.missing:
+        parts += ["missing trials:", *(f"  {line}" for line in table.missing)]
+    parts.append(terminal(table, WIDTH).rstrip("\n"))
+    for heading, lines in sections(findings):
+        parts += [textwrap.fill(heading, WIDTH), *(f"  {line}" for line in lines)]
+    parts += [textwrap.fill(sentence(answer), WIDTH, subsequent_indent="  ") for answer in findings.answers]
+    return "\n".join(parts)
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _write_or_remove(path: Path, text: str | None) -> None:
@@ -109,68 +134,6 @@ def _write_or_remove(path: Path, text: str | None) -> None:
         return
     with whole_file(path) as temporary:
         temporary.write_text(text)
-
-
-def summary(
-    study: Study,
-    table: Table,
-    found: tuple[Difference, ...],
-    tests: tuple[RankTests, ...],
-    cuts: Cuts,
-    told: Sequence[str],
-    drawn: Sequence[str],
-) -> str:
-    """One page: what is missing first, then the table, the figures, the recorded protocols."""
-    parts = [f"# {study.name}"]
-    if table.banner:
-        parts.append(f"**{table.banner}**")
-    parts.append(f"{len(study.trials)} of {len(study.specs)} planned trials have finished.")
-    if table.missing:
-        parts.append("Missing:\n\n" + "\n".join(f"- {line}" for line in table.missing))
-    parts += [f"- {line}" for line in told]
-    body = markdown(table).partition("\n\n")[2].strip()
-    parts.append(body.removeprefix(f"**{table.banner}**").strip() if table.banner else body)
-    if found:
-        parts.append(heading(found) + ":\n\n" + "\n".join(f"- {line}" for line in sentences(found)))
-    if ranked := ranktests.sentences(tests):
-        parts.append(ranktests.heading(tests) + ":\n\n" + "\n".join(f"- {line}" for line in ranked))
-    if cut := truncation.sentences(cuts):
-        parts.append(truncation.heading(cuts) + ":\n\n" + "\n".join(f"- {line}" for line in cut))
-    parts += [f"![{name}]({name}.png)" for name in drawn]
-    lines = protocol_lines(study)
-    if lines:
-        parts.append("Protocols as recorded by the trials:\n\n" + "\n".join(f"- {line}" for line in lines))
-    return "\n\n".join(parts) + "\n"
-
-
-def _tell(
-    table: Table,
-    found: tuple[Difference, ...],
-    tests: tuple[RankTests, ...],
-    cuts: Cuts,
-    told: Sequence[str],
-    place: Path,
-    drawn: Sequence[str],
-) -> None:
-    if table.banner:
-        print(table.banner)
-    if table.missing:
-        print("missing trials:", *(f"  {line}" for line in table.missing), sep="\n")
-    print_table(table)
-    if found:
-        print(textwrap.fill(heading(found), 100))
-        print(*(f"  {line}" for line in sentences(found)), sep="\n")
-    if ranked := ranktests.sentences(tests):
-        print(textwrap.fill(ranktests.heading(tests), 100))
-        print(*(f"  {line}" for line in ranked), sep="\n")
-    if cut := truncation.sentences(cuts):
-        print(textwrap.fill(truncation.heading(cuts), 100))
-        print(*(f"  {line}" for line in cut), sep="\n")
-    for line in told:
-        print(textwrap.fill(line, 100, subsequent_indent="  "))
-    print(f"table:   {place / 'rank_table.md'}")
-    for name in drawn:
-        print(f"figure:  {place / name}.png")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from analysis.report import report
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
-from analysis.tables.rank_table import rank_csv, write_scores
+from analysis.tables.csv_files import rank_csv, write_scores
 from cinelora.core.config import LoraConfig, Method, Scaling, TargetSet, TrainConfig, TrialConfig
 from cinelora.core.paths import SampleFolder, StudyFolder
 from cinelora.core.records import SCHEMA, TrialResult, TrialSpec, reference_key
@@ -181,15 +181,15 @@ def measure(root: Path, whole_report: bool) -> Measured:
 
     study = timed("load_study", lambda: load_study(root))
     estimates = timed("estimate", lambda: estimate(study))
-    timed("rank_csv", lambda: rank_csv(estimates))
-    timed("write_scores", lambda: write_scores(study, estimates.scores, root / "scores.csv"))
+    timed("rank_csv", lambda: rank_csv(estimates, {}))
+    timed("write_scores", lambda: write_scores(estimates, root / "scores.csv"))
     found[MEMORY] = (_most_gigabytes(), 0.0)
     bare = replace(study, trials=tuple(replace(trial, set_scores={}) for trial in study.trials))
     if timed(COMPUTED, lambda: estimate(bare)).scores != estimates.scores:
         raise SystemExit("the recorded set scores are not those that are computed")
     if whole_report:
         del study, estimates, bare
-        timed(REPORT, lambda: report(root))
+        timed(REPORT, lambda: report([root]))
         found[f"{MEMORY}, {REPORT}"] = (_most_gigabytes(), 0.0)
     return found
 

@@ -1,161 +1,119 @@
-"""Every figure of a report: which are drawn, and written as PNG and PDF.
+"""Every figure of a report: the registry, and how a figure becomes a PNG and a PDF.
 
-In: `Study` and `Estimates`. Out: files in the report folder; the same study gives the same bytes.
+In: `Findings`. Out: files in the report folder; the same study gives the same bytes. To add a figure, write a function
+from `Findings` to a matplotlib figure (None where the study has nothing to draw) and give it one entry in FIGURES: the
+name of its files, the function, and the caption that the page shows below it.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from analysis.figures import clips
-from analysis.figures.clips import clips_figure, mosaic
-from analysis.figures.cost import pareto_figure
-from analysis.figures.noise import floor_figure, sizes_figure
-from analysis.figures.quality import learning_curves, paired_differences, quality_vs_rank
-from analysis.figures.ranks import spectra_figure, truncation_figure
-from analysis.figures.style import STYLE, WIDTH, say_above
-from analysis.statistics import reliability, truncation
-from analysis.statistics.differences import COMPARED, Difference
-from analysis.statistics.rank_tests import RankTests
-from analysis.statistics.reliability import Confounds
-from analysis.statistics.spectra import Spectrum
-from analysis.study.frames import contact_sheet
-from analysis.study.load import Study
-from analysis.study.rows import Estimates, RowKey, series_of
-from analysis.tables.captions import BANNER
+from analysis.figures.contact_sheet import contact_sheet
+from analysis.figures.noise import fvd_vs_n, noise_floor
+from analysis.figures.pareto import pareto
+from analysis.figures.per_clip import per_clip
+from analysis.figures.quality import differences, learning_curves, quality_vs_rank
+from analysis.figures.ranks import spectra, truncation
+from analysis.figures.style import STYLE, headline
+from analysis.statistics.findings import Findings
 from cinelora.core.files import whole_file
 
-# ~ What else than the rank a number may come from: too few clips, mere noise, a training cut short, what it cost.
-# ~
-# ~ In: `Study`, `Estimates`. Out: `Confounds`; the figures, CSV files and sentence made of them.
-
-
-def drawings(
-    study: Study, estimates: Estimates, found: Sequence[Difference], tests: Sequence[RankTests], seen: Confounds
-) -> dict[str, Figure | None]:
-    """Name of a file -> its figure, None where it cannot be drawn."""
-    return {
-        "pareto": pareto_figure(study, estimates, found),
-        "per_clip": clips_figure(study, estimates),
-        "noise_floor": floor_figure(estimates, seen.halves, seen.reseeds, tests),
-        "fvd_vs_n": sizes_figure(seen.sizes),
-    }
-
-
-NO_DATES: dict[str, dict[str, Any]] = {
+DOTS_PER_INCH = 200
+WITHOUT_DATES: dict[str, dict[str, Any]] = {  # suffix -> metadata
     ".png": {"Software": None},
     ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
-DOTS_PER_INCH = 200
-Spectra = Mapping[RowKey, tuple[Spectrum, ...]]
-Cuts = tuple[truncation.Truncated, ...]
 
 
-def draw(
-    study: Study,
-    estimates: Estimates,
-    found: tuple[Difference, ...],
-    tests: tuple[RankTests, ...],
-    spectra: Spectra,
-    cuts: Cuts,
-    seen: reliability.Confounds,
-    place: Path,
-) -> list[str]:
-    """Write what can be drawn, remove what an earlier report drew and this cannot. Returns the names."""
+@dataclass(frozen=True)
+class Plot:
+    draw: Callable[[Findings], Figure | None]
+    caption: str
+
+
+FIGURES: Mapping[str, Plot] = {  # in the order of the report
+    "quality_vs_rank": Plot(
+        quality_vs_rank,
+        "Scores against the rank: one marker per seed, a line through their means; the base dashed, the real clips "
+        "dotted.",
+    ),
+    "differences": Plot(
+        differences, "The same differences with their intervals; grey where the interval includes zero."
+    ),
+    "learning_curves": Plot(
+        learning_curves,
+        "Losses during training. A held-out curve that still falls at its end was stopped before it converged.",
+    ),
+    "spectra": Plot(
+        spectra,
+        "How much of their rank the updates use. Left: their singular values, median and interquartile range over "
+        "layers and seeds, each curve labelled with its rank. Right: the effective rank (exponential of the entropy of "
+        "the singular values) of each kind of layer. Numbers: spectra.csv.",
+    ),
+    "truncation": Plot(
+        truncation,
+        "Adapters trained at a rank, against those trained at the largest rank and truncated to that rank by SVD, "
+        "which needs no further training. Right: the paired difference with its interval, in the colour of the better "
+        "one; grey where it includes zero. Numbers: truncation.csv.",
+    ),
+    "contact_sheet": Plot(contact_sheet, "Frames of three held-out clips: the reference, the base and each row."),
+    "pareto": Plot(
+        pareto,
+        "What a gain costs: gain over the base with its interval, against parameters, training time and adapter size. "
+        "Filled and joined: the Pareto front of the means, where nothing else costs less and gains as much. Where "
+        "intervals overlap, other rows may belong to the front.",
+    ),
+    "per_clip": Plot(
+        per_clip,
+        "Each held-out clip under the base (horizontal) and under an adapter (vertical, mean over seeds). Green is "
+        "better than the base, red is worse; the number is the share of clips that improve, ties counted half.",
+    ),
+    "noise_floor": Plot(
+        noise_floor,
+        "How large differences by noise alone are. Top: half of the generated clips against the other half of the real "
+        "clips; grey: real clips against real clips. Bottom, if the study has the base with other sampling seeds: each "
+        "rank against the best one; grey: the 95 % range of differences that another sampling seed makes to the base. "
+        "Ranks share their noise, which cancels part of it in their differences, and the base is farther from the real "
+        "clips than they are, so the band is wide rather than narrow. Numbers: noise_floor.csv.",
+    ),
+    "fvd_vs_n": Plot(
+        fvd_vs_n,
+        "Distances on fewer clips, mean over subsets, one seed per rank; the axis is 1/n. fvd rises as the number of "
+        "clips falls (bias), kvd does not. Diamonds: the intercept of the line, which estimates the value for "
+        "infinitely many clips, with its 95 % interval; hollow and dotted where there are no more clips than "
+        "dimensions, so that no straight line is expected. Numbers: fvd_vs_n.csv.",
+    ),
+}
+
+
+def draw(findings: Findings, folder: Path) -> list[str]:
+    """Write what can be drawn, remove what an earlier report drew and this one cannot. Returns the names."""
+    drawn = []
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # whatever a reader's own matplotlibrc says
+        matplotlib.rcdefaults()  # whatever the user's own matplotlibrc says
         matplotlib.rcParams.update(STYLE)
-        made: dict[str, Figure | None] = {
-            "quality_vs_rank": _quality(study, estimates),
-            "differences": _differences(study, found),
-            "learning_curves": _curves(study, estimates),
-            "spectra": _under_banner(study, spectra_figure(estimates, spectra)),
-            "truncation": _under_banner(study, truncation_figure(cuts)),
-            "contact_sheet": _sheet(study, estimates),
-            **{
-                name: _under_banner(study, figure)
-                for name, figure in drawings(study, estimates, found, tests, seen).items()
-            },
-        }
-        for name, figure in made.items():
-            for suffix in NO_DATES:
-                path = place / f"{name}{suffix}"
-                if figure is None:
+        for name, plot in FIGURES.items():
+            figure = plot.draw(findings)
+            paths = [folder / f"{name}{suffix}" for suffix in WITHOUT_DATES]
+            if figure is None:
+                for path in paths:
                     path.unlink(missing_ok=True)
-                else:
-                    _save(figure, path)
-    return [name for name, figure in made.items() if figure is not None]
+                continue
+            _save(figure, headline(findings.study), paths)
+            drawn.append(name)
+    return drawn
 
 
-def _save(figure: Figure, path: Path) -> None:
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=DOTS_PER_INCH, metadata=NO_DATES[path.suffix])
-
-
-def _above(study: Study) -> str:
-    done, planned = len(study.trials), len(study.specs)
-    parts = [] if study.trained else [BANNER]
-    if done < planned:
-        parts.append(f"{done} of {planned} trials finished")
-    return "   |   ".join(parts)
-
-
-def _under_banner(study: Study, figure: Figure | None) -> Figure | None:
-    if figure is not None:
-        say_above(figure, _above(study))
-    return figure
-
-
-def _quality(study: Study, estimates: Estimates) -> Figure:
-    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
-    panels = figure.subplots(2, 3).flatten()
-    handles = quality_vs_rank(list(panels), estimates)
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
-    say_above(figure, _above(study))
-    return figure
-
-
-def _differences(study: Study, found: tuple[Difference, ...]) -> Figure | None:
-    told = [each for each in found if each.score in COMPARED]
-    if not told:
-        return None
-    rows = len({each.row for each in told})
-    figure = Figure(figsize=(WIDTH, 0.9 + 0.22 * rows), layout="constrained")
-    scores = [score for score in COMPARED if any(each.score == score for each in told)]
-    paired_differences(list(figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]), told, scores)
-    say_above(figure, _above(study))
-    return figure
-
-
-def _curves(study: Study, estimates: Estimates) -> Figure | None:
-    if all(trial.curve.empty for trial in study.trials):
-        return None
-    figure = Figure(layout="constrained")
-    handles = learning_curves(list(figure.subplots(1, 2)), study, estimates)
-    across = 4 if len(series_of(estimates.rows)) > 1 else 6  # the name of a series takes more room than a rank
-    figure.set_size_inches(WIDTH, 2.75 + 0.16 * math.ceil(len(handles) / across))
-    figure.legend(handles=handles, loc="outside lower center", ncols=across, frameon=False)
-    say_above(figure, _above(study))
-    return figure
-
-
-def _sheet(study: Study, estimates: Estimates) -> Figure | None:
-    sheet = contact_sheet(estimates)
-    if sheet is None:
-        return None
-    height, width = mosaic(sheet.frames)[0].shape[:2]
-    margins = {"left": 0.8, "right": 0.05, "top": 0.5 if _above(study) else 0.32, "bottom": 0.05}
-    inner = WIDTH - margins["left"] - margins["right"]
-    tall = inner * height / width + margins["top"] + margins["bottom"]
-    figure = Figure(figsize=(WIDTH, tall))
-    box = (margins["left"] / WIDTH, margins["bottom"] / tall, inner / WIDTH)
-    axes = figure.add_axes((*box, inner * height / width / tall))
-    clips.contact_sheet(axes, sheet)
-    say_above(figure, _above(study))
-    return figure
+def _save(figure: Figure, above: str, paths: list[Path]) -> None:
+    if above:
+        figure.suptitle(above, fontsize=8, color="#A33B00", fontweight="bold", wrap=True)
+    for path in paths:
+        with whole_file(path) as temporary:
+            figure.savefig(temporary, dpi=DOTS_PER_INCH, metadata=WITHOUT_DATES[path.suffix])

@@ -1,11 +1,11 @@
-"""The noise floor beside the scores: distances of halves, and rank differences against a grey band of mere noise.
+"""How far noise and the number of clips move a score: the noise floor, and distances on fewer clips.
 
-In: `Halves`, `Reseed`, `RankTests`. Out: `floor_figure`.
+In: `Findings`. Out: one figure a function.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,34 +15,36 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from analysis.figures.style import BASE, COLOURS, MARKERS, WIDTH, rank_axis, rank_colours
+from analysis.figures.style import BASE, WIDTH, Colour, legend_below, rank_axis, rank_colours, series_marker
+from analysis.statistics.findings import Findings
 from analysis.statistics.noise import REAL, Halves, Reseed
 from analysis.statistics.rank_tests import RankTests
 from analysis.statistics.reliability import SizeCurve
-from analysis.study.rows import Estimates, series_of
+from analysis.study.rows import series_of
 from analysis.tables.rank_table import column_name
 
-DISTANCES = ("kvd[tnv2]", "fvd[tnv2]")  # of halves
+DISTANCES = ("kvd[tnv2]", "fvd[tnv2]")  # between halves
 DIFFERENCES = ("kvd[tnv2]", "consistency[mnv2]", "psnr")  # between ranks
-BAND: dict[str, Any] = {"color": "0.85", "linewidth": 0}
+BAND: Mapping[str, Any] = {"color": "0.85", "linewidth": 0}
 CELLS = 6  # across: of two panels or of three
 SHIFT = 0.07  # of a rank, between series
+NORMAL_95 = 1.96  # standard errors on either side of the intercept
+INTERCEPTS = -0.06  # place of the first intercept on the axis of fvd_vs_n, as a share of its right end
 
 
-def floor_figure(
-    estimates: Estimates, found: Sequence[Halves], reseeds: Sequence[Reseed], tests: Sequence[RankTests]
-) -> Figure | None:
-    """Above distances, below differences; None where neither can be drawn.
+def noise_floor(findings: Findings) -> Figure | None:
+    """Distances above, differences below; None where neither can be drawn.
 
-    Distances of half of a rank's clips to the other half of the true ones, mean over splits; band: true clips against
-    true clips, middle 95 % of the splits. Differences of each rank to the best one, with their interval (Holm); band:
-    95 % of the differences that other sampling noise makes of one and the same base.
+    Distances of half of a rank's clips to the other half of the real ones, mean over splits; band: real clips against
+    real clips, middle 95 % of the splits. Differences of each rank to the best one, with their interval (Holm); band:
+    95 % of the differences that another sampling seed makes to one and the same base.
     """
-    series = series_of(estimates.rows)
-    distances = [score for score in DISTANCES if any(each.score == score for each in found)]
-    tested = {each.score for each in tests if each.pairs}
-    floors = [each for each in reseeds if each.score in DIFFERENCES and each.score in tested]
-    down = [count for count in (len(distances), len(floors)) if count]
+    estimates, series = findings.estimates, findings.estimates.series
+    halves = {score: own for score in DISTANCES if (own := [each for each in findings.halves if each.score == score])}
+    tests = [each for each in findings.tests if each.pairs]
+    tested = {each.score for each in tests}
+    floors = [each for each in findings.reseeds if each.score in DIFFERENCES and each.score in tested]
+    down = [count for count in (len(halves), len(floors)) if count]
     if not down:
         return None
     figure = Figure(figsize=(WIDTH, 0.6 + 1.8 * len(down)), layout="constrained")
@@ -52,14 +54,13 @@ def floor_figure(
         for line, count in enumerate(down)
         for place in range(count)
     ]
-    for score, axes in zip(distances, panels, strict=False):
-        _distances(axes, [each for each in found if each.score == score], series)
-    for floor, axes in zip(floors, panels[len(distances) :], strict=True):
-        _differences(axes, floor, [each for each in tests if each.score == floor.score and each.pairs], series)
+    for own, axes in zip(halves.values(), panels, strict=False):
+        _distances(axes, own, series)
+    for floor, axes in zip(floors, panels[len(halves) :], strict=True):
+        _differences(axes, floor, [each for each in tests if each.score == floor.score], series)
     for axes in panels:
         rank_axis(axes, sorted({row.key.rank for row in estimates.rows if row.in_grid}))
-    handles = _legend(series)
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
+    legend_below(figure, _floor_legend(series), 4)
     return figure
 
 
@@ -71,8 +72,8 @@ def _distances(axes: Axes, own: Sequence[Halves], series: Sequence[str]) -> None
             axes.axhline(each.mean, **BASE)
     for index, name in enumerate(series):
         ranks = [each for each in own if each.rank and each.series == name]
-        axes.plot([each.rank for each in ranks], [each.mean for each in ranks], ms=3.5, **_style(index))
-    axes.set_title(f"{column_name(own[0].score)} of halves\n({own[0].clips} clips a side)")
+        axes.plot([each.rank for each in ranks], [each.mean for each in ranks], **_style(index))
+    axes.set_title(f"{column_name(own[0].score)} between halves\n({own[0].clips} clips each)")
 
 
 def _differences(axes: Axes, floor: Reseed, tests: Sequence[RankTests], series: Sequence[str]) -> None:
@@ -80,85 +81,79 @@ def _differences(axes: Axes, floor: Reseed, tests: Sequence[RankTests], series: 
     axes.axhline(0, color="0.5", linewidth=0.6)
     for each in tests:
         index = series.index(each.series)
-        style, off = _style(index), 1 + SHIFT * (index - (len(series) - 1) / 2)
+        style, shift = _style(index), 1 + SHIFT * (index - (len(series) - 1) / 2)
         for other in each.pairs.others if each.pairs else ():
-            found, place = other.difference, other.rank * off
-            axes.plot([place, place], [found.low, found.high], linewidth=0.8, color=style["color"])
-            axes.plot([place], [found.mean], ms=3.5, **style)
+            difference, place = other.difference, other.rank * shift
+            axes.plot([place, place], [difference.low, difference.high], linewidth=0.8, color=style["color"])
+            axes.plot([place], [difference.mean], **style)
         if each.pairs:
-            axes.plot([each.pairs.best * off], [0], ms=3.5, **{**style, "mfc": style["color"]})
+            axes.plot([each.pairs.best * shift], [0], **{**style, "mfc": style["color"]})
     axes.set_title(f"{column_name(floor.score)}: rank minus best\n(below zero is worse)")
 
 
 def _style(index: int) -> dict[str, Any]:
-    colour = COLOURS[index % len(COLOURS)]
-    return {"color": colour, "marker": MARKERS[index % len(MARKERS)], "mfc": "white", "mew": 0.8, "linewidth": 0.8}
+    return {**series_marker(index), "ms": 3.5, "mew": 0.8, "linewidth": 0.8}
 
 
-def _legend(series: Sequence[str]) -> list[Line2D | Patch]:
-    handles: list[Line2D | Patch] = [
-        Line2D([], [], ms=3.5, label=name or "LoRA (filled: the best rank)", **_style(index))
+def _floor_legend(series: Sequence[str]) -> list[Line2D | Patch]:
+    lines = [
+        Line2D([], [], label=name or "LoRA (filled: the best rank)", **_style(index))
         for index, name in enumerate(series)
     ]
-    handles.append(Line2D([], [], **BASE, label="base, no adapter"))
-    return [*handles, Patch(**BAND, label="noise floor")]
+    return [*lines, Line2D([], [], **BASE, label="base, no adapter"), Patch(**BAND, label="noise floor")]
 
 
-# ~ Distances against the number of clips they are taken on: the bias of fvd, and that kvd has none.
-# ~
-# ~ In: `SizeCurve` records. Out: `sizes_figure`, a row of panels a series.
+def fvd_vs_n(findings: Findings) -> Figure | None:
+    """Distances against the number of clips they are computed on: the bias of fvd, and that kvd has none.
 
-LEVEL_SE = 1.96  # standard errors either side of the intercept
-END = -0.06  # of the axis: left of it lie the intercepts, beside each other
-
-
-def sizes_figure(found: Sequence[SizeCurve]) -> Figure | None:
-    """x is 1 / n, all clips at the right of infinity; a dot the mean over subsets; a line to the intercept at infinity.
-
-    A dotted line joins the dots where no straight line in 1 / n is to be expected (no more clips than dimensions):
-    its intercept is drawn hollow. Bars: 95 % over other clips. None where nothing was computed.
+    A row of panels per series. x is 1/n, infinitely many clips at the left; a marker is the mean over subsets, a line
+    leads to the intercept. A dotted line joins the markers where no straight line in 1/n is to be expected (no more
+    clips than dimensions), and its intercept is hollow. Bars: 95 % over other clips. None where nothing was computed.
     """
-    shown = [each for each in found if each.row.is_base or each.row.in_grid]
-    series = series_of(each.row for each in shown)
-    kinds = list(dict.fromkeys((each.score, each.dimensions) for each in shown))
+    curves = [each for each in findings.sizes if each.row.is_base or each.row.in_grid]
+    series = series_of(each.row for each in curves)
+    kinds = list(dict.fromkeys((each.score, each.dimensions) for each in curves))
     if not series:
         return None
-    ranks = rank_colours(each.row.key.rank for each in shown if each.row.in_grid)
+    colours = rank_colours(each.row.key.rank for each in curves if each.row.in_grid)
     figure = Figure(figsize=(WIDTH, 0.85 + 1.45 * len(series)), layout="constrained")
     grid = figure.subplots(len(series), len(kinds), sharex=True, sharey="col", squeeze=False)
     for name, panels in zip(series, grid, strict=True):
-        for (score, dimensions), axes in zip(kinds, panels, strict=True):
-            own = [each for each in shown if (each.score, each.dimensions) == (score, dimensions)]
-            own = [each for each in own if each.row.is_base or each.row.series == name]
-            _panel(axes, own, ranks)
+        of_series = [each for each in curves if each.row.is_base or each.row.series == name]
+        for kind, axes in zip(kinds, panels, strict=True):
+            _sizes_panel(axes, [each for each in of_series if (each.score, each.dimensions) == kind], colours)
         panels[0].set_ylabel(name.replace(", ", "\n") or "distance to the real clips", fontsize=7)
+    most = max(dimensions for _, dimensions in kinds)
     for (score, dimensions), axes in zip(kinds, grid[0], strict=True):
-        whole = dimensions == max(count for _, count in kinds)
-        axes.set_title(f"{score}, {f'all {dimensions} dimensions' if whole else f'{dimensions} principal axes'}")
+        of = f"all {dimensions} dimensions" if dimensions == most else f"{dimensions} principal axes"
+        axes.set_title(f"{score}, {of}")
     for axes in grid[-1]:
-        axes.set_xlabel("clips n (scale 1 / n)")
+        axes.set_xlabel("number of clips n (axis: 1/n)")
     handles = [Line2D([], [], color=BASE["color"], marker="o", ms=3, label="base")]
-    handles = handles if any(each.row.is_base for each in shown) else []
-    handles += [Line2D([], [], color=colour, marker="o", ms=3, label=f"rank {rank}") for rank, colour in ranks.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False)
+    handles = handles if any(each.row.is_base for each in curves) else []
+    handles += [
+        Line2D([], [], color=colour, marker="o", ms=3, label=f"rank {rank}") for rank, colour in colours.items()
+    ]
+    legend_below(figure, handles, 5)
     return figure
 
 
-def _panel(axes: Axes, own: Sequence[SizeCurve], colours: dict[int, Any]) -> None:
+def _sizes_panel(axes: Axes, own: Sequence[SizeCurve], colours: Mapping[int, Colour]) -> None:
     sizes = own[0].found.sizes
     right = 1 / sizes[0]
     for index, each in enumerate(own):
         line = each.found
-        style = {"color": BASE["color"] if each.row.is_base else colours[each.row.key.rank]}
-        axes.plot(1 / sizes, line.scores, "o", ms=2.5, **style)
+        colour = BASE["color"] if each.row.is_base else colours[each.row.key.rank]
+        axes.plot(1 / sizes, line.scores, "o", ms=2.5, color=colour)
         if each.straight:
-            axes.plot([0, right], [line.value, line.value + line.slope * right], linewidth=0.8, **style)
+            axes.plot([0, right], [line.value, line.value + line.slope * right], linewidth=0.8, color=colour)
         else:
-            axes.plot(1 / sizes, line.scores, ":", linewidth=0.8, **style)
-        place = END * right * (1 + index * 0.6)
-        reach = LEVEL_SE * line.standard_error
-        axes.plot([place, place], [line.value - reach, line.value + reach], linewidth=0.7, **style)
-        axes.plot([place], [line.value], "D", ms=3, mew=0.7, mfc=style["color"] if each.straight else "white", **style)
+            axes.plot(1 / sizes, line.scores, ":", linewidth=0.8, color=colour)
+        place = INTERCEPTS * right * (1 + index * 0.6)  # next to each other, left of infinity
+        reach = NORMAL_95 * line.standard_error
+        axes.plot([place, place], [line.value - reach, line.value + reach], linewidth=0.7, color=colour)
+        face = colour if each.straight else "white"
+        axes.plot([place], [line.value], "D", ms=3, mew=0.7, mfc=face, color=colour)
     axes.axvline(0, color="0.85", linewidth=0.6, zorder=0)
     ticks = sizes[np.unique([0, 1, len(sizes) - 1])]
     axes.xaxis.set_major_locator(FixedLocator([0, *(1 / ticks[::-1])]))

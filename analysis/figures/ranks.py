@@ -1,7 +1,7 @@
-"""Figures of what a rank holds: singular values and effective ranks; adapters cut to a rank beside those trained at it.
+"""What a rank holds: singular values and effective ranks of the updates; truncated against trained adapters.
 
-In: `Spectrum` and `Truncated` records. Out: figures of panels in pairs, one pair a series (and score); one or two pairs
-are one column of a two-column page wide, more of them the whole page.
+In: `Findings`. Out: one figure a function, of panels in pairs, one pair per series (and score); one or two pairs are as
+wide as one column of a two-column page, more of them as the whole page.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from matplotlib.typing import LineStyleType, RcKeyType
 
-from analysis.figures.style import BASE, COLOURS, rank_axis, rank_colours
+from analysis.figures.style import BASE, COLOURS, legend_below, rank_axis, rank_colours
+from analysis.statistics.findings import Findings
 from analysis.statistics.spectra import Spectrum, kinds
 from analysis.statistics.truncation import CUT_BETTER, TRAINED_BETTER, Truncated
-from analysis.study.rows import Estimates, Row, RowKey, series_of
+from analysis.study.rows import Row, RowKey, series_of
 from analysis.tables.rank_table import column_name
 
 COLUMN = 3.4  # inches: one column of a two-column page
@@ -47,63 +48,68 @@ ROLES: Mapping[str, str] = {  # a layer's name in its module -> what it does; on
     "net.0.proj": "ffn in",
     "net.2": "ffn out",
 }
-BRANCHES: Mapping[str, LineStyleType] = {"self-attention": "--", "cross-attention": "-", "its image branch": ":"}
+COLOUR_OF_ROLE = dict(zip(dict.fromkeys(ROLES.values()), COLOURS, strict=True))
+BRANCHES: Mapping[str, LineStyleType] = {"self-attention": "--", "cross-attention": "-", "image cross-attention": ":"}
 IN_FULL: Mapping[str, Any] = {"color": "0.8", "linewidth": 2.0, "zorder": 0}
 SCORES = ("heldout_loss", "kvd[tnv2]")  # drawn; truncation.csv has all
 TRAINED: Mapping[str, Any] = {"color": COLOURS[0], "marker": "o", "linestyle": "-"}
+TRUNCATED: Mapping[str, Any] = {"color": COLOURS[1], "marker": "s", "linestyle": "--"}
 UNCLEAR = "0.55"
-CUT: Mapping[str, Any] = {"color": COLOURS[1], "marker": "s", "linestyle": "--"}
+Spectra = Mapping[RowKey, Sequence[Spectrum]]
 
 
-def spectra_figure(estimates: Estimates, spectra: Mapping[RowKey, Sequence[Spectrum]]) -> Figure | None:
+def spectra(findings: Findings) -> Figure | None:
     """Left singular values of each rank, right the effective rank of each kind of layer; None without adapters."""
-    rows = [row for row in estimates.rows if row.in_grid and row.key in spectra]
-    series = series_of(rows)
+    rows = [row for row in findings.estimates.rows if row.in_grid and row.key in findings.spectra]
     if not rows:
         return None
-    ranks = sorted({row.key.rank for row in rows})
+    series, ranks = series_of(rows), sorted({row.key.rank for row in rows})
     with matplotlib.rc_context(SMALL):
-        figure, panels = pairs(len(series))
+        figure, panels = paired_panels(len(series))
         for name, (left, right) in zip(series, panels, strict=True):
             own = [row for row in rows if row.series == name]
-            _values_panel(left, own, spectra, rank_colours(ranks))
-            _effective_panel(right, own, spectra)
+            _values_panel(left, own, findings.spectra, rank_colours(ranks))
+            _effective_panel(right, own, findings.spectra)
             for axes in (left, right):
                 rank_axis(axes, ranks)
             left.set_title(name, loc="left")
-            left.set_xlabel("singular value, by size")
+            left.set_xlabel("index of the singular value")
             right.set_xlabel("trained rank")
-        found = [each for row in rows for each in spectra[row.key]]
-        _legend(figure, _spectra_legend(kinds(found)), 4)
+        handles = _spectra_legend(kinds([each for row in rows for each in findings.spectra[row.key]]))
+        legend_below(figure, handles, 4 if len(series) <= 2 else 5)
         return figure
 
 
-def truncation_figure(found: Sequence[Truncated]) -> Figure | None:
-    """Left the score of cut and of trained adapters, right their paired difference; None where nothing was cut."""
-    drawn = [each for each in found if each.score in SCORES]
+def truncation(findings: Findings) -> Figure | None:
+    """Left the scores of truncated and of trained adapters, right their paired difference; None without truncated ones.
+
+    A marker per seed, lines through the means; the two meet at the rank that was truncated.
+    """
+    drawn = [each for each in findings.truncations if each.score in SCORES]
     cells = list(dict.fromkeys((each.series, each.score) for each in drawn))
     if not cells:
         return None
     with matplotlib.rc_context(SMALL):
-        figure, panels = pairs(len(cells))
+        figure, panels = paired_panels(len(cells))
         for (series, score), (left, right) in zip(cells, panels, strict=True):
             own = [each for each in drawn if (each.series, each.score) == (series, score)]
-            _scores_panel(left, own)
+            _scores_panel(left, TRAINED, {each.rank: each.trained for each in own})
+            _scores_panel(left, TRUNCATED, {each.rank: each.cut for each in own})
             _differences_panel(right, own)
             left.set_title(", ".join(filter(None, (series, column_name(score)))), loc="left")
             for axes in (left, right):
                 rank_axis(axes, [each.rank for each in own])
         source = "/".join(dict.fromkeys(str(each.source_rank) for each in drawn))
         handles = [
-            Line2D([], [], **TRAINED, ms=3.5, mfc="white", label="trained at the rank"),
-            Line2D([], [], **CUT, ms=3.5, mfc="white", label=f"rank {source} cut to the rank"),
-            Line2D([], [], color=UNCLEAR, marker="D", ms=3, label="difference, colour of the better"),
+            Line2D([], [], **TRAINED, ms=3.5, mfc="white", label="trained at this rank"),
+            Line2D([], [], **TRUNCATED, ms=3.5, mfc="white", label=f"rank {source} truncated to this rank"),
+            Line2D([], [], color=UNCLEAR, marker="D", ms=3, label="difference, in the colour of the better"),
         ]
-        _legend(figure, handles, 2)
+        legend_below(figure, handles, 2 if len(cells) <= 2 else 5)
         return figure
 
 
-def pairs(count: int) -> tuple[Figure, list[tuple[Axes, Axes]]]:
+def paired_panels(count: int) -> tuple[Figure, list[tuple[Axes, Axes]]]:
     """A figure of `count` pairs of panels: up to two below each other, more in two columns."""
     across = 1 if count <= 2 else 2
     lines = math.ceil(count / across)
@@ -117,13 +123,8 @@ def pairs(count: int) -> tuple[Figure, list[tuple[Axes, Axes]]]:
     return figure, found[:count]
 
 
-def _values_panel(
-    axes: Axes,
-    rows: Sequence[Row],
-    spectra: Mapping[RowKey, Sequence[Spectrum]],
-    colours: Mapping[int, Any],
-) -> None:
-    """Median over layers and seeds and the middle half of them; each curve ends at its rank and is named there."""
+def _values_panel(axes: Axes, rows: Sequence[Row], spectra: Spectra, colours: Mapping[int, Any]) -> None:
+    """Median and interquartile range over layers and seeds; each curve ends at its rank and is labelled there."""
     for row in rows:
         known = [each.values / each.values[0] for each in spectra[row.key] if each.values[0]]
         if not known:
@@ -139,12 +140,12 @@ def _values_panel(
     axes.set_ylabel("share of the largest")
 
 
-def _effective_panel(axes: Axes, rows: Sequence[Row], spectra: Mapping[RowKey, Sequence[Spectrum]]) -> None:
-    """Mean over blocks and seeds; the diagonal is a rank that is used to the full."""
+def _effective_panel(axes: Axes, rows: Sequence[Row], spectra: Spectra) -> None:
+    """Mean over blocks and seeds; the diagonal is a rank that is used in full."""
     ranks = [row.key.rank for row in rows]
     for kind in kinds([each for row in rows for each in spectra[row.key]]):
-        means = [_mean_effective_rank(spectra[row.key], kind) for row in rows]
-        axes.plot(ranks, means, marker=".", ms=3, linewidth=0.9, **kind_style(kind))
+        of_kind = [[each.effective_rank for each in spectra[row.key] if each.kind == kind] for row in rows]
+        axes.plot(ranks, [np.mean(each) for each in of_kind], marker=".", ms=3, linewidth=0.9, **kind_style(kind))
     axes.plot(ranks, ranks, **IN_FULL)
     ticks = [2**power for power in range(int(math.log2(max(ranks))) + 1)]
     axes.set_yscale("log", base=2)
@@ -154,62 +155,49 @@ def _effective_panel(axes: Axes, rows: Sequence[Row], spectra: Mapping[RowKey, S
     axes.set_ylabel("effective rank")
 
 
-def _mean_effective_rank(found: Sequence[Spectrum], kind: str) -> float:
-    return float(np.mean([each.effective_rank for each in found if each.kind == kind]))
-
-
 def kind_style(kind: str) -> dict[str, Any]:
     """Colour by what the layer does, line by the branch it is in."""
+    role, branch = _role_and_branch(kind)
+    return {"color": COLOUR_OF_ROLE.get(role, "0.5"), "linestyle": BRANCHES.get(branch, "-")}
+
+
+def _role_and_branch(kind: str) -> tuple[str, str]:
+    """attn2.to_q -> q, cross-attention; "" where unknown."""
     module, _, name = kind.partition(".")
-    roles = list(dict.fromkeys(ROLES.values()))
-    colour = COLOURS[roles.index(ROLES[name])] if name in ROLES else "0.5"
-    return {"color": colour, "linestyle": BRANCHES.get(_branch(module, name), "-")}
-
-
-def _branch(module: str, name: str) -> str:
-    if module == "attn1":
-        return "self-attention"
-    return "" if module != "attn2" else "its image branch" if name.startswith("add_") else "cross-attention"
+    branches = {"attn1": "self-attention", "attn2": "cross-attention"}
+    branch = "image cross-attention" if name.startswith("add_") else branches.get(module, "")
+    return ROLES.get(name, ""), branch
 
 
 def _spectra_legend(found: Sequence[str]) -> list[Line2D]:
-    parts = [kind.partition(".")[::2] for kind in found]
-    roles = [role for role in dict.fromkeys(ROLES.values()) if any(ROLES.get(name) == role for _, name in parts)]
-    branches = [name for name in BRANCHES if any(_branch(*part) == name for part in parts)]
-    order = list(dict.fromkeys(ROLES.values()))
-    handles = [Line2D([], [], color=COLOURS[order.index(role)], label=role) for role in roles]
-    handles += [Line2D([], [], color="0.3", linestyle=BRANCHES[name], linewidth=1, label=name) for name in branches]
+    seen = {part for kind in found for part in _role_and_branch(kind)}
+    handles = [Line2D([], [], color=colour, label=role) for role, colour in COLOUR_OF_ROLE.items() if role in seen]
+    handles += [
+        Line2D([], [], color="0.3", linestyle=style, linewidth=1, label=branch)
+        for branch, style in BRANCHES.items()
+        if branch in seen
+    ]
     return [*handles, Line2D([], [], **IN_FULL, label="rank used in full")]
 
 
-def _scores_panel(axes: Axes, own: Sequence[Truncated]) -> None:
-    """One dot a seed, lines through the means; the two meet where the adapter is whole."""
-    for style, values in ((TRAINED, {e.rank: e.trained for e in own}), (CUT, {e.rank: e.cut for e in own})):
-        known = {rank: found for rank, found in values.items() if found}
-        axes.plot(list(known), [np.mean(found) for found in known.values()], **{**style, "marker": ""}, zorder=2)
-        for rank, found in known.items():
-            axes.plot([rank] * len(found), found, **{**style, "linestyle": ""}, ms=3, mew=0.7, mfc="white", zorder=3)
+def _scores_panel(axes: Axes, style: Mapping[str, Any], values: Mapping[int, Sequence[float]]) -> None:
+    """`values`: rank -> one score a seed."""
+    known = {rank: found for rank, found in values.items() if found}
+    axes.plot(list(known), [np.mean(found) for found in known.values()], **{**style, "marker": ""}, zorder=2)
+    for rank, found in known.items():
+        axes.plot([rank] * len(found), found, **{**style, "linestyle": ""}, ms=3, mew=0.7, mfc="white", zorder=3)
     axes.set_xlabel("rank")
 
 
 def _differences_panel(axes: Axes, own: Sequence[Truncated]) -> None:
-    """Trained - cut with its interval; grey where it holds zero."""
+    """Trained minus truncated with its interval; grey where it includes zero."""
     axes.axhline(0, **BASE)
     for each in own:
-        if each.difference is None or each.rank == each.source_rank:
-            continue
         found = each.difference
-        clear = found.low > 0 or found.high < 0
-        colour = _winner(each) if clear else UNCLEAR
+        if found is None or each.rank == each.source_rank:
+            continue
+        better = {CUT_BETTER: TRUNCATED["color"], TRAINED_BETTER: TRAINED["color"]}.get(each.verdict, "0.25")
+        colour = better if found.low > 0 or found.high < 0 else UNCLEAR
         axes.plot([each.rank] * 2, [found.low, found.high], color=colour, linewidth=1.4)
         axes.plot([each.rank], [found.mean], "D", color=colour, ms=3)
-    axes.set_ylabel("trained \N{MINUS SIGN} cut")
-
-
-def _winner(each: Truncated) -> Any:
-    return {CUT_BETTER: CUT["color"], TRAINED_BETTER: TRAINED["color"]}.get(each.verdict, "0.25")
-
-
-def _legend(figure: Figure, handles: Sequence[Line2D], narrow: int) -> None:
-    columns = narrow if figure.get_figwidth() < 2 * COLUMN else 5
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)), frameon=False)
+    axes.set_ylabel("trained \N{MINUS SIGN} truncated")

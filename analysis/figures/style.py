@@ -1,4 +1,8 @@
-"""What all figures share: width, fonts, colours of ranks, the rank axis."""
+"""What all figures share: width, fonts, colours, the rank axis, titles, legends, the line above a figure.
+
+Colours stay apart for colour-blind readers and in grey (Okabe and Ito's palette; viridis for the ordered ranks).
+A figure is WIDTH inches wide, the text width of a two-column page, with type of 6 to 8 points.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,16 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from matplotlib.typing import LineStyleType, RcKeyType
 
-from analysis.study.scores import HIGHER, LOWER, NONE
+from analysis.study.load import Study
+from analysis.study.scores import DIRECTIONS, HIGHER, LOWER, NONE
+from analysis.tables.captions import BANNER
+from analysis.tables.rank_table import column_name
 
 WIDTH = 7.0
 STYLE: Mapping[RcKeyType, Any] = {
@@ -29,9 +37,10 @@ STYLE: Mapping[RcKeyType, Any] = {
     "lines.linewidth": 1.2,
     "pdf.fonttype": 42,
 }
-SENSE = {LOWER: "lower is better", HIGHER: "higher is better", NONE: "compare with real"}
+SENSE = {LOWER: "lower is better", HIGHER: "higher is better", NONE: "compare with real clips"}
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")  # Okabe and Ito 2008
 MARKERS = "osD^vP"
+BETTER, WORSE, UNDECIDED = COLOURS[2], COLOURS[1], "0.6"
 BASE: Mapping[str, Any] = {"color": "0.25", "linestyle": (0, (5, 2)), "linewidth": 1.0}
 REAL: Mapping[str, Any] = {"color": "0.25", "linestyle": (0, (1, 1.5)), "linewidth": 1.3}
 LINE_STYLES: tuple[LineStyleType, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 4)))
@@ -45,10 +54,15 @@ def rank_colours(ranks: Iterable[int]) -> dict[int, Colour]:
     return {rank: (float(r), float(g), float(b), 1.0) for rank, (r, g, b, _) in zip(distinct, colours, strict=False)}
 
 
-def say_above(figure: Figure, text: str) -> None:
-    """The banner: what a reader must know before the first number."""
-    if text:
-        figure.suptitle(text, fontsize=8, color="#A33B00", fontweight="bold", wrap=True)
+def series_marker(index: int) -> dict[str, Any]:
+    """Colour and hollow marker of an adapter series, by its place among the series."""
+    colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+    return {"color": colour, "marker": marker, "mfc": "white"}
+
+
+def score_title(score: str) -> str:
+    """The score, and which way is better."""
+    return f"{column_name(score)}\n({SENSE[DIRECTIONS[score]]})"
 
 
 def rank_axis(axes: Axes, ranks: Sequence[int]) -> None:
@@ -61,3 +75,17 @@ def rank_axis(axes: Axes, ranks: Sequence[int]) -> None:
     axes.xaxis.set_major_locator(FixedLocator(ranks))
     axes.xaxis.set_major_formatter(FixedFormatter([str(rank) for rank in ranks]))
     axes.xaxis.set_minor_locator(NullLocator())
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
+    """One legend for all panels, in at most `columns` columns."""
+    figure.legend(handles=handles, loc="outside lower center", ncols=max(1, min(columns, len(handles))), frameon=False)
+
+
+def headline(study: Study) -> str:
+    """What a reader must know before the first number, for the line above each figure; "" where there is nothing."""
+    done, planned = len(study.trials), len(study.specs)
+    parts = [] if study.trained else [BANNER]
+    if done < planned:
+        parts.append(f"{done} of {planned} trials finished")
+    return "   |   ".join(parts)

@@ -11,15 +11,13 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.statistics import noise
-from analysis.statistics.rank_tests import RankTests
 from analysis.study.rows import Estimates, Row
 from cinelora.metrics.distances import fit_principal_axes, project, standardise
 from cinelora.metrics.feature_nets import WEIGHTS
@@ -118,33 +116,3 @@ def as_csv(found: Iterable[SizeCurve]) -> str:
         told = "yes" if each.straight else "no"
         writer.writerow([*head, "inf", f"{each.found.value:.9g}", f"{each.found.standard_error:.9g}", told])
     return stream.getvalue()
-
-
-# ~ What else than the rank a number may come from: too few clips, mere noise, a training cut short, what it cost.
-# ~
-# ~ In: `Estimates`. Out: `Confounds`; the figures, CSV files and sentence made of them.
-
-
-@dataclass(frozen=True)
-class Confounds:
-    sizes: tuple[SizeCurve, ...]
-    halves: tuple[noise.Halves, ...]
-    reseeds: tuple[noise.Reseed, ...]
-
-
-def confounds(estimates: Estimates) -> Confounds:
-    return Confounds(set_sizes(estimates), noise.halves(estimates), noise.reseeds(estimates))
-
-
-def tables(seen: Confounds) -> dict[str, str]:
-    """Name of a file -> CSV."""
-    return {
-        "noise_floor.csv": noise.as_csv(seen.halves, seen.reseeds),
-        "fvd_vs_n.csv": as_csv(seen.sizes),
-    }
-
-
-def sentence(seen: Confounds, tests: Sequence[RankTests]) -> tuple[str, ...]:
-    """What the noise alone does, for the notes; () where nothing was computed."""
-    told = noise.sentence(seen.halves, seen.reseeds, tests)
-    return (told,) if told else ()

@@ -20,8 +20,9 @@ BANNER = "untrained base: plumbing only"
 RESIZE = {Resize.crop: "shorter side to size, then centre crop", Resize.squash: "both sides to size"}
 
 
-def caption(study: Study, estimates: Estimates) -> str:
+def caption(estimates: Estimates) -> str:
     """The protocol in a few sentences."""
+    study = estimates.study
     return " ".join(
         (
             _clips(study, estimates.scores) + _step_cache(study),
@@ -33,7 +34,7 @@ def caption(study: Study, estimates: Estimates) -> str:
     ).strip()
 
 
-FURTHER_TOLD = {
+FURTHER_TEXTS = {
     "temporal_flickering": "temporal_flickering: VBench's, 1 for a frozen clip.",
     "tdelta": "tdelta: mean step between the features of neighbouring frames.",
     "warp_error": "warp_error: difference of a frame from the one before, moved along the optical flow, in levels; "
@@ -45,23 +46,25 @@ FURTHER_TOLD = {
 }
 
 
-def further_caption(study: Study, scores: TrialScores) -> str:
-    """What the further scores are, of those that are there."""
-    known = {family(score) for found in scores.values.values() for score in found}
-    told = [text for name, text in FURTHER_TOLD.items() if name in known]
+def further_caption(estimates: Estimates) -> str:
+    """What the further scores are, of those that some trial has."""
+    study = estimates.study
+    known = {family(score) for found in estimates.scores.values.values() for score in found}
+    texts = [text for name, text in FURTHER_TEXTS.items() if name in known]
     if "memorisation_share" in known and study.reference.train:
         train = len(next(iter(study.reference.train.values())).ids)
         others = len(next(iter(study.reference.features.values())).ids) - 1
-        told.append(
+        texts.append(
             f"memorisation_ratio: distance to the nearest of {train} training clips (a control's: its own) over that "
             f"to the nearest of {others} other held-out clips, mean over clips; memorisation_share: clips nearer to a "
             f"training clip, {train / (train + others):.2f} by chance if both sets are alike. Compare with the base."
         )
-    return " ".join(told)
+    return " ".join(texts)
 
 
-def notes(study: Study, scores: TrialScores, motion_floor: float | None) -> tuple[str, ...]:
-    """Reasons for every n/a, gaps between trials, the guard on consistency where cells are marked."""
+def notes(estimates: Estimates, motion_floor: float | None) -> tuple[str, ...]:
+    """Reasons for every n/a, gaps between trials, the guard on consistency (None where no cell is styled)."""
+    study, scores = estimates.study, estimates.scores
     reasons = [f"{score}: n/a ({reason})." for score, reason in scores.unavailable.items()]
     guard = []
     if motion_floor is not None:
@@ -168,8 +171,8 @@ def _rates(adapted: Sequence[TrialConfig]) -> str:
     }
     if len(set(lists.values())) == 1:
         lists = {"": next(iter(lists.values()))}
-    told = "; ".join(f"{name} {text}".strip() for name, text in lists.items())
-    return f"a learning rate for each rank, set before the study ({told}), so two ranks may differ by rate too"
+    text = "; ".join(f"{name} {rates}".strip() for name, rates in lists.items())
+    return f"a learning rate for each rank, set before the study ({text}), so two ranks may differ by rate too"
 
 
 def _rule(lora: LoraConfig, ranks: Sequence[int]) -> str:

@@ -31,22 +31,27 @@ TEX_SPECIAL = {
     "‡": r"$^\ddagger$",
     "±": r"$\pm$",
 }
-TERMINAL_MARKS = {"best": "*", "tied": "~", "equivalent": "+"}
-TERMINAL_LEGEND = {"best": "* best rank", "tied": "~ not distinguishable from it", "equivalent": "+ equivalent to it"}
+TERMINAL_MARKS = {  # a field of CellStyle -> the mark behind the number, and what it means
+    "best": ("*", "* best rank"),
+    "tied": ("~", "~ not distinguishable from it"),
+    "equivalent": ("+", "+ equivalent to it"),
+}
 
 
 def markdown(table: Table) -> str:
-    """Heading, banner, table, caption, notes, missing trials."""
-    parts = [f"# {table.title}"]
-    if table.banner:
-        parts.append(f"**{table.banner}**")
-    parts.append("\n".join(_markdown_lines(table)))
-    parts.append(" ".join(filter(None, [table.marks, table.caption])))
-    if table.notes:
-        parts.append("\n".join(f"- {note}" for note in table.notes))
+    """Heading, banner, body, missing trials."""
+    parts = [f"# {table.title}", *([f"**{table.banner}**"] if table.banner else []), markdown_body(table)]
     if table.missing:
         parts.append("Missing trials:\n\n" + "\n".join(f"- {line}" for line in table.missing))
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_body(table: Table) -> str:
+    """Table, legend and caption, notes."""
+    parts = ["\n".join(_markdown_lines(table)), " ".join(filter(None, [table.legend, table.caption]))]
+    if table.notes:
+        parts.append("\n".join(f"- {note}" for note in table.notes))
+    return "\n\n".join(parts)
 
 
 def latex(table: Table) -> str:
@@ -59,8 +64,8 @@ def latex(table: Table) -> str:
     for index in range(table.rows):
         cells = [column.cells[index] for column in table.columns]
         lines.append(_tex_line([_tex_cell(cell) for cell in cells]))
-        if any(cell.spread for cell in cells):
-            lines.append(_tex_line([_tex_spread(cell) for cell in cells]))
+        if any(cell.seed_range for cell in cells):
+            lines.append(_tex_line([_tex_seed_range(cell) for cell in cells]))
     lines.append(r"\midrule")
     lines.append(_tex_line([_tex_cell(column.cells[-1]) for column in table.columns]))
     lines += [r"\bottomrule", r"\end{tabular}", *_tex_notes(table), r"\end{table*}"]
@@ -69,27 +74,23 @@ def latex(table: Table) -> str:
 
 def terminal(table: Table, width: int = 100) -> str:
     """Means only, aligned, at most `width` characters wide where dropping secondary columns achieves it."""
-    columns, dropped = _fitting(table.columns, width)
-    grid = [_header_parts(column) for column in columns]
-    texts = [_plain(column) for column in columns]
-    widths = [
-        max(len(head[0]), len(head[1]), *(len(text) for text in body)) for head, body in zip(grid, texts, strict=True)
-    ]
-    lines = [_aligned([head[part] for head in grid], widths) for part in (0, 1)]
-    rule = "-" * len(max(lines, key=len))
-    rows = [_aligned([body[i] for body in texts], widths) for i in range(table.rows + 1)]
-    body = [*lines, rule, *rows[:-1], rule, rows[-1]]
-    given = [vars(cell.mark) for column in columns for cell in column.cells]
-    used = [words for name, words in TERMINAL_LEGEND.items() if any(each[name] for each in given)]
+    texts = {column.name: _aligned(column) for column in table.columns}
+    columns, dropped = list(table.columns), []
+    while sum(len(texts[column.name][0]) + 2 for column in columns) - 2 > width:
+        least = max(reversed(columns), key=lambda column: column.drop_order)
+        if not least.drop_order:
+            break
+        columns.remove(least)
+        dropped.append(least)
+    lines = ["  ".join(line) for line in zip(*(texts[column.name] for column in columns), strict=True)]
+    rule = "-" * len(lines[0])
+    styles = [vars(cell.style) for column in columns for cell in column.cells]
+    used = [meaning for field, (_, meaning) in TERMINAL_MARKS.items() if any(style[field] for style in styles)]
     remarks = ["; ".join(used)] if used else []
     if dropped:
-        remarks.append(f"left out for width: {', '.join(dropped)}")
+        remarks.append(f"left out for width: {', '.join(column.name for column in dropped)}")
     folded = [line for remark in remarks for line in textwrap.wrap(remark, width)]
-    return "\n".join(line.rstrip() for line in [*body, *folded]) + "\n"
-
-
-def print_table(table: Table, width: int = 100) -> None:
-    print(terminal(table, width), end="")
+    return "\n".join(line.rstrip() for line in [*lines[:2], rule, *lines[2:-1], rule, lines[-1], *folded]) + "\n"
 
 
 def _markdown_lines(table: Table) -> list[str]:
@@ -102,9 +103,9 @@ def _markdown_lines(table: Table) -> list[str]:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    text = f"**{cell.text}**" if cell.mark.best else f"<u>{cell.text}</u>" if cell.mark.tied else cell.text
-    text += "†" if cell.mark.equivalent else ""
-    return f"{text} [{cell.spread}]" if cell.spread else text
+    text = f"**{cell.text}**" if cell.style.best else f"<u>{cell.text}</u>" if cell.style.tied else cell.text
+    text += "†" if cell.style.equivalent else ""
+    return f"{text} [{cell.seed_range}]" if cell.seed_range else text
 
 
 def _tex(text: str) -> str:
@@ -115,12 +116,12 @@ def _tex(text: str) -> str:
 
 def _tex_cell(cell: Cell) -> str:
     text = "--" if cell.text == "-" else _tex(cell.text)
-    text = rf"\textbf{{{text}}}" if cell.mark.best else rf"\underline{{{text}}}" if cell.mark.tied else text
-    return text + (TEX_SPECIAL["†"] if cell.mark.equivalent else "")
+    text = rf"\textbf{{{text}}}" if cell.style.best else rf"\underline{{{text}}}" if cell.style.tied else text
+    return text + (TEX_SPECIAL["†"] if cell.style.equivalent else "")
 
 
-def _tex_spread(cell: Cell) -> str:
-    return rf"{{\tiny {_tex(cell.spread).replace('..', '--')}}}" if cell.spread else ""
+def _tex_seed_range(cell: Cell) -> str:
+    return rf"{{\tiny {_tex(cell.seed_range).replace('..', '--')}}}" if cell.seed_range else ""
 
 
 def _tex_header(column: Column, part: int) -> str:
@@ -137,8 +138,8 @@ def _tex_line(cells: list[str]) -> str:
 
 def _tex_caption(table: Table) -> str:
     banner = rf"\textbf{{{_tex(table.banner)}.}} " if table.banner else ""
-    marks = f"{_tex(table.marks)} " if table.marks else ""
-    return f"{banner}{_tex(table.title)}. {marks}{_tex(table.caption)}"
+    legend = f"{_tex(table.legend)} " if table.legend else ""
+    return f"{banner}{_tex(table.title)}. {legend}{_tex(table.caption)}"
 
 
 def _tex_notes(table: Table) -> list[str]:
@@ -161,27 +162,11 @@ def _header_parts(column: Column) -> tuple[str, str]:
     return column.name, ""
 
 
-def _plain(column: Column) -> list[str]:
-    """The cells with their marks, padded so that the numbers stay below each other."""
-    marks = ["".join(TERMINAL_MARKS[name] for name, given in vars(cell.mark).items() if given) for cell in column.cells]
+def _aligned(column: Column) -> list[str]:
+    """Two lines of heading, then the cells with their marks, all of one width; numbers stay below each other."""
+    marks = ["".join(TERMINAL_MARKS[name][0] for name, on in vars(cell.style).items() if on) for cell in column.cells]
     room = max(map(len, marks))
-    return [cell.text + mark.ljust(room) for cell, mark in zip(column.cells, marks, strict=True)]
-
-
-def _aligned(texts: list[str], widths: list[int]) -> str:
-    first = texts[0].ljust(widths[0])
-    return "  ".join([first, *(text.rjust(size) for text, size in zip(texts[1:], widths[1:], strict=True))])
-
-
-def _column_width(column: Column) -> int:
-    return max(*(len(part) for part in _header_parts(column)), *map(len, _plain(column))) + 2
-
-
-def _fitting(columns: tuple[Column, ...], width: int) -> tuple[list[Column], list[str]]:
-    """Drop the least needed columns until the rest fits; those of rank 0 stay."""
-    kept, dropped = list(columns), []
-    while sum(map(_column_width, kept)) - 2 > width and any(column.rank for column in kept):
-        worst = max(reversed(kept), key=lambda column: column.rank)
-        kept.remove(worst)
-        dropped.append(worst.name)
-    return kept, dropped
+    texts = [cell.text + mark.ljust(room) for cell, mark in zip(column.cells, marks, strict=True)]
+    lines = [*_header_parts(column), *texts]
+    width = max(map(len, lines))
+    return [line.ljust(width) if column.name == "rank" else line.rjust(width) for line in lines]

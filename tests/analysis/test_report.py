@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.figures.clips import mosaic
+from analysis.figures.contact_sheet import BLANK, mosaic, read_sheet
 from analysis.figures.quality import smoothed, smoothing_window
 from analysis.report import main
-from analysis.study.frames import contact_sheet, read_clip, spread
+from analysis.study.frames import read_clip, spread
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
 from tests.analysis.paper_study import SHIFTS, Builder
@@ -93,9 +93,9 @@ def test_samples_may_be_absent(builder: Builder) -> None:
     root = builder.build()
     builder.folder.trial("r8s0").sample("c1").unlink()
     loaded = load_study(root)
-    sheet = contact_sheet(estimate(loaded))
-    assert sheet is not None and sheet.rows == ("truth", "base", "rank 4", "rank 8")
-    assert sheet.absent == ("rank 8 of c1 is not on disk or of another size",)
+    sheet = read_sheet(estimate(loaded))
+    assert sheet is not None and sheet.rows == ("reference", "base", "rank 4", "rank 8")
+    assert (sheet.frames[3, 1] == BLANK).all() and not (sheet.frames[3, 0] == BLANK).all()
     assert sheet.frames.shape == (4, 3, 4, 32, 32, 3)
 
 

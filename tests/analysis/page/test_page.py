@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
@@ -15,9 +16,10 @@ from PIL import Image
 
 from analysis.page import clips as filmstrips
 from analysis.page.clips import strip
-from analysis.page.page import filled
+from analysis.page.page import templates
 from analysis.report import main
 from tests.analysis.paper_study import CLIPS, Builder, write_rows
+from tests.analysis.statistics.test_rank_tests import planted
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -44,7 +46,7 @@ def test_one_clip_per_row_and_none_where_it_is_not_on_disk(builder: Builder) -> 
     assert main([str(builder.folder.root)]) == 0
     text = (builder.folder.root / "report" / "index.html").read_text()
     index = json.loads(re.search(r'id="reel-index">(.*?)</script>', text, re.S)[1])  # type: ignore[index]
-    assert [lane["name"] for lane in index["lanes"]] == ["truth", "base", "rank 4", "rank 8"]
+    assert [lane["name"] for lane in index["lanes"]] == ["reference", "base", "rank 4", "rank 8"]
     strips = [json.loads(block) for block in re.findall(r'id="reel-clip-\d">(.*?)</script>', text, re.S)]
     assert [[strip is not None for strip in clip] for clip in strips] == [[True] * 4, [True] * 3 + [False], [True] * 4]
     assert strips[0][0]["frames"] == 5 and strips[0][0]["cell"] == [32, 32] and strips[0][0]["columns"] == 3
@@ -53,20 +55,21 @@ def test_one_clip_per_row_and_none_where_it_is_not_on_disk(builder: Builder) -> 
 
 def test_frames_lie_in_the_strip_where_it_says() -> None:
     frames = np.stack([np.full((10, 18, 3), 50 * index, dtype=np.uint8) for index in range(5)])
-    made = strip(frames)
-    sheet = np.asarray(Image.open(io.BytesIO(made.webp)).convert("L"), dtype=int)
-    assert (made.cell_width, made.cell_height, made.columns) == (32, 16, 3) and sheet.shape == (32, 96)
+    found = strip(frames)
+    sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(found["webp"]))).convert("L"), dtype=int)
+    width, height = found["cell"]
+    assert (width, height, found["columns"]) == (32, 16, 3) and sheet.shape == (32, 96)
     for index in range(5):
-        top, left = index // 3 * made.cell_height, index % 3 * made.cell_width
+        top, left = index // 3 * height, index % 3 * width
         assert abs(sheet[top : top + 10, left : left + 18] - 50 * index).max() <= 4
 
 
 def test_fewer_clips_where_the_page_would_grow_too_big(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filmstrips, "MAX_BYTES", 100)
     text = written(builder)
-    assert "1 of 3 held-out clips are here" in text and text.count('id="reel-clip-') == 1
+    assert "shows 1 of 3 held-out clips" in text and text.count('id="reel-clip-') == 1
     monkeypatch.setattr(filmstrips, "MAX_BYTES", 100_000)
-    assert "All 3 held-out clips are here" in written(builder)
+    assert "shows all 3 held-out clips" in written(builder)
 
 
 def test_the_same_study_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -92,7 +95,7 @@ def test_the_answer_comes_before_the_table(builder: Builder) -> None:
     assert "<b>heldout_loss</b>" in text
 
 
-def test_missing_trials_are_told_first(builder: Builder) -> None:
+def test_missing_trials_come_first(builder: Builder) -> None:
     builder.build(only=("base", "r4s0"))
     builder.fail("r4s1", "no <memory> left")
     assert main([str(builder.folder.root)]) == 0
@@ -101,8 +104,11 @@ def test_missing_trials_are_told_first(builder: Builder) -> None:
     assert "no &lt;memory&gt; left" in text and "no <memory>" not in text
 
 
-def test_a_value_that_looks_like_a_slot_stays() -> None:
-    assert filled("<p>{{one}} {{two}}</p>", {"one": "{{two}}", "two": "2"}) == "<p>{{two}} 2</p>"
+def test_the_page_shows_the_tests() -> None:
+    tables = templates().get_template("tables.html").module
+    text = str(tables.tests([planted("psnr")], "Tests"))  # type: ignore[attr-defined]
+    for words in ("quality rises with rank", "<td>8</td><td>none</td><td>4</td>", "&lt; 0.001<small>rising</small>"):
+        assert words in text
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path")
@@ -117,4 +123,4 @@ def test_the_script_draws_every_lane_in_a_browser(builder: Builder, tmp_path: Pa
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert 'data-reel="ready"' in done.stdout, done.stderr[-500:]
     drawn = re.search(r'data-drawn="(\d+)"', done.stdout)
-    assert drawn is not None and int(drawn[1]) >= 3  # truth, base, a rank
+    assert drawn is not None and int(drawn[1]) >= 3  # reference, base, a rank

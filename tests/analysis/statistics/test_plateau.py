@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.statistics.plateau import MARK, Plateau, plateau, plateaus
+from analysis.statistics.findings import find
+from analysis.statistics.plateau import MARK, Plateau, plateau
 from analysis.study.load import load_study
-from analysis.study.rows import estimate
-from analysis.tables.rank_table import rank_csv, rank_table
+from analysis.tables.csv_files import rank_csv
+from analysis.tables.rank_table import rank_table
 from tests.analysis.paper_study import STEPS, Builder, write_rows
 
 EVALUATED = np.array([0.0, 50.0, 100.0])
@@ -50,13 +51,11 @@ def test_table_and_csv_mark_what_was_still_improving(builder: Builder) -> None:
     for name, losses in {"r4s0": (0.9, 0.8, 0.6), "r4s1": (0.9, 0.8, 0.59), "r8s0": (0.9, 0.6, 0.6)}.items():
         _curve(builder.folder.trial(name).train_csv, losses)
     _curve(builder.folder.trial("r8s1").train_csv, (0.9, 0.6, 0.6))
-    study = load_study(root)
-    estimates = estimate(study)
-    table = rank_table(study, estimates, (), ("remark",))
+    findings = find(load_study(root))
+    table = rank_table(findings)
     assert [cell.text for cell in table.columns[0].cells] == ["base", f"4{MARK}", "8", "real clips"]
     assert any(note.startswith(MARK) and "1 of 2 rows" in note for note in table.notes)
-    assert table.notes[-1] == "remark"
-    rows = list(csv.DictReader(io.StringIO(rank_csv(estimates, plateaus(estimates)))))
+    rows = list(csv.DictReader(io.StringIO(rank_csv(findings.estimates, findings.plateaus))))
     ends = [(row["steps_to_plateau"], row["still_improving"], row["clips"]) for row in rows]
     assert ends == [("", "", "3"), (str(STEPS), "yes", "3"), (str(STEPS // 2), "no", "3"), ("", "", "3")]
 

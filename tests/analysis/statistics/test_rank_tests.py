@@ -1,23 +1,18 @@
-"""The tests of a study: lines, CSV and table marks of the paper study, whose differences fit on paper."""
+"""The tests of a study: lines and CSV of the paper study, whose differences fit on paper."""
 
 from __future__ import annotations
 
 import csv
 import io
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from analysis.page.page import rank_table_html, ranks_html
 from analysis.statistics.rank_tests import RankTests, _tested, as_csv, heading, rank_tests, sentences
 from analysis.statistics.trend import NOT_SHOWN
 from analysis.study.load import Study, load_study
 from analysis.study.rows import Estimates, estimate
-from analysis.tables.formats import latex, markdown, terminal
-from analysis.tables.marks import UNMARKED, Mark, legend, marks
-from analysis.tables.rank_table import Table, rank_table
 from tests.analysis.paper_study import Builder
 
 SHOTS = [f"s{i}" for i in range(30)]
@@ -96,75 +91,3 @@ def test_csv_has_every_test_of_every_rank() -> None:
     assert four["difference"]["verdict"] == "distinguishable" and float(four["difference"]["p_holm"]) < 0.05
     assert four["keeps_share_of_gain"]["verdict"] == "equivalent" and four["improvement"]["estimate"] == "0"
     assert {(line["seeds"], line["shots"]) for line in lines} == {("3", "30")}
-
-
-def marked(study: Path, mark: Mark) -> Table:
-    """The paper table with one psnr cell, that of rank 4, marked so."""
-    table = rank_table(*read(study))
-    columns = []
-    for column in table.columns:
-        changed = [replace(cell, mark=mark) if cell.text == "12.00" else cell for cell in column.cells]
-        columns.append(replace(column, cells=tuple(changed)))
-    return replace(table, columns=tuple(columns))
-
-
-@pytest.mark.parametrize(
-    ("mark", "in_markdown", "in_latex", "in_html", "in_terminal"),
-    [
-        (Mark(tied=True), "<u>12.00</u> [", r"\underline{12.00}", "<u>12.00</u><small>", "12.00~"),
-        (
-            Mark(tied=True, equivalent=True),
-            "<u>12.00</u>† [",
-            r"\underline{12.00}$^\dagger$",
-            "<u>12.00</u><sup>†</sup><small>",
-            "12.00~+",
-        ),
-        (Mark(equivalent=True), "12.00† [", r"12.00$^\dagger$", "12.00<sup>†</sup><small>", "12.00+"),
-        (Mark(best=True), "**12.00** [", r"\textbf{12.00}", "<strong>12.00</strong><small>", "12.00*"),
-    ],
-)
-def test_marks_in_every_table(
-    study: Path, mark: Mark, in_markdown: str, in_latex: str, in_html: str, in_terminal: str
-) -> None:
-    table = marked(study, mark)
-    assert f"| {in_markdown}" in markdown(table) and f"& {in_latex} &" in latex(table)
-    assert f"<td>{in_html}" in rank_table_html(table) and in_terminal in terminal(table, 300)
-
-
-def test_the_table_is_marked_by_the_tests_and_says_what_marks_mean(study: Path) -> None:
-    loaded, estimates = read(study)
-    table = rank_table(loaded, estimates, rank_tests(estimates))
-    assert "<u>12.00</u> [" in markdown(table) and "**14.50**" in markdown(table)
-    words = ("Bold: the best rank, and", "Underlined: not distinguishable", "90% to 111%")
-    assert all(each in table.marks for each in (*words, "bold only: fvd[tnv2]."))
-    assert r"$^\dagger$: equivalent to it (gain over the base 90\% to 111\%" in latex(table)
-    assert "~ not distinguishable from it" in terminal(table, 300)
-    assert "Underlined" not in rank_table(loaded, estimates).marks
-
-
-def test_numbers_stay_below_each_other_in_a_terminal(study: Path) -> None:
-    lines = terminal(marked(study, Mark(tied=True, equivalent=True)), 300).splitlines()
-    starts = {line.index(number) for line in lines for number in (" 12.00~+", " 14.50") if number in line}
-    assert len(starts) == 1
-
-
-def test_series_are_marked_apart_and_only_by_their_own_best(study: Path) -> None:
-    _, estimates = read(study)
-    base, four, eight = estimates.rows
-    other = [replace(row, series="b", key=row.key._replace(targets="block")) for row in (four, eight)]
-    both = replace(estimates, rows=(base, replace(four, series="a"), replace(eight, series="a"), *other))
-    (tests,) = (each for each in rank_tests(read(study)[1]) if each.score == "psnr")
-    found = marks("psnr", both, [replace(tests, series="b")], digits=2)
-    assert found[eight.key] == Mark(best=True) and four.key not in found
-    assert [found[row.key] for row in other] == [Mark(tied=True), Mark(best=True)]
-    assert base.key not in found and "of its series" in legend(both, [], {})
-    assert tests.pairs is not None
-    elsewhere = replace(tests, pairs=replace(tests.pairs, best=16))  # on other seeds another rank is best
-    assert found.get(four.key, UNMARKED) == marks("psnr", both, [elsewhere], 2).get(four.key, UNMARKED) == UNMARKED
-
-
-def test_the_page_shows_the_tests() -> None:
-    text = ranks_html([planted("psnr"), planted("motion[absdiff]")], "Tests")
-    assert text.count('scope="row"') == 1, "scores told in words only"
-    for words in ("quality rises with rank", "<td>8</td><td>none</td><td>4</td>", "&lt; 0.001<small>rising</small>"):
-        assert words in text

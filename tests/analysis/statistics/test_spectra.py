@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from analysis.figures.ranks import kind_style, pairs, spectra_figure
+from analysis.figures.ranks import spectra
+from analysis.statistics.findings import find
 from analysis.statistics.spectra import read_spectra, spectra_csv, study_spectra, update_spectrum
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
@@ -70,29 +71,11 @@ def test_files_and_rows(builder: Builder, tmp_path: Path) -> None:
 
 def test_the_figure_has_a_line_for_each_kind_and_the_diagonal(builder: Builder) -> None:
     root = builder.build()
-    study = load_study(root)
-    estimates = estimate(study)
-    assert spectra_figure(estimates, study_spectra(estimates)) is None
+    assert spectra(find(load_study(root))) is None
     for trial, rank in (("r4s0", 4), ("r8s1", 8)):
         write(root / "trials" / trial / "adapter" / ADAPTER_FILE, lora_A=np.eye(rank), lora_B=np.eye(rank))
-    figure = spectra_figure(estimates, study_spectra(estimates))
+    figure = spectra(find(load_study(root)))
     assert figure is not None
     left, right = figure.axes
     assert [list(line.get_ydata()) for line in left.lines] == [[1.0] * 4, [1.0] * 8]
     assert [list(map(float, line.get_ydata())) for line in right.lines] == [pytest.approx([4, 8])] * 2
-
-
-def test_kinds_of_layers_look_different() -> None:
-    attention = [f"attn{block}.{name}" for block in (1, 2) for name in ("to_q", "to_k", "to_v", "to_out.0")]
-    kinds = [*attention, "attn2.add_k_proj", "attn2.add_v_proj", "ffn.net.0.proj", "ffn.net.2"]
-    assert len({tuple(sorted(kind_style(kind).items())) for kind in kinds}) == len(kinds) == 12
-
-
-def test_pairs_fill_a_column_then_the_page() -> None:
-    assert [(len(pairs(count)[1]), len(pairs(count)[0].axes)) for count in (1, 2, 3, 6)] == [
-        (1, 2),
-        (2, 4),
-        (3, 6),
-        (6, 12),
-    ]
-    assert pairs(2)[0].get_figwidth() < 3.5 < pairs(3)[0].get_figwidth()

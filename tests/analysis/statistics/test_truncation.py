@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.figures.ranks import truncation_figure
+from analysis.figures.ranks import truncation
 from analysis.report import main
+from analysis.statistics.findings import find
 from analysis.statistics.truncation import Truncated, as_csv, sentences, truncations
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
@@ -76,7 +77,7 @@ def test_half_finished_and_foreign_cuts(builder: Builder) -> None:
     cut(builder, 0, 0.65)
     [four] = found(builder)  # nothing was trained at rank 4: the cut stands alone
     assert four.trained == () and four.difference is None and sentences([four]) == []
-    assert truncation_figure([four]) is not None
+    assert truncation(find(load_study(builder.folder.root))) is not None
     builder.edit_json(builder.folder.trial("r8s0").result, adapter_sha256="trained again")
     assert found(builder) == ()
 

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from analysis.report import main
+from analysis.statistics.findings import find
 from analysis.study.load import load_study
 from analysis.study.rows import Estimates, estimate
 from analysis.study.scores import FURTHER, shown_further, trial_scores
-from analysis.tables.rank_table import further_table, rank_csv, rank_table, table_scores
+from analysis.tables.csv_files import rank_csv
+from analysis.tables.rank_table import further_table, rank_table, table_scores
 from cinelora.metrics.catalogue import COLOURS
 from tests.analysis.paper_study import CLIPS, SHIFTS, Builder, write_rows
 
@@ -79,19 +81,20 @@ def test_clip_scores_become_columns_and_pairs(root: Path) -> None:
 
 
 def test_they_have_a_table_of_their_own(root: Path) -> None:
-    study, estimates = load_study(root), _estimates(root)
+    findings = find(load_study(root))
+    estimates = findings.estimates
     names = ("temporal_flickering", "memorisation_share[tnv2]")
     style = tuple(f"style_distance[{channel}]" for channel in ("y", "cb", "cr"))
     assert shown_further(estimates.scores) == (*names, *style, "diversity[tnv2]")
-    table = rank_table(study, estimates)
+    table = rank_table(findings)
     assert not set(table_scores(estimates.scores)) & set(FURTHER)
     further = table.further
-    assert further is not None and further == further_table(study, estimates)
+    assert further is not None and further == further_table(findings)
     assert [column.name for column in further.columns] == ["rank", *names, *style, "diversity[tnv2]"]
     assert "4 training clips" in further.caption and "of 2 other held-out clips" in further.caption
     assert "0.67 by chance" in further.caption and "warp_error" not in further.caption
     assert [cell.text for cell in further.columns[-1].cells][0] == "n/a"  # one base has nothing to differ from
-    rows = list(csv.DictReader(io.StringIO(rank_csv(estimates))))
+    rows = list(csv.DictReader(io.StringIO(rank_csv(estimates, {}))))
     assert [float(row["style_distance[y]"]) for row in rows[:3]] == [10, 5, 0]
 
 
@@ -107,7 +110,7 @@ def test_the_report_writes_them(root: Path, tmp_path: Path) -> None:
 
 def test_a_study_without_them_is_as_before(builder: Builder) -> None:
     study = load_study(builder.build())
-    table = rank_table(study, estimate(study))
+    table = rank_table(find(study))
     assert study.reference.train == {}
     assert table.further is not None
     assert [column.name for column in table.further.columns] == ["rank", "diversity[tnv2]"]

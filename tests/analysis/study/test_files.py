@@ -11,8 +11,8 @@ import pytest
 
 from analysis.study.files import ClipValues, read_clip_scores, read_curve
 from analysis.study.load import load_study
-from analysis.study.scores import trial_scores
-from analysis.tables.rank_table import write_scores
+from analysis.study.rows import estimate
+from analysis.tables.csv_files import write_scores
 from cinelora.core.cli import UserError
 from cinelora.metrics.distances import fit_gaussian, frechet_between, kernel_distance, polynomial_mmd, standardise
 from cinelora.metrics.set_metrics import distances_to
@@ -96,8 +96,7 @@ def test_scores_csv_is_the_same_for_a_shuffled_ledger(tmp_path: Path) -> None:
             moved = {name: kept[name][order] for name in ("ids", "features")}
         np.savez(place.features("tnv2"), **moved)
     for builder in (orderly, shuffled):
-        study = load_study(builder.folder.root)
-        write_scores(study, trial_scores(study), builder.folder.root / "scores.csv")
+        write_scores(estimate(load_study(builder.folder.root)), builder.folder.root / "scores.csv")
     written = (orderly.folder.root / "scores.csv").read_bytes()
     assert written == (shuffled.folder.root / "scores.csv").read_bytes()
     assert written.count(b"\n") == 1 + len(SHIFTS) * (6 * len(CLIPS) + 2)  # clip scores, kvd and fvd

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from analysis.report import main
+from analysis.statistics.findings import find
 from analysis.study.load import Study
 from analysis.study.merge import load_studies
 from analysis.study.rows import estimate
-from analysis.tables.rank_table import rank_csv, rank_table
+from analysis.tables.csv_files import rank_csv
+from analysis.tables.rank_table import rank_table
 from cinelora.core.cli import UserError
 from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialSpec, reference_key
@@ -64,7 +66,7 @@ def files(root: Path) -> dict[str, bytes]:
 
 
 def table_of(study: Study) -> str:
-    return rank_csv(estimate(study))
+    return rank_csv(estimate(study), {})
 
 
 def test_two_halves_give_the_table_of_the_whole(fours: Builder, eights: Builder, tmp_path: Path) -> None:
@@ -120,7 +122,7 @@ def test_a_trial_of_both_that_differs_is_told_and_counts_once(tmp_path: Path, fo
             "Trial r4s0 is in fours and zz, and the two disagree: adapter_sha256 none and bbbbbbbbbbbb; "
             "psnr of 1 of 3 clips (first c1: 11 and 12.5); that of fours counts.",
         )
-        table = rank_table(study, estimate(study))
+        table = rank_table(find(study))
         assert study.remarks[0] in table.notes
         assert table_of(study) == table_of(load_studies([fours.folder.root]))
 

@@ -12,7 +12,8 @@ from analysis.study.load import load_study
 from analysis.study.rows import estimate
 from analysis.study.scores import shown_optional, trial_scores
 from analysis.tables.captions import caption
-from analysis.tables.rank_table import rank_csv, table_scores
+from analysis.tables.csv_files import rank_csv
+from analysis.tables.rank_table import table_scores
 from cinelora.metrics.distances import kernel_distance, polynomial_mmd
 from tests.analysis.paper_study import CLIPS, SHIFTS, Builder, write_rows
 
@@ -57,13 +58,12 @@ def test_columns_come_with_the_nets_and_only_with_them(root: Path, builder: Buil
 
 
 def test_csv_and_caption_tell_of_them(root: Path) -> None:
-    study = load_study(root)
-    found = estimate(study)
-    head = rank_csv(found).splitlines()[0].split(",")
+    found = estimate(load_study(root))
+    head = rank_csv(found, {}).splitlines()[0].split(",")
     start, end = head.index("fvd[vjepa]"), head.index("lpips")
     assert head[start : start + 4] == ["fvd[vjepa]", "fvd[vjepa]_min", "fvd[vjepa]_max", "fvd[vjepa]_seeds"]
     assert head[end : end + 4] == ["lpips", "lpips_min", "lpips_max", "lpips_seeds"] and head[-1] == "fvd[i3d]"
-    text = caption(study, found)
+    text = caption(found)
     assert "both on 2 V-JEPA features as the net gives them, against the 3 real clips" in text
     assert "jedi[vjepa]: polynomial MMD of degree 2, biased, times 100." in text and "jedi[tnv2]" not in text
     assert "both on 1 TransNetV2 features standardised by the 3 real clips of the reference." in text

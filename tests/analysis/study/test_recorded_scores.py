@@ -12,7 +12,7 @@ import pytest
 from analysis.study.load import Study, Trial, load_study
 from analysis.study.rows import estimate
 from analysis.study.scores import trial_scores
-from analysis.tables.rank_table import rank_csv
+from analysis.tables.csv_files import rank_csv
 from cinelora.core.cli import UserError
 from cinelora.features.results import write_set_scores
 from cinelora.metrics.set_metrics import SetScores
@@ -52,7 +52,7 @@ def test_a_study_with_and_without_the_files_is_the_same(builder: Builder, root: 
     bare = load_study(root)
     assert all(trial.set_scores for trial in study.trials) and not any(trial.set_scores for trial in bare.trials)
     assert trial_scores(bare) == kept
-    assert rank_csv(estimate(study)) == rank_csv(estimate(bare))
+    assert rank_csv(estimate(study), {}) == rank_csv(estimate(bare), {})
 
 
 def test_recorded_scores_are_taken_and_no_feature_is_read(root: Path) -> None:

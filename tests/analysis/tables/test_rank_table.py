@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from analysis.statistics.findings import find
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
+from analysis.tables.csv_files import rank_csv
 from analysis.tables.formats import latex, markdown, terminal
-from analysis.tables.rank_table import Table, decimals, rank_csv, rank_table, short_count
+from analysis.tables.rank_table import Table, decimals, rank_table, short_count
 from tests.analysis.paper_study import Builder
 
 
 def table_of(root: Path) -> Table:
-    study = load_study(root)
-    return rank_table(study, estimate(study))
+    """Without tests, so that only the best cells are styled."""
+    return rank_table(replace(find(load_study(root)), tests=()))
 
 
 def lines(text: str) -> dict[str, list[str]]:
@@ -57,12 +60,12 @@ def test_equal_numbers_share_the_bold(study: Path) -> None:
 def test_untrained_base_has_a_banner_and_no_bold(builder: Builder) -> None:
     table = table_of(builder.build(trained=False))
     assert "**untrained base: plumbing only**" in markdown(table) and "untrained base" in latex(table)
-    assert not any(cell.mark.best for column in table.columns for cell in column.cells)
+    assert not any(cell.style.best for column in table.columns for cell in column.cells)
 
 
 def test_a_row_alone_has_no_best(builder: Builder) -> None:
     table = table_of(builder.build(only=("r4s0",)))
-    assert not any(cell.mark.best for column in table.columns for cell in column.cells)
+    assert not any(cell.style.best for column in table.columns for cell in column.cells)
 
 
 def test_captions_tell_the_protocol(study: Path) -> None:
@@ -100,7 +103,7 @@ def test_no_features_is_told(builder: Builder) -> None:
 
 def test_csv_has_all_digits(study: Path) -> None:
     loaded = load_study(study)
-    rows = list(csv.DictReader(io.StringIO(rank_csv(estimate(loaded)))))
+    rows = list(csv.DictReader(io.StringIO(rank_csv(estimate(loaded), {}))))
     four = next(row for row in rows if row["rank"] == "4")
     assert float(four["kvd[tnv2]"]) == pytest.approx((7 + 136) / 2)
     assert (four["psnr"], four["psnr_min"], four["psnr_max"], four["psnr_seeds"]) == ("12", "11", "13", "2")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
 import pytest
 
-from analysis.figures.cost import front
-from analysis.figures.draw import drawings
-from analysis.figures.noise import floor_figure
-from analysis.statistics.differences import differences
+from analysis.figures.draw import FIGURES
+from analysis.figures.noise import noise_floor
+from analysis.figures.pareto import front
+from analysis.figures.ranks import kind_style, paired_panels
+from analysis.statistics.findings import find
 from analysis.statistics.noise import REAL, Halves, Reseed
-from analysis.statistics.rank_tests import rank_tests
-from analysis.statistics.reliability import confounds
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
 from analysis.tables.captions import caption
@@ -35,35 +35,47 @@ def test_front(points: list[tuple[float, float]], kept: list[int]) -> None:
 
 def test_figures_of_the_paper_study(study: Path) -> None:
     """Three clips: costs and clips can be drawn; halves and subsets of them cannot."""
-    loaded = load_study(study)
-    estimates = estimate(loaded)
-    found, tests, seen = differences(estimates), rank_tests(estimates), confounds(estimates)
-    drawn = drawings(loaded, estimates, found, tests, seen)
-    assert {name for name, figure in drawn.items() if figure} == {"pareto", "per_clip"}
-    pareto, clips = drawn["pareto"], drawn["per_clip"]
-    assert pareto and clips
+    findings = find(load_study(study))
+    drawn = {name: figure for name, plot in FIGURES.items() if (figure := plot.draw(findings))}
+    absent = {"spectra", "truncation", "noise_floor", "fvd_vs_n"}
+    assert set(drawn) == set(FIGURES) - absent
+    pareto, per_clip = drawn["pareto"], drawn["per_clip"]
     assert len(pareto.axes) == 6 and pareto.axes[-2].get_xlabel() == "worker-seconds of training"
-    shares = {axes.texts[0].get_text() for axes in clips.axes[:2]}
+    shares = {axes.texts[0].get_text() for axes in per_clip.axes[:2]}
     assert shares == {"100%"}  # of held-out losses below the base's
 
 
 def test_the_band_is_the_reach_of_the_noise(study: Path) -> None:
-    loaded = load_study(study)
-    estimates = estimate(loaded)
     floor = Reseed("psnr", 0.1, 0.5, True, 1, 3)
     half = Halves("kvd[tnv2]", REAL, "", 0, 1, 0.0, -0.25, 0.75)
-    figure = floor_figure(estimates, (half,), (floor,), rank_tests(estimates))
+    figure = noise_floor(replace(find(load_study(study)), halves=(half,), reseeds=(floor,)))
     assert figure is not None
     bands = [axes.patches[0] for axes in figure.axes]
     assert all(isinstance(band, matplotlib.patches.Rectangle) for band in bands)
     assert [(band.get_y(), band.get_height()) for band in bands] == [(-0.25, 1.0), (-0.5, 1.0)]
 
 
-def test_caption_tells_how_rates_go_with_ranks(builder: Builder) -> None:
+def test_caption_says_how_rates_go_with_ranks(builder: Builder) -> None:
     loaded = load_study(builder.build())
     estimates = estimate(loaded)
-    assert "one learning rate for all ranks, 0.0001" in caption(loaded, estimates)
+    assert "one learning rate for all ranks, 0.0001" in caption(estimates)
     for spec in loaded.specs:
         spec.config.train.learning_rate = 0.01 / spec.config.lora.rank
-    told = caption(loaded, estimates)
-    assert "a learning rate for each rank, set before the study (4: 0.0025, 8: 0.00125)" in told
+    text = caption(estimates)
+    assert "a learning rate for each rank, set before the study (4: 0.0025, 8: 0.00125)" in text
+
+
+def test_kinds_of_layers_look_different() -> None:
+    attention = [f"attn{block}.{name}" for block in (1, 2) for name in ("to_q", "to_k", "to_v", "to_out.0")]
+    kinds = [*attention, "attn2.add_k_proj", "attn2.add_v_proj", "ffn.net.0.proj", "ffn.net.2"]
+    assert len({tuple(sorted(kind_style(kind).items())) for kind in kinds}) == len(kinds) == 12
+
+
+def test_pairs_fill_a_column_then_the_page() -> None:
+    assert [(len(paired_panels(count)[1]), len(paired_panels(count)[0].axes)) for count in (1, 2, 3, 6)] == [
+        (1, 2),
+        (2, 4),
+        (3, 6),
+        (6, 12),
+    ]
+    assert paired_panels(2)[0].get_figwidth() < 3.5 < paired_panels(3)[0].get_figwidth()

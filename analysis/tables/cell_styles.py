@@ -1,7 +1,7 @@
-"""Which cells of the rank table are the best of their series, not told apart from it, or equivalent to it.
+"""Which cells of the rank table are the best of their series, not distinguishable from it, or equivalent to it.
 
-In: `Estimates`, `RankTests`. Out: a `Mark` per row, and what the marks mean in words. Pure: no files.
-Ranks are compared within one series. The base competes with nobody, but is best too where no rank prints better.
+In: `Estimates`, `RankTests`. Out: a `CellStyle` per row, and a legend that says what the styles mean. Pure: no files.
+Ranks are compared within one series. The base does not compete, but is set in bold too where no rank prints better.
 """
 
 from __future__ import annotations
@@ -12,51 +12,53 @@ from dataclasses import dataclass
 
 from analysis.statistics.intervals import LEVEL
 from analysis.statistics.rank_tests import RankTests
-from analysis.study.rows import Estimates, Row, RowKey, near_frozen, series_of
+from analysis.study.rows import Estimates, Row, RowKey, near_frozen
 from analysis.study.scores import CONSISTENCY, DIRECTIONS, HIGHER, NONE
 
 
 @dataclass(frozen=True)
-class Mark:
+class CellStyle:
     best: bool = False
     tied: bool = False  # not distinguishable from the best
     equivalent: bool = False
 
 
-UNMARKED = Mark()
+PLAIN = CellStyle()
 
 
-def marks(score: str, estimates: Estimates, tests: Sequence[RankTests], digits: int) -> Mapping[RowKey, Mark]:
-    """The marked rows of a score printed with `digits`; none where it has no better or a series only one rank.
+def cell_styles(
+    score: str, estimates: Estimates, tests: Sequence[RankTests], digits: int
+) -> Mapping[RowKey, CellStyle]:
+    """The styled rows of a score printed with `digits`; none where it has no better or a series only one rank.
 
     Rows that print the best number share it. A test counts only where its best rank is best by the printed means too:
     they may rest on other seeds while a study is half finished.
     """
     if DIRECTIONS[score] == NONE:
         return {}
-    rows = [row for row in estimates.rows if _able(row, score, estimates.scores.real)]
-    out: dict[RowKey, Mark] = {}
-    for series in series_of(rows):
+    rows = [row for row in estimates.rows if _competes(row, score, estimates.scores.real)]
+    styles: dict[RowKey, CellStyle] = {}
+    for series in estimates.series:
         ranks = [row for row in rows if row.in_grid and row.series == series]
         if len(ranks) < 2:
             continue
         best = _best(score, ranks, digits)
-        out |= dict.fromkeys(best, Mark(best=True))
+        styles |= dict.fromkeys(best, CellStyle(best=True))
         pairs = next((each.pairs for each in tests if (each.score, each.series) == (score, series)), None)
         if pairs is not None and pairs.best in {key.rank for key in best}:
             for key in (row.key for row in ranks if row.key not in best):
-                out[key] = Mark(tied=key.rank in pairs.tied, equivalent=key.rank in pairs.equivalent)
-    compared = [row for row in rows if row.key in out]
+                styles[key] = CellStyle(tied=key.rank in pairs.tied, equivalent=key.rank in pairs.equivalent)
+    compared = [row for row in rows if row.key in styles]
     bases = [row for row in rows if row.is_base]
     winners = _best(score, [*bases, *compared], digits) if compared else set()
-    return out | {row.key: Mark(best=True) for row in bases if row.key in winners}
+    return styles | {row.key: CellStyle(best=True) for row in bases if row.key in winners}
 
 
-def legend(estimates: Estimates, tests: Sequence[RankTests], marked: Mapping[str, str]) -> str:
-    """What bold, underline and dagger mean, in sentences, and what of the `marked` (score: column) is not tested."""
-    many = len(series_of(estimates.rows)) > 1
-    parts = [f"Bold: the best rank{' of its series' if many else ''}, and the base where no rank is better."]
-    compared = [each for each in tests if each.pairs is not None and each.score in marked]
+def legend(estimates: Estimates, tests: Sequence[RankTests], styled: Mapping[str, str]) -> str:
+    """What bold, underline and dagger mean, and which of the `styled` scores (score -> column) are not tested."""
+    of_series = " of its series" if len(estimates.series) > 1 else ""
+    parts = [f"Bold: the best rank{of_series}, and the base where no rank is better."]
+    compared = [each for each in tests if each.pairs is not None and each.score in styled]
     if compared:
         alone = "; from one seed it knows nothing of the next" if min(each.seeds for each in compared) < 2 else ""
         parts.append(
@@ -69,7 +71,7 @@ def legend(estimates: Estimates, tests: Sequence[RankTests], marked: Mapping[str
             f"†: equivalent to it (gain over the base {share:.0%} to {1 / share:.0%} of the best's, two one-sided 5% "
             "tests)."
         )
-    untested = [column for score, column in marked.items() if score not in {each.score for each in compared}]
+    untested = [column for score, column in styled.items() if score not in {each.score for each in compared}]
     if tests and untested:
         parts.append(f"Without a value a clip to test, bold only: {', '.join(untested)}.")
     return " ".join(parts)
@@ -79,8 +81,8 @@ def fixed(value: float, digits: int) -> str:
     return f"{value:z.{digits}f}"  # z: no minus sign before a rounded zero
 
 
-def _able(row: Row, score: str, real: Mapping[str, float]) -> bool:
-    """Base or rank with a number; who hardly moves cannot win on consistency."""
+def _competes(row: Row, score: str, real: Mapping[str, float]) -> bool:
+    """Base or rank with a number; a row that hardly moves cannot win on consistency."""
     if not (row.is_base or row.in_grid) or score not in row.estimates or not math.isfinite(row.estimates[score].mean):
         return False
     return score not in CONSISTENCY or not near_frozen(row, real)

@@ -1,0 +1,175 @@
+"""What a gain costs: quality against parameters, training time and adapter size, with the Pareto front.
+
+In: `Findings`. Out: the figure, and `front` for any points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from analysis.figures.style import COLOURS, MARKERS, WIDTH, legend_below
+from analysis.statistics.findings import Findings
+from analysis.study.rows import Estimates, Row
+from analysis.study.scores import DIRECTIONS, LOWER
+from analysis.tables.rank_table import column_name, short_count
+
+SCORES = ("heldout_loss", "kvd[tnv2]")
+MANY = 8  # in a panel with more points only those on the front are labelled
+SHORT = 600.0  # worker-seconds: longer trainings are given in hours
+FRONT: Mapping[str, Any] = {"color": "0.6", "linewidth": 0.9, "zorder": 1}
+FULL, FULL_COLOUR = "full", "0.25"
+LABEL_WIDTH, LABEL_HEIGHT = 0.06, 0.09  # of a panel
+Costs = dict[str, Callable[[Row], float]]  # axis label -> cost of a row
+
+
+class Point(NamedTuple):
+    """A row in one panel. Gains over the base are turned so that larger is better."""
+
+    row: Row
+    cost: float
+    gain: float
+    low: float
+    high: float
+
+
+def pareto(findings: Findings) -> Figure | None:
+    """Gain over the base against cost, a point per row with its 95 % interval; None without gains or costs.
+
+    Filled: on the Pareto front of the means, nothing else costs less and gains as much. Rows are the ranks and the
+    full fine-tune, no control arm. Time is that of training alone, times its workers, mean over seeds.
+    """
+    estimates = findings.estimates
+    rows = [row for row in estimates.rows if row.done and (row.in_grid or row.key.label == FULL)]
+    gains = {score: known for score in SCORES if (known := _gains(findings, score, rows))}
+    if not gains:
+        return None
+    costs, styles = _costs(estimates, rows), _styles(rows)
+    figure = Figure(figsize=(WIDTH, 0.6 + 1.9 * len(gains)), layout="constrained")
+    grid = figure.subplots(len(gains), len(costs), sharex="col", sharey="row", squeeze=False)
+    for (score, known), panels in zip(gains.items(), grid, strict=True):
+        panels[0].set_ylabel(f"gain over the base,\n{column_name(score)}")
+        for axes, cost in zip(panels, costs.values(), strict=True):
+            points = [Point(row, cost(row), *known[row.full_name]) for row in rows if row.full_name in known]
+            _panel(axes, [each for each in points if each.cost > 0], styles)  # a full fine-tune has no adapter
+    for axes, name in zip(grid[-1], costs, strict=True):
+        axes.set_xlabel(name)
+    legend_below(figure, _legend(rows, styles), 4)
+    return figure
+
+
+def front(points: Iterable[tuple[float, float]]) -> list[int]:
+    """The points (cost, gain) that no other matches in both and beats in one, by index, cheapest first."""
+    known = list(points)
+    kept = [
+        index
+        for index, (cost, gain) in enumerate(known)
+        if not any(c <= cost and g >= gain and (c, g) != (cost, gain) for c, g in known)
+    ]
+    return sorted(kept, key=lambda index: (known[index], index))
+
+
+def _gains(findings: Findings, score: str, rows: Sequence[Row]) -> dict[str, tuple[float, float, float]]:
+    """Full name of a row -> gain, low, high."""
+    sign = -1.0 if DIRECTIONS[score] == LOWER else 1.0
+    names = {row.full_name for row in rows}
+    turned = {}
+    for each in findings.differences:
+        if each.score == score and each.row in names:
+            low, high = sorted((sign * each.low, sign * each.high))
+            turned[each.row] = (sign * each.value, low, high)
+    return turned
+
+
+def _costs(estimates: Estimates, rows: Sequence[Row]) -> Costs:
+    def seconds(row: Row) -> float:
+        results = [trial.result for trial in estimates.trials(row)]
+        return float(np.mean([each.seconds.get("train", 0.0) * each.world_size for each in results]))
+
+    unit, size = ("seconds", 1) if max(map(seconds, rows)) < SHORT else ("hours", 3600)
+    return {
+        "trainable parameters": lambda row: float(row.parameters or 0),
+        f"worker-{unit} of training": lambda row: seconds(row) / size,
+        "adapter, MB": lambda row: row.adapter_megabytes or 0.0,
+    }
+
+
+def _panel(axes: Axes, points: Sequence[Point], styles: Mapping[str, tuple[str, str]]) -> None:
+    best = [points[index] for index in front((each.cost, each.gain) for each in points)]
+    axes.step([each.cost for each in best], [each.gain for each in best], where="post", **FRONT)
+    labelled = best if len(points) > MANY else points
+    for each in points:
+        colour, marker = styles[each.row.full_name]
+        alpha = 0.5 if each in labelled else 0.15
+        axes.plot([each.cost] * 2, [each.low, each.high], color=colour, linewidth=0.7, alpha=alpha, zorder=2)
+        face = colour if each in best else "white"
+        axes.plot([each.cost], [each.gain], marker, color=colour, mfc=face, ms=4, mew=0.8, zorder=3)
+    _cost_axis(axes, [each.cost for each in points])
+    _label(axes, labelled, styles)
+
+
+def _cost_axis(axes: Axes, costs: Sequence[float]) -> None:
+    """Logarithmic where costs differ by more than a decade."""
+    if max(costs) > 10 * min(costs):
+        axes.set_xscale("log")
+        subs = (1.0, 2.0, 5.0) if max(costs) < 100 * min(costs) else (1.0,)
+        axes.xaxis.set_major_locator(LogLocator(subs=subs))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: short_count(round(value)) if value >= 1e3 else f"{value:g}")
+    )
+    axes.margins(x=0.12)
+
+
+def _label(axes: Axes, points: Sequence[Point], styles: Mapping[str, tuple[str, str]]) -> None:
+    """The rank above its point, the greatest gains first; a label that would lie on another is left out."""
+    taken: list[tuple[float, float]] = []
+    for each in sorted(points, key=lambda point: -point.gain):
+        x, y = axes.transLimits.transform(axes.transScale.transform((each.cost, each.gain)))
+        if any(abs(x - other) < LABEL_WIDTH and abs(y - height) < LABEL_HEIGHT for other, height in taken):
+            continue
+        taken.append((x, y))
+        name = FULL if each.row.key.label == FULL else str(each.row.key.rank)
+        place = (each.cost, each.gain)
+        text = axes.annotate(name, place, (0, 4), textcoords="offset points", fontsize=6.5, ha="center")
+        outline = withStroke(linewidth=1.8, foreground="white")
+        text.set(color=styles[each.row.full_name][0], path_effects=[outline], zorder=4)
+
+
+def _styles(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
+    """Full name -> colour by target set, marker by what else varies besides the rank."""
+    grid = [row for row in rows if row.in_grid]
+    targets = list(dict.fromkeys(row.key.targets for row in grid))
+    rules = list(dict.fromkeys(map(_rule, grid)))
+    styles = {row.full_name: (FULL_COLOUR, "X") for row in rows}
+    for row in grid:
+        colour = COLOURS[targets.index(row.key.targets) % len(COLOURS)]
+        styles[row.full_name] = (colour, MARKERS[rules.index(_rule(row)) % len(MARKERS)])
+    return styles
+
+
+def _rule(row: Row) -> str:
+    """What the series is named for besides its targets."""
+    return ", ".join(part for part in row.series.split(", ") if part != row.key.targets)
+
+
+def _legend(rows: Sequence[Row], styles: Mapping[str, tuple[str, str]]) -> list[Line2D]:
+    grid = [row for row in rows if row.in_grid]
+    colours = {row.key.targets: styles[row.full_name][0] for row in grid}
+    markers = {_rule(row): styles[row.full_name][1] for row in grid}
+    handles = [Line2D([], [], color=colour, marker="o", ls="", ms=4, label=name) for name, colour in colours.items()]
+    if len(markers) > 1:
+        handles += [
+            Line2D([], [], color="0.4", marker=marker, mfc="white", ls="", ms=4, label=name)
+            for name, marker in markers.items()
+        ]
+    if any(not row.in_grid for row in rows):
+        handles.append(Line2D([], [], color=FULL_COLOUR, marker="X", ls="", ms=4, label="full fine-tune"))
+    return [*handles, Line2D([], [], **FRONT, marker="o", ms=4, mfc="0.4", mec="0.4", label="Pareto front")]

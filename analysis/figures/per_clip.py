@@ -1,0 +1,83 @@
+"""Clip by clip: what each held-out clip scores under the base and under each rank.
+
+In: `Estimates`. Out: a figure of panels, one marker per clip; the value of a rank is the mean over its seeds.
+N clips.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from analysis.figures.style import BASE, BETTER, WIDTH, WORSE
+from analysis.statistics.findings import Findings
+from analysis.statistics.pairwise import improvement
+from analysis.study.clip_values import Values, clip_values
+from analysis.study.rows import Estimates, Row
+from analysis.study.scores import DIRECTIONS, LOWER
+from analysis.tables.rank_table import column_name
+
+Array = NDArray[np.float64]
+SCORES = ("heldout_loss", "consistency[mnv2]", "psnr")  # where there is one series: a row of panels each
+SCORE_OF_MANY = "psnr"  # where there are several series: a row of panels per series
+MAX_RANKS = 8  # panels across
+FEWEST_CLIPS = 3
+
+
+def per_clip(findings: Findings) -> Figure | None:
+    """A row of panels per score (or series), a panel per rank; None without a base, a rank or FEWEST_CLIPS clips.
+
+    Markers on the better side of the diagonal are green; the number is the share of clips that improve, ties counted
+    half. Of more than MAX_RANKS ranks the smallest are shown.
+    """
+    estimates = findings.estimates
+    base, series, clips = estimates.base, estimates.series, estimates.scores.clips
+    ranks = sorted({row.key.rank for row in estimates.rows if row.in_grid and row.done})[:MAX_RANKS]
+    if base is None or len(clips) < FEWEST_CLIPS or not ranks:
+        return None
+    scorers = clip_values(findings.study, clips)
+    scores = SCORES if len(series) == 1 else (SCORE_OF_MANY,)
+    of_base = {score: values for score in scores if (values := scorers[score](base)) is not None}
+    lines = [(name, score) for score in of_base for name in series]
+    if not lines:
+        return None
+    side = WIDTH / max(4, len(ranks))
+    figure = Figure(figsize=(WIDTH, 0.25 + side * len(lines)), layout="constrained")
+    grid = figure.subplots(len(lines), len(ranks), sharex="row", sharey="row", squeeze=False)
+    for (name, score), panels in zip(lines, grid, strict=True):
+        rows = {row.key.rank: row for row in estimates.finished(name)}
+        for rank, axes in zip(ranks, panels, strict=True):
+            after = _mean(estimates, rows.get(rank), scorers[score])
+            if after is None:
+                axes.set_axis_off()
+            else:
+                _panel(axes, of_base[score], after, DIRECTIONS[score] == LOWER)
+        panels[0].set_ylabel(column_name(score) if len(series) == 1 else name.replace(", ", "\n"), fontsize=7)
+    for rank, axes in zip(ranks, grid[0], strict=True):
+        axes.set_title(f"rank {rank}")
+    what = "score" if len(series) == 1 else column_name(SCORE_OF_MANY)
+    figure.supxlabel(f"{what} of a clip under the base", size=8)
+    figure.supylabel(f"{what} of the same clip under the adapter", size=8)
+    return figure
+
+
+def _mean(estimates: Estimates, row: Row | None, scorer: Values) -> Array | None:
+    """Mean over the seeds that have the score, (N,)."""
+    found = [] if row is None else [scorer(trial) for trial in estimates.trials(row)]
+    known = [each for each in found if each is not None]
+    return np.mean(known, axis=0) if known else None
+
+
+def _panel(axes: Axes, before: Array, after: Array, lower: bool) -> None:
+    gain = before - after if lower else after - before
+    ends = (min(before.min(), after.min()), max(before.max(), after.max()))
+    axes.plot(ends, ends, **{**BASE, "linewidth": 0.6})
+    for side, colour in ((gain >= 0, BETTER), (gain < 0, WORSE)):
+        axes.plot(before[side], after[side], ".", color=colour, ms=3, mew=0, alpha=0.7)
+    x, y, horizontal, vertical = (0.04, 0.96, "left", "top") if lower else (0.96, 0.04, "right", "bottom")
+    share = improvement(gain, np.zeros_like(gain))
+    axes.text(x, y, f"{share:.0%}", ha=horizontal, va=vertical, transform=axes.transAxes, fontsize=7)
+    axes.locator_params(nbins=3)
+    axes.tick_params(labelsize=6, length=2)

@@ -1,0 +1,55 @@
+"""Everything that the statistics say about one study, computed once: what tables, figures and the page are made of.
+
+In: `Study`. Out: `Findings`. Reads adapters and truncated adapters from the study folder; writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from analysis.statistics.answer import Answer, answers
+from analysis.statistics.differences import Difference, differences
+from analysis.statistics.noise import Halves, Reseed, halves, reseeds
+from analysis.statistics.plateau import Plateau, plateaus
+from analysis.statistics.rank_tests import RankTests, rank_tests
+from analysis.statistics.reliability import SizeCurve, set_sizes
+from analysis.statistics.spectra import Spectrum, study_spectra
+from analysis.statistics.truncation import Truncated, truncations
+from analysis.study.load import Study
+from analysis.study.rows import Estimates, RowKey, estimate
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """Each field is empty where the study has nothing to compute it from."""
+
+    study: Study
+    estimates: Estimates
+    answers: tuple[Answer, ...]
+    differences: tuple[Difference, ...]  # of each row to the base
+    tests: tuple[RankTests, ...]  # over the ranks
+    plateaus: Mapping[RowKey, Plateau]  # of training
+    spectra: Mapping[RowKey, tuple[Spectrum, ...]]  # of the adapters
+    truncations: tuple[Truncated, ...]  # adapters truncated to a lower rank
+    sizes: tuple[SizeCurve, ...]  # distances on fewer clips
+    halves: tuple[Halves, ...]  # noise of the set scores
+    reseeds: tuple[Reseed, ...]  # noise of sampling
+
+
+def find(study: Study) -> Findings:
+    """UserError where no trial has finished, or where the trials have no clip in common."""
+    estimates = estimate(study)
+    return Findings(
+        study=study,
+        estimates=estimates,
+        answers=answers(estimates),
+        differences=differences(estimates),
+        tests=rank_tests(estimates),
+        plateaus=plateaus(estimates),
+        spectra=study_spectra(estimates),
+        truncations=truncations(estimates),
+        sizes=set_sizes(estimates),
+        halves=halves(estimates),
+        reseeds=reseeds(estimates),
+    )

@@ -1,0 +1,100 @@
+"""The rank table and all scores as CSV, numbers with nine digits: rank_table.csv and scores.csv.
+
+In: `Estimates`. Out: the text of rank_table.csv; scores.csv as a file, written row by row because that of a large study
+does not fit in memory. Of several merged studies, the first column of scores.csv names the one a row is from.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.statistics.plateau import Plateau
+from analysis.study.load import COLUMNS, Study, Trial
+from analysis.study.rows import Estimates, Row, RowKey
+from analysis.study.scores import CORE, TABLE_SCORES, shown_further, shown_optional
+from analysis.tables.rank_table import NOT_AVAILABLE, REAL, only_unavailable
+from cinelora.core.files import whole_file
+
+SETTINGS = ("row", "rank", "alpha", "scale", "scaling", "targets", "learning_rate", "other")
+COSTS = ("parameters", "adapter_megabytes", "seconds_per_step", "seeds_done", "seeds_planned", "clips")
+TRAINING = ("steps_to_plateau", "still_improving")
+PARTS = ("", "_min", "_max", "_seeds")  # behind the name of a score
+WHOLE_SET = "(set)"  # the clip_id of a score that belongs to a whole trial
+STILL_IMPROVING = {None: "", True: "yes", False: "no"}
+
+
+def rank_csv(estimates: Estimates, plateaus: Mapping[RowKey, Plateau]) -> str:
+    """One line per row of the rank table; of each score its mean, smallest and largest seed and the number of seeds."""
+    scores = (*TABLE_SCORES, *(score for score in CORE if score not in TABLE_SCORES))
+    scores += (*shown_optional(estimates.scores), *shown_further(estimates.scores))
+    absent = only_unavailable(estimates.scores)
+    columns = [*SETTINGS, *COSTS, *TRAINING, *(f"{score}{part}" for score in scores for part in PARTS), *absent]
+    lines = []
+    for row in estimates.rows:
+        line = _settings(row) | _costs(row, estimates) | _training(plateaus.get(row.key))
+        for score in scores:
+            line |= _score(row, score)
+        lines.append(line | dict.fromkeys(absent, NOT_AVAILABLE))
+    real = {score: _nine_digits(value) for score, value in estimates.scores.real.items() if score in scores}
+    lines.append({"row": REAL, "clips": len(estimates.scores.clips)} | real)
+    return pd.DataFrame(lines, columns=columns, dtype=object).to_csv(index=False, lineterminator="\n")
+
+
+def _settings(row: Row) -> dict[str, object]:
+    key = row.key
+    line: dict[str, object] = {"row": key.label or ("base" if row.is_base else "lora"), "rank": key.rank}
+    if key.rank:
+        line |= {"alpha": _nine_digits(key.alpha), "scale": _nine_digits(row.scale)}
+        line |= {"scaling": key.scaling, "targets": key.targets}
+    if not row.is_base:
+        line["learning_rate"] = _nine_digits(key.learning_rate)
+    return line | {"other": "; ".join(f"{name}={text}" for name, text in key.other)}
+
+
+def _costs(row: Row, estimates: Estimates) -> dict[str, object]:
+    clips = len(estimates.scores.clips) if row.done else 0
+    cost = (_nine_digits(row.adapter_megabytes), _nine_digits(row.seconds_per_step))
+    return dict(zip(COSTS, (row.parameters, *cost, row.done, row.planned, clips), strict=True))
+
+
+def _training(found: Plateau | None) -> dict[str, object]:
+    """Empty where unknown."""
+    return {} if found is None else dict(zip(TRAINING, (found.steps, STILL_IMPROVING[found.still]), strict=True))
+
+
+def _score(row: Row, score: str) -> dict[str, object]:
+    found = row.estimates.get(score)
+    if found is None:
+        return {score: NOT_AVAILABLE if row.done else "", f"{score}_seeds": 0}
+    numbers = [_nine_digits(number) for number in (found.mean, found.low, found.high)]
+    return dict(zip((f"{score}{part}" for part in PARTS), (*numbers, len(found.values)), strict=True))
+
+
+def write_scores(estimates: Estimates, path: Path) -> None:
+    """A line per trial, clip and score, then one per trial and score that only the whole set of clips has."""
+    study, scores = estimates.study, estimates.scores
+    with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow([*(["study"] if study.merged else []), *COLUMNS])
+        by_clip = {metric for trial in study.trials for metric in trial.scores}
+        for trial in study.trials:
+            for metric, found in sorted(trial.scores.items()):
+                head, values = _head(study, trial), zip(found.ids, found.numbers.tolist(), strict=True)
+                writer.writerows((*head, clip, metric, _nine_digits(value)) for clip, value in values)
+        for trial in study.trials:
+            for score, value in sorted(scores.values[trial.spec.trial_id].items()):
+                if score not in by_clip:
+                    writer.writerow((*_head(study, trial), WHOLE_SET, score, _nine_digits(value)))
+
+
+def _head(study: Study, trial: Trial) -> tuple[object, ...]:
+    return (study.home(trial.spec.trial_id).name, *trial.head) if study.merged else trial.head
+
+
+def _nine_digits(value: float | None) -> str:
+    """Stable against the last bits that differ between machines."""
+    return "" if value is None else f"{value:.9g}"
