@@ -34,7 +34,7 @@ from cinelora.metrics.feature_nets import (
     WEIGHTS,
     configured,
     pins_of,
-    weight_marks,
+    weight_fingerprints,
 )
 from cinelora.wan.checkpoint import BUILTIN, SHAPES, config_folder, fetching, model_fingerprint, model_folder
 from cinelora.wan.options import check_attention, check_cache
@@ -119,7 +119,7 @@ class Fingerprints:
         check_cache(config)
         for net, path in configured(config.score).items():
             pins = pins_of(config.score, net)
-            found |= self._once("weights", (net, path, pins), partial(weight_marks, net, path, pins))
+            found |= self._once("weights", (net, path, pins), partial(weight_fingerprints, net, path, pins))
         found |= {"flow": config.score.flow} if config.score.flow else {}
         found["model"] = self._once("model", (model.path, model.hub, model.revision), lambda: self._model(config))
         target = encoding_folder(self.cache_dir, found["data"], found["model"], model.text_dtype) / WINDOWS_FILE

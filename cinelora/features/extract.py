@@ -106,7 +106,7 @@ def _dynamic_degree(batch: Batch, flow: str) -> Array:
     return motion.dynamic_degree(batch.frames, batch.fps, flow)
 
 
-# By family, or by name where a family has two formulas: (batch, what stands in the brackets) -> (N,).
+# By family, or by name where a family has two formulas: (batch, text in the brackets) -> (N,).
 CLIP_METRICS: dict[str, Callable[[Batch, str], Array]] = {
     "consistency": lambda batch, net: consistency(batch.per_frame(net)),
     "image_similarity": _image_similarity,

@@ -124,7 +124,7 @@ def drop_parts(folder: TrialFolder) -> None:
 def write_set_scores(place: TrialFolder, reference: SampleFolder) -> None:
     """Of every video net with features of both. Scores that are no finite number are left to analysis.
 
-    The file says no more than the features do: where it is missing or of other features, analysis computes the same
+    The file only saves work: where it is missing or of other features, analysis computes the same
     numbers by the same functions (`cinelora/metrics/set_metrics.py`).
     """
     nets = [name for name, net in WEIGHTS.items() if net.kind == "video"]

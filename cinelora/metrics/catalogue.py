@@ -1,11 +1,11 @@
-"""Every metric: what it needs, which way it points, how it is computed, and what its protocol says.
+"""Every metric: what it needs, its direction, how it is computed, and its protocol.
 
 In: names such as `fvd[i3d]`, the score and data settings, hashes of weights. Out: `Metric` records, JSON-ready facts.
 NumPy alone. Trials, `python -m cinelora.score`, the report and the benchmarks all read this one registry.
 
 A metric is a family with what it rests on in brackets: a feature net (`cinelora/metrics/feature_nets.py`), an optical
 flow or a colour channel; some have no brackets. To add one: an entry in `FAMILIES`, and its function. The entry of a
-set metric names the function; that of a clip metric stands under the family's name in `cinelora/features/extract.py`.
+set metric names the function; that of a clip metric is listed by family in `cinelora/features/extract.py`.
 N and M clips, D feature dimensions.
 """
 
@@ -75,10 +75,10 @@ class Family:
 
     kind: str  # "set": a number for two sets; "clip": for a clip; "paired": for a clip and its reference; "trial"
     better: str  # "lower", "higher", or "none": to be compared with the reference clips
-    of: tuple[str, ...] = ()  # what may stand in the brackets; (): no brackets
+    of: tuple[str, ...] = ()  # the texts allowed in brackets; (): no brackets
     usual: tuple[str, ...] | None = None  # those that studies compute, and the command by default; None: all of `of`
     facts: Mapping[str, Any] = field(default_factory=dict)  # its own part of the protocol
-    more_facts: Mapping[str, Any] = field(default_factory=dict)  # said by the command, and not recorded in trials
+    more_facts: Mapping[str, Any] = field(default_factory=dict)  # in the protocol of the command, not of trials
     net: str = ""  # the net of a family without brackets
     needs: str = ""  # what two folders of clips lack: such a metric exists in studies alone
     whole: bool = False  # sees frame 0 even where it is dropped: it is the clip's start or anchor
@@ -87,13 +87,13 @@ class Family:
     least_side: int = 1  # pixels
     needs_fps: bool = False
     further: bool = False  # shown in the report's second table
-    frozen_wins: bool = False  # a clip that stands still scores best
+    frozen_wins: bool = False  # a clip without motion scores best
     distance: SetDistance | None = None  # of a set metric
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: a family and what stands in its brackets ("" without)."""
+    """One metric: a family and the text in its brackets ("" without)."""
 
     family: str
     inside: str = ""
@@ -129,7 +129,7 @@ class Metric:
 
 
 def _kernel_facts(preset: str) -> dict[str, Any]:
-    """The kernel of `KERNEL_PRESETS`, as a protocol says it."""
+    """The kernel of `KERNEL_PRESETS`, for a protocol."""
     chosen = KERNEL_PRESETS[preset]
     return {
         "kernel": {

@@ -1,7 +1,7 @@
-"""What each feature net is, which weight files it needs, and whether a file is one of them. Standard library only.
+"""Facts of the feature nets: shapes, resizing, weight files, and the check that a file is one of them.
 
-In: a path from the configuration or the command line. Out: SHA-256 values; planning so loads no torch. The nets
-themselves are in `cinelora/nets`, under the same names.
+In: a path from the configuration or the command line. Out: SHA-256 values. Standard library only: planning loads no
+torch. The nets themselves are in `cinelora/features/nets`, under the same names.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SQUARE = (224, 224)
 class WeightFile:
     """One file a net needs: what it is called where it is published, and its SHA-256 values where known.
 
-    A file without a known hash is hashed and recorded; nothing is assumed of it.
+    A file without a known hash is hashed and recorded.
     """
 
     role: str  # "weights", "trunk", "heads", "encoder", "probe"
@@ -60,11 +60,11 @@ class Weights:
         """Of the one file of a packaged net."""
         return self.files[0].sha256[0]
 
-    def hashes(self, marks: Mapping[str, str]) -> str | dict[str, str]:
+    def hashes(self, fingerprints: Mapping[str, str]) -> str | dict[str, str]:
         """Those of its files in a trial's fingerprints: one, or by role where it has several."""
         if len(self.files) == 1:
-            return marks.get(self.name, "")
-        return {file.role: marks.get(f"{self.name}.{file.role}", "") for file in self.files}
+            return fingerprints.get(self.name, "")
+        return {file.role: fingerprints.get(f"{self.name}.{file.role}", "") for file in self.files}
 
 
 def _file(published: str | tuple[str, ...], *sha256: str, role: str = "weights") -> tuple[WeightFile, ...]:
@@ -73,7 +73,7 @@ def _file(published: str | tuple[str, ...], *sha256: str, role: str = "weights")
 
 _TNV2 = _file("tnv2.safetensors", "e2877ef6750ccbb3f02256bb4b5f4f53035111677be641d56b9723af499f881d")
 _MNV2 = _file("mnv2.safetensors", "f76e0ed9a2fbe9b0743f39b750fb420ea368cd43faedb4a14778db0ef3bff008")
-# Found alike in the checksum lists of many projects that fetch the StyleGAN-V file (51,235,320 bytes).
+# As in the checksum lists of many projects that fetch the StyleGAN-V file (51,235,320 bytes).
 I3D_SCRIPT = _file("i3d_torchscript.pt", "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2")[0]
 _I3D = _file(("i3d_pretrained_400.pt", "i3d_torchscript.pt"))
 _VIDEOMAE = _file(
@@ -125,7 +125,7 @@ def pins_of(score: ScoreConfig, net: str) -> dict[str, str]:
     return pins_by_role(net, getattr(score, f"{net}_sha256", ""))
 
 
-def weight_marks(net: str, path: str, pins: Mapping[str, str]) -> dict[str, str]:
+def weight_fingerprints(net: str, path: str, pins: Mapping[str, str]) -> dict[str, str]:
     """Fingerprints of a net's files: {net: SHA-256}, or {net.role: SHA-256} of several. UserError: as `checked`."""
     found = checked_files(net, Path(path), pins)
     return {f"{net}.{role}" if len(found) > 1 else net: digest for role, digest in found.items()}
@@ -134,7 +134,7 @@ def weight_marks(net: str, path: str, pins: Mapping[str, str]) -> dict[str, str]
 def checked(net: str, file: WeightFile, path: Path, pin: str = "") -> str:
     """The SHA-256 of `path`, after it was compared with `pin`, or without a pin with the published ones.
 
-    UserError: no such file, or another hash. A file of one's own making (converted, retrained) needs a pin.
+    UserError: no such file, or another hash. A converted or retrained file needs a pin.
     """
     setting = f"score.{net}={path}"
     packaged = net in WEIGHTS and WEIGHTS[net].packaged
@@ -172,7 +172,7 @@ def pins_by_role(net: str, text: str) -> dict[str, str]:
 def checked_files(net: str, path: Path, pins: Mapping[str, str] | None = None) -> dict[str, str]:
     """SHA-256 of every file of `net` at `path`, by role, each compared with its pin or the published hashes.
 
-    `path` is a file, or the folder of a net whose facts say so. UserError: as `checked`. KeyError: no such net.
+    `path` is a file, or the folder of a net with `folder`. UserError: as `checked`. KeyError: no such net.
     """
     facts, pins = WEIGHTS[net], pins or {}
     places = {file.role: (in_folder(path, file) if facts.folder else path) for file in facts.files}
@@ -185,7 +185,7 @@ def checked_files(net: str, path: Path, pins: Mapping[str, str] | None = None) -
 
 
 def is_script(path: Path) -> bool:
-    """Whether `path` is a TorchScript archive: a zip file with compiled code beside its tensors."""
+    """Whether `path` is a TorchScript archive: a zip file that holds compiled code."""
     if not path.is_file() or not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:

@@ -1,4 +1,4 @@
-"""What goes wrong, or right, with few training clips: copying them, losing variety, taking on their colours.
+"""What few training clips do to a model: it copies them, or takes on their colours.
 
 In: clip features (N, D) of any net, or uint8 RGB frames (N, T, H, W, 3), levels 0..255. Out: numbers, no files.
 Pure NumPy, no torch. N, M, K clips, S seeds, D feature dimensions. Distances are Euclidean on the features as given:
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cinelora.metrics.catalogue import RATIO_CAP
+from cinelora.metrics.distances import Array
 
-Array = NDArray[np.float64]
 Frames = NDArray[np.uint8]
 
 # Full-range BT.601 luma and chroma (JFIF 1.02): levels in, levels out, grey has chroma 128.
@@ -26,7 +26,7 @@ LEVELS = 256
 
 @dataclass(frozen=True)
 class Memorisation:
-    """Of N made clips. `by_chance` is the share to expect of clips that know neither set better than the other."""
+    """Of N generated clips. `by_chance` is the expected share of clips that depend on neither set."""
 
     ratios: Array  # (N,) 0 or more; 0: equal to a training clip, 1: as near to both sets
     nearest: NDArray[np.intp]  # (N,) row of the nearest training clip
@@ -51,29 +51,27 @@ class Memorisation:
 def memorisation(
     generated: ArrayLike, train: ArrayLike, heldout: ArrayLike, own: ArrayLike | None = None
 ) -> Memorisation:
-    """Is a made clip nearer to what was trained on than to clips as new to the model as itself?
+    """Is a generated clip nearer to the training clips than to held-out clips, which the model has not seen either?
 
     `generated` (N, D), `train` (M, D), `heldout` (K, D). `own` (N,) says which held-out row gave the first frame:
-    that row is left out for that clip, which resembles it whatever was learnt. Ratio: distance to the nearest
+    that row is left out for that clip, which resembles it in any case. Ratio: distance to the nearest
     training row over distance to the nearest remaining held-out row. The nearest of more clips is nearer, so where
     M and K differ 1 is not the neutral value: compare `share` with `by_chance`, M / (M + K), exact for a clip that
     depends on neither set if both are drawn alike; or compare a trained model with the base. A clip at distance 0
     from both sets has ratio 1, from the held-out clips alone RATIO_CAP, and none has more. (Related to the
-    data-copying test of Meehan et al. 2020, arXiv 2004.05675, section 3, which asks the same of training and held-out
-    clips as seen from a made set.)
+    data-copying test of Meehan et al. 2020, arXiv 2004.05675, section 3, which compares training and held-out
+    clips by their distance to a generated set.)
     ValueError: shapes, `own` or numbers do not fit.
     """
-    made, seen, unseen = (
+    new, seen, unseen = (
         _features(rows, name) for rows, name in ((generated, "generated"), (train, "train"), (heldout, "heldout"))
     )
-    if not made.shape[1] == seen.shape[1] == unseen.shape[1]:
-        raise ValueError(
-            f"features of {made.shape[1]}, {seen.shape[1]} and {unseen.shape[1]} dimensions do not compare"
-        )
-    to_train, to_heldout = _distances(made, seen), _distances(made, unseen)
+    if not new.shape[1] == seen.shape[1] == unseen.shape[1]:
+        raise ValueError(f"features of {new.shape[1]}, {seen.shape[1]} and {unseen.shape[1]} dimensions do not compare")
+    to_train, to_heldout = _distances(new, seen), _distances(new, unseen)
     remaining = len(unseen)
     if own is not None:
-        to_heldout[np.arange(len(made)), _own_rows(own, len(made), len(unseen))] = np.inf
+        to_heldout[np.arange(len(new)), _own_rows(own, len(new), len(unseen))] = np.inf
         remaining -= 1
     near, far = to_train.min(axis=1), to_heldout.min(axis=1)
     of_equals = np.where(near > 0, RATIO_CAP, 1.0)
@@ -96,18 +94,18 @@ def colour_histograms(frames: Frames) -> Array:
     return out
 
 
-def style_distance(made: Array, target: Array) -> Array:
-    """How far clips are from the colour grade of a set: histograms (..., 3, 256), (M, 3, 256) -> (..., 3) levels.
+def style_distance(generated: Array, target: Array) -> Array:
+    """Distance of clips to the colours of a set: histograms (..., 3, 256), (M, 3, 256) -> (..., 3) levels.
 
     Per channel Y, Cb, Cr the 1-D Wasserstein distance of order 1, the sum of |difference of the cumulative shares|
     (Vallender 1974), to the mean histogram of the target set: by how many levels a pixel has to change
-    on average. Brighter by 10 levels is 10 in Y. For a whole set give `made.mean(axis=0)`: a single clip is never
-    at 0 of a mixed set. ValueError: shapes do not fit.
+    on average. Brighter by 10 levels is 10 in Y. For a whole set give `generated.mean(axis=0)`: a single clip is
+    never at distance 0 from a mixed set. ValueError: shapes do not fit.
     """
     wanted = (len(CHANNELS), LEVELS)
-    if made.shape[-2:] != wanted or target.ndim != 3 or target.shape[1:] != wanted or len(target) == 0:
-        raise ValueError(f"histograms {made.shape} and {target.shape}: give (..., 3, 256) and (clips, 3, 256)")
-    difference = np.cumsum(made - target.mean(axis=0), axis=-1)
+    if generated.shape[-2:] != wanted or target.ndim != 3 or target.shape[1:] != wanted or len(target) == 0:
+        raise ValueError(f"histograms {generated.shape} and {target.shape}: give (..., 3, 256) and (clips, 3, 256)")
+    difference = np.cumsum(generated - target.mean(axis=0), axis=-1)
     return np.asarray(np.abs(difference).sum(axis=-1), np.float64)
 
 
@@ -123,10 +121,12 @@ def _distances(a: Array, b: Array) -> Array:
     return np.asarray([np.linalg.norm(b - row, axis=1) for row in a])
 
 
-def _own_rows(own: ArrayLike, made: int, heldout: int) -> NDArray[np.intp]:
+def _own_rows(own: ArrayLike, generated: int, heldout: int) -> NDArray[np.intp]:
     rows = np.asarray(own)
-    if rows.shape != (made,) or rows.dtype.kind not in "iu" or heldout < 2:
-        raise ValueError(f"own has shape {rows.shape}: give one held-out row for each of {made} clips, of 2 or more")
+    if rows.shape != (generated,) or rows.dtype.kind not in "iu" or heldout < 2:
+        raise ValueError(
+            f"own has shape {rows.shape}: give one held-out row for each of {generated} clips, of 2 or more"
+        )
     if rows.min() < 0 or rows.max() >= heldout:
         raise ValueError(f"own names rows {rows.min()} to {rows.max()}: there are {heldout} held-out clips")
     return rows.astype(np.intp)

@@ -1,15 +1,15 @@
 """Frechet and kernel video distance as torchmetrics: streaming, float64, the same on any number of processes.
 
-In: batches of clips and a feature net, or features (B, D) directly; each batch real or made. Out: one float64 number.
-Nothing here knows the rest of this package but `distances`: it serves any video model.
+In: batches of reference or of generated clips and a feature net, or features (B, D) directly. Out: a float64 number.
+Of this package it needs `distances` alone: it serves any video model.
 B clips of a batch, N of a set, D features, K rows kept.
 
     distance = FrechetVideoDistance(features=net)        # net: a batch of clips -> (B, D)
     distance.update(real_clips, real=True)
-    distance.update(made_clips, real=False)
+    distance.update(generated_clips, real=False)
     distance.compute()
 
-Like every Frechet or kernel distance they are numbers of a feature net: name it, with frames, size and N, beside them.
+A Frechet or kernel distance depends on the feature net: report net, frames, size and N with it.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ FeatureNet = Callable[[Tensor], Tensor]
 
 
 class _DistanceOfSets(Metric):
-    """Two lists of float64 rows, one of real clips and one of made ones; joined over processes by stacking.
+    """Two lists of float64 rows, of real and of generated clips; joined over processes by stacking.
 
-    `reset_real_features=False` keeps the real clips through `reset`, for many made sets against one real set.
+    `reset_real_features=False` keeps the real clips through `reset`, for many generated sets against one real set.
     """
 
     is_differentiable = False
     higher_is_better = False
     full_state_update = False
     real_rows: list[Tensor]
-    made_rows: list[Tensor]
+    generated_rows: list[Tensor]
 
     def __init__(self, features: FeatureNet | None = None, reset_real_features: bool = True, **kwargs: Any) -> None:
         """`features`: a batch of clips, as the net wants them -> (B, D), run in eval mode and without gradients;
@@ -50,7 +50,7 @@ class _DistanceOfSets(Metric):
         self.features = features
         self.reset_real_features = reset_real_features
         self.add_state("real_rows", [], dist_reduce_fx="cat")
-        self.add_state("made_rows", [], dist_reduce_fx="cat")
+        self.add_state("generated_rows", [], dist_reduce_fx="cat")
 
     def update(self, clips: Tensor, real: bool) -> None:
         """Add a batch: `clips` as the feature net takes them or features (B, D), any real dtype, B 0 or more.
@@ -59,13 +59,13 @@ class _DistanceOfSets(Metric):
         """
         self._leave_joined()
         rows = self._features_of(clips)
-        known = next((each for each in (*self.real_rows, *self.made_rows)), None)
+        known = next((each for each in (*self.real_rows, *self.generated_rows)), None)
         kept = self._kept(rows)
         if known is not None and known.shape[1] != kept.shape[1]:
             extra = kept.shape[1] - rows.shape[1]
             raise ValueError(f"features of {rows.shape[1]} dimensions after {known.shape[1] - extra}")
-        (self.real_rows if real else self.made_rows).append(kept)
-        self._shorten(self.real_rows if real else self.made_rows)
+        (self.real_rows if real else self.generated_rows).append(kept)
+        self._shorten(self.real_rows if real else self.generated_rows)
 
     def forward(self, clips: Tensor, real: bool) -> None:
         """`update`; a batch of one set has no distance of its own to return."""
@@ -101,16 +101,16 @@ class _DistanceOfSets(Metric):
         return rows
 
     def _kept(self, rows: Tensor) -> Tensor:
-        """What of a batch (B, D) goes into the state."""
+        """The rows that a batch (B, D) adds to the state."""
         return rows
 
     def _shorten(self, blocks: list[Tensor]) -> None:
-        """Bound the memory of a state, in place; here it is what it is."""
+        """Bound the memory of a state, in place; here it is not bounded."""
 
     def _both(self) -> tuple[Tensor, Tensor]:
-        """Rows (K, D) or (K, D + 1) of the real and of the made clips. ValueError: none of one."""
+        """Rows (K, D) or (K, D + 1) of the real and of the generated clips. ValueError: none of one."""
         found = []
-        for blocks, name in ((self.real_rows, "real"), (self.made_rows, "made")):
+        for blocks, name in ((self.real_rows, "real"), (self.generated_rows, "generated")):
             rows = dim_zero_cat(blocks) if len(blocks) else torch.zeros(0)  # a tensor already when joined
             if len(rows) == 0:
                 raise ValueError(f"no {name} clips: give them by update(..., real={name == 'real'})")
@@ -119,7 +119,7 @@ class _DistanceOfSets(Metric):
 
 
 class FrechetVideoDistance(_DistanceOfSets):
-    """Squared Frechet distance of Gaussians fitted to the features of real and made clips; 0 or more, lower is better.
+    """Squared Frechet distance of Gaussians fitted to features of real and generated clips; 0 or more, lower is better.
 
     FVD (Unterthiner et al. 2018, arXiv 1812.01717) when the net is I3D; covariances with divisor N - 1; equal to
     `distances.frechet_distance` of all features to rounding, however they are batched or spread over processes.
@@ -137,9 +137,11 @@ class FrechetVideoDistance(_DistanceOfSets):
 
     def compute(self) -> Tensor:
         """The distance, a float64 scalar tensor."""
-        real, made = (_gaussian(rows, name) for rows, name in zip(self._both(), ("real", "made"), strict=True))
-        warn_if_unreliable(real, made)
-        return torch.tensor(frechet_between(real, made), dtype=torch.float64, device=self.device)
+        real, generated = (
+            _gaussian(rows, name) for rows, name in zip(self._both(), ("real", "generated"), strict=True)
+        )
+        warn_if_unreliable(real, generated)
+        return torch.tensor(frechet_between(real, generated), dtype=torch.float64, device=self.device)
 
     def _kept(self, rows: Tensor) -> Tensor:
         return torch.cat([torch.ones_like(rows[:, :1]), rows], dim=1)
@@ -152,10 +154,10 @@ class FrechetVideoDistance(_DistanceOfSets):
 
 
 class KernelVideoDistance(_DistanceOfSets):
-    """A published kernel distance (polynomial MMD) between the features of real and made clips; lower is better.
+    """A published kernel distance (polynomial MMD) between the features of real and generated clips; lower is better.
 
-    `preset` is a name of `distances.KERNEL_PRESETS`: "kid" (may be negative: it is unbiased), "kid_biased", "jedi"
-    (Luo et al. 2025, arXiv 2410.05203; V-JEPA features), "jedi_unbiased". Over all pairs of clips, not over random
+    `preset` is a name of `distances.KERNEL_PRESETS`: "kid" (may be negative: it is unbiased), "jedi"
+    (Luo et al. 2025, arXiv 2410.05203; V-JEPA features). Over all pairs of clips, not over random
     subsets. Equal to `distances.kernel_distance` of all features to rounding, however they are batched or
     spread. Memory: N D numbers a set, and N x M when computing. ValueError: unknown preset; `compute` with
     fewer than 2 clips of either set.
@@ -174,8 +176,8 @@ class KernelVideoDistance(_DistanceOfSets):
 
     def compute(self) -> Tensor:
         """The distance, a float64 scalar tensor."""
-        real, made = (rows.cpu().numpy() for rows in self._both())
-        return torch.tensor(kernel_distance(real, made, self.preset), dtype=torch.float64, device=self.device)
+        real, generated = (rows.cpu().numpy() for rows in self._both())
+        return torch.tensor(kernel_distance(real, generated, self.preset), dtype=torch.float64, device=self.device)
 
 
 def _gaussian(rows: Tensor, name: str) -> Gaussian:

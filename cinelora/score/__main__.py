@@ -1,6 +1,6 @@
 """Score any folder of videos against another: FVD, KVD, JEDi, LPIPS, PSNR and consistency, with their protocol.
 
-    python -m cinelora.score --generated out/ --reference real/        all metrics whose weights are at hand
+    python -m cinelora.score --generated out/ --reference real/        all metrics whose weights are available
     python -m cinelora.score --generated out/ --reference real/ --frames 16 --size 224x224 --fps 8 \\
         --metrics fvd[i3d],kvd[tnv2],psnr --weights i3d=i3d_torchscript.pt --out scores.json
 
@@ -21,7 +21,7 @@ from cinelora.core.cli import Parser, Progress, UserError, exit_status
 from cinelora.core.config import Resize
 from cinelora.core.files import write_json
 from cinelora.metrics.feature_nets import WEIGHTS, pins_by_role
-from cinelora.score.clips import Look
+from cinelora.score.clips import ReadOptions
 from cinelora.score.request import known, parse_metrics
 from cinelora.score.run import Request, score_folders
 from cinelora.score.table import as_json, table
@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--generated", type=Path, required=True, help="folder of the clips to score")
     add("--reference", type=Path, required=True, help="folder of the real clips")
-    add("--metrics", default="", help="names, comma separated (default: all whose weights are at hand)")
+    add("--metrics", default="", help="names, comma separated (default: all whose weights are available)")
     add("--weights", action="append", default=[], metavar="NET=PATH,...", help="weight files of nets")
     add("--sha256", action="append", default=[], metavar="NET=HEX", help="trust this file instead of the published one")
     add("--cache", type=Path, default=Path(".cache"), help="where cinelora-fetch put tnv2 and mnv2 (default: .cache)")
@@ -62,27 +62,16 @@ def request_of(arguments: Sequence[str] | None = None) -> tuple[Request, Path | 
     if options.fps is not None and not 0 < options.fps < float("inf"):
         raise UserError(f"--fps {options.fps}: must be above 0")
     if options.resize and not options.size:
-        raise UserError(f"--resize {options.resize}: to what size? give --size HxW too")
+        raise UserError(f"--resize {options.resize}: needs a size; give --size HxW too")
     resize = Resize(options.resize or "squash")
-    look = Look(options.frames, _size(options.size), resize, options.fps, options.drop_first)
+    reading = ReadOptions(options.frames, _size(options.size), resize, options.fps, options.drop_first)
     at_hand = {name: options.cache / "weights" / f"{name}.safetensors" for name, net in WEIGHTS.items() if net.packaged}
     weights = {name: path for name, path in at_hand.items() if path.is_file()}
     weights |= {name: Path(path) for name, path in _named(options.weights, "--weights").items()}
     pins = {name: pins_by_role(name, text) for name, text in _named(options.sha256, "--sha256").items()}
     metrics = parse_metrics(options.metrics) if options.metrics else None
-    request = Request(
-        options.generated,
-        options.reference,
-        metrics,
-        weights,
-        pins,
-        look,
-        options.skip_bad,
-        options.draws,
-        options.batch,
-        options.device,
-    )
-    return request, options.out
+    folders, given = (options.generated, options.reference), (options.skip_bad, options.draws, options.batch)
+    return Request(*folders, metrics, weights, pins, reading, *given, options.device), options.out
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
@@ -112,7 +101,7 @@ def _named(options: Sequence[str], option: str) -> dict[str, str]:
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
-    """Parse, score, print; the JSON if one is asked for. Raises UserError."""
+    """Parse, score, print; write the JSON if `--out` is given. Raises UserError."""
     request, out = request_of(arguments)
     scores = score_folders(request, Progress("clips"))
     for warning in scores.warnings:

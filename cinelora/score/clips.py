@@ -1,8 +1,8 @@
-"""Clips in a folder, found, looked over and read: video files, or folders of numbered images.
+"""Clips in a folder, found, inspected and read: video files, or folders of numbered images.
 
 In: a folder, searched to its depth. Out: uint8 RGB frames (T, H, W, 3), levels 0..255, all of one form.
-Nothing is resized, resampled or cut unless `Look` says so: clips that differ are refused, by name, with the option that
-would make them alike. UserError: a file cannot be read, a numbered image is missing, two clips have one name.
+Nothing is resized, resampled or cut unless `ReadOptions` asks for it: clips that differ are refused, by name, with the
+option that would make them alike. UserError: a file cannot be read, a numbered image is missing, a name is not unique.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Look:
-    """How clips are to be read; None: as they are. `frames` counts scored frames, not a dropped first one."""
+class ReadOptions:
+    """How to read clips; None: as they are. `frames` counts scored frames, without a dropped first one."""
 
     frames: int | None = None
     size: tuple[int, int] | None = None  # height, width
@@ -67,7 +67,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Form:
-    """What every clip is like once read: `frames` are read, the dropped one among them; `fps` None: unknown."""
+    """Shape and rate of every clip once read; `frames` includes a dropped first one; `fps` None: unknown."""
 
     height: int
     width: int
@@ -84,9 +84,9 @@ class Skipped:
 
 
 def find_clips(folder: Path) -> tuple[Clip, ...]:
-    """Every clip below `folder`, sorted by name; hidden files and those that are neither video nor image are passed by.
+    """Every clip below `folder`, sorted by name; hidden files and files that are neither video nor image are ignored.
 
-    A folder that holds images is one clip. UserError: no such folder, none found, videos and images side by side, one
+    A folder that holds images is one clip. UserError: no such folder, none found, videos and images in one folder, one
     name twice, images without numbers. A gap in the numbers is found by `inspect_clips`, so that it can be skipped.
     """
     if not folder.is_dir():
@@ -106,7 +106,7 @@ def find_clips(folder: Path) -> tuple[Clip, ...]:
 def inspect_clips(
     clips: Sequence[Clip], skip_bad: bool, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> tuple[list[tuple[Clip, Facts]], list[Skipped]]:
-    """Facts of every clip, by decoding it whole: a damaged file shows here and not after hours of work.
+    """Facts of every clip, by decoding it whole, so that a damaged file is found now and not after hours of work.
 
     `on_progress(done, total)` is called after each. UserError: a clip cannot be read; with `skip_bad` it is listed.
     """
@@ -137,40 +137,42 @@ def facts_of(clip: Clip) -> Facts:
     return Facts(height, width, len(shapes), None, None)
 
 
-def common_form(clips: Sequence[tuple[Clip, Facts]], look: Look) -> Form:
+def common_form(clips: Sequence[tuple[Clip, Facts]], reading: ReadOptions) -> Form:
     """The form in which all `clips` are read. UserError: they differ where `look` has no rule, or are too short."""
-    _check_alike(clips, look)
+    _check_alike(clips, reading)
     first = clips[0][1]
-    height, width = look.size or (first.height, first.width)
-    counts = [(clip, _available(facts, look.fps)) for clip, facts in clips]
-    wanted = counts[0][1] if look.frames is None else look.frames + look.dropped
+    height, width = reading.size or (first.height, first.width)
+    counts = [(clip, _available(facts, reading.fps)) for clip, facts in clips]
+    wanted = counts[0][1] if reading.frames is None else reading.frames + reading.dropped
     for clip, count in counts:
-        if look.frames is None and count != wanted:
+        if reading.frames is None and count != wanted:
             raise UserError(
                 f"{clips[0][0].path} has {wanted} frames, {clip.path} has {count}; "
                 f"give --frames N to score the first N of each"
             )
         if count < wanted:
-            dropped = " after the dropped first" if look.drop_first else ""
-            raise UserError(f"{clip.path}: {count} frames, asked for {look.frames}{dropped}; give a smaller --frames")
-    if wanted - look.dropped < 1:
+            dropped = " after the dropped first" if reading.drop_first else ""
+            raise UserError(
+                f"{clip.path}: {count} frames, --frames asks for {reading.frames}{dropped}; give a smaller --frames"
+            )
+    if wanted - reading.dropped < 1:
         raise UserError(f"{clips[0][0].path}: {wanted} frame(s), none left to score; do not drop the first")
     known = next((facts.fps for _, facts in clips if facts.fps is not None), None)
-    return Form(height, width, wanted, look.fps or known)
+    return Form(height, width, wanted, reading.fps or known)
 
 
-def read_clip(clip: Clip, form: Form, look: Look) -> Frames:
-    """uint8 (T, H, W, 3) in `form`: the first frames of the clip, or those on screen at look.fps.
+def read_clip(clip: Clip, form: Form, reading: ReadOptions) -> Frames:
+    """uint8 (T, H, W, 3) in `form`: the first frames of the clip, or those on screen at reading.fps.
 
     Images carry no time: they are taken as they come. Resizing is Pillow's Lanczos, as in `video.resize_rgb`.
     """
-    if look.fps is not None and not clip.images:
-        return decode_window(clip.path, 0.0, look.fps, form.frames, form.height, form.width, look.resize)
+    if reading.fps is not None and not clip.images:
+        return decode_window(clip.path, 0.0, reading.fps, form.frames, form.height, form.width, reading.resize)
     if clip.images:
         frames = np.stack([_image(path) for path in clip.images[: form.frames]])
     else:
         frames = read_all(clip.path, form.frames)
-    return np.stack([resize_rgb(frame, form.height, form.width, look.resize) for frame in frames])
+    return np.stack([resize_rgb(frame, form.height, form.width, reading.resize) for frame in frames])
 
 
 def _clips_in(place: Path, folder: Path, names: Sequence[str]) -> Iterator[Clip]:
@@ -214,18 +216,18 @@ def _image(path: Path) -> Frames:
         raise UserError(f"{path}: cannot be read as an image ({type(error).__name__}); replace it") from error
 
 
-def _check_alike(clips: Sequence[tuple[Clip, Facts]], look: Look) -> None:
+def _check_alike(clips: Sequence[tuple[Clip, Facts]], reading: ReadOptions) -> None:
     """UserError naming the first clip and the first that differs from it in size or rate."""
     lead, first = clips[0]
     timed = [(clip, facts.fps) for clip, facts in clips if facts.fps is not None]
     for clip, facts in clips:
-        if look.size is None and (facts.height, facts.width) != (first.height, first.width):
+        if reading.size is None and (facts.height, facts.width) != (first.height, first.width):
             raise UserError(
                 f"{lead.path} is {first.height}x{first.width} pixels, {clip.path} is {facts.height}x{facts.width}; "
                 "give --size HxW, and --resize squash or crop"
             )
     for clip, fps in timed:
-        if look.fps is None and abs(fps - timed[0][1]) > FPS_TOLERANCE * timed[0][1]:
+        if reading.fps is None and abs(fps - timed[0][1]) > FPS_TOLERANCE * timed[0][1]:
             raise UserError(
                 f"{timed[0][0].path} has {timed[0][1]:g} frames per second, {clip.path} has {fps:g}; "
                 "give --fps F to resample both by time"

@@ -48,7 +48,7 @@ def _parse(text: str) -> Metric:
         raise UserError(f"--metrics {text}: no such metric; there are {known()}")
     allowed, inside = brackets[name], inside.removesuffix("]")
     if allowed and inside not in allowed:
-        which = f"no {name} of {inside}" if inside else "say of what"
+        which = f"no {name} of {inside}" if inside else "a name in brackets is missing"
         raise UserError(f"--metrics {text}: {which}; there are {', '.join(f'{name}[{each}]' for each in allowed)}")
     if not allowed and inside:
         raise UserError(f"--metrics {text}: {name} takes no brackets")
@@ -56,7 +56,7 @@ def _parse(text: str) -> Metric:
 
 
 def default_metrics(nets: Sequence[str], paired: bool, form: Form, dropped: int) -> tuple[Metric, ...]:
-    """What to score when nothing is asked for: all that `nets`, the pairing and the form of the clips allow."""
+    """The metrics where none are requested: all that `nets`, the pairing and the form of the clips allow."""
     chosen = (each for each in study_metrics(nets) if not each.entry.needs)
     return tuple(each for each in chosen if not _lacks(each, paired, form, dropped))
 

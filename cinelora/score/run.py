@@ -22,7 +22,7 @@ from cinelora.features.results import Scored, merged
 from cinelora.metrics.catalogue import SEED, Metric
 from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.metrics.set_metrics import set_score, unreliable
-from cinelora.score.clips import Clip, Form, Look, Skipped, common_form, find_clips, inspect_clips, read_clip
+from cinelora.score.clips import Clip, Form, ReadOptions, Skipped, common_form, find_clips, inspect_clips, read_clip
 from cinelora.score.request import check_metrics, default_metrics, scored_frames
 
 OnProgress = Callable[[str, int, int], None]  # (stage, done, total)
@@ -38,7 +38,7 @@ class Request:
     metrics: tuple[Metric, ...] | None = None
     weights: Mapping[str, Path] = field(default_factory=dict)
     pins: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    look: Look = field(default_factory=Look)
+    reading: ReadOptions = field(default_factory=ReadOptions)
     skip_bad: bool = False
     draws: int = 100
     batch: int = 2
@@ -85,7 +85,7 @@ class Scores:
 
 def score_folders(request: Request, on_progress: OnProgress = lambda stage, done, total: None) -> Scores:
     """Every metric of `request`; `on_progress(stage, done, total)` is called after each batch. UserError: bad input."""
-    clips, dropped = gather(request, on_progress), request.look.dropped
+    clips, dropped = gather(request, on_progress), request.reading.dropped
     metrics = request.metrics or default_metrics(tuple(request.weights), not clips.unpaired, clips.form, dropped)
     check_metrics(metrics, clips.unpaired, clips.form, clips.counts, dropped)
     loaded = {name: _open(name, request) for name in dict.fromkeys(each.net for each in metrics) if name}
@@ -126,7 +126,7 @@ def gather(request: Request, on_progress: OnProgress) -> Clips:
     every = [*facts[0], *facts[1]]
     left = [tuple(clip for clip, _ in good) for good in facts]
     timeless = sum(each.fps is None for _, each in every)
-    return Clips(left[0], left[1], common_form(every, request.look), unpaired, skipped, timeless)
+    return Clips(left[0], left[1], common_form(every, request.reading), unpaired, skipped, timeless)
 
 
 def pair_up(generated: Sequence[Clip], reference: Sequence[Clip]) -> tuple[dict[Clip, Clip], str]:
@@ -165,11 +165,11 @@ def measure(
     for start in range(0, len(clips), request.batch):
         part = slice(start, start + request.batch)
         frames, reference = (
-            None if side is None else np.stack([read_clip(clip, form, request.look) for clip in side[part]])
+            None if side is None else np.stack([read_clip(clip, form, request.reading) for clip in side[part]])
             for side in (clips, references)
         )
         assert frames is not None
-        batch = Batch(nets, frames, reference, request.look.dropped, form.fps)
+        batch = Batch(nets, frames, reference, request.reading.dropped, form.fps)
         scored = score_batch(batch, [clip.name for clip in clips[part]], of_clips, features)
         _check_finite(scored, clips[part])
         parts.append(scored)
@@ -233,16 +233,16 @@ def _row(
 
 def _protocol(metric: Metric, clips: Clips, loaded: Mapping[str, Loaded], request: Request) -> dict[str, Any]:
     """Everything that another program must do alike to get this number; JSON-ready."""
-    look, form, entry = request.look, clips.form, metric.entry
-    frames = scored_frames(metric, form, look.dropped)
+    reading, form, entry = request.reading, clips.form, metric.entry
+    frames = scored_frames(metric, form, reading.dropped)
     facts: dict[str, Any] = {
         "n": clips.counts[0],
         "reference_n": clips.counts[1],
         "frames": frames,
-        "first_frame": "dropped" if look.drop_first and frames < form.frames else "kept",
+        "first_frame": "dropped" if reading.drop_first and frames < form.frames else "kept",
         "fps": form.fps,
         "size": [form.height, form.width],
-        "resize": f"{look.resize.value}, Lanczos" if look.size else "none",
+        "resize": f"{reading.resize.value}, Lanczos" if reading.size else "none",
         "better": entry.better,
     }
     if metric.net:

@@ -11,7 +11,7 @@ from cinelora.score.run import Request, Row, Scores
 
 HEAD = ("metric", "value", "+-", "reference", "better", "protocol")
 SCHEMA = 1
-HASH_SHOWN = 8  # hex digits of a weight file in the table; the JSON has all
+HASH_SHOWN = 8  # hex digits of a weight file in the table; the JSON has all of them
 
 
 def table(scores: Scores, request: Request) -> str:
@@ -68,10 +68,10 @@ def _short(row: Row) -> str:
 
 
 def _footer(scores: Scores, request: Request) -> str:
-    clips, look = scores.clips, request.look
+    clips, reading = scores.clips, request.reading
     form = clips.form
     rate = "at an unknown rate" if form.fps is None else f"at {form.fps:g} fps"
-    resized = f"resized ({look.resize.value})" if look.size else "not resized"
+    resized = f"resized ({reading.resize.value})" if reading.size else "not resized"
     how = "paired by name" if not clips.unpaired else "not paired"
     skipped = f"; {len(clips.skipped)} skipped" if clips.skipped else ""
     counts = f"{clips.counts[0]} generated and {clips.counts[1]} reference clips, {how}{skipped}"

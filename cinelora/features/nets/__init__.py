@@ -1,10 +1,10 @@
-"""Feature nets behind one signature: name -> how to load it, how to run it; what it is says
-`cinelora/metrics/feature_nets.py`.
+"""Feature nets behind one signature: name -> how to load it and how to run it.
+
 
     loaded = open_net("i3d", path)                         # UserError: wrong or missing file
     features = NETS["i3d"].extract(loaded.net, frames)     # uint8 (N, T, H, W, 3) -> float32
 
-No weights come with this package: each is a path given by the user, see the file of the net.
+Facts of each net: `cinelora/metrics/feature_nets.py`. No weights come with this package: the user gives their path.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cinelora.metrics.feature_nets import WEIGHTS, Weights
 
 @dataclass(frozen=True)
 class Net:
-    """How to load and run a net; `facts` say what goes in and what comes out."""
+    """How to load and run a net; `facts` describe its input and output."""
 
     facts: Weights
     load: Callable[..., Loaded]  # (path, sha256 pin or pins by role, device) -> Loaded

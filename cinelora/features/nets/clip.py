@@ -75,11 +75,11 @@ def load(name: str, path: Path | str, sha256: str = "", device: torch.device | s
     found = checked(name, FILES[name], weights, sha256)
     # reads safetensors first, as above; a .bin with weights_only
     read: Any = CLIPModel.from_pretrained
-    model, told = read(path, config=config, local_files_only=True, dtype=torch.float32, output_loading_info=True)
-    if told["missing_keys"]:  # transformers would fill them with random values and a warning
-        missing = ", ".join(sorted(told["missing_keys"])[:NAMES_SHOWN])
+    model, info = read(path, config=config, local_files_only=True, dtype=torch.float32, output_loading_info=True)
+    if info["missing_keys"]:  # transformers would fill them with random values and a warning
+        missing = ", ".join(sorted(info["missing_keys"])[:NAMES_SHOWN])
         raise UserError(
-            f"score.{name}={path}: not the weights of {name}: {len(told['missing_keys'])} missing ({missing})"
+            f"score.{name}={path}: not the weights of {name}: {len(info['missing_keys'])} missing ({missing})"
         )
     return Loaded(Clip(model, path).eval().requires_grad_(False).to(device), {"weights": found})
 

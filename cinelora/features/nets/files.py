@@ -1,4 +1,4 @@
-"""Weight files: read without pickle, fitted to a net; named and hashed by `cinelora/metrics/feature_nets.py`.
+"""Weight files: read without pickle and fitted to a net. Names and hashes: `cinelora/metrics/feature_nets.py`.
 
 In: a path from the configuration and what is known of the published file. Out: its SHA-256, its tensors, a frozen net.
 """
@@ -37,7 +37,7 @@ def read_tensors(net: str, path: Path) -> dict[str, Any]:
     """What a .safetensors file or a PyTorch checkpoint holds, on the CPU; a checkpoint may nest dicts.
 
     Checkpoints are read with `weights_only`, so no code in them can run.
-    UserError: neither format, or objects beside tensors, numbers, strings and containers.
+    UserError: neither format, or objects other than tensors, numbers, strings and containers.
     """
     try:
         if path.suffix == ".safetensors":
@@ -88,15 +88,15 @@ def fitted(
         "unknown": sorted(given.keys() - wanted.keys()),
         "of another shape": sorted(k for k in wanted.keys() & given.keys() if wanted[k].shape != given[k].shape),
     }
-    told = [f"{len(keys)} {fault} ({', '.join(keys[:NAMES_SHOWN])})" for fault, keys in faults.items() if keys]
-    if told:
-        raise UserError(f"score.{name}={path}: not the weights of {name}: tensors {'; '.join(told)}")
+    problems = [f"{len(keys)} {fault} ({', '.join(keys[:NAMES_SHOWN])})" for fault, keys in faults.items() if keys]
+    if problems:
+        raise UserError(f"score.{name}={path}: not the weights of {name}: tensors {'; '.join(problems)}")
     net.load_state_dict(given, assign=True)
     return net.float().eval().requires_grad_(False)
 
 
 def fitted_part(name: str, path: Path, make: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> nn.Module:
-    """As `fitted`, for a net that is the front part of the one the file holds: what it does not know is left out."""
+    """As `fitted`, for a net that is the front part of the one the file holds: other tensors are left out."""
     with torch.device("meta"):
         wanted = make().state_dict().keys()
     return fitted(name, path, make, {key: value for key, value in tensors.items() if key in wanted})

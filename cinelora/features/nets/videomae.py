@@ -64,8 +64,8 @@ def load(path: Path | str, sha256: str = "", device: torch.device | str = "cpu")
 def extract(net: nn.Module, frames: Frames, batch: int = 1) -> Floats:
     """`frames` uint8 (N, 16, H, W, 3) -> float32 (N, 1408), any sign.
 
-    As cd-fvd: squashed to 224x224, levels to 0..1 and no mean or deviation taken out, although the net was
-    trained with them; its published numbers are made so.
+    As cd-fvd: squashed to 224x224, levels to 0..1, not standardised although the net was trained
+    so: its published numbers are computed this way.
     ValueError: frames of another type or shape, or not 16.
     """
     check_frames(frames, length=LENGTH)

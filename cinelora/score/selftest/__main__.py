@@ -1,7 +1,7 @@
-"""Do the scores see what they are for? Faults of known size, and the order in which each must be noticed.
+"""Do the metrics respond to what they are for? Faults of known size, and the order in which they must be ranked.
 
-In: the cache with the sample clips and the weights of the feature nets; what is not there is left out and said.
-Out: a table of 17 checks per net and footage, and each net's temporal sensitivity. Exit 1: an order is broken.
+In: the cache with the sample clips and the weights of the feature nets; what is missing is left out and listed.
+Out: a table of 16 checks per net and footage, and each net's temporal sensitivity. Exit 1: an order is broken.
 
     python -m cinelora.score.selftest --cache .cache
 
@@ -10,9 +10,7 @@ N clips, T frames, D feature dimensions. A further net is a further entry in the
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cinelora.core.cli import UserError
+from cinelora.core.cli import Parser, UserError, exit_status
 from cinelora.core.config import DataConfig
 from cinelora.data.synthetic import make_clip
 from cinelora.data.video import decode_window
@@ -44,11 +42,11 @@ Encode = Callable[[Frames], Features]
 
 SEED = 0
 FPS = 16.0
-# Wide, so that the resize rules differ; the split holds out shots of three of the four sample videos.
+# Wide, so that the resize rules differ; three of the four sample videos have a shot in the held-out split.
 CUT = DataConfig(frames=17, height=64, width=112, fps=FPS, stride=17, heldout_shots=3, split_seed=4)
-MADE_CLIPS = 16
+GENERATED_CLIPS = 16
 # In mnv2 the warp per frame moves 16 generated clips 0.72 to 1.29 times as far as the static one, draw by draw
-# (5 draws, here), and 0.96 times on average: a single draw cannot decide within the 15 % that are asked for.
+# (5 draws, here), and 0.96 times on average: a single draw cannot decide within the required 15 %.
 DRAWS = {"static warp": 5, "warp per frame": 5}
 PIXEL_METRICS = tuple(map(metric, ("temporal_flickering", "motion[dis]", "warp_error[dis]")))
 ENCODERS: dict[str, Callable[[Any, Frames], Features]] = {"tnv2": video_features, "mnv2": frame_features}
@@ -65,7 +63,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Result:
-    """A check on one set of clips ("-" where it needs none) and what it found."""
+    """A check on one set of clips ("-" where it needs none) and its findings."""
 
     check: Check[Any]
     footage: str
@@ -75,8 +73,8 @@ class Result:
 def load_nets(cache: Path) -> dict[str, Encode]:
     """The nets whose weights are in `cache`/weights: name -> frames (N, T, H, W, 3) to features.
 
-    Features (N, D) of a clip are taken to see time. Features (N, T, D) of frames give two nets: their mean, which
-    cannot, and under `<name> delta` the mean change of neighbouring frames; and the clip scores made from them.
+    Features (N, D) of a clip are assumed to depend on time. Features (N, T, D) of frames give two nets: their mean,
+    which does not, and `<name> delta`, the mean change of neighbouring frames; and clip metrics computed from them.
     UserError: a weight file is not the pinned one.
     """
     files = {name: cache / "weights" / f"{name}.safetensors" for name in ENCODERS}
@@ -96,8 +94,8 @@ def sample_material(cache: Path) -> Material | None:
     return Material("sample clips", np.stack(clips), len(plan.train))
 
 
-def made_material(count: int = MADE_CLIPS) -> Material:
-    """Generated motion of the domain that the small base is trained on; each clip is a scene of its own."""
+def generated_material(count: int = GENERATED_CLIPS) -> Material:
+    """Generated motion of the domain that the small base is trained on; each clip is another scene."""
     clips = [make_clip("source", SEED, index, (CUT.height, CUT.width), CUT.frames)[0] for index in range(count)]
     return Material("generated", np.stack(clips), count // 2)
 
@@ -129,7 +127,7 @@ def run_checks(evidence: Iterable[Evidence]) -> list[Result]:
 
 
 def broken(results: Iterable[Result]) -> int:
-    """How many findings are not as they must be."""
+    """How many findings break a rule."""
     return sum(finding.ok is False for result in results for finding in result.findings)
 
 
@@ -162,19 +160,21 @@ def sensitivity_table(evidence: Iterable[Evidence]) -> str:
 _COLUMNS = ("static warp", "warp per frame", "sensitivity", "other shots")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Check that distances and clip scores see what they are for.")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status 0, 1 where an order is broken, 2 after one line on stderr for bad input."""
+    return exit_status(lambda: run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Measure, check, print. Returns 1 where an order is broken. Raises UserError."""
+    parser = Parser(
+        prog="python -m cinelora.score.selftest",
+        description="Check that distances and clip metrics respond to what they are for.",
+    )
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="where cinelora-fetch put clips and weights")
-    parser.add_argument("--clips", type=int, default=MADE_CLIPS, help="generated clips, 4 or more")
-    options = parser.parse_args()
-    try:
-        sys.exit(_run(options.cache, options.clips))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-
-
-def _run(cache: Path, count: int) -> int:
+    parser.add_argument("--clips", type=int, default=GENERATED_CLIPS, help="generated clips, 4 or more")
+    options = parser.parse_args(arguments)
+    cache, count = options.cache, options.clips
     if count < 4:
         raise UserError(f"--clips {count}: a distance between halves needs 4 or more")
     nets, sample = load_nets(cache), sample_material(cache)
@@ -184,7 +184,7 @@ def _run(cache: Path, count: int) -> int:
     if sample is None:
         print(f"sample clips: n/a (needs {cache}/clips: run cinelora-fetch)")
     evidence = []
-    for material in (made_material(count), sample):
+    for material in (generated_material(count), sample):
         if material is not None:
             print(f"measuring {len(DISTORTIONS)} faults on {len(material.clips)} clips: {material.name}", flush=True)
             evidence.append(measure(material, nets))
@@ -215,13 +215,13 @@ def _measure_draw(
 
 
 def _features(nets: Mapping[str, Encode], clips: Frames) -> tuple[dict[str, Features], dict[str, bool]]:
-    """(net -> vectors (N, D), net -> whether it sees time)."""
+    """(net -> vectors (N, D), net -> whether it depends on time)."""
     columns = [column for name, encode in nets.items() for column in _columns(name, encode(clips))]
     return {net: vectors for net, vectors, _ in columns}, {net: temporal for net, _, temporal in columns}
 
 
 def _columns(name: str, features: Features) -> list[tuple[str, Features, bool]]:
-    """(net, vectors (N, D), whether they see time)."""
+    """(net, vectors (N, D), whether they depend on time)."""
     if features.ndim == 2:
         return [(name, features, True)]
     change = np.abs(np.diff(features, axis=1)).mean(axis=1)
@@ -229,9 +229,9 @@ def _columns(name: str, features: Features) -> list[tuple[str, Features, bool]]:
 
 
 def _distance(clean: Features, faulty: Features) -> float:
-    """kvd as the product has it: of clips to the true ones they belong to, scaled by the true ones."""
-    real, made = standardise(clean, faulty)
-    return polynomial_mmd(real, made, matched=True)
+    """kvd as in a study: of clips to their reference clips, standardised by these."""
+    reference, generated = standardise(clean, faulty)
+    return polynomial_mmd(reference, generated, matched=True)
 
 
 def _between(clean: Features, split: int) -> float:
@@ -240,4 +240,4 @@ def _between(clean: Features, split: int) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -1,8 +1,8 @@
-"""Faults of known kind and size, for asking whether a score sees them.
+"""Faults of known kind and size, to test whether a metric responds to them.
 
 In: uint8 RGB clips (N, T, H, W, 3), levels 0..255, and a seed. Out: the same shape (but for double speed) and type.
-A fault "per frame" is drawn anew for every frame, its "static" twin once for the clip with the same law, so that
-frame by frame both look alike and only time tells them apart. Random numbers hang on (seed, fault, clip) alone.
+A fault "per frame" is drawn anew for every frame, its "static" twin once for the clip from the same distribution:
+single frames look alike, only their sequence differs. Random numbers depend on (seed, fault, clip) alone.
 Lengths are in hundredths of the picture's height, so that a fault means the same at every size.
 """
 
@@ -47,7 +47,7 @@ def shuffle(clips: Frames, seed: int) -> Frames:
 
 
 def swap(clips: Frames, seed: int, pairs: int) -> Frames:
-    """`pairs` neighbouring pairs of frames change places, none of them twice; more pairs contain the fewer."""
+    """`pairs` neighbouring pairs of frames change places, each frame at most once; more pairs include the fewer."""
     out = clips.copy()
     for i, clip in enumerate(clips):
         places = 2 * _random(seed, "swap", i).permutation(len(clip) // 2)[:pairs]
@@ -56,7 +56,7 @@ def swap(clips: Frames, seed: int, pairs: int) -> Frames:
 
 
 def freeze(clips: Frames, seed: int) -> Frames:
-    """The first frame all along."""
+    """The first frame in place of every frame."""
     return np.repeat(clips[:, :1], clips.shape[1], axis=1)
 
 
@@ -140,7 +140,7 @@ def encode(clips: Frames, seed: int, crf: int) -> Frames:
 
 
 def square(clips: Frames, seed: int, resize: Resize) -> Frames:
-    """A wide picture (W > H) made square by cropping or squashing, and stored at its old size."""
+    """A wide picture (W > H) cropped or squashed to a square, then resized to its old size."""
     _, _, height, width, _ = clips.shape
     small = [[resize_rgb(image, height, height, resize) for image in clip] for clip in clips]
     return np.stack([[resize_rgb(image, height, width, Resize.squash) for image in clip] for clip in small])
@@ -190,7 +190,7 @@ def _displaced(clips: Frames, seed: int, name: str, per_frame: bool, field: Fiel
 
 
 def _partner(clips: Frames) -> Frames:
-    """Sets run shot by shot, so the clip half the set away is of another shot."""
+    """Sets are ordered by shot, so the clip half the set away is of another shot."""
     return np.roll(clips, max(1, len(clips) // 2), axis=0)
 
 

@@ -1,8 +1,7 @@
-"""Self-tests that need no weights and no sample clips: distances with known answers, and planted effects.
+"""Self-tests that need no weights and no sample clips: distances with known answers.
 
-In: nothing but fixed seeds. Out: one `Finding` per check. Numbers 1 to 4, 16 and 17 of
-`cinelora/score/selftest/__main__.py`.
-R ranks, S training seeds, N clips, D feature dimensions.
+In: nothing but fixed seeds. Out: one `Finding` per check. Numbers 1 to 4 and 16 of
+`cinelora/score/selftest/__main__.py`. N clips, D feature dimensions.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ SEEDS = 3
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found for one subject. `ok` None: a fact for the record, nothing that could fail."""
+    """The result of a check for one subject. `ok` None: a recorded fact that cannot fail."""
 
     subject: str
     ok: bool | None
@@ -40,7 +39,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check(Generic[Seen]):
-    """One self-test: what it asserts, and the function that looks; exact checks look at nothing and are given None."""
+    """One self-test: what it asserts, and the function that checks it; exact checks are given None."""
 
     number: int
     name: str
@@ -71,7 +70,7 @@ def two_clean_halves(_: None) -> list[Finding]:
 
 
 def closed_form(_: None) -> list[Finding]:
-    """Sets whose sample mean and covariance are exactly what is wanted, so nothing is left to chance."""
+    """Sets with exactly the wanted sample mean and covariance."""
     a, b, shift = np.array([1.0, 2.0, 3.0, 4.0]), np.array([2.0, 2.0, 1.0, 0.5]), np.array([1.0, -2.0, 0.0, 3.0])
     expected = float(shift @ shift + np.square(a - b).sum())
     found = frechet_distance(_exact(50, a), _exact(31, b) + shift)
@@ -80,10 +79,10 @@ def closed_form(_: None) -> list[Finding]:
     root = np.sqrt(np.maximum(np.linalg.eigvals(s @ r).real, 0)).sum()
     dense = float(np.square(x.mean(0) - y.mean(0)).sum() + np.trace(s) + np.trace(r) - 2 * root)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # fewer clips than dimensions is what is asked here
+        warnings.simplefilter("ignore", UserWarning)  # fewer clips than dimensions on purpose
         short = frechet_distance(x, y)
     return [
-        Finding("n > d", abs(found - expected) < 1e-6 * expected, f"{found:.9f}, by hand {expected:.9f}"),
+        Finding("n > d", abs(found - expected) < 1e-6 * expected, f"{found:.9f}, closed form {expected:.9f}"),
         Finding("n < d", abs(short - dense) < 1e-6 * dense, f"{short:.6f}, by the D x D matrix {dense:.6f}"),
     ]
 
@@ -142,8 +141,8 @@ def _grid(planes: Array) -> Array:
 
 
 def _kernel(base: Array, other: Array) -> float:
-    real, made = standardise(base, other)
-    return polynomial_mmd(real, made, matched=True)
+    reference, generated = standardise(base, other)
+    return polynomial_mmd(reference, generated, matched=True)
 
 
 def _normal(*key: int | str) -> Array:

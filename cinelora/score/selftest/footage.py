@@ -1,10 +1,8 @@
-"""Self-tests on footage: which faults a feature net and a clip score must see, and in which order.
+"""Self-tests on footage: which faults a feature net and a clip metric must respond to, and in which order.
 
 In: `Evidence` of one set of clips, measured in `cinelora/score/selftest/__main__.py`. Out: findings; pure, no files,
-no nets.
-Numbers 5 to 15 of `cinelora/score/selftest/__main__.py`. A distance is kvd between the clips with a fault and the
-same clips without,
-as the product measures made clips against true ones, so the clean clips are at 0 and nothing else differs.
+no nets. Numbers 5 to 15. A distance is kvd between the clips with a fault and the same clips without, as a study
+compares generated with reference clips; so the clean clips are at 0 and nothing else differs.
 """
 
 from __future__ import annotations
@@ -16,10 +14,10 @@ from itertools import pairwise
 from cinelora.score.selftest.distortions import CRFS, FLICKER_PERCENT, SWAPS
 from cinelora.score.selftest.exact import Check, Finding
 
-BLIND = 0.03  # a content net may move by this share of what a static warp moves it
+BLIND = 0.03  # a content net may move by this share of its move under a static warp
 SAME = 0.15  # content nets: static and per-frame warp this close (Ge et al. 2024)
 SHIFT_RATIO, WARP_RATIO = 1.3, 2.0  # temporal nets: per-frame over static fault, at least
-STATIC_SHARE = 0.25  # static noise may move a temporal score by this share of what fresh noise moves it
+STATIC_SHARE = 0.25  # static noise may move a temporal metric by this share of its move under fresh noise
 DOUBLE, HALF = (1.5, 2.5), (0.4, 0.6)  # motion at twice and half the speed over motion
 ONE_CLIP_FAULTS = ("shuffle", f"swap {SWAPS[-1]}", "freeze", "hold 4", "reverse", "jitter")
 
@@ -57,7 +55,7 @@ def disorder(seen: Evidence) -> list[Finding]:
 
 
 def standstill(seen: Evidence) -> list[Finding]:
-    """The guard: what a frozen clip gains in consistency it must lose in motion."""
+    """A frozen clip that gains in consistency must lose in motion."""
     out = [_rising(net, seen.distance[net], ("clean", "hold 2", "hold 4", "freeze")) for net in seen.temporal]
     gains = seen.scored("temporal_flickering", "consistency")
     out += [_rising(name, score, ("clean", "freeze")) for name, score in gains.items()]
@@ -122,7 +120,7 @@ def protocol_effects(seen: Evidence) -> list[Finding]:
 
 
 def mixtures(seen: Evidence) -> list[Finding]:
-    """Two clips in one: no fault of a single clip may look worse than changing picture at every frame."""
+    """Two clips in one: no fault of a single clip may score worse than a change of picture at every frame."""
     out = []
     for net in seen.temporal:
         out.append(_rising(net, seen.distance[net], ("clean", "switch", "interleave")))
@@ -134,22 +132,22 @@ def mixtures(seen: Evidence) -> list[Finding]:
 
 
 FOOTAGE_CHECKS: tuple[Check[Evidence], ...] = (
-    Check(5, "content net, shuffled", "a net that sees single frames is blind to their order", shuffled_content),
+    Check(5, "content net, shuffled", "a net of single frames does not depend on their order", shuffled_content),
     Check(6, "disorder", "clean < 1 < 2 < 4 < 8 swapped pairs < shuffled", disorder),
-    Check(7, "standstill", "clean < hold 2 < hold 4 < frozen; consistency gains what motion loses", standstill),
+    Check(7, "standstill", "clean < hold 2 < hold 4 < frozen; consistency rises and motion falls", standstill),
     Check(8, "jitter or shift", "a new shift per frame is above 1.3 x one shift for all", shifts),
     Check(9, "warp per frame or one", "temporal nets 2 x apart, content nets within 15 %", warps),
-    Check(10, "fresh or static noise", "flicker and tdelta answer to fresh noise only", grain),
+    Check(10, "fresh or static noise", "flicker and tdelta respond to fresh noise only", grain),
     Check(11, "flicker", "clean < 2 % < 5 % < 10 %", flickers),
-    Check(12, "reversed play", "content nets are blind to it; who sees it is recorded", arrow_of_time),
+    Check(12, "reversed play", "content nets do not depend on it; the others are recorded", arrow_of_time),
     Check(13, "speed", "motion doubles and halves with the speed", speed),
     Check(14, "codec and resize", "clean < crf 18 < 28 < 38; what crop and squash do is recorded", protocol_effects),
-    Check(15, "two clips in one", "changing the clip every frame is the worst, one cut is seen", mixtures),
+    Check(15, "two clips in one", "changing the clip every frame is the worst; one cut is noticed", mixtures),
 )
 
 
 def sensitivity(seen: Evidence, net: str) -> float | None:
-    """Distance under a new warp per frame over distance under one static warp; 1: the net does not see time.
+    """Distance under a new warp per frame over distance under one static warp; 1: the net does not depend on time.
 
     The experiment of Ge et al. 2024. None where the static distance is not above 0, as an unbiased estimate may be.
     """

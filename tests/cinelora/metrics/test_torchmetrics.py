@@ -79,7 +79,7 @@ def test_the_state_stays_small() -> None:
     for _ in range(40):
         metric.update(torch.randn(10, 6, generator=torch.Generator().manual_seed(0)), real=True)
         assert sum(len(block) for block in metric.real_rows) <= 2 * 7
-    assert not metric.made_rows
+    assert not metric.generated_rows
 
 
 def test_order_and_empty_batches_do_not_matter() -> None:
@@ -157,7 +157,7 @@ def test_calling_is_updating() -> None:
 
 @pytest.mark.slow
 def test_two_processes_give_the_distance_of_all(tmp_path: Path) -> None:
-    """One of them has no made clips at first; a joined state is split again, so that both can go on."""
+    """One of them has no generated clips at first; a joined state is split again, so that both can go on."""
     real, made = _sets(m=52)
     np.save(tmp_path / "real.npy", real)
     np.save(tmp_path / "made.npy", made)
@@ -206,7 +206,7 @@ def test_a_failed_compute_in_a_process_group_is_survived() -> None:
         metric = FrechetVideoDistance()
         metric.update(torch.eye(3), real=True)
         for _ in range(2):
-            with pytest.raises(ValueError, match="no made clips"):
+            with pytest.raises(ValueError, match="no generated clips"):
                 metric.compute()
         metric.update(torch.eye(3), real=False)
         assert float(metric.compute()) == pytest.approx(0.0, abs=1e-9)

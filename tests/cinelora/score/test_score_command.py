@@ -198,8 +198,8 @@ def test_lengths_must_agree_or_be_cut(tmp_path: Path, run: Run, refuse: Refuse) 
     clips(tmp_path, "real", [noise(2, 4), noise(3, 4)])
     said = refuse("--metrics", "motion")
     assert "clip0 has 4 frames" in said and "clip1 has 3; give --frames N" in said
-    assert "clip1: 3 frames, asked for 4" in refuse("--metrics", "motion", "--frames", "4")
-    assert "asked for 3 after the dropped first" in refuse("--metrics", "psnr", "--frames", "3", "--drop-first")
+    assert "clip1: 3 frames, --frames asks for 4" in refuse("--metrics", "motion", "--frames", "4")
+    assert "--frames asks for 3 after the dropped first" in refuse("--metrics", "psnr", "--frames", "3", "--drop-first")
     cut = run("--metrics", "motion", "--frames", "3")["scores"]["motion[absdiff]"]
     assert cut["protocol"]["frames"] == 3
     assert cut["per_clip"]["clip0"] == np.abs(np.diff(noise(0, 4)[:3].astype(int), axis=0)).mean()
@@ -339,13 +339,13 @@ def test_pickled_weights_are_refused(tmp_path: Path, refuse: Refuse) -> None:
     ("options", "message"),
     [
         (("--metrics", "fid"), "--metrics fid: no such metric; there are fvd[tnv2|"),
-        (("--metrics", "fvd"), "--metrics fvd: say of what; there are fvd[tnv2], fvd[i3d]"),
+        (("--metrics", "fvd"), "--metrics fvd: a name in brackets is missing; there are fvd[tnv2], fvd[i3d]"),
         (("--metrics", "consistency[i3d]"), "no consistency of i3d; there are consistency[mnv2]"),
         (("--metrics", "psnr[i3d]"), "psnr takes no brackets"),
         (("--metrics", ","), "names no metric"),
         (("--frames", "0"), "--frames 0: must be 1 or more"),
         (("--size", "64"), "--size 64: give height x width"),
-        (("--resize", "crop"), "--resize crop: to what size?"),
+        (("--resize", "crop"), "--resize crop: needs a size"),
         (("--fps", "-1"), "--fps -1.0: must be above 0"),
         (("--weights", "resnet=x"), "--weights resnet=x: give NET=..."),
         (("--sha256", "i3d=123"), "is not a SHA-256"),

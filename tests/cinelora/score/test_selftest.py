@@ -200,20 +200,13 @@ def test_exit_status_says_whether_an_order_is_broken(
     seen = _evidence()
     monkeypatch.setattr(selftest, "measure", lambda material, nets: seen)
     monkeypatch.setattr(selftest, "EXACT_CHECKS", ())
-    monkeypatch.setattr("sys.argv", ["selftest", "--cache", str(tmp_path), "--clips", "4"])
     for found, code in ((_evidence(), 0), (_evidence(content={"shuffle": 1.0}), 1)):
         seen = found
-        with pytest.raises(SystemExit) as stop:
-            main()
-        assert stop.value.code == code
+        assert main(["--cache", str(tmp_path), "--clips", "4"]) == code
     said = capsys.readouterr().out
     assert "tnv2: n/a (needs " in said and "sample clips: n/a" in said and "0 findings broken" in said
 
 
-def test_too_few_clips_are_refused_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["selftest", "--clips", "3"])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+def test_too_few_clips_are_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--clips", "3"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
