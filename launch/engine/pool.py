@@ -1,8 +1,8 @@
-"""The pool of workers: long-lived processes on known nodes, put together to a gang for each trial.
+"""The pool of workers: long-lived processes on known nodes, from which each trial's gang is formed.
 
 In: what the scheduler decided, a task and its places. Out: members in rank order, idle ones with the right base first.
-A member that fails is thrown away and never mended. Ray starts, finds and kills the processes; what runs where is
-decided in `sweeps/scheduling/scheduler.py`, so nothing ever waits in Ray's own queue.
+A member that fails is discarded. Ray starts, finds and kills the processes; what runs where is decided in
+`sweeps/scheduling/scheduler.py`, so nothing ever waits in Ray's own queue.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from launch.engine.worker import Worker
 from sweeps.scheduling.cluster import GangShape, Node
 from sweeps.scheduling.scheduler import Start
 
-SHARDED = " sharded"  # ends the name of a base that ZeRO stage 3 has cut over its gang
+SHARDED = " sharded"  # ends the name of a base that ZeRO stage 3 has sharded over its gang
 CONNECT_SECONDS = 90
 RENEW_GIB = 4.0  # growth of a process over its first trial
 
@@ -39,7 +39,7 @@ def connect(address: str) -> None:
 
 
 def _give_up(address: str) -> None:
-    """Leave at once: Ray waits many minutes for a cluster that is gone, deaf to signals. Nothing is lost yet."""
+    """Exit at once: Ray waits many minutes for a cluster that is gone and ignores signals. Nothing is lost yet."""
     print(
         f"cinelora: cluster.address={address}: no Ray answered within {CONNECT_SECONDS} s; start it with "
         "`ray start --head`, or leave the address empty to use this machine",
@@ -51,7 +51,7 @@ def _give_up(address: str) -> None:
 
 @dataclass(eq=False)
 class Member:
-    """One worker process. `group`: whom it shares a process group with, in rank order."""
+    """One worker process. `group`: the members of its process group, in rank order."""
 
     actor: Any
     node: str
@@ -64,7 +64,7 @@ class Member:
 
     @property
     def worn(self) -> bool:
-        """It has kept more and more: time for a new process."""
+        """Whether its memory has grown so much that a new process should take its place."""
         return bool(self.memory) and self.memory[-1] - self.memory[0] > RENEW_GIB
 
     @property
@@ -84,18 +84,15 @@ class Pool:
     def take(self, start: Start) -> list[Member]:
         """Members for the start in rank order, now busy. Missing ones are started, idle ones in their way killed.
 
-        A sharded base wants the very gang that sharded it, or fresh processes.
+        A sharded base needs the gang that sharded it, or new processes.
         """
-        task, chosen = start.task, list[Member]()
-        sharded = task.base.endswith(SHARDED)
-        gang = self._same_gang(start) if sharded else None
-        if gang is not None:
+        task = start.task
+        if task.base.endswith(SHARDED) and (gang := self._same_gang(start)):
             self._occupy(gang)
             return gang
-        for node, count in start.places:
-            own = [] if sharded else self._best(self._fitting(node, task.shape), task.base)[:count]
-            self._occupy(own)
-            chosen += own + [self._start(node, task.shape) for _ in range(count - len(own))]
+        chosen = [
+            member for node, count in start.places for member in self._recruit(node, task.shape, task.base, count)
+        ]
         for member in chosen:
             member.base = task.base
         return chosen
@@ -106,19 +103,29 @@ class Pool:
         for name, node in self.nodes.items():
             fits = min(node.cpus // shape.cpus, int(node.gpus / shape.gpus) if shape.gpus else most)
             places += [name] * fits
-        members = []
-        for node_name in places[:most]:
-            own = self._best(self._fitting(node_name, shape), "")[:1]
-            self._occupy(own)
-            members += own or [self._start(node_name, shape)]
-        return members
+        return [member for name in places[:most] for member in self._recruit(name, shape, "", 1)]
+
+    def _recruit(self, node: str, shape: GangShape, base: str, count: int) -> list[Member]:
+        """Members on this node, now busy: idle ones with the base, then other idle ones, then new ones.
+
+        Idle members of one group stay together. A sharded base goes with its own gang only.
+        """
+        fitting = [
+            member
+            for member in self.idle
+            if member.node == node and (member.cpus, member.gpus) == shape.each and not member.sharded
+        ]
+        fitting.sort(key=lambda m: (m.base != base, id(m.group), m.group.index(m) if m in m.group else 0))
+        own = [] if base.endswith(SHARDED) else fitting[:count]
+        self._occupy(own)
+        return own + [self._start(node, shape) for _ in range(count - len(own))]
 
     def _occupy(self, members: list[Member]) -> None:
         self.idle = [member for member in self.idle if member not in members]
         self.busy += members
 
     def release(self, members: Sequence[Member]) -> None:
-        """They are free; those that are worn end, with the gang that a sharded base ties them to."""
+        """Make them idle; worn members are discarded, and a gang with a sharded base is then not used again."""
         for member in members:
             self.busy.remove(member)
             self.idle.append(member)
@@ -131,7 +138,7 @@ class Pool:
         return self._start(member.node if member.node in self.nodes else next(iter(self.nodes)), shape)
 
     def refresh(self) -> None:
-        """Look which nodes are there. A node that is gone takes its idle members with it."""
+        """Read the nodes from Ray. The idle members of a node that is gone are forgotten."""
         alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
         self.nodes = {
             name: Node(name, int(r.get("CPU", 0)), int(r.get("GPU", 0)))
@@ -141,7 +148,7 @@ class Pool:
         self.idle = [member for member in self.idle if member.node in self.nodes]
 
     def discard(self, members: Iterable[Member]) -> None:
-        """Kill them, whatever they do."""
+        """Kill them, idle or busy."""
         for member in members:
             ray.kill(member.actor)
             for group in (self.busy, self.idle):
@@ -151,16 +158,8 @@ class Pool:
     def close(self) -> None:
         self.discard([*self.idle, *self.busy])
 
-    def _fitting(self, node: str, shape: GangShape) -> list[Member]:
-        return [m for m in self.idle if m.node == node and (m.cpus, m.gpus) == (shape.cpus, shape.gpus)]
-
-    def _best(self, members: list[Member], base: str) -> list[Member]:
-        """Those with the base first, then those who know each other; nobody whose base is sharded."""
-        free = [member for member in members if not member.sharded]
-        return sorted(free, key=lambda m: (m.base != base, id(m.group), m.group.index(m) if m in m.group else 0))
-
     def _same_gang(self, start: Start) -> list[Member] | None:
-        """An idle gang that holds this very sharded base on these very places."""
+        """The idle gang that holds this sharded base on these places."""
         for member in self.idle:
             group = member.group
             if member.base == start.task.base and all(peer in self.idle for peer in group):

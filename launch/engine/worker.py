@@ -1,6 +1,6 @@
 """One process of a gang. It stays alive from trial to trial and keeps the frozen base in memory.
 
-In: jobs. Out: files in study and cache, and small records. Torch is imported here and not in the driver.
+In: jobs. Out: files in study and cache, and small records. Torch is imported here, never in the driver.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ class Worker:
         model = model_folder(config.model, job.cache_dir)
         encoding.encode_texts(model, job.encodings, prompts, device, config.model.text_dtype)
         encoding.encode_windows(model, job.encodings, Path(config.data.path), config.data, windows, device)
-        torch.cuda.empty_cache()  # the encoders are gone, and the denoiser needs their room
+        torch.cuda.empty_cache()  # the encoders are gone, and the denoiser needs their memory
         return len(windows)
 
     def reference(self, job: Job) -> None:
-        """Write the true held-out clips and their features into the study."""
+        """Write the reference clips, which are the held-out ones, and their features into the study."""
         from cinelora.trial.scoring import write_reference
 
         write_reference(job, self._base_for(job))
@@ -80,9 +80,9 @@ class Worker:
 
         folder = job.study.trial(job.spec.trial_id)
         writer = distributed.rank() == 0
-        progress = Progress(folder.progress, writer)
+        progress = ProgressFile(folder.progress, writer)
         try:
-            with alone_in(folder.root) if writer else nullcontext():
+            with folder_lock(folder.root) if writer else nullcontext():
                 progress("load", 0, 1, None)
                 run_trial(job, self._base_for(job), progress)
                 return memory_gib()
@@ -114,14 +114,14 @@ def memory_gib() -> float:
 
 
 class TrialTaken(RuntimeError):
-    """Another worker writes this trial: that of a driver that died a moment ago, or of a node that we lost sight of."""
+    """Another worker writes this trial: of a driver that has just died, or of a node that is out of reach."""
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Hold the trial's folder for one writer; the kernel lets go of it when a process dies. Raises TrialTaken.
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Lock the trial's folder for one writer; the kernel frees the lock when a process dies. Raises TrialTaken.
 
-    Where the file system has no locks, nobody is kept out.
+    On a file system without locks it does nothing.
     """
     with open(folder / ".lock", "w") as stream:
         deadline = time.monotonic() + TAKEOVER_SECONDS
@@ -138,7 +138,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
 
 
-class Progress:
+class ProgressFile:
     """Writes progress.json at most twice a second: stage, done, total, loss."""
 
     def __init__(self, path: Path, active: bool) -> None:

@@ -13,7 +13,7 @@ from cinelora.core.cli import UserError
 from cinelora.core.config import ClusterConfig
 from launch.engine.errors import failure_kind, first_cause
 from launch.engine.loop import Running
-from launch.engine.worker import TrialTaken, alone_in
+from launch.engine.worker import TrialTaken, folder_lock
 from launch.launcher import extra_overrides
 from launch.messages import known_keys, one_line
 
@@ -88,8 +88,8 @@ def test_trials_outside_the_grid_take_what_all_jobs_share() -> None:
 
 def test_one_writer_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("launch.engine.worker.TAKEOVER_SECONDS", 0.2)
-    with alone_in(tmp_path), pytest.raises(TrialTaken, match="another worker"), alone_in(tmp_path):
+    with folder_lock(tmp_path), pytest.raises(TrialTaken, match="another worker"), folder_lock(tmp_path):
         pass
-    with alone_in(tmp_path):
+    with folder_lock(tmp_path):
         pass
     assert failure_kind(TrialTaken("")) == "lost", "so it is tried again, elsewhere"

@@ -29,7 +29,7 @@ def start(base: str, *places: tuple[str, int]) -> Start:
     return Start(Task("t", GangShape(sum(count for _, count in places), 1, 0.0), base, 1.0), places, warm=False)
 
 
-def test_the_right_base_first_then_those_who_know_each_other(killed: list[Any]) -> None:
+def test_the_right_base_first_then_members_of_one_group(killed: list[Any]) -> None:
     one, two, other = (Member(name, "a", 1, 0.0, base) for name, base in (("1", "x"), ("2", "x"), ("3", "y")))
     found = idle_pool(other, two, one)
     one.group = two.group = [one, two]
@@ -39,14 +39,14 @@ def test_the_right_base_first_then_those_who_know_each_other(killed: list[Any]) 
     assert new.actor == "new", "another node, another size"
 
 
-def test_a_sharded_base_wants_its_own_gang(killed: list[Any]) -> None:
+def test_a_sharded_base_needs_its_own_gang(killed: list[Any]) -> None:
     base = "x 2" + SHARDED
     gang = [Member(name, "a", 1, 0.0, base) for name in "12"]
     for member in gang:
         member.group = gang
     assert idle_pool(*gang).take(start(base, ("a", 2))) == gang
     assert [m.actor for m in idle_pool(*gang).take(start(base, ("a", 1), ("b", 1)))] == ["new", "new"]
-    assert [m.actor for m in idle_pool(*gang).take(start("x", ("a", 1)))] == ["new"], "nor does anybody else take them"
+    assert [m.actor for m in idle_pool(*gang).take(start("x", ("a", 1)))] == ["new"], "nor does another base take them"
 
 
 def test_a_process_that_keeps_growing_is_renewed(killed: list[Any]) -> None:
