@@ -113,7 +113,7 @@ class Pool:
         fitting = [
             member
             for member in self.idle
-            if member.node == node and (member.cpus, member.gpus) == shape.each and not member.sharded
+            if member.node == node and (member.cpus, member.gpus) == (shape.cpus, shape.gpus) and not member.sharded
         ]
         fitting.sort(key=lambda m: (m.base != base, id(m.group), m.group.index(m) if m in m.group else 0))
         own = [] if base.endswith(SHARDED) else fitting[:count]
