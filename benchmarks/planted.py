@@ -21,7 +21,7 @@ from analysis.statistics.answer import INSUFFICIENT, SUFFICIENT, Answer, answers
 from analysis.statistics.differences import Difference, differences
 from analysis.statistics.rank_tests import RankTests, rank_tests
 from analysis.statistics.trend import FALLS, NOT_SHOWN, PEAKS, RISES
-from analysis.study.clip_values import clip_values
+from analysis.study.clip_values import clip_scorers
 from analysis.study.load import Study
 from analysis.study.rows import estimate
 from benchmarks.ledgers import CLIPS, KVD, LOSS, RANKS, Kind, ledger
@@ -144,9 +144,9 @@ def coverage(kind: Kind, found: Sequence[Found], target: tuple[float, float] | N
     """95 % intervals of rank minus base that hold the true difference, their half width, the bias of their middle."""
     seen = [each for one in found for each in one.differences]
     truths = [kind.difference(seen[0].score, rank) for rank in RANKS] * len(found)
-    held = _share(each.low <= true <= each.high for each, true in zip(seen, truths, strict=True))
-    bias = np.mean([each.value - true for each, true in zip(seen, truths, strict=True)])
-    half = np.mean([(each.high - each.low) / 2 for each in seen])
+    held = _share(each.interval.low <= true <= each.interval.high for each, true in zip(seen, truths, strict=True))
+    bias = np.mean([each.interval.mean - true for each, true in zip(seen, truths, strict=True)])
+    half = np.mean([(each.interval.high - each.interval.low) / 2 for each in seen])
     return [Line(kind.name, "the true difference is held", held, target, f" (±{half:.2g}, bias {bias:+.1g})")]
 
 
@@ -186,7 +186,7 @@ def spreads(study: Study, score: str) -> Array:
 
     From mean squares (Searle, Casella, McCulloch: Variance Components, 1992, chapter 4); they may be below 0.
     """
-    of_score = clip_values(study, CLIPS)[score]
+    of_score = clip_scorers(study, CLIPS)[score]
     values = np.stack([found for trial in study.trials if (found := of_score(trial)) is not None])
     table = (values[0] - values[1:]).reshape(len(RANKS), -1, len(CLIPS))  # (R, S, N)
     ranks, seeds, clips = table.shape

@@ -83,8 +83,8 @@ def _gains(findings: Findings, score: str, rows: Sequence[Row]) -> dict[str, tup
     turned = {}
     for each in findings.differences:
         if each.score == score and each.row in names:
-            low, high = sorted((sign * each.low, sign * each.high))
-            turned[each.row] = (sign * each.value, low, high)
+            low, high = sorted((sign * each.interval.low, sign * each.interval.high))
+            turned[each.row] = (sign * each.interval.mean, low, high)
     return turned
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from analysis.figures.style import BASE, BETTER, WIDTH, WORSE
 from analysis.statistics.findings import Findings
 from analysis.statistics.pairwise import improvement
-from analysis.study.clip_values import Values, clip_values
+from analysis.study.clip_values import Scorer, clip_scorers
 from analysis.study.rows import Estimates, Row
 from analysis.study.scores import DIRECTIONS, LOWER
 from analysis.tables.rank_table import column_name
@@ -37,7 +37,7 @@ def per_clip(findings: Findings) -> Figure | None:
     ranks = sorted({row.key.rank for row in estimates.rows if row.in_grid and row.done})[:MAX_RANKS]
     if base is None or len(clips) < FEWEST_CLIPS or not ranks:
         return None
-    scorers = clip_values(findings.study, clips)
+    scorers = clip_scorers(findings.study, clips)
     scores = SCORES if len(series) == 1 else (SCORE_OF_MANY,)
     of_base = {score: values for score in scores if (values := scorers[score](base)) is not None}
     lines = [(name, score) for score in of_base for name in series]
@@ -63,7 +63,7 @@ def per_clip(findings: Findings) -> Figure | None:
     return figure
 
 
-def _mean(estimates: Estimates, row: Row | None, scorer: Values) -> Array | None:
+def _mean(estimates: Estimates, row: Row | None, scorer: Scorer) -> Array | None:
     """Mean over the seeds that have the score, (N,)."""
     found = [] if row is None else [scorer(trial) for trial in estimates.trials(row)]
     known = [each for each in found if each is not None]

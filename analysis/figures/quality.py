@@ -70,8 +70,8 @@ def differences(findings: Findings) -> Figure | None:
     for each in shown:
         axes, height = panels[each.score], rows.index(each.row)
         colour = {"better": BETTER, "worse": WORSE}.get(each.verdict, UNDECIDED)
-        axes.plot([each.low, each.high], [height, height], color=colour, linewidth=1.6)
-        axes.plot([each.value], [height], "o", color=colour, ms=4)
+        axes.plot([each.interval.low, each.interval.high], [height, height], color=colour, linewidth=1.6)
+        axes.plot([each.interval.mean], [height], "o", color=colour, ms=4)
     panels[scores[0]].set_yticks(range(len(rows)), rows)
     panels[scores[0]].set_ylim(len(rows) - 0.5, -0.5)
     return figure

@@ -30,7 +30,7 @@ from analysis.statistics.intervals import (
     shot_values,
     variance_of_mean,
 )
-from analysis.study.clip_values import Values, clip_values, rank_values
+from analysis.study.load import Trial
 from analysis.study.rows import Estimates
 from analysis.study.scores import DIRECTIONS, LOWER
 
@@ -75,22 +75,22 @@ def answers(estimates: Estimates) -> tuple[Answer, ...]:
     """One per score of SCORES and adapter series that has a base and two ranks of the same seeds."""
     if estimates.base is None or len(estimates.scores.clips) < 3:
         return ()
-    scorers, out = clip_values(estimates.study, estimates.scores.clips), []
+    out = []
     for series in estimates.series:
         for score in SCORES:
-            gains = _gains(estimates, series, score, scorers[score])
+            gains = _gains(estimates, estimates.base, series, score)
             if len(gains) > 1:
                 out.append(_answer(score, series, gains, estimates.shots, estimates.study.share))
     return tuple(out)
 
 
-def _gains(estimates: Estimates, series: str, score: str, scorer: Values) -> dict[int, Array]:
+def _gains(estimates: Estimates, base: Trial, series: str, score: str) -> dict[int, Array]:
     """Rank -> gain over the base (S, N) on the seeds that every rank has; {} where there are none."""
-    base = None if estimates.base is None else scorer(estimates.base)
-    if base is None:
+    before = estimates.scorers[score](base)
+    if before is None:
         return {}
     sign = -1.0 if DIRECTIONS[score] == LOWER else 1.0
-    return {rank: sign * (values - base) for rank, values in rank_values(estimates, series, scorer).items()}
+    return {rank: sign * (values - before) for rank, values in estimates.values_by_rank(series, score).items()}
 
 
 def _answer(score: str, series: str, gains: Mapping[int, Array], shots: Sequence[str], share: float) -> Answer:

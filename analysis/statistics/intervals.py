@@ -21,6 +21,7 @@ from scipy import stats
 
 Array = NDArray[np.float64]
 LEVEL = 0.95
+ONE_SEED = "with one seed, an interval does not cover variation between seeds"
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from analysis.statistics.intervals import LEVEL, reach_about_zero
 from analysis.statistics.pairwise import Pairwise
 from analysis.statistics.rank_tests import RankTests
-from analysis.study.clip_values import clip_values
 from analysis.study.load import Reference, Study, Trial
 from analysis.study.rows import Estimates, flatten
 from analysis.study.scores import DIRECTIONS, SET_SCORES
@@ -97,15 +96,17 @@ def reseeds(estimates: Estimates) -> tuple[Reseed, ...]:
     others = [] if base is None else noise_trials(study, base.spec)
     if base is None or not others or len(clips) < 2:
         return ()
-    ways, shots, out = clip_values(study, clips), estimates.shots, []
+    scorers, out = estimates.scorers, []
     values = estimates.scores.values
     for score in DIRECTIONS:
         pairs = [(values[each.spec.trial_id].get(score), values[base.spec.trial_id].get(score)) for each in others]
         moved = [after - before for after, before in pairs if after is not None and before is not None]
         if not any(moved) or not np.isfinite(moved).all():
             continue  # nothing is sampled in a loss
-        by_clip = [] if len(clips) < 3 or score not in ways else _by_clip([*others, base], ways[score])
-        reach = reach_about_zero(np.stack(by_clip[:-1]) - by_clip[-1], shots) if by_clip else np.abs(moved).max()
+        by_clip = [] if len(clips) < 3 or score not in scorers else _by_clip([*others, base], scorers[score])
+        reach = (
+            reach_about_zero(np.stack(by_clip[:-1]) - by_clip[-1], estimates.shots) if by_clip else np.abs(moved).max()
+        )
         out.append(Reseed(score, float(np.mean(moved)), float(reach), bool(by_clip), len(moved), len(clips)))
     return tuple(out)
 

@@ -19,7 +19,6 @@ from analysis.statistics.differences import COMPARED, DIGITS
 from analysis.statistics.intervals import LEVEL, Interval
 from analysis.statistics.pairwise import Pairwise, against_best
 from analysis.statistics.trend import ENOUGH_SEEDS, NOT_SHOWN, PEAKS, TREND_ALPHA, Trend, trend
-from analysis.study.clip_values import clip_values, rank_values
 from analysis.study.rows import Estimates, near_frozen
 from analysis.study.scores import CONSISTENCY, DIRECTIONS, LOWER, NONE
 
@@ -66,17 +65,16 @@ class Line:
 
 def rank_tests(estimates: Estimates) -> tuple[RankTests, ...]:
     """One per score with a value a clip and series of two ranks or more with a seed in common."""
-    study, clips, base = estimates.study, estimates.scores.clips, estimates.base
-    if len(clips) < 3:
+    if len(estimates.scores.clips) < 3:
         return ()
-    ways, out = clip_values(study, clips), []
+    scorers, base, out = estimates.scorers, estimates.base, []
     for series in estimates.series:
         frozen = {row.key.rank for row in estimates.finished(series) if near_frozen(row, estimates.scores.real)}
-        for score in (name for name in DIRECTIONS if name in ways):
-            values = rank_values(estimates, series, ways[score])
-            before = None if base is None else ways[score](base)
+        for score in estimates.clip_scores:
+            values = estimates.values_by_rank(series, score)
+            before = None if base is None else scorers[score](base)
             barred = frozen if score in CONSISTENCY else set()
-            out.append(_tested(score, series, values, before, estimates.shots, barred, study.share))
+            out.append(_tested(score, series, values, before, estimates.shots, barred, estimates.study.share))
     return tuple(each for each in out if each.trend is not None or each.pairs is not None)
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from analysis.statistics.differences import COMPARED, DIGITS
 from analysis.statistics.intervals import LEVEL, Interval, crossed_interval
-from analysis.study.clip_values import Values, clip_values
+from analysis.study.clip_values import Scorer
 from analysis.study.files import json_of, read_clip_scores, read_features
 from analysis.study.load import Study, Trial
 from analysis.study.rows import Estimates
@@ -69,15 +69,15 @@ def truncations(estimates: Estimates) -> tuple[Truncated, ...]:
     found = _load(study, clips)
     if not found or len(clips) < 3:
         return ()
-    ways, out = clip_values(study, clips), []
+    out = []
     for series in estimates.series:
         rows = estimates.finished(series)
         own = [each for each in found if any(each.result.trial_id in row.trial_ids for row in rows)]
         largest = max((each.result.source_rank for each in own), default=0)
         own = [each for each in own if each.result.source_rank == largest]
-        trained = {row.key.rank: {t.spec.config.seed: t for t in estimates.trials(row)} for row in rows}
-        for score in (name for name in DIRECTIONS if name in ways):
-            out += _of_series(score, series, own, trained, ways[score], estimates.shots)
+        trained = {row.key.rank: estimates.by_seed(row) for row in rows}
+        for score in estimates.clip_scores:
+            out += _of_series(score, series, own, trained, estimates.scorers[score], estimates.shots)
     return tuple(out)
 
 
@@ -110,7 +110,7 @@ def _of_series(
     series: str,
     cuts: Sequence[_Cut],
     trained: Mapping[int, Mapping[int, Trial]],
-    of_score: Values,
+    of_score: Scorer,
     shots: Sequence[str],
 ) -> list[Truncated]:
     out = []
@@ -139,7 +139,7 @@ def _of_series(
     return out if any(each.rank < each.source_rank for each in out) else []
 
 
-def _values(trials: Mapping[int, Trial], of_score: Values) -> dict[int, Array]:
+def _values(trials: Mapping[int, Trial], of_score: Scorer) -> dict[int, Array]:
     found = {seed: of_score(trial) for seed, trial in trials.items()}
     return {seed: values for seed, values in found.items() if values is not None}
 

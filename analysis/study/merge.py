@@ -1,9 +1,8 @@
-"""Several study folders -> one `Study`, for one table of trials that were run apart. Reads only.
+"""Several study folders -> one `Study`, for one table of trials that were run in separate studies. Reads only.
 
-In: the folders, in any order. Out: a `Study` that knows of each trial which study it is from (`Study.home`).
-A trial that two studies have, by its identity, counts once. Studies are refused, in one line that says what differs
-and where, if they rest on other true clips or another base, if a score was computed in different ways, or if their
-trials ran on other versions of packages.
+In: the folders, in any order. Out: a `Study` that gives for each trial the study it is from (`Study.home`).
+A trial with the same id in two studies counts once. Merging is refused, in one line that names the difference, if the
+studies differ in reference clips, base, the protocol of a score, or versions of packages.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.study.changes import Change, of_bases, of_clips, of_protocols, of_versions, told
+from analysis.study.changes import Change, listing, of_bases, of_clips, of_protocols, of_versions
 from analysis.study.files import ClipScores
 from analysis.study.load import WAITING, Missing, Reference, Study, Trial, load_study, sort_key
 from cinelora.core.cli import UserError
 from cinelora.core.records import reference_key
 
-REMEDY = "report them apart, or side by side with python -m analysis.compare"
+REMEDY = "report them separately, or compare them with python -m analysis.compare"
 SHORT = 12  # digits of a hash
 
 
 def load_studies(roots: Sequence[Path]) -> Study:
-    """One study as it is, several as one."""
+    """One study unchanged, several merged."""
     if len(roots) == 1:
         return load_study(roots[0])
     if len({root.resolve() for root in roots}) < len(roots):
@@ -35,7 +34,7 @@ def load_studies(roots: Sequence[Path]) -> Study:
 
 
 def named(studies: Sequence[Study]) -> list[Study]:
-    """The same studies under names that tell them apart: their own, those of their folders, or the whole paths."""
+    """The same studies under different names: their own, those of their folders, or the whole paths."""
     choices = zip(*((study.name, study.folder.root.name, str(study.folder.root)) for study in studies), strict=True)
     names = next(found for found in choices if len(set(found)) == len(found))
     return [replace(study, name=name) for study, name in zip(studies, names, strict=True)]
@@ -75,28 +74,27 @@ def merged(studies: Sequence[Study]) -> Study:
 
 
 def _check_alike(first: Study, second: Study) -> None:
-    """Raise UserError where rows of the two cannot stand in one table."""
+    """UserError where rows of the two cannot be compared in one table."""
     keys = [reference_key(study.trials[0].spec) for study in (first, second)]
     bases = of_bases(first, second)
     if keys[0] != keys[1]:
-        _refuse("the true clips differ", bases or (Change("reference", *keys),), first, second)
+        _refuse("the reference clips differ", bases or (Change("reference", *keys),), first, second)
     if bases:
-        _refuse("the base or what it was asked differs", bases, first, second)
-    for what, changes in (
-        ("a score was computed in different ways", of_protocols(first, second)),
-        ("the versions differ", of_versions(first, second)),
-    ):
-        if changes:
-            _refuse(what, changes, first, second)
+        _refuse("the base or its settings differ", bases, first, second)
+    if protocols := of_protocols(first, second):
+        changes = [each for of_score in protocols.values() for each in of_score]
+        _refuse("a score has different protocols", changes, first, second)
+    if versions := of_versions(first, second):
+        _refuse("the versions of packages differ", versions, first, second)
 
 
 def _refuse(what: str, changes: Sequence[Change], first: Study, second: Study) -> None:
-    where = told(changes, first.name, second.name)
-    raise UserError(f"{first.name} and {second.name} cannot be merged: {what}: {where}; {REMEDY}")
+    listed = listing(changes, first.name, second.name)
+    raise UserError(f"{first.name} and {second.name} cannot be merged: {what}: {listed}; {REMEDY}")
 
 
 def _missing(parts: Sequence[Study], trials: dict[str, Trial]) -> list[Missing]:
-    """What no study has finished, once; a failure says more than that a trial waits."""
+    """Trials that no study has finished, each once; a recorded failure takes precedence over WAITING."""
     found: dict[str, Missing] = {}
     for each in (each for part in parts for each in part.missing if each.spec.trial_id not in trials):
         if found.setdefault(each.spec.trial_id, each).reason == WAITING:
@@ -105,33 +103,33 @@ def _missing(parts: Sequence[Study], trials: dict[str, Trial]) -> list[Missing]:
 
 
 def _references(parts: Sequence[Study]) -> tuple[dict[str, Reference], list[str]]:
-    """By key, those of the first study that has them; a remark where another study measured them otherwise."""
+    """By key, those of the first study that has them; a remark where another study has other scores or features."""
     found: dict[str, tuple[Study, Reference]] = {}
     remarks: list[str] = []
     for part in parts:
         for key, reference in part.references.items():
             home, known = found.setdefault(key, (part, reference))
             if changes := of_clips(known, reference, (*known.shots, *reference.shots)):
-                _refuse("the true clips differ", changes, home, part)
+                _refuse("the reference clips differ", changes, home, part)
             parts_of = _scores_differ(known.scores, reference.scores) + _features_differ(known, reference)
             if parts_of:
                 remarks.append(
-                    f"The true clips {key} are in {home.name} and {part.name} and disagree: {'; '.join(parts_of)}; "
-                    f"those of {home.name} count."
+                    f"Scores or features of the reference clips {key} differ between {home.name} and {part.name}: "
+                    f"{'; '.join(parts_of)}; those of {home.name} are used."
                 )
     return {key: reference for key, (_, reference) in sorted(found.items())}, remarks
 
 
 def _disagreement(mine: Trial, other: Trial, first: str, second: str) -> list[str]:
-    """A sentence if two runs of one trial are not the same."""
+    """A sentence if two runs of one trial have different results."""
     facts = ("adapter_sha256", "train_loss", "heldout_loss", "other_loss")
     pairs = [(name, getattr(mine.result, name), getattr(other.result, name)) for name in facts]
     found = [f"{name} {_short(a)} and {_short(b)}" for name, a, b in pairs if a != b]
     found += _scores_differ(mine.scores, other.scores) + _features_differ(mine, other)
     if not found:
         return []
-    both = f"Trial {mine.spec.trial_id} is in {first} and {second}, and the two disagree"
-    return [f"{both}: {'; '.join(found)}; that of {first} counts."]
+    both = f"Trial {mine.spec.trial_id} has different results in {first} and {second}"
+    return [f"{both}: {'; '.join(found)}; those of {first} are used."]
 
 
 def _scores_differ(mine: ClipScores, other: ClipScores) -> list[str]:

@@ -15,16 +15,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from analysis.study.clip_values import Array, Scorer, clip_scorers
 from analysis.study.load import BASE, CONTROL, GRID, Study, Trial, sort_key
-from analysis.study.scores import MOTION, TrialScores, diversities, name_of, trial_scores
+from analysis.study.scores import DIRECTIONS, MOTION, TrialScores, diversities, name_of, trial_scores
 from cinelora.core.config import Method, Scaling
 from cinelora.core.records import TrialSpec
 from sweeps.plan import identity
 
-OWN_COLUMNS = {"method", "seed", "train.learning_rate"}
-OWN_COLUMNS |= {"lora.rank", "lora.scaling", "lora.alpha", "lora.targets"}
+OWN_COLUMNS = {"method", "train.learning_rate", "lora.rank", "lora.scaling", "lora.alpha", "lora.targets"}
 MEGA = 1e6  # bytes in a megabyte (decimal)
-MOTION_FLOOR = 0.5  # below this share of the real motion a clip is near frozen: consistency is no merit
+MOTION_FLOOR = 0.5  # below this share of the real motion a clip is near frozen, and its consistency means nothing
 
 
 class RowKey(NamedTuple):
@@ -117,6 +117,16 @@ class Estimates:
         """The source shot of each of `scores.clips`."""
         return self.study.shots(self.scores.clips)
 
+    @cached_property
+    def scorers(self) -> Mapping[str, Scorer]:
+        """Score -> its values of a trial on `scores.clips`."""
+        return clip_scorers(self.study, self.scores.clips)
+
+    @property
+    def clip_scores(self) -> list[str]:
+        """The scores that have a value per clip, in the order of the table."""
+        return [score for score in DIRECTIONS if score in self.scorers]
+
     @property
     def series(self) -> tuple[str, ...]:
         """The names of the adapter series in order of appearance; ("",) where only the rank varies."""
@@ -130,16 +140,30 @@ class Estimates:
         """The finished trials of a row, by seed."""
         return [self.study.by_id[trial_id] for trial_id in row.trial_ids]
 
+    def by_seed(self, row: Row) -> dict[int, Trial]:
+        return {trial.spec.config.seed: trial for trial in self.trials(row)}
+
+    def values_by_rank(self, series: str, score: str) -> dict[int, Array]:
+        """Rank -> (S, N) on the seeds that all finished rows of the series have; without ranks that lack the score."""
+        by_rank = {row.key.rank: self.by_seed(row) for row in self.finished(series)}
+        common = sorted(set.intersection(*map(set, by_rank.values()))) if by_rank else []
+        found: dict[int, Array] = {}
+        for rank, trials in by_rank.items():
+            values = [each for seed in common if (each := self.scorers[score](trials[seed])) is not None]
+            if values and len(values) == len(common):
+                found[rank] = np.stack(values)
+        return found
+
 
 def estimate(study: Study) -> Estimates:
     """Score all trials, group the plan into rows and average what has finished."""
     scores = trial_scores(study)
     groups: dict[RowKey, list[TrialSpec]] = {}
     for family in _families(study.specs):
-        settings = [_settings(spec) for spec in family]
-        varying = _varying(settings)
-        for spec, own in zip(family, settings, strict=True):
-            groups.setdefault(_row_key(spec, own, varying), []).append(spec)
+        own = [settings(spec) for spec in family]
+        others = [name for name in varying(own) if name not in OWN_COLUMNS]
+        for spec, values in zip(family, own, strict=True):
+            groups.setdefault(_row_key(spec, values, others), []).append(spec)
     names = _series([key for key in groups if key.kind == GRID])
     done = study.by_id
     found = {key: [done[spec.trial_id] for spec in groups[key] if spec.trial_id in done] for key in sorted(groups)}
@@ -149,8 +173,8 @@ def estimate(study: Study) -> Estimates:
     return Estimates(study, tuple(rows), scores)
 
 
-def _row_key(spec: TrialSpec, settings: Mapping[str, str], varying: Iterable[str]) -> RowKey:
-    other = tuple((name, settings[name]) for name in varying if name in settings)
+def _row_key(spec: TrialSpec, values: Mapping[str, str], others: Iterable[str]) -> RowKey:
+    other = tuple((name, values[name]) for name in others if name in values)
     config, place = spec.config, sort_key(spec)
     label = (config.arm or config.method.value) if place.kind == CONTROL else ""
     adapter = (place.rank, place.scaling, place.alpha, place.targets, place.learning_rate)
@@ -193,11 +217,11 @@ def _estimates(trials: list[Trial], scores: TrialScores) -> dict[str, Estimate]:
     return {score: Estimate(*zip(*sorted(pairs), strict=True)) for score, pairs in sorted(found.items())}
 
 
-def _settings(spec: TrialSpec) -> dict[str, str]:
-    """Dotted settings and fingerprints that count for this trial and that no column of its own shows, as text."""
+def settings(spec: TrialSpec) -> dict[str, str]:
+    """Dotted settings that count for this trial, without its seed, and its content hashes, as text."""
     flat = flatten(identity(spec.config, spec.fingerprints)["config"])
     flat |= {f"{name} content": digest[:8] for name, digest in spec.fingerprints.items()}
-    return {name: text for name, text in flat.items() if name not in OWN_COLUMNS}
+    return {name: text for name, text in flat.items() if name != "seed"}
 
 
 def _families(specs: Iterable[TrialSpec]) -> list[list[TrialSpec]]:
@@ -216,12 +240,18 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return out
 
 
-def _varying(settings: Iterable[Mapping[str, str]]) -> tuple[str, ...]:
-    seen: dict[str, set[str]] = {}
-    for each in settings:
+def distinct(facts: Iterable[Mapping[str, str]]) -> dict[str, list[str]]:
+    """Name -> its different texts, in order of appearance."""
+    found: dict[str, dict[str, None]] = {}
+    for each in facts:
         for name, text in each.items():
-            seen.setdefault(name, set()).add(text)
-    return tuple(sorted(name for name, texts in seen.items() if len(texts) > 1))
+            found.setdefault(name, {})[text] = None
+    return {name: list(texts) for name, texts in found.items()}
+
+
+def varying(facts: Iterable[Mapping[str, str]]) -> list[str]:
+    """The names that have several texts, sorted."""
+    return sorted(name for name, texts in distinct(facts).items() if len(texts) > 1)
 
 
 def _series(keys: list[RowKey]) -> dict[RowKey, str]:

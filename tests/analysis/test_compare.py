@@ -54,7 +54,7 @@ def test_the_same_study_twice(first: Builder, second: Builder) -> None:
     found = compared(first, second)
     assert not found.changes and not found.left_out and found.clips == 3
     assert {each.row for each in found.found} == {"base", "rank 4", "rank 8"}
-    assert all(each.value == each.low == each.high == 0 for each in found.found)
+    assert all(each.interval.mean == each.interval.low == each.interval.high == 0 for each in found.found)
     text = markdown(found)
     assert "Nothing differs in what was recorded." in text and "| rank 4 | 2 | equal | equal | equal |" in text
 
@@ -66,10 +66,11 @@ def test_longer_training_is_listed_and_its_rows_are_compared(first: Builder, sec
     add_to_psnr(second, "r8s0", 1.0, 0.0, -1.0)
     found = compared(first, second)
     assert [(each.field, each.first, each.second) for each in found.changes] == [("train.steps", "40", "80")]
-    psnr = {each.row: each for each in found.found if each.score == "psnr"}
-    assert (psnr["rank 4"].value, psnr["rank 4"].low, psnr["rank 4"].verdict) == (1.0, 1.0, "better")
-    assert (psnr["rank 8"].value, psnr["rank 8"].verdict) == (0.0, "undecided")
-    assert psnr["rank 8"].low < 0 < psnr["rank 8"].high and psnr["base"].value == 0
+    psnr = {each.row: each.interval for each in found.found if each.score == "psnr"}
+    verdicts = {each.row: each.verdict for each in found.found if each.score == "psnr"}
+    assert (psnr["rank 4"].mean, psnr["rank 4"].low, verdicts["rank 4"]) == (1.0, 1.0, "better")
+    assert (psnr["rank 8"].mean, verdicts["rank 8"]) == (0.0, "undecided")
+    assert psnr["rank 8"].low < 0 < psnr["rank 8"].high and psnr["base"].mean == 0
 
 
 def test_only_seeds_of_both_are_paired(first: Builder, second: Builder) -> None:
@@ -77,7 +78,7 @@ def test_only_seeds_of_both_are_paired(first: Builder, second: Builder) -> None:
     second.fail("r8s0", "lost")
     second.fail("r8s1", "lost")
     found = compared(first, second)
-    assert {(each.row, each.seeds) for each in found.found} == {("base", 1), ("rank 4", 1)}
+    assert {(each.row, each.interval.seeds) for each in found.found} == {("base", 1), ("rank 4", 1)}
     assert found.left_out == ("Only first has: rank 8.",)
 
 
@@ -90,7 +91,7 @@ def test_a_rate_tuned_per_rank_belongs_to_the_rank(first: Builder, second: Build
 def test_several_rates_of_a_rank_tell_rows_apart(first: Builder, second: Builder) -> None:
     edit_plan(second, lambda name, config: config["train"].update(learning_rate=0.5 if name.endswith("s1") else 1e-4))
     found = compared(first, second)
-    assert {(each.row, each.seeds) for each in found.found} == {
+    assert {(each.row, each.interval.seeds) for each in found.found} == {
         ("base", 1),
         ("rank 4, learning rate 0.0001", 1),
         ("rank 8, learning rate 0.0001", 1),
@@ -101,7 +102,11 @@ def test_several_rates_of_a_rank_tell_rows_apart(first: Builder, second: Builder
 def test_what_varies_in_one_study_must_be_the_same(first: Builder, second: Builder) -> None:
     edit_plan(second, lambda name, config: config["lora"].update(targets="attn" if name.endswith("s1") else "cross"))
     found = compared(first, second)
-    assert {(each.row, each.seeds) for each in found.found} == {("base", 1), ("rank 4, cross", 1), ("rank 8, cross", 1)}
+    assert {(each.row, each.interval.seeds) for each in found.found} == {
+        ("base", 1),
+        ("rank 4, cross", 1),
+        ("rank 8, cross", 1),
+    }
     assert [(each.field, each.first, each.second) for each in found.changes] == [
         ("lora.targets", "cross", "attn/cross")
     ]
@@ -115,7 +120,7 @@ def test_scores_computed_in_different_ways_are_left_out(first: Builder, second: 
         second.edit_json(path, protocol=protocol, versions={"torch": "3"})
     found = compared(first, second)
     assert "kvd[tnv2]" not in {each.score for each in found.found} and "psnr" in {each.score for each in found.found}
-    assert found.left_out == ("kvd[tnv2]: computed in different ways, see above.",)
+    assert found.left_out == ("kvd[tnv2]: different protocols, see above.",)
     assert [(each.field, each.first, each.second) for each in found.changes] == [
         ("protocol of kvd[tnv2]: fps", "16.0", "8.0"),
         ("version of torch", "none", "3"),

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from analysis.statistics.differences import Difference, differences, differences_csv, sentences
-from analysis.statistics.intervals import crossed_interval
+from analysis.statistics.intervals import Interval, crossed_interval
 from analysis.study.clip_values import kernel_values
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
@@ -71,22 +71,23 @@ def test_nothing_varies_and_nothing_known() -> None:
 def test_jackknife_values_average_to_the_distance(builder: Builder) -> None:
     study = load_study(builder.build())
     trial = next(each for each in study.trials if each.spec.trial_id == "r4s1")
-    values = kernel_values(study, CLIPS, trial)
+    values = kernel_values(study, CLIPS, trial, "tnv2")
     assert values is not None and values.mean() == pytest.approx(136.0)
 
 
 def test_a_shift_of_every_clip_leaves_only_the_seeds_uncertain(builder: Builder) -> None:
     each = found(builder.build())["rank 4", "psnr"]
     base, seeds = 9.0, (11.0, 13.0)
-    assert each.value == pytest.approx(np.mean(seeds) - base)
+    interval = each.interval
+    assert interval.mean == pytest.approx(np.mean(seeds) - base)
     half = 12.706204736432095 * 1.0  # one degree of freedom; standard error |13 - 11| / 2
-    assert (each.low, each.high) == pytest.approx((each.value - half, each.value + half))
-    assert (each.seeds, each.shots, each.verdict) == (2, 3, "undecided")
+    assert (interval.low, interval.high) == pytest.approx((interval.mean - half, interval.mean + half))
+    assert (interval.seeds, interval.shots, each.verdict) == (2, 3, "undecided")
 
 
 def test_verdicts_follow_the_direction_of_the_score() -> None:
     def verdict(score: str, low: float, high: float) -> str:
-        return Difference("rank 4", score, (low + high) / 2, low, high, 3, 96).verdict
+        return Difference("rank 4", score, Interval((low + high) / 2, low, high, 3, 96)).verdict
 
     assert verdict("kvd[tnv2]", -2, -1) == "better" and verdict("kvd[tnv2]", 1, 2) == "worse"
     assert verdict("psnr", 1, 2) == "better" and verdict("psnr", -1, 2) == "undecided"
@@ -99,6 +100,6 @@ def test_without_a_base_there_is_nothing_to_compare_with(builder: Builder) -> No
 
 
 def test_words_and_digits() -> None:
-    each = Difference("rank 4", "psnr", 2.0, 1.5858, 4.41421356237, 2, 3)
+    each = Difference("rank 4", "psnr", Interval(2.0, 1.5858, 4.41421356237, 2, 3))
     assert sentences((each,)) == ["rank 4: psnr +2 [+1.59, +4.41] better"]
     assert differences_csv((each,)).splitlines()[1] == "rank 4,psnr,2,1.5858,4.41421356,better,2,3"

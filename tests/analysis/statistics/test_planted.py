@@ -8,7 +8,7 @@ import pytest
 from analysis.statistics.answer import INSUFFICIENT, SUFFICIENT
 from analysis.statistics.intervals import crossed_interval
 from analysis.statistics.trend import NOT_SHOWN, RISES
-from analysis.study.clip_values import clip_values
+from analysis.study.clip_values import clip_scorers
 from benchmarks.ledgers import CLIPS, KVD, LOSS, RANKS, ledger, shift_for, true_kvd, variances
 from benchmarks.planted import EQUAL, FLAT, FLAT_SEEDS, NONE, PEAK, SCORES, Found, look, looks
 from cinelora.metrics.distances import polynomial_mmd
@@ -64,7 +64,7 @@ def test_intervals_of_a_distance_hold_the_truth() -> None:
     hits = []
     for index in range(300):
         study = ledger(EQUAL, np.random.default_rng(index))
-        base, *own = (clip_values(study, CLIPS)[KVD](trial) for trial in study.trials[: 1 + EQUAL.seeds])
+        base, *own = (clip_scorers(study, CLIPS)[KVD](trial) for trial in study.trials[: 1 + EQUAL.seeds])
         assert base is not None
         found = crossed_interval(np.array(own) - base, CLIPS)
         hits.append(found.low <= EQUAL.difference(KVD, 4) <= found.high)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.study.clip_values import _of_scale, _pseudo_values
+from analysis.study.clip_values import _pseudo_values, _scale_effects
 from cinelora.metrics.distances import polynomial_mmd, standardise
 
 Array = NDArray[np.float64]
@@ -25,7 +25,7 @@ def distance(true: Array, made: Array) -> float:
 def test_values_average_to_the_distance_and_the_scale_adds_none() -> None:
     x, y = standardise(*sets())
     assert np.isclose(_pseudo_values(x, y).mean(), polynomial_mmd(x, y, degree=3, matched=True), rtol=1e-12)
-    assert abs(_of_scale(x, y).sum()) < 1e-9
+    assert abs(_scale_effects(x, y).sum()) < 1e-9
 
 
 def test_values_are_those_of_leaving_a_clip_out_of_everything() -> None:
@@ -33,7 +33,7 @@ def test_values_are_those_of_leaving_a_clip_out_of_everything() -> None:
     x, y = standardise(true, made)
     without = [distance(np.delete(true, clip, 0), np.delete(made, clip, 0)) for clip in range(len(true))]
     exact = len(true) * distance(true, made) - (len(true) - 1) * np.array(without)
-    fixed, found = _pseudo_values(x, y), _pseudo_values(x, y) + _of_scale(x, y)
+    fixed, found = _pseudo_values(x, y), _pseudo_values(x, y) + _scale_effects(x, y)
     assert np.corrcoef(found, exact)[0, 1] > 0.99
     assert abs(found.std() / exact.std() - 1) < 0.05
     assert np.corrcoef(fixed, exact)[0, 1] < 0.5  # the scale held fixed
@@ -43,4 +43,4 @@ def test_a_dimension_that_never_varies_adds_nothing() -> None:
     true, made = sets()
     flat = [np.column_stack([rows, np.zeros(len(rows))]) for rows in (true, made)]
     x, y = standardise(*flat)
-    assert np.isfinite(_of_scale(x, y)).all()
+    assert np.isfinite(_scale_effects(x, y)).all()

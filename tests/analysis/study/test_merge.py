@@ -119,8 +119,8 @@ def test_a_trial_of_both_that_differs_is_told_and_counts_once(tmp_path: Path, fo
     path.write_text(path.read_text().replace("c1,psnr,11.0", "c1,psnr,12.5"))
     for study in (merged(fours, other), merged(other, fours)):
         assert study.remarks == (
-            "Trial r4s0 is in fours and zz, and the two disagree: adapter_sha256 none and bbbbbbbbbbbb; "
-            "psnr of 1 of 3 clips (first c1: 11 and 12.5); that of fours counts.",
+            "Trial r4s0 has different results in fours and zz: adapter_sha256 none and bbbbbbbbbbbb; "
+            "psnr of 1 of 3 clips (first c1: 11 and 12.5); those of fours are used.",
         )
         table = rank_table(find(study))
         assert study.remarks[0] in table.notes
@@ -130,7 +130,7 @@ def test_a_trial_of_both_that_differs_is_told_and_counts_once(tmp_path: Path, fo
 def test_refuses_other_versions(fours: Builder, eights: Builder) -> None:
     for name in EIGHTS:
         eights.edit_json(eights.folder.trial(name).result, versions={"torch": "2.13.0"})
-    assert "the versions differ: version of torch is 2.13.0 in eights and none in fours; report them apart" in refusal(
+    assert "the versions of packages differ: version of torch is 2.13.0 in eights and none in fours; report" in refusal(
         fours, eights
     )
 
@@ -148,14 +148,14 @@ def test_refuses_scores_computed_in_different_ways(fours: Builder, eights: Build
 
 def test_refuses_other_true_clips(fours: Builder, eights: Builder) -> None:
     edit_plan(eights.folder, "fingerprints", data="cc")
-    assert "the true clips differ: content of data is cc in eights and bb in fours" in refusal(fours, eights)
+    assert "the reference clips differ: data content is cc in eights and bb in fours" in refusal(fours, eights)
 
 
 def test_refuses_another_base(fours: Builder, eights: Builder) -> None:
     edit_plan(eights.folder, "fingerprints", model="cc")
     edit_plan(fours.folder, "sample", steps=7)
     message = refusal(fours, eights)
-    assert "the base or what it was asked differs: content of model is cc in eights and aa in fours" in message
+    assert "the base or its settings differ: model content is cc in eights and aa in fours" in message
     assert "sample.steps is 8 in eights and 7 in fours" in message
 
 

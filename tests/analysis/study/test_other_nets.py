@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.study.clip_values import clip_values
+from analysis.study.clip_values import clip_scorers
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
 from analysis.study.scores import shown_optional, trial_scores
@@ -72,7 +72,7 @@ def test_csv_and_caption_tell_of_them(root: Path) -> None:
 def test_their_kernel_distance_can_be_compared_clip_by_clip(root: Path) -> None:
     study = load_study(root)
     trial = next(each for each in study.trials if each.spec.trial_id == "r4s1")
-    values = clip_values(study, CLIPS)["kvd[vjepa]"](trial)
+    values = clip_scorers(study, CLIPS)["kvd[vjepa]"](trial)
     assert values is not None
     made = trial.features["vjepa"].of(CLIPS)
     whole = polynomial_mmd(REAL, made, matched=True)
