@@ -1,6 +1,6 @@
 """Process groups: one process per worker of a gang, in step with each other.
 
-In: rank, world size, address. Out: an initialised torch.distributed, and what the other files ask of it.
+In: rank, world size, address. Out: an initialised torch.distributed, and what the rest of the program needs of it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def device_name() -> str:
 
 
 def quiet_deepspeed() -> Any:
-    """Import DeepSpeed without its CPU helper op (minutes of compiling on first use) and its chatter."""
+    """Import DeepSpeed without its CPU helper op (minutes of compiling on first use) and its log lines."""
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import deepspeed
@@ -34,7 +34,7 @@ def quiet_deepspeed() -> Any:
 
 
 def free_port() -> int:
-    """A port nobody listens on at this moment."""
+    """A port that is free at this moment."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         return int(probe.getsockname()[1])
@@ -116,7 +116,7 @@ def sum_over_workers(values: torch.Tensor) -> torch.Tensor:
 
 
 def any_worker(holds: bool) -> bool:
-    """Whether it holds on any worker of the gang; all of them ask."""
+    """Whether it holds on any worker of the gang; all of them must call this."""
     return bool(sum_over_workers(torch.tensor([float(holds)], dtype=torch.float64)))
 
 

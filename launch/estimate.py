@@ -33,7 +33,7 @@ from sweeps.cost import (
 )
 from sweeps.denoiser import IMAGE_TOKENS, TEXT_TOKENS, Denoiser
 from sweeps.ledger import Ledger
-from sweeps.memory import BytesByPart, encoding, footprint, peak_gib
+from sweeps.memory import BytesByPart, encoder_memory, footprint, peak_gib
 from sweeps.plan import Plan
 from sweeps.scheduling.cluster import GangShape, Infeasible, Node
 from sweeps.scheduling.simulate import makespan, simulate
@@ -184,7 +184,7 @@ class Demand:
 
     def phases(self) -> dict[str, BytesByPart]:
         own = footprint(self.sizes, self.parts["vae"], self.config, self.workers, self.heldout, self.nets)
-        return encoding(self.config, self.parts) | own
+        return encoder_memory(self.config, self.parts) | own
 
     def worst(self) -> tuple[float, str]:
         """(GiB, phase) of the highest peak."""

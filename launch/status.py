@@ -14,13 +14,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from cinelora.core.cli import Parser, clock, exit_status
+from cinelora.core.paths import StudyFolder
 from launch.wording import activity, counts, label
-from sweeps.ledger import Ledger, study_folder
+from sweeps.ledger import Ledger
 from sweeps.status import DONE, FAILED, PRUNED, RUNNING, WAITING, StudyStatus, TrialStatus, study_status
 
 WATCH_SECONDS = 3.0
@@ -38,7 +40,7 @@ def _status(arguments: Sequence[str] | None) -> int:
     how.add_argument("--watch", action="store_true", help="refresh every few seconds, until the sweep has ended")
     how.add_argument("--stop", action="store_true", help="let running trials save a checkpoint and stop")
     options = parser.parse_args(arguments)
-    ledger = Ledger(study_folder(options.study))
+    ledger = Ledger(StudyFolder(Path(options.study)))
     status = study_status(ledger)
     if options.stop:
         print(stop(ledger, status))

@@ -1,10 +1,10 @@
-"""What a trial will cost: from the trials of the study that are done, or from arithmetic where there are none.
+"""What a trial will cost: estimated from the finished trials of the study, or from arithmetic if there are none.
 
-In: sizes of a trial, results. Out: seconds, each with how it was reckoned. Standard library only.
+In: settings of a trial, results of others. Out: seconds, and the source of the estimate. Standard library only.
 
-A trial's parts follow the arithmetic they do: training and generation have a rate each (operations per second and
-worker), scoring a time per clip, the rest a constant. The rates are medians over the trials that are done; without any,
-they are what the hardware's peak and an assumed utilisation give.
+Training, evaluation and generation have a rate each (operations per second and
+worker), scoring a time per clip, the rest a constant. The rates are medians over the finished trials; without any, they
+follow from the peak rate of the hardware and an assumed utilisation.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Workload:
 
 
 def checkpointed_share(config: TrialConfig, net: Denoiser) -> float:
-    """Of the blocks, whose forward pass is done twice."""
+    """Share of the blocks whose forward pass is computed twice, 0..1."""
     if not config.train.gradient_checkpointing:
         return 0.0
     return min(1.0, (config.train.checkpointed_blocks or net.layers) / net.layers)
@@ -92,7 +92,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class CostModel:
-    """Rates and where they come from. `error`: the mean relative one of a trial reckoned from the others."""
+    """Rates and their source. `error`: mean relative error of a trial when predicted from the others."""
 
     rates: Rates
     trials: int
@@ -102,12 +102,12 @@ class CostModel:
     def source(self) -> str:
         if not self.trials:
             return f"no trial measured yet: peak rate at an assumed {UTILISATION:.0%} utilisation"
-        told = "" if self.error is None else f", mean error {self.error:.0%} when each is reckoned from the others"
-        return f"fitted on {self.trials} finished trials{told}"
+        error = "" if self.error is None else f", mean error {self.error:.0%} when each is predicted from the others"
+        return f"fitted on {self.trials} finished trials{error}"
 
 
 def pace(config: TrialConfig, net: Denoiser, rates: Rates, workers: int) -> tuple[float, float]:
-    """(seconds an optimiser step, seconds until a clip is generated); a clip's workers are those that share tokens."""
+    """(seconds an optimiser step, seconds until a clip is generated); the workers of one clip share its tokens."""
     tokens, passes = config.data.video_tokens, 2 if config.sample.guidance > 1 else 1
     step = net.step(tokens, checkpointed_share(config, net), config.method is not Method.full)
     clip = config.sample.steps * passes * net.forward(tokens)
@@ -118,14 +118,14 @@ def pace(config: TrialConfig, net: Denoiser, rates: Rates, workers: int) -> tupl
 
 
 def assumed(tflops: float) -> CostModel:
-    """From the peak rate of one worker's device, dense bfloat16. Scoring and start-up are left at nothing: unknown."""
+    """From the peak rate of one worker's device, dense bfloat16. Scoring and start-up are unknown: 0."""
     rate = tflops * 1e12 * UTILISATION
     return CostModel(Rates(rate, rate, rate, 0.0, 0.0), 0, None)
 
 
 def fitted(done: Iterable[tuple[Workload, TrialResult]]) -> CostModel | None:
     """Medians over finished trials; None without any that trained and generated."""
-    known = [(work, result) for work, result in done if whole(result)]
+    known = [(work, result) for work, result in done if result.restarts == 0]  # a restart records its last run only
     rates = _rates(known)
     if rates is None:
         return None
@@ -133,18 +133,8 @@ def fitted(done: Iterable[tuple[Workload, TrialResult]]) -> CostModel | None:
     for index, (work, result) in enumerate(known):
         others = _rates(known[:index] + known[index + 1 :])
         if others is not None:
-            errors.append(abs(others.seconds(work) / spent(result) - 1))
+            errors.append(abs(others.seconds(work) / sum(result.seconds.values()) - 1))
     return CostModel(rates, len(known), fmean(errors) if errors else None)
-
-
-def whole(result: TrialResult) -> bool:
-    """Whether the seconds it recorded are those of all its work: a restarted trial recorded its last run only."""
-    return result.restarts == 0
-
-
-def spent(result: TrialResult) -> float:
-    """Seconds of a finished trial on its gang."""
-    return sum(result.seconds.values())
 
 
 def _rates(known: list[tuple[Workload, TrialResult]]) -> Rates | None:

@@ -1,6 +1,6 @@
-"""What an error of a trial means, and what follows: try again, try again otherwise, wait, or give up.
+"""What follows from the failure of a trial: retry, retry elsewhere or with less memory, wait, or give up.
 
-In: the class of a failure and what happened to the trial before. Out: a RetryDecision. Standard library only.
+In: the class of the failure, and the earlier failures of the trial. Out: a RetryDecision. Standard library only.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 LOST, HANG, MEMORY, DISK = "lost", "hang", "out_of_memory", "disk_full"
-FIRST = "first_failed"  # the trial that it was to start from
+FIRST = "first_failed"  # the trial whose adapter it needs
 DISK_TRIES = 5  # of one trial
 
 
 @dataclass(frozen=True)
 class RetryDecision:
-    """`again`: back into the queue, from the last checkpoint; else the trial failed, and `remedy` says what helps."""
+    """`retry`: back into the queue, from the last checkpoint; else the trial failed, and `remedy` says what helps."""
 
-    again: bool
-    elsewhere: bool = False  # not on the nodes where it ran, if there is another way
+    retry: bool
+    elsewhere: bool = False  # not on the nodes where it ran, if others can hold it
     micro_batch: int | None = None  # run it with this one
     pause: bool = False  # start nothing until there is room on the disk
     remedy: str = ""
@@ -26,7 +26,7 @@ class RetryDecision:
 
 @dataclass(frozen=True)
 class History:
-    """What is known of a trial when it fails: the classes of its earlier failures, its sizes, the sweep's patience."""
+    """A trial at its failure: classes of its earlier failures, its micro-batch, the restarts that the sweep allows."""
 
     causes: tuple[str, ...]
     micro_batch: int
@@ -42,7 +42,7 @@ def _give_up(history: History) -> RetryDecision:
     return RetryDecision(False)
 
 
-def _moved(history: History) -> RetryDecision:
+def _elsewhere(history: History) -> RetryDecision:
     """A process, a node or the connection went away: not the trial's fault."""
     suffered = sum(cause in (LOST, HANG) for cause in history.causes)
     if suffered < history.max_restarts:
@@ -50,7 +50,7 @@ def _moved(history: History) -> RetryDecision:
     return RetryDecision(False, remedy=f"restarted {suffered} times already (cluster.max_restarts)")
 
 
-def _smaller(history: History) -> RetryDecision:
+def _halved(history: History) -> RetryDecision:
     """Once, with half the windows at a time and twice the accumulation: the same optimiser step."""
     if history.micro_batch > 1 and MEMORY not in history.causes:
         return RetryDecision(True, micro_batch=history.micro_batch // 2)
@@ -59,10 +59,15 @@ def _smaller(history: History) -> RetryDecision:
     )
 
 
-def _wait(history: History) -> RetryDecision:
-    """Until the driver sees room again. A quota, or another disk, it does not see: so not for ever."""
+def _after_pause(history: History) -> RetryDecision:
+    """Until there is free space again. The sweep does not see quotas or other disks, so the tries are limited."""
     again = history.causes.count(DISK) < DISK_TRIES
     return RetryDecision(again, pause=again, remedy="" if again else "free some space and run the same command again")
 
 
-RULES: dict[str, Callable[[History], RetryDecision]] = {LOST: _moved, HANG: _moved, MEMORY: _smaller, DISK: _wait}
+RULES: dict[str, Callable[[History], RetryDecision]] = {
+    LOST: _elsewhere,
+    HANG: _elsewhere,
+    MEMORY: _halved,
+    DISK: _after_pause,
+}

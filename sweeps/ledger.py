@@ -1,4 +1,4 @@
-"""What is done, read from and written to the study folder alone. Standard library only.
+"""The study folder as the record of what is planned, done, failed and pruned. Standard library only.
 
     study.json  plan.json  events.jsonl  trials/<id>/{spec,progress,failed,pruned,result}.json
 
@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cinelora.core.cli import UserError
@@ -22,7 +21,7 @@ from cinelora.core.paths import StudyFolder
 from cinelora.core.records import SCHEMA, TrialResult, TrialSpec
 from sweeps.plan import Plan
 
-SHARE = 0.9  # of the best gain that counts as enough, where nothing else is said
+SHARE = 0.9  # of the best gain that counts as enough; of studies that do not record another
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Ledger:
     folder: StudyFolder
 
     def open(self, name: str, share: float = SHARE) -> None:
-        """Create the study or check that this program can continue it. `share` is fixed before anyone looks.
+        """Create the study or check that this program can continue it. `share` is fixed before the first result.
 
         Raises UserError for a folder of another schema or share, or one that holds something else.
         """
@@ -60,7 +59,7 @@ class Ledger:
         return self.folder.trial(trial_id).result.exists()
 
     def pending(self, plan: Plan, keep_pruned: bool = False) -> list[TrialSpec]:
-        """What is to run. Pruned trials are over as long as pruning is wanted (`keep_pruned`)."""
+        """The trials still to run. `keep_pruned`: pruned trials are over; else they run after all."""
         over = [spec.trial_id for spec in plan.trials if keep_pruned and self.pruned(spec.trial_id)]
         return [spec for spec in plan.trials if not self.is_done(spec.trial_id) and spec.trial_id not in over]
 
@@ -69,7 +68,7 @@ class Ledger:
         return TrialResult.from_json(read_json(path)) if path.exists() else None
 
     def progress(self, trial_id: str) -> dict[str, Any] | None:
-        """The last line a running trial wrote about itself: stage, done, total, loss, time."""
+        """The last progress that a running trial wrote: stage, done, total, loss, time."""
         path = self.folder.trial(trial_id).progress
         return read_json(path) if path.exists() else None
 
@@ -119,7 +118,3 @@ def check_schema(folder: StudyFolder) -> dict[str, Any]:
             "it, or another study_dir"
         )
     return dict(study)
-
-
-def study_folder(path: str | Path) -> StudyFolder:
-    return StudyFolder(Path(path))

@@ -2,8 +2,8 @@
 
 In: `config.json` of the model's parts, a TrialConfig, the size of its gang. Out: bytes by phase and part.
 
-What follows are the tensors of diffusers' Wan, PEFT's adapter and DeepSpeed's optimisers, written down once and held to
-counts of the real classes at full size (`benchmarks/memory.py`, `tests/cinelora/test_footprint.py`). Attention is taken
+The model counts the tensors of diffusers' Wan, PEFT's adapter and DeepSpeed's optimisers. It is checked against counts
+of the real classes at full size (`benchmarks/memory.py`, `tests/sweeps/test_memory.py`). Attention is taken
 to be fused (no L x L matrix). Not in it: what the driver, cuBLAS, cuDNN and NCCL take, and the allocator's gaps.
 
 Legend, bytes of one video token: a, an activation of width d; w, one in float32; g, one of the feed-forward width.
@@ -26,6 +26,7 @@ BUCKET = 500_000_000  # elements that DeepSpeed collects before it sums gradient
 GATHERED = 1_050_000_000  # elements that stage 3 holds whole at most: those in use, and the next ones; its defaults
 VAE_PARAMETERS = 126_892_531  # of the published one, base_dim 96
 VAE_DECODE = 50.7  # floats a pixel and base_dim at the peak, counted; a latent frame at a time
+VAE_ENCODE = 36.7  # the same for encoding; four frames at a time
 VAE_WIDTH = 96
 ON_VIDEO = {  # layers of a block that read the video's tokens
     LayerKind.self: 4,
@@ -63,7 +64,7 @@ class Token:
         return self.w if self.dtype is not Dtype.float32 else 0
 
     def saved(self) -> float:
-        """Kept by a block for its backward pass where it is not checkpointed."""
+        """OptimiserBytes by a block for its backward pass where it is not checkpointed."""
         on, fed = self.trained, self.fed
         norms = 3 * self.w  # what the three norms read
         attention = 10 * self.a + 3 * 4 * self.net.heads  # before the norms of q and k; q k v o, q o o; log-sums
@@ -85,7 +86,7 @@ class Token:
         return max(last, self.a + 2 * self.g)  # or a moment later: gradients around the activation function
 
 
-class Kept(NamedTuple):
+class OptimiserBytes(NamedTuple):
     """Bytes a trained parameter costs a worker: all the time, its gradient, while the optimiser steps."""
 
     steady: float
@@ -93,16 +94,16 @@ class Kept(NamedTuple):
     step: float
 
 
-def optimiser(stage: int, dtype: Dtype, workers: int, offload: Offload) -> Kept:
+def optimiser(stage: int, dtype: Dtype, workers: int, offload: Offload) -> OptimiserBytes:
     """Of DeepSpeed with torch's AdamW (12: float32 copy and two moments), counted on its engines of all stages."""
     e, w = BYTES[dtype], workers
     if offload is not Offload.none:
-        return Kept(e / w if stage == 3 else e, e / w, 0)
+        return OptimiserBytes(e / w if stage == 3 else e, e / w, 0)
     if stage == 0:
-        return Kept(8 + e + (4 if e < 4 else 0), e, 8 + (2 if e < 4 else 0))
+        return OptimiserBytes(8 + e + (4 if e < 4 else 0), e, 8 + (2 if e < 4 else 0))
     if stage < 3:
-        return Kept(e + 12 / w, e / w, 8 / w)
-    return Kept((e + 12) / w, e / w, (8 + 2 * e) / w)
+        return OptimiserBytes(e + 12 / w, e / w, 8 / w)
+    return OptimiserBytes((e + 12) / w, e / w, (8 + 2 * e) / w)
 
 
 def _tokens(config: TrialConfig, clips: int) -> float:
@@ -214,14 +215,6 @@ def peak_gib(parts: BytesByPart) -> float:
     return sum(parts.values()) / GIB
 
 
-# ~ Device memory of the encoding step, from the configs of the encoders. Standard library only.
-# ~
-# ~ In: `config.json` of text encoder, image encoder and VAE, a TrialConfig. Out: bytes by phase and part, as
-# ~ `sweeps/memory.py`.
-
-VAE_ENCODE = 36.7  # floats a pixel and base_dim at the peak, counted; four frames at a time
-
-
 def text_parameters(text: Mapping[str, Any]) -> int:
     """Of a UMT5 encoder: embeddings, and in each layer attention, gated feed-forward, norms, relative positions."""
     d, inner = text["d_model"], text["num_heads"] * text["d_kv"]
@@ -237,8 +230,11 @@ def image_parameters(image: Mapping[str, Any]) -> int:
     return int(3 * d * image["patch_size"] ** 2 + (side * side + 2) * d + image["num_hidden_layers"] * layer + 4 * d)
 
 
-def encoding(config: TrialConfig, parts: Mapping[str, Mapping[str, Any]]) -> dict[str, BytesByPart]:
-    """Before any trial, each freed after its work; `parts`: configs "text_encoder", "image_encoder" and "vae"."""
+def encoder_memory(config: TrialConfig, parts: Mapping[str, Mapping[str, Any]]) -> dict[str, BytesByPart]:
+    """Bytes by part of the two phases before any trial, each freed after its work.
+
+    `parts`: the configs "text_encoder", "image_encoder" and "vae".
+    """
     text, image = parts["text_encoder"], parts["image_encoder"]
     stored = text.get("dtype") or text.get("torch_dtype") or "float32"
     size = 4 if (config.model.text_dtype or Dtype.float32) is Dtype.float32 and stored == "float32" else 2

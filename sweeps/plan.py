@@ -1,6 +1,8 @@
-"""Which trials a study consists of. Standard library only.
+"""Which trials a study consists of, and the identity of each. Standard library only.
 
-In: the configs that the sweep asked for. Out: trials without duplicates, each base model first.
+In: configs, and content hashes ("fingerprints") of model, data and weights. Out: trials without duplicates, each base
+model first. A trial's id is the hash of everything that changes its result: 12 hex digits. Paths, GPUs, gang size,
+micro-batches, checkpoint intervals and tracking are not in it.
 """
 
 from __future__ import annotations
@@ -12,11 +14,6 @@ from typing import Any
 from cinelora.core.config import LoraConfig, Method, Scaling, TrialConfig
 from cinelora.core.files import content_hash
 from cinelora.core.records import SCHEMA, TrialSpec, to_dict
-
-# ~ A trial's identity: the hash of everything that changes its result, and of nothing else.
-# ~
-# ~ In: TrialConfig and content hashes of model, data and weights. Out: 12 hex digits.
-# ~ Paths, GPUs, gang size, micro-batches, checkpoint intervals and tracking are not in it.
 
 DIGITS = 12
 
@@ -57,18 +54,18 @@ class Plan:
 
 
 def base_of(config: TrialConfig) -> TrialConfig:
-    """The same question put to the model without adapter: the row "rank 0". A first stage stays under it."""
+    """The config of the base, the row "rank 0", that this trial is compared with. A first stage stays under it."""
     return replace(config, method=Method.base, seed=0, lora=LoraConfig())
 
 
 def build_plan(configs: Iterable[tuple[TrialConfig, dict[str, str]]]) -> Plan:
     """Plan from (config, fingerprints): every base once and first, then each distinct trial in order.
 
-    A control arm is read against the sweep's own base and brings none. Before them all, what others start from.
+    A control arm is compared with the sweep's own base. Before them all come the first stages that others need.
     """
     wanted = list(configs)
-    bases = [trial_spec(base_of(config), marks) for config, marks in wanted if not config.arm]
-    trials = [trial_spec(config, marks) for config, marks in wanted]
+    bases = [trial_spec(base_of(config), fingerprints) for config, fingerprints in wanted if not config.arm]
+    trials = [trial_spec(config, fingerprints) for config, fingerprints in wanted]
     firsts = {spec.config.first for spec in trials}
     ordered = [*(spec for spec in trials if spec.trial_id in firsts), *bases, *trials]
     return Plan(tuple({spec.trial_id: spec for spec in ordered}.values()))

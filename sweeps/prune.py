@@ -1,9 +1,9 @@
 """Which trials to end early: learning rates that have fallen behind the others of their cell. Off by default.
 
 In: the held-out losses in the train.csv of a study's trials. Out: why a trial is to end, "" while it may go on.
-Standard library only. A cell is all that differs in learning rate and seed alone: ranks are never held against each
-other, since to stop the bad ones would censor the very curve that is measured. One seed out is its learning rate out,
-with all its seeds: a mean over those that were left would be that of the lucky ones.
+Standard library only. A cell is all that differs in learning rate and seed alone: ranks are never compared, since to
+stop the worse ones would censor the curve that is measured. If one seed is pruned, so are all seeds of its learning
+rate: a mean over the seeds that are left would be biased.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from sweeps.plan import identity
 
 Curve = Mapping[int, float]  # optimiser step -> held-out loss
 Rule = Callable[[Curve, Sequence[Curve], int], str]  # its curve, those of other learning rates, steps of a whole one
-FEWEST = 2  # other trials that must have got as far before a rule speaks
-FIRST = 0.25  # of the steps: before that, nobody is judged
+FEWEST = 2  # other trials that must have got as far before a rule applies
+FIRST = 0.25  # of the steps: before that, no trial is pruned
 
 
 def median(mine: Curve, others: Sequence[Curve], steps: int) -> str:
-    """Its best loss by now is above the median of what finished trials had by now in the mean.
+    """Its best loss by now is above the median of the mean losses of finished trials up to now.
 
     The median stopping rule of Golovin et al., "Google Vizier", KDD 2017.
     """
@@ -68,7 +68,7 @@ def cell(spec: TrialSpec) -> str:
 
 
 class Pruner:
-    """The rule on a study's plan. `leaving`: the running trials that were asked to go, and why."""
+    """The rule on a study's plan. `leaving`: the running trials that have been stopped, and why."""
 
     def __init__(self, ledger: Ledger, rule: Prune) -> None:
         self.ledger, self.rule = ledger, RULES[rule]
@@ -88,7 +88,7 @@ class Pruner:
         return self.rule(mine, [curve for curve in others if curve], steps) if mine and max(mine) < steps else ""
 
     def look(self, running: Iterable[TrialSpec]) -> None:
-        """Put up the stop signs of running trials that have fallen behind."""
+        """Stop the running trials that have fallen behind: write their stop files."""
         for spec in running:
             if spec.trial_id not in self.leaving and (why := self.verdict(spec)):
                 self.leaving[spec.trial_id] = why
@@ -114,7 +114,7 @@ class Pruner:
 
 @lru_cache(maxsize=4096)
 def _read(path: Path, size: int) -> Curve:
-    """As far as it is written; a loss that is no number counts as infinite."""
+    """The curve written so far; a loss that is not a number counts as infinite."""
     with open(path, newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if None not in row.values() and row["heldout_loss"]]
     losses = {int(row["step"]): float(row["heldout_loss"]) for row in rows}

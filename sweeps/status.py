@@ -1,6 +1,6 @@
-"""How a study stands, read from its folder alone: no driver, no Ray, from any shell that sees the disk.
+"""The state of a study, read from its folder alone: no driver, no Ray, from any shell that sees the disk.
 
-In: a ledger. Out: a StudyStatus. What is running is what was started last and has not ended since.
+In: a ledger. Out: a StudyStatus. A trial is running if its last event is a start and a sweep holds the study.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ENDS = ("done", "failed", "stopped", "pruned", "lost", "hang", "out_of_memory", 
 
 @dataclass(frozen=True)
 class TrialStatus:
-    """`silent_seconds`: since the trial last wrote about itself, by this machine's clock.
+    """`silent_seconds`: since the trial last wrote its progress, by this machine's clock.
 
     `reason`: of a failure or of pruning.
     """
@@ -90,7 +90,7 @@ def _trial(ledger: Ledger, spec: TrialSpec, runs: bool, started: dict[str, Any] 
 
 
 def _driver(ledger: Ledger) -> bool:
-    """Whether a sweep holds the lock of the study; on a file system without locks nobody seems to."""
+    """Whether a sweep holds the lock of the study; on a file system without locks it is always False."""
     if not ledger.folder.lock.exists():
         return False
     with open(ledger.folder.lock) as stream:

@@ -1,9 +1,10 @@
-"""Every setting of a trial, each defined once. Standard library only.
+"""Every setting of a trial and of a study, each defined once. Standard library only.
 
 In: nothing. Out: plain dataclasses that Hydra fills (`launch/sweep.py`) and every stage reads.
 A field marked `EXECUTION` says where or how a trial runs and never what it computes: it is left out
-of the trial's identity (`sweeps/identity.py`). A path is execution; the content behind it is hashed.
-A field marked `WHEN_SET` counts only where it is not its default: it came later, and older trials keep their names.
+of the trial's identity (`sweeps/plan.py`). A path is execution; the content behind it is hashed.
+A field marked `WHEN_SET` counts only where it is not its default: it was added later, and the
+ids of older trials stay valid.
 A "step" is an optimiser step; sizes are pixels; durations are seconds unless the name says otherwise.
 Range checks live in `__post_init__` and raise `ValueError` naming the field, the value, the remedy.
 """
@@ -130,7 +131,7 @@ class ModelConfig:
     # Of the text encoder; None: as it is stored. Counts as part of the fingerprint "encoder"
     # (cinelora/data/encodings.py).
     text_dtype: Dtype | None = field(default=None, metadata=EXECUTION)
-    short_text: bool = False  # count the text's equal padding instead of computing it: same to rounding, see padding.py
+    short_text: bool = False  # count the text's equal padding instead of computing it; same to rounding
     attention: str = field(default="", metadata=WHEN_SET)  # backend of diffusers, e.g. flash; empty: torch's choice
     compile: bool = field(default=False, metadata=WHEN_SET)  # the blocks, with torch.compile
     sequence_workers: int = field(default=1, metadata=EXECUTION)  # of a gang, which share each clip's tokens (Ulysses)
@@ -296,7 +297,7 @@ class SampleConfig:
 class ScoreConfig:
     """Which scores, on which frames. Weight paths are execution; their SHA-256 is in the protocol."""
 
-    keep_first_frame: bool = False  # frame 0 is given to the model, so scoring it flatters everybody
+    keep_first_frame: bool = False  # frame 0 is given to the model, so scoring it favours every trial
     flow: str = field(default="", metadata=EXECUTION)  # dis or farneback: the scores of optical flow too, 2 s a trial
     tnv2: str = field(default="", metadata=EXECUTION)  # weight files; empty: the scores are n/a
     mnv2: str = field(default="", metadata=EXECUTION)
@@ -333,10 +334,7 @@ class TrialConfig:
     score: ScoreConfig = field(default_factory=ScoreConfig)
 
 
-# ~ The settings of a study beside those of its trials: what to run them on, what to ask of them. Standard library only.
-# ~
-# ~ In: nothing. Out: plain dataclasses that Hydra fills (`launch/sweep.py`). None of them changes what a trial
-# ~ computes.
+# The settings of a study. None of them changes what a trial computes.
 
 
 class Wandb(Enum):
@@ -363,13 +361,13 @@ class ClusterConfig:
     gpus_per_worker: float = 0.0  # below 1: trials of one worker share a GPU
     workers_by_rank: dict[int, int] = field(default_factory=dict)  # wins over workers_per_trial
     max_restarts: int = 3  # of one trial after a lost process or node, or a hang
-    hang_seconds: float = 1800.0  # without a word from a trial until its gang is killed; loading a base is silent
+    hang_seconds: float = 1800.0  # of silence of a trial until its gang is killed; loading a base is silent
     free_disk_gib: float = 1.0  # with less in the study's disk, no trial starts
-    device: str = ""  # of a worker, e.g. A100: lets the plan tell the cost before any trial has run
+    device: str = ""  # of a worker, e.g. A100: for an estimate of cost and memory before any trial has run
     nodes: int = 0  # of the cluster, for the plan alone; 0: unknown
     cpus_per_node: int = 64
     gpus_per_node: int = 8
-    price_per_gpu_hour: float = 0.0  # in your money; 0: not told
+    price_per_gpu_hour: float = 0.0  # in your currency; 0: no cost is printed
 
     def __post_init__(self) -> None:
         positive(self, "cluster", "workers_per_trial", "cpus_per_worker", "hang_seconds", "cpus_per_node")
@@ -408,7 +406,7 @@ class TrackingConfig:
 
 @dataclass
 class AnswerConfig:
-    """What counts as enough, fixed before anyone looks. `share` of the best rank's gain over the base, 0..1."""
+    """What counts as enough, fixed before the first result. `share` of the best rank's gain over the base, 0..1."""
 
     share: float = 0.9
 

@@ -1,14 +1,28 @@
-"""Where everything of a study lies on disk. Standard library only; a study folder can be copied whole."""
+"""Where everything of a study lies on disk. Standard library only.
+
+In: a folder. Out: paths; nothing is read or written. All paths are relative to the study, so it can be copied whole.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+
+class Entry:
+    """The path of a file or folder with a fixed name, as an attribute of the folder that holds it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, folder: Any, kind: type) -> Path:
+        return Path(folder.root / self.name)
 
 
 @dataclass(frozen=True)
 class SampleFolder:
-    """Clips, features and per-clip scores: of one trial, or of the true held-out clips."""
+    """Clips, features and per-clip scores: of one trial, or of the reference held-out clips."""
 
     root: Path
 
@@ -18,14 +32,8 @@ class SampleFolder:
     def features(self, net: str) -> Path:
         return self.root / "features" / f"{net}.npz"
 
-    @property
-    def clip_scores(self) -> Path:
-        return self.root / "clip_scores.csv"
-
-    @property
-    def clips(self) -> Path:
-        """What the clips are: clip_id, shot, caption. In a reference only."""
-        return self.root / "clips.csv"
+    clip_scores = Entry("clip_scores.csv")
+    clips = Entry("clips.csv")  # What the clips are: clip_id, shot, caption. In a reference only.
 
     @property
     def train(self) -> SampleFolder:
@@ -37,56 +45,22 @@ class SampleFolder:
 class TrialFolder(SampleFolder):
     """One trial. `result` is written last; if it exists the trial is whole."""
 
-    @property
-    def spec(self) -> Path:
-        return self.root / "spec.json"
-
-    @property
-    def train_csv(self) -> Path:
-        return self.root / "train.csv"
-
-    @property
-    def adapter(self) -> Path:
-        return self.root / "adapter"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.root / "checkpoints"
-
-    @property
-    def progress(self) -> Path:
-        return self.root / "progress.json"
+    spec = Entry("spec.json")
+    train_csv = Entry("train.csv")
+    adapter = Entry("adapter")
+    checkpoints = Entry("checkpoints")
+    progress = Entry("progress.json")
+    result = Entry("result.json")
+    # Set scores on all clips of the trial, and their inputs: `cinelora/features/results.py`.
+    set_scores = Entry("set_scores.json")
+    failed = Entry("failed.json")
+    provenance = Entry("provenance.json")
+    stop = Entry("stop")  # While this file exists, the trial saves a checkpoint and leaves.
+    pruned = Entry("pruned.json")  # in place of a result: the trial was ended early, `sweeps/prune.py`.
 
     @property
     def adapter_file(self) -> Path:
         return self.adapter / ADAPTER_FILE
-
-    @property
-    def result(self) -> Path:
-        return self.root / "result.json"
-
-    @property
-    def set_scores(self) -> Path:
-        """Set scores on all clips of the trial, and what they were computed from: `cinelora/features/results.py`."""
-        return self.root / "set_scores.json"
-
-    @property
-    def failed(self) -> Path:
-        return self.root / "failed.json"
-
-    @property
-    def provenance(self) -> Path:
-        return self.root / "provenance.json"
-
-    @property
-    def stop(self) -> Path:
-        """While this file exists, the trial saves a checkpoint and leaves."""
-        return self.root / "stop"
-
-    @property
-    def pruned(self) -> Path:
-        """In place of a result: the trial was ended early, `sweeps/prune.py`."""
-        return self.root / "pruned.json"
 
     def code_diff(self, sha256: str) -> Path:
         """Changes of the code since its commit."""
@@ -104,34 +78,13 @@ class TrialFolder(SampleFolder):
 class StudyFolder:
     root: Path
 
-    @property
-    def study(self) -> Path:
-        return self.root / "study.json"
-
-    @property
-    def plan(self) -> Path:
-        return self.root / "plan.json"
-
-    @property
-    def events(self) -> Path:
-        return self.root / "events.jsonl"
-
-    @property
-    def lock(self) -> Path:
-        return self.root / ".lock"
-
-    @property
-    def stop(self) -> Path:
-        """While this file exists, running trials save a checkpoint and leave."""
-        return self.root / "stop"
-
-    @property
-    def wandb(self) -> Path:
-        return self.root / "wandb"
-
-    @property
-    def report(self) -> Path:
-        return self.root / "report"
+    study = Entry("study.json")
+    plan = Entry("plan.json")
+    events = Entry("events.jsonl")
+    lock = Entry(".lock")
+    stop = Entry("stop")  # While this file exists, running trials save a checkpoint and leave.
+    wandb = Entry("wandb")
+    report = Entry("report")
 
     @property
     def truncation(self) -> StudyFolder:
@@ -143,7 +96,7 @@ class StudyFolder:
         return self.root / "models" / f"{model[:12]}.json"
 
     def reference(self, key: str) -> SampleFolder:
-        """The true held-out clips of `records.reference_key`."""
+        """The reference held-out clips of `records.reference_key`."""
         return SampleFolder(self.root / "reference" / key)
 
     def trial(self, trial_id: str) -> TrialFolder:

@@ -101,7 +101,7 @@ class TrialSpec:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What one finished trial says of itself. Written last, so its presence means the trial is whole."""
+    """The record of a finished trial. Written last, so a trial with this record is complete."""
 
     trial_id: str
     method: str  # "base", "lora" or "full"
@@ -152,12 +152,12 @@ def read_trial(folder: TrialFolder) -> tuple[TrialSpec, TrialResult | None]:
 
 @dataclass(frozen=True)
 class TruncationResult:
-    """What one adapter cut to a smaller rank says of itself; written last."""
+    """The record of an adapter truncated to a smaller rank; written last."""
 
-    trial_id: str  # of the adapter that was cut
+    trial_id: str  # of the adapter that was truncated
     adapter_sha256: str
     source_rank: int
-    rank: int  # what is left; `source_rank`: the whole adapter again, as a check
+    rank: int  # after truncation; `source_rank`: the untruncated adapter, as a check
     kept: float  # share of the squared norm of all updates together, 0..1
     heldout_loss: float
     scored: bool  # whether clips were generated and scored too
@@ -172,6 +172,6 @@ class TruncationResult:
 
 
 def reference_key(spec: TrialSpec) -> str:
-    """Which true clips a trial is compared with, and how they were scored: data, frames kept, feature weights."""
-    marks = {name: mark for name, mark in spec.fingerprints.items() if name not in ("model", "encoder")}
-    return content_hash({"marks": marks, "keep_first_frame": spec.config.score.keep_first_frame}, 12)
+    """Key of the reference clips of a trial and of how they were scored: data, frames kept, feature weights."""
+    used = {name: value for name, value in spec.fingerprints.items() if name not in ("model", "encoder")}
+    return content_hash({"marks": used, "keep_first_frame": spec.config.score.keep_first_frame}, 12)

@@ -265,7 +265,7 @@ class Engine:
 
     def _act(self, run: Running, kind: str, cause: str, decision: RetryDecision) -> None:
         job, task = run.job, run.task
-        if not decision.again:
+        if not decision.retry:
             self._fail(task, kind, f"{cause}; {decision.remedy}" if decision.remedy else cause)
             if self.fail_fast:
                 self.stop()

@@ -13,24 +13,24 @@ def after(kind: str, *causes: str, micro_batch: int = 8) -> RetryDecision:
 
 @pytest.mark.parametrize("kind", ["user", "diverged", "error", "of no known class"])
 def test_what_would_fail_again_is_final(kind: str) -> None:
-    assert not after(kind).again
+    assert not after(kind).retry
 
 
 def test_lost_and_hung_trials_move_until_patience_ends() -> None:
     for kind in (LOST, HANG):
-        assert after(kind, LOST, HANG).again and after(kind).elsewhere
+        assert after(kind, LOST, HANG).retry and after(kind).elsewhere
         last = after(kind, LOST, HANG, LOST)
-        assert not last.again and "cluster.max_restarts" in last.remedy
-    assert after(LOST, MEMORY, DISK, LOST, LOST).again, "only losses count against the patience for losses"
+        assert not last.retry and "cluster.max_restarts" in last.remedy
+    assert after(LOST, MEMORY, DISK, LOST, LOST).retry, "only losses count against the patience for losses"
 
 
 def test_memory_is_halved_once() -> None:
-    assert after(MEMORY).micro_batch == 4 and after(MEMORY, LOST).again
-    assert not after(MEMORY, MEMORY).again and not after(MEMORY, micro_batch=1).again
+    assert after(MEMORY).micro_batch == 4 and after(MEMORY, LOST).retry
+    assert not after(MEMORY, MEMORY).retry and not after(MEMORY, micro_batch=1).retry
     assert "gradient_checkpointing" in after(MEMORY, micro_batch=1).remedy
 
 
 def test_a_full_disk_pauses_but_not_for_ever() -> None:
-    assert after(DISK).pause and after(DISK).again
+    assert after(DISK).pause and after(DISK).retry
     last = after(DISK, *[DISK] * DISK_TRIES)
-    assert not last.again and not last.pause and "free some space" in last.remedy
+    assert not last.retry and not last.pause and "free some space" in last.remedy
