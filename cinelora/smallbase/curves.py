@@ -1,7 +1,7 @@
 """How the pretraining of the small base went: its two logs as one figure.
 
 In: the state folder of `python -m cinelora.smallbase` (`vae.csv`, `denoiser.csv`). Out: one PNG.
-Run:  python -m cinelora.smallbase.curves .cache/pretrain --out docs/img/base_curves.png
+Run:  python -m cinelora.smallbase.curves .cache/pretrain --out assets/wan-small/curves.png
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Distances of other packages on given features, each computed by the package's own code.
 
-    python tests/cinelora/peer_distances.py PEERS IN.npz > OUT.json
+    python tests/cinelora/metrics/peer_distances.py PEERS IN.npz > OUT.json
 
 In: PEERS, the folder that `tests/peers.txt` is installed to; an .npz with pairs of arrays `CASE.x` (N, D) and `CASE.y`
 (M, D). Out: {case: {package: distance}}. A process of its own, so that no other test sees these packages. They want
