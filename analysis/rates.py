@@ -1,7 +1,7 @@
 """The learning rate of each rank, chosen on held-out clips that no other study reports.
 
 In: a finished study that varies `train.learning_rate`. Out: a table and the line for a study's YAML, printed and
-written to `report/rates.md`. The lowest held-out loss (mean over seeds) wins; a rate at the edge of its list is told,
+written to `report/rates.md`. The lowest held-out loss (mean over seeds) wins; a rate at the edge of its list is named,
 since a better one may lie beyond.
 Run:  python -m analysis.rates studies/rates
 """

@@ -24,7 +24,7 @@ from analysis.statistics.findings import Findings, find
 from analysis.study.merge import load_studies
 from analysis.tables.captions import protocol_lines
 from analysis.tables.csv_files import rank_csv, write_scores
-from analysis.tables.formats import latex, markdown, markdown_body, terminal
+from analysis.tables.markdown_latex import latex, markdown, markdown_body, terminal
 from analysis.tables.rank_table import Table, rank_table
 from cinelora.core.cli import Parser, UserError, exit_status
 from cinelora.core.files import whole_file

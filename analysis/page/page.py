@@ -29,7 +29,7 @@ from analysis.study.provenance import provenance_lines
 from analysis.study.rows import Estimates
 from analysis.study.scores import DIRECTIONS, HIGHER, LOWER, NONE, spec_name
 from analysis.tables.captions import protocol_lines
-from analysis.tables.formats import MARKDOWN_ARROW
+from analysis.tables.markdown_latex import MARKDOWN_ARROW
 from analysis.tables.rank_table import NOT_AVAILABLE, NOTHING, Cell, Column, Table, column_name
 from cinelora.core.files import whole_file
 

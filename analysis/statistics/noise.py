@@ -8,8 +8,8 @@ the one half against the true clips of the other, and no clip against its own tr
 
 Reseed: a control arm of method base that differs from the base in `sample.seed` alone. Both are draws of one thing,
 so their difference is expected to be zero and what is seen is noise. Ranks share their starting noise with each other,
-which takes part of it out of their differences: a difference within the floor is not shown to be more than a redraw,
-one beyond it may still be chance.
+which takes part of it out of their differences. A difference within the floor is not shown to be more than another
+draw; one beyond it may still be chance.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Array = NDArray[np.float64]
 SPLITS, SEED, FEWEST = 100, 0, 8  # FEWEST clips, for halves with a spread
 REAL = "real clips"
 SAMPLE_SEED = "sample.seed"
-TOLD = ("kvd[tnv2]", "psnr")  # in the sentence
+IN_SENTENCE = ("kvd[tnv2]", "psnr")  # in the sentence
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def noise_trials(study: Study, base: TrialSpec) -> list[Trial]:
 
 
 def within(pairs: Pairwise, floor: Reseed) -> list[int]:
-    """The ranks whose difference to the best is no larger than what a redraw of the noise does."""
+    """The ranks whose difference to the best is no larger than what another draw of the noise does."""
     return [each.rank for each in pairs.others if abs(each.difference.mean) <= floor.reach]
 
 
@@ -130,18 +130,18 @@ def sentence(found: Sequence[Halves], reseeds: Sequence[Reseed], tests: Iterable
     known = {each.score: each for each in reseeds}
     tested = list(tests)
     parts = []
-    for score in (name for name in TOLD if name in known):
+    for score in (name for name in IN_SENTENCE if name in known):
         pairs = [each.pairs for each in tested if each.score == score and each.pairs]
         inside = sum(len(within(each, known[score])) for each in pairs)
         part = f"{score} \N{PLUS-MINUS SIGN}{known[score].reach:.2g}"
         total = sum(len(each.others) for each in pairs)
         parts.append(f"{part} ({inside} of {total} differences of a rank to the best lie within)" if total else part)
-    told = [f"the base under other sampling noise moves by {', '.join(parts)}"] if parts else []
+    parts_of_sentence = [f"the base under other sampling noise moves by {', '.join(parts)}"] if parts else []
     for each in found:
-        if each.row == REAL and each.score == TOLD[0]:
+        if each.row == REAL and each.score == IN_SENTENCE[0]:
             spread = f"{each.mean:.2g} [{each.low:.2g}, {each.high:.2g}]"
-            told.append(f"real clips against real clips, {each.clips} a side, have {each.score} {spread}")
-    return f"Noise floor, {LEVEL:.0%}: {'; '.join(told)}." if told else ""
+            parts_of_sentence.append(f"real clips against real clips, {each.clips} a side, have {each.score} {spread}")
+    return f"Noise floor, {LEVEL:.0%}: {'; '.join(parts_of_sentence)}." if parts_of_sentence else ""
 
 
 def as_csv(found: Iterable[Halves], reseeds: Iterable[Reseed]) -> str:

@@ -5,7 +5,7 @@ In: rank -> values (S seeds, N clips), larger is better; the source shot of each
 Differences go through `analysis.statistics.intervals`, corrected by Holm (1979) for all R (R - 1) / 2 pairs of ranks
 and not only
 for those with the best, since the best is chosen by looking. The truly best rank is the chosen one or among those not
-told apart from it in at least 95 % of studies (the criterion of Hsu 1984). A difference
+distinguishable from it in at least 95 % of studies (the criterion of Hsu 1984). A difference
 that is not shown is no equivalence; that takes two one-sided tests (Schuirmann 1987), here of the gains over the base:
 each of the two keeps `share` of the other's, both at 5 % (Berger 1982).
 """
@@ -58,7 +58,7 @@ class Pairwise:
 
     @property
     def tied(self) -> tuple[int, ...]:
-        """The ranks not told apart from the best."""
+        """The ranks that are not distinguishable from the best."""
         return tuple(each.rank for each in self.others if not each.distinct)
 
     @property

@@ -106,7 +106,7 @@ def sentences(found: Iterable[RankTests]) -> list[str]:
 def heading(found: Sequence[RankTests]) -> str:
     """What the lines are, with what they rest on."""
     seeds = "/".join(dict.fromkeys(str(each.seeds) for each in found))
-    few = f"; a trend is told from {ENOUGH_SEEDS} seeds on" if min(each.seeds for each in found) < ENOUGH_SEEDS else ""
+    few = f"; a trend needs {ENOUGH_SEEDS} seeds or more" if min(each.seeds for each in found) < ENOUGH_SEEDS else ""
     return (
         f"Over the ranks: slope of quality (larger is better) a doubling of the rank, {1 - TREND_ALPHA:.0%} interval; "
         f"every rank against the best, {LEVEL:.0%}, Holm-corrected; {found[0].shots} shots, {seeds} training seeds{few}"
@@ -126,7 +126,7 @@ def _sentence(each: RankTests) -> str:
     parts = [f"{each.word} ({numbers(each.trend.slope)} a doubling)"] if each.trend is not None else []
     if each.pairs is not None:
         parts.append(f"best rank {each.pairs.best}")
-        parts.append(f"not told from it: {listed(each.pairs.tied)}")
+        parts.append(f"not distinguishable from it: {listed(each.pairs.tied)}")
         parts += [f"equivalent to it: {listed(each.pairs.equivalent)}"] if each.pairs.over_base else []
     return f"{where}: {'; '.join(parts)}"
 
@@ -166,13 +166,13 @@ def _pair_lines(pairs: Pairwise | None) -> list[Line]:
         return []
     best, lines = str(pairs.best), []
     for each in pairs.others:
-        told = "distinguishable" if each.distinct else "not distinguishable"
-        lines.append(Line("difference", each.rank, best, each.difference, each.p, each.p_holm, told))
+        verdict = "distinguishable" if each.distinct else "not distinguishable"
+        lines.append(Line("difference", each.rank, best, each.difference, each.p, each.p_holm, verdict))
         lines.append(Line("wilcoxon", each.rank, best, None, each.wilcoxon, each.wilcoxon_holm))
         lines.append(Line("improvement", each.rank, best, each.over_best))
-        told = "equivalent" if each.equivalent else "not shown"
+        verdict = "equivalent" if each.equivalent else "not shown"
         sides = (("keeps_share_of_gain", each.keeps), ("best_keeps_share_of_gain", each.kept))
-        lines += [Line(test, each.rank, best, side, verdict=told) for test, side in sides if side is not None]
+        lines += [Line(test, each.rank, best, side, verdict=verdict) for test, side in sides if side is not None]
     return lines + [Line("improvement", rank, BASE, value) for rank, value in pairs.over_base.items()]
 
 

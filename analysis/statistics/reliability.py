@@ -113,6 +113,6 @@ def as_csv(found: Iterable[SizeCurve]) -> str:
         head = (each.row.full_name, each.score, each.dimensions)
         for size, score in zip(each.found.sizes, each.found.scores, strict=True):
             writer.writerow([*head, f"{size:.0f}", f"{score:.9g}", "", ""])
-        told = "yes" if each.straight else "no"
-        writer.writerow([*head, "inf", f"{each.found.value:.9g}", f"{each.found.standard_error:.9g}", told])
+        straight = "yes" if each.straight else "no"
+        writer.writerow([*head, "inf", f"{each.found.value:.9g}", f"{each.found.standard_error:.9g}", straight])
     return stream.getvalue()

@@ -50,7 +50,7 @@ class Trend:
 def trend(values: Mapping[int, Array], shots: Sequence[str], seed: int = 0) -> Trend:
     """The word and all it rests on. ValueError: fewer than three ranks.
 
-    From fewer than ENOUGH_SEEDS the word is always NOT_SHOWN: a rank and the luck of its seeds are not told apart.
+    From fewer than ENOUGH_SEEDS the word is always NOT_SHOWN: a rank and the luck of its seeds cannot be separated.
     """
     if len(values) < 3:
         raise ValueError(f"{len(values)} ranks: a trend takes three")

@@ -184,6 +184,6 @@ def _words(each: Truncated, found: Interval) -> str:
     loss = -found.mean if DIRECTIONS[each.score] == LOWER else found.mean
     turn = -1.0 if found.mean < 0 else 1.0
     low, high = sorted((turn * found.low, turn * found.high))
-    told = f"cut to {each.rank} {'loses' if loss > 0 else 'gains'} {abs(loss):.{DIGITS}g}"
-    told += f" [{low:.{DIGITS}g}, {high:.{DIGITS}g}] against training rank {each.rank}"
-    return f"{told} (undecided)" if each.verdict == UNDECIDED else told
+    text = f"cut to {each.rank} {'loses' if loss > 0 else 'gains'} {abs(loss):.{DIGITS}g}"
+    text += f" [{low:.{DIGITS}g}, {high:.{DIGITS}g}] against training rank {each.rank}"
+    return f"{text} (undecided)" if each.verdict == UNDECIDED else text

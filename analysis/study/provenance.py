@@ -24,8 +24,8 @@ def warning(study: Study) -> str:
     codes = _codes(study)
     if not codes or len(keys := {key for of_trial in codes.values() for key in of_trial}) < 2:
         return ""
-    told = "; ".join(f"{text} ({_trials(count)})" for text, count in _counted(_code_texts(codes).values()))
-    return f"trials of {len(keys)} code versions: {told}"
+    versions = "; ".join(f"{text} ({_trials(count)})" for text, count in _counted(_code_texts(codes).values()))
+    return f"trials of {len(keys)} code versions: {versions}"
 
 
 def provenance_lines(study: Study) -> tuple[str, ...]:

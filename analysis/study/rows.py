@@ -225,7 +225,7 @@ def settings(spec: TrialSpec) -> dict[str, str]:
 
 
 def _families(specs: Iterable[TrialSpec]) -> list[list[TrialSpec]]:
-    """The sweep with its base; the full fine-tunes; each control arm: what differs is told within each."""
+    """The sweep with its base; the full fine-tunes; each control arm: what varies is named within each."""
     families: dict[tuple[str, bool], list[TrialSpec]] = {}
     for spec in specs:
         full = spec.config.method is Method.full

@@ -1,9 +1,9 @@
 """Which scores exist, which way they point, and the value of each for one trial.
 
 In: a `Study`. Out: `TrialScores`: one number per (trial, score) on the clips that ALL finished trials
-have, since only the same clips can be compared; what a trial lacks is told in `gaps`.
-Pure: no files. A score without weights is absent here and has its reason in `unavailable`.
-N clips, D features.
+have, since only the same clips can be compared; what a trial lacks is listed in
+`gaps`. Pure: no files. A score without weights is absent here and has its reason in `unavailable`. Definitions of the
+scores of small training sets: `cinelora/metrics/few_clips.py`. N clips, M training clips, D features.
 """
 
 from __future__ import annotations
@@ -30,28 +30,21 @@ from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.metrics.few_clips import CHANNELS, LEVELS, style_distance
 from cinelora.metrics.set_metrics import definition, distances_to
 
-# ~ Work on many trials at once, a thread a core.
-# ~
-# ~ Products, powers and sums of NumPy let other threads run meanwhile, its singular values do not.
-
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
 
 def threaded(work: Callable[[Item], Found], items: Iterable[Item]) -> list[Found]:
-    """work(item) of every item, in their order, a thread a core."""
+    """work(item) of every item, in their order, one thread per core.
+
+    NumPy's products, powers and sums let other threads run meanwhile; its singular values do not.
+    """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(work, items))
 
 
-# ~ What small training sets do to a whole row or trial: the colours taken on, how far training seeds go apart.
-# ~
-# ~ In: saved features of trials, of the true clips and of the training clips. Out: numbers. Pure: no files.
-# ~ Definitions: `cinelora/metrics/few_clips.py`. N clips, S training seeds, M training clips, D features.
-
-
 def style_to(train: Array) -> Callable[[Array], dict[str, float]]:
-    """Colour histograms of clips (N, 3 x 256) -> how many levels their mean is off that of `train` (M, 3 x 256)."""
+    """Colour histograms of clips (N, 3 x 256) -> distance in levels of their mean from that of `train` (M, 3 x 256)."""
     target = train.reshape(-1, len(CHANNELS), LEVELS)
 
     def measure(made: Array) -> dict[str, float]:

@@ -176,7 +176,7 @@ def _rates(adapted: Sequence[TrialConfig]) -> str:
 
 
 def _rule(lora: LoraConfig, ranks: Sequence[int]) -> str:
-    """`ranks` of the study, sorted: where the scale depends on the rank, its range is told."""
+    """`ranks` of the study, sorted: where the scale depends on the rank, its range is given."""
     if lora.scaling is Scaling.alpha_equals_rank:
         return "alpha = rank, update scale 1"
     below = "r" if lora.scaling is Scaling.constant else "sqrt(r)"

@@ -1,7 +1,7 @@
 """Findings -> the rank table and the table of further scores, as `Table` records whose cells are text.
 
-In: `Findings`. Out: `Table` for `analysis/tables/formats.py` and the page. Pure: no files, no clock, so the same study
-gives the same bytes. Cells are styled only on a trained base (`analysis/tables/cell_styles.py`).
+In: `Findings`. Out: `Table` for `analysis/tables/markdown_latex.py` and the page. Pure: no files, no clock, so
+the same study gives the same bytes. Cells are styled only on a trained base (`analysis/tables/cell_styles.py`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Two domains of made clips: "source", which the small base is trained on, and "film", which it has never seen.
+"""Two domains of synthetic clips: "source", which the small base is trained on, and "film", which it has never seen.
 
 In: a domain, a seed, an index. Out: uint8 frames (F, H, W, 3) and the caption that states their motion; the same
 three give the same clip. `cinelora/data/sample_sets.py` writes them out as ordinary video files.
@@ -6,6 +6,8 @@ three give the same clip. `cinelora/data/sample_sets.py` writes them out as ordi
 Legend: F frames, H rows, W columns. Lengths are in half picture heights, the middle is (0, 0), x right, y down;
 time runs from 0 (first frame) to 1 (17th), whatever F is. A first frame does not give the motion away: shapes start
 where they like, whichever way they go. Grain is decoration: so small a latent cannot hold it.
+Flat shapes are signed distances: from each point (u right, v down, in the shape's own frame) to the edge of a shape of
+radius 1, negative inside.
 """
 
 from __future__ import annotations
@@ -18,10 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinelora.core.seeds import counter_seed
-
-# ~ Flat shapes as signed distances: from each point to the edge of a shape of radius 1, negative inside.
-# ~
-# ~ In: coordinates u (right) and v (down) in the shape's own frame. Out: distances of the same form, float.
 
 Array = NDArray[np.floating[Any]]
 DIAGONAL = 0.70710678

@@ -1,10 +1,12 @@
-"""Train the small video autoencoder on made clips of both domains, drawn as they are needed, always 17 frames long.
+"""Train the small video autoencoder on synthetic clips of both domains, drawn as needed, always 17 frames long.
 
 In: steps, a state folder. Out: `vae.safetensors` (weights, AdamW moments, step) and `vae.csv` there; the weights.
 Loss: absolute and squared error, absolute error of differences across, down and in time, a slight pull of the
 latents to the normal. Crops first, whole pictures at the end. One trained on 9 frames drifted in colour after the
 ninth, so the log has the PSNR of the worst frame beside the mean. How to run: `python -m cinelora.smallbase`.
-Legend: B clips, F frames, H, W pixels; video float (B, 3, F, H, W) in -1..1.
+Training runs the causal network over the whole clip at once, equal to the chunks of `AutoencoderKLWan` to 1e-5 and
+faster: every layer is causal, so only the layers that change the frame rate need their first frame set apart.
+Legend: B clips, F = 4n+1 frames, H, W pixels; video float (B, 3, F, H, W) in -1..1, latents (B, 16, n+1, H/8, W/8).
 """
 
 from __future__ import annotations
@@ -24,14 +26,6 @@ from cinelora.data.synthetic import make_clip
 from cinelora.smallbase.model import new_vae
 from cinelora.smallbase.optimiser import Progress, Training, decayed, random_for
 from cinelora.wan.encoding import pixels
-
-# ~ The Wan autoencoder on a whole clip at once, equal to the chunks of `AutoencoderKLWan` (to 1e-5) and faster to
-# ~ train.
-# ~
-# ~ In: an AutoencoderKLWan, video (B, 3, F=4n+1, H, W) in -1..1 or latents (B, 16, n+1, H/8, W/8). Out: latents or
-# ~ video.
-# ~ The stock class runs one latent frame after another with a cache; every layer is causal, so one pass over the clip
-# ~ is the same function: only the layers that change the frame rate need their first frame set apart.
 
 
 def _resample(self: Any, x: torch.Tensor, feat_cache: Any = None, feat_idx: Any = None) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What the denoiser is asked: noisy latents, times and conditions of some windows, and the velocity it should find.
+"""Inputs of the denoiser (noisy latents, times, conditions) for some windows, and the velocity it should predict.
 
 In: encodings, windows, a config. Out: a Batch on the device. A training batch is a function of (seed, step, slot)
 alone, so it is the same for every rank, gang size and micro-batch.
@@ -84,13 +84,14 @@ def as_stills(clean: torch.Tensor, conditions: Conditions, grey: torch.Tensor) -
     return first, replace(conditions, frame=frame)
 
 
-# ~ Do the next piece of work while the present one is in use, in order.
-
 T = TypeVar("T")
 
 
 def prefetch(jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """The results of `jobs`; one thread is at most one job ahead. What a job raises is raised where it is due."""
+    """The results of `jobs`, in order; one thread works at most one job ahead.
+
+    What a job raises is raised where its result is due.
+    """
     with ThreadPoolExecutor(1, "prefetch") as thread:
         waiting = None
         for job in jobs:

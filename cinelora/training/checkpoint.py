@@ -2,6 +2,9 @@
 
 The frozen base is never in it, and nothing is pickled. Training data, noise and timesteps are functions of
 the step, so the position is the step number alone.
+
+A stop sign is a file in the folder of the study or of one trial: whoever trains saves a checkpoint and leaves. It
+reaches every node that sees the study, from any shell, also after the driver is gone.
 """
 
 from __future__ import annotations
@@ -41,10 +44,6 @@ def load(path: Path, trial_id: str) -> tuple[dict[str, torch.Tensor], int]:
         raise ValueError(f"{path} belongs to trial {position['trial_id']}, not {trial_id}; remove it")
     return state, int(position["step"])
 
-
-# ~ Leaving in order: a file in the study's folder, or in a trial's own, asks to save what there is and end.
-# ~
-# ~ A file reaches every node that sees the study, from any shell, also when the driver is gone.
 
 LOOK_SECONDS = 0.5  # between looks at the disk
 

@@ -7,7 +7,6 @@ Run:  python -m launch.wandb_mirror studies/quick [--entity TEAM] [--project NAM
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from typing import Any
 
 import requests
 
-from cinelora.core.cli import UserError
+from cinelora.core.cli import Parser, UserError, exit_status
 from cinelora.core.config import TrackingConfig
 from cinelora.core.files import read_json, write_json
 from cinelora.core.paths import StudyFolder
@@ -53,16 +52,16 @@ RETRIES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 0, 1 if some runs did not get through, 2 after one line on what is missing."""
-    parser = argparse.ArgumentParser(prog="python -m launch.wandb_mirror", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m launch.wandb_mirror", description=__doc__.splitlines()[0])
     parser.add_argument("study", type=Path, help="the study folder")
     parser.add_argument("--entity", default=os.environ.get("WANDB_ENTITY", ""), help="team or user; default: your own")
     parser.add_argument("--project", default="", help="default: the project that the study's runs name")
-    options = parser.parse_args(arguments)
-    try:
+
+    def run() -> int:
+        options = parser.parse_args(arguments)
         return send(StudyFolder(options.study), options.entity, options.project)
-    except UserError as error:
-        print(f"cinelora: {error}", file=sys.stderr)
-        return 2
+
+    return exit_status(run)
 
 
 def send(study: StudyFolder, entity: str, project: str) -> int:

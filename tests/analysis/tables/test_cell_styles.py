@@ -11,7 +11,7 @@ from analysis.page.page import templates
 from analysis.statistics.findings import find
 from analysis.study.load import load_study
 from analysis.tables.cell_styles import PLAIN, CellStyle, cell_styles, legend
-from analysis.tables.formats import latex, markdown, terminal
+from analysis.tables.markdown_latex import latex, markdown, terminal
 from analysis.tables.rank_table import Table, rank_table
 
 

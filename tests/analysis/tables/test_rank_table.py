@@ -13,7 +13,7 @@ from analysis.statistics.findings import find
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
 from analysis.tables.csv_files import rank_csv
-from analysis.tables.formats import latex, markdown, terminal
+from analysis.tables.markdown_latex import latex, markdown, terminal
 from analysis.tables.rank_table import Table, decimals, rank_table, short_count
 from tests.analysis.paper_study import Builder
 

@@ -48,7 +48,7 @@ def track(study: StudyFolder, trial: TrialSpec, ended: bool = True) -> None:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The paper study with its report and two offline runs. Not to be written to."""
     root = Builder(tmp_path_factory.mktemp("wandb") / "study").build()
-    write_report(root)
+    write_report([root])
     for name in ("base", "r4s0"):
         track(StudyFolder(root), spec(name))
     return root
