@@ -49,7 +49,7 @@ ROLES: Mapping[str, str] = {  # a layer's name in its module -> what it does; on
     "net.2": "ffn out",
 }
 COLOUR_OF_ROLE = dict(zip(dict.fromkeys(ROLES.values()), COLOURS, strict=True))
-BRANCHES: Mapping[str, LineStyleType] = {"self-attention": "--", "cross-attention": "-", "image cross-attention": ":"}
+BRANCHES: Mapping[str, LineStyleType] = {"self-attention": "--", "cross-attention": "-", "image branch": ":"}
 IN_FULL: Mapping[str, Any] = {"color": "0.8", "linewidth": 2.0, "zorder": 0}
 SCORES = ("heldout_loss", "kvd[tnv2]")  # drawn; truncation.csv has all
 TRAINED: Mapping[str, Any] = {"color": COLOURS[0], "marker": "o", "linestyle": "-"}
@@ -165,7 +165,7 @@ def _role_and_branch(kind: str) -> tuple[str, str]:
     """attn2.to_q -> q, cross-attention; "" where unknown."""
     module, _, name = kind.partition(".")
     branches = {"attn1": "self-attention", "attn2": "cross-attention"}
-    branch = "image cross-attention" if name.startswith("add_") else branches.get(module, "")
+    branch = "image branch" if name.startswith("add_") else branches.get(module, "")
     return ROLES.get(name, ""), branch
 
 
