@@ -73,7 +73,7 @@ FIGURES: Mapping[str, Plot] = {  # in the order of the report
     "per_clip": Plot(
         per_clip,
         "Each held-out clip under the base (horizontal) and under an adapter (vertical, mean over seeds). Green is "
-        "better than the base, red is worse; the number is the share of clips that improve, ties counted half.",
+        "better than the base, orange is worse; the number is the share of clips that improve, ties counted half.",
     ),
     "noise_floor": Plot(
         noise_floor,
