@@ -146,11 +146,8 @@ def _tex_notes(table: Table) -> list[str]:
     lines = [*table.notes, *(f"Missing: {line}." for line in table.missing)]
     if not lines:
         return []
-    return [r"\par\smallskip", r"\begin{minipage}{\textwidth}\scriptsize", *_broken(lines), r"\end{minipage}"]
-
-
-def _broken(lines: list[str]) -> list[str]:
-    return [_tex(line) + r"\\" for line in lines[:-1]] + [_tex(lines[-1])]
+    text = "\\\\\n".join(map(_tex, lines))
+    return [r"\par\smallskip", r"\begin{minipage}{\textwidth}\scriptsize", text, r"\end{minipage}"]
 
 
 def _header_parts(column: Column) -> tuple[str, str]:

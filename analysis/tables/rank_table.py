@@ -129,8 +129,10 @@ def column_name(score: str) -> str:
     return {"heldout_loss": "held-out loss", OTHER_LOSS: "other-domain loss"}.get(score, score)
 
 
-def short_count(count: int) -> str:
-    """12288 -> 12.3k."""
+def short_count(count: int | None) -> str:
+    """12288 -> 12.3k; NOTHING where it is unknown."""
+    if count is None:
+        return NOTHING
     for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= limit:
             return f"{count / limit:.3g}{suffix}"
@@ -167,19 +169,13 @@ def _setting_columns(findings: Findings, marked: bool = True) -> list[Column]:
 
 
 def _cost_columns(rows: tuple[Row, ...], clips: int) -> list[Column]:
-    def parameters(row: Row) -> str:
-        return NOTHING if row.parameters is None else short_count(row.parameters)
-
-    def megabytes(row: Row) -> str:
-        return NOTHING if row.adapter_megabytes is None else f"{row.adapter_megabytes:.3g}"
-
-    def seconds(row: Row) -> str:
-        return NOTHING if row.seconds_per_step is None else f"{row.seconds_per_step:.3g}"
+    def number(value: float | None) -> str:
+        return NOTHING if value is None else f"{value:.3g}"
 
     return [
-        _column("parameters", rows, parameters, drop_order=2),
-        _column("adapter MB", rows, megabytes, drop_order=6),
-        _column("s/step", rows, seconds, drop_order=4),
+        _column("parameters", rows, lambda row: short_count(row.parameters), drop_order=2),
+        _column("adapter MB", rows, lambda row: number(row.adapter_megabytes), drop_order=6),
+        _column("s/step", rows, lambda row: number(row.seconds_per_step), drop_order=4),
         _column("seeds", rows, lambda row: f"{row.done}/{row.planned}"),
         _column("clips", rows, lambda row: str(clips) if row.done else "0", str(clips), drop_order=1),
     ]
