@@ -32,7 +32,7 @@ from cinelora.metrics.distances import polynomial_mmd, standardise
 from cinelora.metrics.resampling import half_samples, kernel_grams, matched_mmd_replicates
 from cinelora.wan.checkpoint import SHIPPED, model_fingerprint
 from cinelora.wan.encoding import Encodings, decode_video, encode_texts, encode_windows, reference_frames
-from cinelora.wan.loading import TORCH_DTYPE, load_scheduler, load_transformer, load_vae
+from cinelora.wan.loading import TORCH_DTYPE, load_transformer, load_vae
 from cinelora.wan.options import Parallel
 from cinelora.wan.parallel import spread
 from cinelora.wan.sampler import batches, denoise, starting_noise
@@ -97,7 +97,7 @@ class Film:
         for chunk in batches(list(windows), way.sample.batch_size):
             latents = denoise(
                 model,
-                load_scheduler(self.folder, way.sample.scheduler, way.sample.shift),
+                self.folder,
                 way.sample,
                 starting_noise(self.encodings, chunk, 0),
                 self.encodings.conditions(chunk).to("cpu", TORCH_DTYPE[way.dtype]),

@@ -44,7 +44,7 @@ from cinelora.wan import lora
 from cinelora.wan.acceleration import checkpoint_blocks
 from cinelora.wan.checkpoint import model_folder
 from cinelora.wan.encoding import Encodings, decode_video
-from cinelora.wan.loading import TORCH_DTYPE, load_scheduler, load_transformer, load_vae
+from cinelora.wan.loading import TORCH_DTYPE, load_transformer, load_vae
 from cinelora.wan.sampler import denoise
 from sweeps.cost import GPUS, UTILISATION
 from sweeps.denoiser import Denoiser
@@ -132,11 +132,10 @@ def generated(
     """Seconds of one sampler step and of decoding one clip; most GiB of both."""
     windows, device = list(plan.train[:1]), distributed.device_name()
     sample = replace(config.sample, steps=SAMPLED)
-    scheduler = load_scheduler(folder, sample.scheduler, sample.shift)
     noise = encodings.latents(windows).to(device)
     conditions = encodings.conditions(windows).to(device, TORCH_DTYPE[config.model.dtype])
     since = started()
-    latents = denoise(model, scheduler, sample, noise, conditions, conditions.text)
+    latents = denoise(model, folder, sample, noise, conditions, conditions.text)
     sampling, most = took(since) / SAMPLED, most_gib()
     since = started()
     decode_video(vae, latents)

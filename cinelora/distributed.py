@@ -5,14 +5,17 @@ In: rank, world size, address. Out: an initialised torch.distributed, and what t
 
 from __future__ import annotations
 
+import math
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as torch_dist
 
+T = TypeVar("T")
 _meshes: dict[int, Any] = {}  # of this process group, by sequence workers
 
 
@@ -96,6 +99,17 @@ def data_group(sequence_workers: int) -> DataGroup:
     """This worker's; `sequence_workers` neighbours see the same clips, each a part of their tokens."""
     index, place = divmod(rank(), sequence_workers)
     return DataGroup(index, world_size() // sequence_workers, place == 0)
+
+
+def deal(jobs: Sequence[T], sequence_workers: int) -> list[tuple[T, bool]]:
+    """This worker's jobs, and whether its result of each counts. Data groups take jobs in turn.
+
+    ZeRO-3 needs every worker in every forward pass, so all get equally many: a group without a job repeats the first,
+    and its result does not count. Of the workers that see the same clips, only the leader's counts.
+    """
+    group = data_group(sequence_workers)
+    mine = [turn * group.count + group.index for turn in range(math.ceil(len(jobs) / group.count))]
+    return [(jobs[index if index < len(jobs) else 0], index < len(jobs) and group.leads) for index in mine]
 
 
 def sequence_mesh(workers: int) -> Any:

@@ -28,14 +28,7 @@ from cinelora.render.contact_sheet import shown_frames
 from cinelora.render.long_clips import Continuity, changes, continuity, long_clip, window_count
 from cinelora.wan.denoiser import Conditions
 from cinelora.wan.encoding import condition_latents, decode_video, encode_image, encode_text, pixels
-from cinelora.wan.loading import (
-    TORCH_DTYPE,
-    load_denoiser,
-    load_image_encoder,
-    load_scheduler,
-    load_text_encoder,
-    load_vae,
-)
+from cinelora.wan.loading import TORCH_DTYPE, load_denoiser, load_image_encoder, load_text_encoder, load_vae
 from cinelora.wan.lora import AdapterSwitch
 from cinelora.wan.options import SHARDED, Parallel
 from cinelora.wan.parallel import spread
@@ -120,7 +113,7 @@ class RenderSession:
         noise = draw_noise((LATENTS, *frame.shape[2:]), self.job.seed, "render", index)[None]
         latents = denoise(
             self.adapters.transformer,
-            load_scheduler(self.job.folder, config.sample.scheduler, config.sample.shift),
+            self.job.folder,
             config.sample,
             noise.to(device),
             conditions.to(device, TORCH_DTYPE[config.model.dtype]),

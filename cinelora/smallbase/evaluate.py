@@ -29,7 +29,7 @@ from cinelora.features.nets import open_net, transnet
 from cinelora.metrics.distances import polynomial_mmd, standardise
 from cinelora.wan.denoiser import Conditions
 from cinelora.wan.encoding import condition_latents, decode_video, encode_image, encode_text, encode_video, pixels
-from cinelora.wan.loading import load_image_encoder, load_scheduler, load_text_encoder, load_transformer, load_vae
+from cinelora.wan.loading import load_image_encoder, load_text_encoder, load_transformer, load_vae
 from cinelora.wan.sampler import denoise
 
 SEED = 4242
@@ -64,7 +64,7 @@ class Model:
             )
             latents = denoise(
                 self.transformer,
-                load_scheduler(self.folder, SAMPLE.scheduler, SAMPLE.shift),
+                self.folder,
                 SAMPLE,
                 noise,
                 Conditions(

@@ -13,13 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from cinelora.core.cli import UserError
 from cinelora.core.config import ModelConfig
 from cinelora.core.records import TrialSpec
+from cinelora.wan import tiny
 
 BUILTIN = "builtin:"
 EXAMPLE = "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers"
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
+TINY = "tiny"
 SHIPPED = {"small": ASSETS / "wan-small"}  # in the repository
 SHAPES = {hub: ASSETS / "wan21-i2v-14b" for hub in (EXAMPLE, EXAMPLE.replace("480P", "720P"))}  # configs, no weights
 WHOLE_FILE = 64 * 2**20  # bytes; larger weight files are hashed by size, header and evenly spaced blocks
@@ -43,8 +47,6 @@ EXPECTED: dict[str, dict[str, Any]] = {  # in the configs of a Wan2.1 I2V model;
 IMAGE_BRANCH = ("image_dim", "added_kv_proj_dim")
 KNOWN_OTHERS: dict[object, str] = {16: ": a text-to-video model", 48: ": Wan2.2 TI2V"}  # by number of channels
 VOCABULARIES = ("tokenizer.json", "spiece.model")
-HEADER_LENGTH = 8  # bytes; a safetensors file begins with the length of its JSON header
-LARGEST_HEADER = 100_000_000  # bytes; the library's own limit
 
 
 def model_folder(config: ModelConfig, cache_dir: Path) -> Path:
@@ -53,7 +55,11 @@ def model_folder(config: ModelConfig, cache_dir: Path) -> Path:
     Nothing is downloaded. Raises UserError if the checkpoint is not there, not whole, or of another model.
     """
     if config.path.startswith(BUILTIN):
-        return _builtin_folder(config.path.removeprefix(BUILTIN), cache_dir)
+        name = config.path.removeprefix(BUILTIN)
+        if name != TINY and name not in SHIPPED:
+            known = ", ".join([*SHIPPED, TINY])
+            raise UserError(f"model.path={config.path}: no such built-in model; there are {known}")
+        return tiny.ensure(cache_dir) if name == TINY else SHIPPED[name]
     folder = Path(config.path) if config.path else _hub_folder(config)
     place = f"model.path={folder}" if config.path else f"model.hub={config.hub} in {folder}"
     if (text := other_model(folder)) is not None:
@@ -96,17 +102,6 @@ def _hub_folder(config: ModelConfig) -> Path:
         raise UserError(
             f"model.hub={config.hub}: not in the hub's cache; fetch: {command}; or have it elsewhere: model.path=FOLDER"
         ) from error
-
-
-def _builtin_folder(name: str, cache_dir: Path) -> Path:
-    if name in SHIPPED:
-        return SHIPPED[name]
-    from cinelora.wan import tiny
-
-    if name not in tiny.BUILTINS:
-        known = ", ".join((*SHIPPED, *tiny.BUILTINS))
-        raise UserError(f"model.path={BUILTIN}{name}: no such built-in model; there are {known}")
-    return tiny.ensure(name, cache_dir)
 
 
 def model_fingerprint(folder: Path, revision: str) -> str:
@@ -193,35 +188,22 @@ def _faults(folder: Path, name: str) -> Iterator[str]:
         more = f" and {len(absent) - 1} more of {len(names)}" if len(absent) > 1 else ""
         only = "; only safetensors are read, no .bin" if any(folder.glob("*.bin")) else ""
         yield f"{folder.name}/{absent[0]}{more} missing{only}"
-    for each in names:
-        if (folder / each).is_file() and (text := _broken(folder / each)):
-            yield f"{folder.name}/{each} {text}"
+    for path in (folder / each for each in names if each not in absent):
+        try:
+            _tensor_names(path)
+        except SafetensorError:
+            size = f"{path.stat().st_size} bytes: a pointer, or an interrupted download"
+            yield f"{folder.name}/{path.name} is no complete safetensors file ({size}); remove it first"
 
 
-def _broken(path: Path) -> str | None:
-    """What is wrong with the file: by its header, it should end where its last tensor does."""
-    size = path.stat().st_size
-    try:
-        length, tensors = _header(path)
-        whole = HEADER_LENGTH + length + max((each["data_offsets"][1] for each in tensors.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return f"is no safetensors file ({size} bytes: a pointer, or a download that was cut); remove it first"
-    return None if size == whole else f"holds {size} of {whole} bytes; remove it first"
-
-
-def _header(path: Path) -> tuple[int, dict[str, Any]]:
-    """(bytes, tensors by name) of a safetensors header. Raises ValueError for another file."""
-    with open(path, "rb") as stream:
-        length = int.from_bytes(stream.read(HEADER_LENGTH), "little")
-        if not 0 < length <= LARGEST_HEADER:
-            raise ValueError(f"{path}: no safetensors header")
-        tensors = json.loads(stream.read(length))
-    tensors.pop("__metadata__", None)
-    return length, tensors
+def _tensor_names(path: Path) -> list[str]:
+    """Raises SafetensorError where the file does not end where its header says that the last tensor does."""
+    with safe_open(path, framework="np") as stream:
+        return list(stream.keys())
 
 
 def weight_files(folder: Path) -> dict[str, Path]:
-    """Tensor name -> the file that holds it, of one part of a checkpoint that is whole."""
+    """Tensor name -> the file that holds it, of one part of a complete checkpoint."""
     name = WEIGHTS[folder.name]
     index = _config(folder / f"{name}.index.json").get("weight_map")
-    return {key: folder / file for key, file in (index or dict.fromkeys(_header(folder / name)[1], name)).items()}
+    return {key: folder / file for key, file in (index or dict.fromkeys(_tensor_names(folder / name), name)).items()}

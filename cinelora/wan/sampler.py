@@ -1,14 +1,13 @@
 """Generate the held-out clips from cached conditions with the adapter in place.
 
 In: the denoiser (an engine under ZeRO, or the bare transformer), VAE, encodings, held-out windows.
-Out: uint8 frames (F, H, W, 3) of each window. The batches are the same for every rank, seed and gang size,
-because batching moves latents by about 3e-6; workers take whole batches in turn.
-Same results as WanImageToVideoPipeline given the same noise (bit for bit at batch size 1).
+Out: uint8 frames (F, H, W, 3) of each window, as WanImageToVideoPipeline generates them from the same noise (bit for
+bit at batch size 1). The batches are the same for every rank, seed and gang size, because batching moves latents by
+about 3e-6.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,18 +35,18 @@ def starting_noise(encodings: Encodings, windows: list[Window], seed: int) -> to
 @torch.no_grad()
 def denoise(
     model: Any,
-    scheduler: Any,
+    folder: Path,
     sample: SampleConfig,
     noise: torch.Tensor,
     conditions: Conditions,
     negative: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Integrate noise (N, 16, T, h, w) to clean latents of that shape and dtype.
+    """Integrate noise (N, 16, T, h, w) to clean latents of that shape and dtype; `folder`: of the base model.
 
     `negative`: text states of the negative prompt, None without guidance. Guidance is v_negative + g (v - v_negative):
     two passes a step as in the stock pipeline, or both as one batch where `sample.batched_guidance` says so.
     """
-    latents = noise
+    latents, scheduler = noise, load_scheduler(folder, sample.scheduler, sample.shift)
     scheduler.set_timesteps(sample.steps, device=latents.device)
     batched = negative is not None and sample.batched_guidance
     if negative is not None:
@@ -87,25 +86,22 @@ def generate(
 ) -> Iterator[tuple[int, list[Window], np.ndarray]]:
     """Yield (batch, its windows, frames (N, F, H, W, 3)) of this worker's share of the batches `todo`.
 
-    `todo` are places in `batches(windows, ..)`, alike on all workers, who run the same number of forwards.
+    `todo`: indices into `batches(windows, ..)`, the same on all workers.
     """
     sample, device = config.sample, distributed.device_name()
-    cut = batches(windows, sample.batch_size)
-    work = [(index, cut[index]) for index in todo]
-    group = distributed.data_group(config.model.sequence_workers)
-    turns = math.ceil(len(work) / group.count)
-    for turn in range(turns):
-        mine = turn * group.count + group.index
-        index, chunk = work[mine if mine < len(work) else 0]  # ZeRO-3 needs every worker in every forward
+    chunks = batches(windows, sample.batch_size)
+    share = distributed.deal(todo, config.model.sequence_workers)
+    for turn, (index, counts) in enumerate(share, start=1):
+        chunk = chunks[index]
         negative = encodings.texts([sample.negative_prompt] * len(chunk)) if sample.guidance > 1 else None
         latents = denoise(
             model,
-            load_scheduler(model_folder, sample.scheduler, sample.shift),
+            model_folder,
             sample,
             starting_noise(encodings, chunk, sample.seed).to(device),
             encodings.conditions(chunk).to(device, TORCH_DTYPE[config.model.dtype]),
             negative,
         )
-        if mine < len(work) and group.leads:
+        if counts:
             yield index, chunk, decode_video(vae, latents)
-        report(turn + 1, turns)
+        report(turn, len(share))

@@ -1,8 +1,7 @@
-"""Small Wan2.1 I2V models of the real diffusers and transformers classes, for machines without a GPU.
+"""The built-in model `tiny`: Wan2.1 I2V of the real diffusers and transformers classes, for machines without a GPU.
 
-In: a built-in name. Out: a folder in diffusers layout that the stock pipeline loads. Weights are random
-("tiny" tests the plumbing; it has learnt nothing). The layout, the shapes' meaning and the code path are
-those of the 14B model; only the numbers differ.
+In: the cache folder. Out: a folder in diffusers layout that the stock pipeline loads. Weights are random, so the model
+can only test the code. Layout and classes are those of the 14B model; only the sizes differ.
 """
 
 from __future__ import annotations
@@ -65,41 +64,30 @@ IMAGE: dict[str, Any] = {
 }
 SCHEDULER: dict[str, Any] = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
 INIT_SEED = 20251031
-BUILTINS = ("tiny",)
+RECIPE = {  # the name of its folder has the hash of this
+    "transformer": TRANSFORMER,
+    "vae": VAE,
+    "text": TEXT,
+    "image": IMAGE,
+    "scheduler": SCHEDULER,
+    "seed": INIT_SEED,
+}
 
 
-def recipe() -> dict[str, Any]:
-    """Everything the built-in model is made from."""
-    return {
-        "transformer": TRANSFORMER,
-        "vae": VAE,
-        "text": TEXT,
-        "image": IMAGE,
-        "scheduler": SCHEDULER,
-        "seed": INIT_SEED,
-    }
-
-
-def ensure(name: str, cache_dir: Path) -> Path:
+def ensure(cache_dir: Path) -> Path:
     """The model's folder in the cache, built if absent; safe against two writers and a crash half way."""
-    folder = cache_dir / "models" / f"{name}-{content_hash(recipe(), 12)}"
-    if folder.is_dir():
-        return folder
-    with whole_folder(folder) as temporary:
-        build_pipeline().save_pretrained(temporary)
+    folder = cache_dir / "models" / f"tiny-{content_hash(RECIPE, 12)}"
+    if not folder.is_dir():
+        with whole_folder(folder) as temporary:
+            build_pipeline().save_pretrained(temporary)
     return folder
 
 
 def build_pipeline() -> Any:
     """A WanImageToVideoPipeline with seeded random weights; the caller's random state is untouched."""
-    _hush()
+    quiet_transformers()
     import torch
-    from diffusers import (
-        AutoencoderKLWan,
-        UniPCMultistepScheduler,
-        WanImageToVideoPipeline,
-        WanTransformer3DModel,
-    )
+    from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanImageToVideoPipeline, WanTransformer3DModel
     from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
     with torch.random.fork_rng(devices=[]):
@@ -122,8 +110,8 @@ def build_pipeline() -> Any:
     )
 
 
-def _hush() -> None:
-    """No progress bars and no advice to install torchvision, which would break the stack."""
+def quiet_transformers() -> None:
+    """No progress bars among our lines, and no advice to install torchvision, which would break the stack."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()

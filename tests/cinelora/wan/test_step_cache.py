@@ -18,7 +18,7 @@ from cinelora.metrics.catalogue import protocol
 from cinelora.wan import lora
 from cinelora.wan.checkpoint import model_folder
 from cinelora.wan.denoiser import Conditions
-from cinelora.wan.loading import load_scheduler, load_transformer
+from cinelora.wan.loading import load_transformer
 from cinelora.wan.options import check_cache
 from cinelora.wan.sampler import denoise
 from tests import tiny_study
@@ -54,10 +54,9 @@ def text(*lengths: int) -> torch.Tensor:
 
 def run(model: Any, folder: Path, sample: SampleConfig, key: str = "a") -> torch.Tensor:
     """Two clips of different texts."""
-    scheduler = load_scheduler(folder, sample.scheduler, sample.shift)
     return denoise(
         model,
-        scheduler,
+        folder,
         sample,
         draw_noise((2, 16, 3, 4, 4), key),
         Conditions(draw_noise((2, 20, 3, 4, 4), "condition"), draw_noise((2, 17, 64), "image"), text(5, 9)),

@@ -80,9 +80,8 @@ def stock_video(pipe: Any, frames: np.ndarray, noise: torch.Tensor, sample: Samp
 def our_latents(pipe: Any, frames: np.ndarray, noise: torch.Tensor, sample: SampleConfig, folder: Path) -> torch.Tensor:
     given = conditions(pipe, frames)
     negative = given["negative"] if sample.guidance > 1 else None
-    scheduler = load_scheduler(folder, sample.scheduler, sample.shift)
     seen = Conditions(given["condition"], given["image"], given["text"])
-    return denoise(pipe.transformer, scheduler, sample, noise, seen, negative)
+    return denoise(pipe.transformer, folder, sample, noise, seen, negative)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
