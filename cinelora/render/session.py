@@ -7,12 +7,11 @@ ones hold. In a group of processes all call this alike and the first writes.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ from cinelora.render.contact_sheet import shown_frames
 from cinelora.render.long_clips import Continuity, changes, continuity, long_clip, window_count
 from cinelora.wan.denoiser import Conditions
 from cinelora.wan.encoding import condition_latents, decode_video, encode_image, encode_text, pixels
-from cinelora.wan.loading import TORCH_DTYPE, load_denoiser, load_image_encoder, load_text_encoder, load_vae
+from cinelora.wan.loading import TORCH_DTYPE, load_image_encoder, load_text_encoder, load_transformer, load_vae
 from cinelora.wan.lora import AdapterSwitch
 from cinelora.wan.options import SHARDED, Parallel
 from cinelora.wan.parallel import spread
@@ -73,17 +72,17 @@ def render_clips(job: RenderJob) -> dict[str, RenderedClip]:
     total = len(job.files) * window_count(job.frames, data.frames, job.overlap)
     net = open_net(NET, job.net, device=distributed.device_name()).net if job.net else None
     rendered = {}
-    with open_session(job) as session:
+    with open_base(job) as (adapters, window):
 
-        def window(index: int, picture: Frames) -> Frames:
-            frames = session.window(picture, index)
+        def counted(index: int, picture: Frames) -> Frames:
+            frames = window(index, picture)
             progress("rendered", next(done), total)
             return frames
 
         for name, files in job.files.items():
             started = time.perf_counter()
-            session.adapters.use(files)
-            clip = long_clip(window, job.keyframe, job.frames, data.frames, job.overlap)
+            adapters.use(files)
+            clip = long_clip(counted, job.keyframe, job.frames, data.frames, job.overlap)
             seconds = time.perf_counter() - started
             features = {NET: NETS[NET].extract(net, clip[None])[0]} if net is not None else {}
             steps = changes(clip, features)
@@ -94,47 +93,31 @@ def render_clips(job: RenderJob) -> dict[str, RenderedClip]:
     return rendered
 
 
-@dataclass
-class RenderSession:
-    """A base in memory with the adapters on it, the encoders that each window needs, and the encoded text."""
-
-    job: RenderJob
-    adapters: AdapterSwitch
-    vae: Any
-    image_encoder: tuple[Any, Any]
-    text: torch.Tensor
-    negative: torch.Tensor | None
-
-    def window(self, picture: Frames, index: int) -> Frames:
-        """One window (F, H, W, 3) from a picture (H, W, 3); its noise depends on the seed and `index` alone."""
-        device, config = distributed.device_name(), self.job.config
-        frame = condition_latents(self.vae, pixels(picture[None, None])[:, :, 0], config.data.frames)
-        conditions = Conditions(frame, encode_image(*self.image_encoder, picture), self.text)
-        noise = draw_noise((LATENTS, *frame.shape[2:]), self.job.seed, "render", index)[None]
-        latents = denoise(
-            self.adapters.transformer,
-            self.job.folder,
-            config.sample,
-            noise.to(device),
-            conditions.to(device, TORCH_DTYPE[config.model.dtype]),
-            self.negative,
-        )
-        return np.asarray(decode_video(self.vae, latents)[0])
-
-
 @contextmanager
-def open_session(job: RenderJob) -> Iterator[RenderSession]:
-    """The base, loaded once with all adapters on it. The text encoder is freed before the denoiser is loaded."""
-    device, folder = distributed.device_name(), job.folder
-    text, negative = _encode_texts(job)
+def open_base(job: RenderJob) -> Iterator[tuple[AdapterSwitch, Callable[[int, Frames], Frames]]]:
+    """The base, loaded once with all adapters on it, and the function that renders one window.
+
+    A window (F, H, W, 3) comes from its number and a picture (H, W, 3); its noise depends on seed and number alone.
+    """
+    device, folder, config = distributed.device_name(), job.folder, job.config
+    model = config.model
+    text, negative = _encode_texts(job)  # first, so that the text encoder is freed before the denoiser is loaded
     # FSDP moves each block's share to the GPU, so that none has to hold the whole
-    transformer = load_denoiser(folder, job.config.model, "cpu" if job.mode in SHARDED else device)
+    place = "cpu" if job.mode in SHARDED else device
     # model.compile is left out: a few clips do not pay for it
-    adapters = AdapterSwitch(transformer)
-    adapters.load(chain.from_iterable(job.files.values()))
+    transformer = load_transformer(folder, model.dtype, place, model.short_text, model.attention)
+    adapters = AdapterSwitch(transformer, chain.from_iterable(job.files.values()))
     encoder, vae = load_image_encoder(folder, device), load_vae(folder, device)
+
+    def window(index: int, picture: Frames) -> Frames:
+        frame = condition_latents(vae, pixels(picture[None, None])[:, :, 0], config.data.frames)
+        seen = Conditions(frame, encode_image(*encoder, picture), text).to(device, TORCH_DTYPE[model.dtype])
+        noise = draw_noise((LATENTS, *frame.shape[2:]), job.seed, "render", index)[None].to(device)
+        latents = denoise(transformer, folder, config.sample, noise, seen, negative)
+        return np.asarray(decode_video(vae, latents)[0])
+
     with spread(transformer, job.mode):
-        yield RenderSession(job, adapters, vae, encoder, text, negative)
+        yield adapters, window
 
 
 def _encode_texts(job: RenderJob) -> tuple[torch.Tensor, torch.Tensor | None]:

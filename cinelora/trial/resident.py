@@ -23,7 +23,7 @@ from cinelora.trial.job import Job
 from cinelora.wan.acceleration import compile_blocks
 from cinelora.wan.checkpoint import model_folder
 from cinelora.wan.encoding import reference_frames
-from cinelora.wan.loading import load_denoiser, load_vae
+from cinelora.wan.loading import load_transformer, load_vae
 
 FRAME_BYTES = 2**28  # of decoded reference frames kept in memory
 SPENT = ()  # key of a model whose own weights were trained: no trial may use it again
@@ -77,7 +77,8 @@ def load_resident_model(job: Job, nets: bool = True) -> ResidentModel:
     """
     config, device = job.spec.config, distributed.device_name()
     model, folder = config.model, model_folder(config.model, job.cache_dir)
-    transformer = load_denoiser(folder, model, "cpu" if config.zero.stage == 3 else device)
+    place = "cpu" if config.zero.stage == 3 else device
+    transformer = load_transformer(folder, model.dtype, place, model.short_text, model.attention)
     if model.compile:
         compile_blocks(transformer)
     opened = {

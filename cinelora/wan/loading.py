@@ -15,7 +15,7 @@ from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, UniPCMu
 from safetensors import safe_open
 
 from cinelora.core.cli import UserError
-from cinelora.core.config import Dtype, ModelConfig, Scheduler
+from cinelora.core.config import Dtype, Scheduler
 from cinelora.core.files import write_json
 from cinelora.wan.attention import use_attention, use_short_text
 from cinelora.wan.checkpoint import weight_files
@@ -25,11 +25,14 @@ DIGITS = 9  # significant digits of a weight norm; devices differ in later ones
 TORCH_DTYPE = {Dtype.float32: torch.float32, Dtype.bfloat16: torch.bfloat16}
 
 
-def load_transformer(folder: Path, dtype: Dtype, device: str = "cpu", short_text: bool = False) -> Any:
-    """The denoiser (WanTransformer3DModel), frozen, in evaluation mode; `short_text` as in `cinelora.wan.attention`.
+def load_transformer(
+    folder: Path, dtype: Dtype, device: str = "cpu", short_text: bool = False, attention: str = ""
+) -> Any:
+    """The denoiser (WanTransformer3DModel), frozen, in evaluation mode, as `from_pretrained` loads it.
 
-    In bfloat16 the parts that the model computes in float32 (norms, time embedding) stay so. Equal to what
-    `from_pretrained` loads. Raises UserError if the files do not hold the weights of the config.
+    In bfloat16 the parts that the model computes in float32 (norms, time embedding) stay so. `short_text` and
+    `attention` (a backend; empty: torch's choice): `cinelora/wan/attention.py`. Raises UserError if the files do not
+    hold the weights of the config, or if the backend cannot run on this device.
     """
     part = folder / "transformer"
     with init_empty_weights():  # parameters take no memory yet; buffers, which no file holds, are created as usual
@@ -37,18 +40,9 @@ def load_transformer(folder: Path, dtype: Dtype, device: str = "cpu", short_text
     _fill(model, part, TORCH_DTYPE[dtype], device)
     if short_text:
         use_short_text(model)
+    if attention:
+        use_attention(model, attention, TORCH_DTYPE[dtype])
     return model.requires_grad_(False).eval().to(device)
-
-
-def load_denoiser(folder: Path, model: ModelConfig, device: str) -> Any:
-    """The denoiser as a trial's settings have it: precision, text padding, attention kernel; not compiled.
-
-    Raises UserError as `load_transformer`, and where `model.attention` cannot run on this device.
-    """
-    transformer = load_transformer(folder, model.dtype, device, model.short_text)
-    if model.attention:
-        use_attention(transformer, model.attention, TORCH_DTYPE[model.dtype])
-    return transformer
 
 
 def _fill(model: Any, part: Path, dtype: torch.dtype, device: str) -> None:
@@ -62,9 +56,7 @@ def _fill(model: Any, part: Path, dtype: torch.dtype, device: str) -> None:
     for name in sorted(expected):
         if name not in files:
             raise UserError(f"{part}: no file holds {name}, which its config.json asks for; fetch the checkpoint again")
-        with safe_open(
-            files[name], framework="pt"
-        ) as stream:  # opened for each tensor, since closing releases its pages
+        with safe_open(files[name], framework="pt") as stream:  # for each tensor, since closing releases its pages
             tensor = stream.get_tensor(name)
         if tensor.shape != expected[name]:
             shapes = f"{list(tensor.shape)}, its config.json asks for {list(expected[name])}"

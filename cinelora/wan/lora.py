@@ -4,6 +4,8 @@ In: a frozen WanTransformer3DModel and LoraConfig. Out: trainable parameters, an
 that holds its alpha (without that metadata a reload silently uses alpha = r). PEFT does the arithmetic.
 
     W x  +  scale * B (A x)      A: (r, in) uniform(+-1/sqrt(in)),  B: (out, r) zero
+
+The scale is `LoraConfig.scale` in `cinelora/core/config.py`: the tables of a study show it, and they load no torch.
 """
 
 from __future__ import annotations
@@ -36,9 +38,9 @@ NamedParameters = list[tuple[str, torch.nn.Parameter]]
 
 
 def target_pattern(targets: TargetSet) -> str:
-    """The regular expression of the names of its layers; part of the adapter file, which holds PEFT's settings.
+    """The regular expression of the names of its layers, which is written into adapter files.
 
-    Anchored: PEFT full-matches a string, whereas a list of names would match by suffix and hit both attentions.
+    PEFT matches it against whole names; a list of names it would match by their ends, which hits both attentions.
     """
     layers, inside = targets.layers, []
     if LayerKind.image in layers:
@@ -52,7 +54,7 @@ def target_pattern(targets: TargetSet) -> str:
 
 
 def module_count(targets: TargetSet, blocks: int) -> int:
-    """Linear layers that an adapter of this target set sits on."""
+    """Linear layers of a target set, in a denoiser of so many blocks."""
     return sum(MODULES_OF_KIND[kind] * (1 if kind is LayerKind.outer else blocks) for kind in targets.layers)
 
 
@@ -67,15 +69,14 @@ def peft_config(lora: LoraConfig) -> PeftConfig:
 
 
 def load_adapter(transformer: Any, file: Path, name: str = FIRST) -> None:
-    """Put a finished adapter on the base, frozen, as PEFT's `name`; by default as a first stage, under `attach`.
+    """Put a finished adapter on the base, frozen, in the dtype and on the device of its layers; `detach` removes it.
 
-    Its tensors take dtype and device of the layers they sit on; `detach` removes it. Raises UserError for a file that
-    is missing, no adapter, or of another base.
+    `name`: PEFT's, by default that of a first stage. UserError: a file that is missing, no adapter, or of another base.
     """
     from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin
 
     if not file.is_file():
-        raise UserError(f"{file}: missing; the adapter of a finished trial is what is loaded")
+        raise UserError(f"{file}: missing; give the adapter of a finished trial")
     try:
         state, metadata = WanLoraLoaderMixin.lora_state_dict(
             str(file.parent), weight_name=file.name, return_lora_metadata=True, local_files_only=True
@@ -85,22 +86,21 @@ def load_adapter(transformer: Any, file: Path, name: str = FIRST) -> None:
             transformer.load_lora_adapter(state, adapter_name=name, metadata=metadata)
     except (ValueError, RuntimeError, KeyError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{file}: is no adapter of this base ({reason})") from error
-    for parameter_name, parameter in adapter_parameters(transformer, name):
+        raise UserError(f"{file}: is no adapter of this base ({reason}); give one that was trained on it") from error
+    for parameter_name, parameter in _parameters(transformer, name):
         layer = transformer.get_submodule(parameter_name.split(".lora_")[0])
         parameter.data = parameter.data.to(layer.base_layer.weight)
         parameter.requires_grad_(False)
 
 
-def adapter_parameters(transformer: Any, adapter: str) -> NamedParameters:
+def _parameters(transformer: Any, adapter: str) -> NamedParameters:
     return sorted((n, p) for n, p in transformer.named_parameters() if ".lora_" in n and f".{adapter}." in n)
 
 
 def attach(transformer: Any, lora: LoraConfig, seed: int) -> NamedParameters:
-    """Add the adapter in place, on top of a first stage if one is loaded.
+    """Add the adapter in place, on top of a first stage if one is loaded: its float32 parameters, sorted by name.
 
-    Returns its (name, float32 parameter) pairs, sorted by name. Raises AssertionError if the target set did not match
-    its modules.
+    AssertionError: the target set matches other layers of this model than it should.
     """
     with torch.random.fork_rng(devices=[]):  # PEFT draws from the global generator before we overwrite A
         stacked = list(getattr(transformer, "peft_config", None) or {})
@@ -108,7 +108,7 @@ def attach(transformer: Any, lora: LoraConfig, seed: int) -> NamedParameters:
     if stacked:
         transformer.set_adapters([*stacked, OWN])
         transformer.requires_grad_(False)  # PEFT lets all active adapters train
-    parameters = adapter_parameters(transformer, OWN)
+    parameters = _parameters(transformer, OWN)
     expected = 2 * module_count(lora.targets, transformer.config.num_layers)
     assert len(parameters) == expected, f"{lora.targets.value}: {len(parameters)} adapter tensors, not {expected}"
     for name, parameter in parameters:
@@ -156,8 +156,7 @@ def adapter_hash(state: dict[str, torch.Tensor]) -> str:
 def save_adapter(folder: Path, state: dict[str, torch.Tensor], lora: LoraConfig) -> int:
     """Write `pytorch_lora_weights.safetensors` with its PEFT metadata; returns its bytes.
 
-    `state` maps parameter names of the transformer to full tensors. Raises AssertionError for the empty
-    tensors that an ungathered ZeRO-3 save would leave.
+    `state`: full tensors by parameter name. Equal adapters give equal bytes.
     """
     from diffusers import WanImageToVideoPipeline
 
@@ -167,7 +166,7 @@ def save_adapter(folder: Path, state: dict[str, torch.Tensor], lora: LoraConfig)
         WanImageToVideoPipeline.save_lora_weights(
             temporary,
             transformer_lora_layers=layers,
-            transformer_lora_adapter_metadata={  # sets as sorted lists, so that equal adapters give equal bytes
+            transformer_lora_adapter_metadata={  # sets have no order
                 key: sorted(value) if isinstance(value, set) else value
                 for key, value in peft_config(lora).to_dict().items()
             },
@@ -178,10 +177,7 @@ def save_adapter(folder: Path, state: dict[str, torch.Tensor], lora: LoraConfig)
 
 
 def _order_header(path: Path) -> None:
-    """Sort the metadata of a safetensors file, which the library writes in random order: equal adapters, equal bytes.
-
-    The header keeps its length, so the tensors stay where they are.
-    """
+    """Sort the metadata of a safetensors file, which the library writes in random order. No tensor moves."""
     content = path.read_bytes()
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])
@@ -192,29 +188,19 @@ def _order_header(path: Path) -> None:
 
 
 class AdapterSwitch:
-    """Many finished adapters on one base: loaded once, switched in milliseconds.
+    """Many finished adapters on one base: loaded once, switched in milliseconds, none active at first.
 
     Adapters may have any rank, alpha and target set. A pass with some of them equals, to the bit, that of a new
     pipeline which loaded them. Switching does what diffusers' `set_adapters` and `disable_lora` do, layer by layer;
-    fusing would not restore the base. Load before the model is sharded or compiled.
+    fusing would not restore the base. Load before the model is sharded or compiled; `detach` removes all.
     """
 
-    def __init__(self, transformer: Any) -> None:
-        self.transformer = transformer
-        self._names: dict[Path, str] = {}  # file -> PEFT's name for it
-        self._layers: list[BaseTunerLayer] = []
-
-    def load(self, files: Iterable[Path]) -> None:
-        """Add these adapters to those already loaded; none is active afterwards.
-
-        Raises UserError for a file that is missing, no adapter, or of another base.
-        """
-        for file in files:
-            if file not in self._names:
-                name = f"resident{len(self._names)}"
-                load_adapter(self.transformer, file, name)
-                self._names[file] = name
-        self._layers = [each for each in self.transformer.modules() if isinstance(each, BaseTunerLayer)]
+    def __init__(self, transformer: Any, files: Iterable[Path]) -> None:
+        """Raises UserError as `load_adapter`."""
+        self._names = {file: f"resident{index}" for index, file in enumerate(dict.fromkeys(files))}  # PEFT's names
+        for file, name in self._names.items():
+            load_adapter(transformer, file, name)
+        self._layers = [each for each in transformer.modules() if isinstance(each, BaseTunerLayer)]
         self.use([])
 
     def use(self, files: Sequence[Path]) -> None:
@@ -225,8 +211,3 @@ class AdapterSwitch:
                 layer.enable_adapters(bool(names))
             if names:
                 layer.set_adapter(names, inference_mode=True)
-
-    def release(self) -> None:
-        """Remove all adapters, which restores the plain layers and their names."""
-        detach(self.transformer)
-        self._names, self._layers = {}, []

@@ -20,7 +20,7 @@ from cinelora.core.files import read_json
 
 @dataclass(frozen=True)
 class Backend:
-    """`package`: what must be installed beside torch. `half`: bfloat16 only. `splits`: over sequence workers too."""
+    """`package`: what it needs besides torch. `half`: bfloat16 only. `splits`: over sequence workers too."""
 
     package: str = ""
     half: bool = False
@@ -45,9 +45,9 @@ BACKENDS: dict[str, Backend] = {
 
 
 def check_attention(model: ModelConfig, here: bool) -> None:
-    """That the backend exists and suits the other settings; `here`: workers run on this machine, so look for packages.
+    """UserError where the backend does not exist or suit the other settings; it names those that do.
 
-    Raises UserError naming those that can be had.
+    `here`: workers run on this machine, so their packages are looked for.
     """
     if not model.attention:
         return
@@ -74,7 +74,7 @@ def check_attention(model: ModelConfig, here: bool) -> None:
 
 
 def check_cache(config: TrialConfig) -> None:
-    """That every worker would cut the same passes short. Raises UserError where they wait for one another in a pass."""
+    """UserError for a step cache with workers that compute each pass together: they would skip different ones."""
     if config.sample.cache is StepCache.none:
         return
     for field, value, alone in (
@@ -101,25 +101,17 @@ ULYSSES, SHARDED = (Parallel.ulysses, Parallel.both), (Parallel.fsdp, Parallel.b
 
 
 def processes_of(mode: Parallel, folder: Path, config: TrialConfig) -> int:
-    """How many processes torchrun started.
-
-    Raises UserError where there are none, or they cannot share out the denoiser in `folder`.
-    """
+    """How many processes torchrun started. UserError: none, or they cannot share out the denoiser in `folder`."""
     if "RANK" not in os.environ:
         raise UserError(
-            "--parallel: needs several processes; start with torchrun --nproc-per-node N -m cinelora.render"
+            f"--parallel {mode.value}: needs several processes; use torchrun --nproc-per-node N -m cinelora.render"
         )
     processes = int(os.environ["WORLD_SIZE"])
-    check_parallel(mode, processes, read_json(folder / "transformer" / "config.json")["num_attention_heads"], config)
-    return processes
-
-
-def check_parallel(mode: Parallel, processes: int, heads: int, config: TrialConfig) -> None:
-    """That the processes can share out the denoiser. Raises UserError with the numbers."""
+    heads = read_json(folder / "transformer" / "config.json")["num_attention_heads"]
     if config.sample.cache is not StepCache.none:
         raise UserError(
-            f"--parallel {mode.value}: not with sample.cache={config.sample.cache.value}, by which each process would "
-            "skip passes the others wait in; leave out --parallel"
+            f"--parallel {mode.value}: not with sample.cache={config.sample.cache.value}, since processes that share "
+            "every pass would skip different ones; leave out --parallel"
         )
     backend = config.model.attention
     if mode in ULYSSES and backend and not BACKENDS[backend].splits:
@@ -127,3 +119,4 @@ def check_parallel(mode: Parallel, processes: int, heads: int, config: TrialConf
     for name, count in (("attention heads", heads), ("tokens", config.data.video_tokens)):
         if mode in ULYSSES and count % processes:
             raise UserError(f"--parallel {mode.value}: {count} {name} do not divide by {processes} processes")
+    return processes

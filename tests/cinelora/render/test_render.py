@@ -15,10 +15,11 @@ from PIL import Image
 
 from cinelora import distributed
 from cinelora.core.cli import UserError
+from cinelora.core.files import write_json
 from cinelora.core.paths import StudyFolder
 from cinelora.data.video import read_all, write_mp4
 from cinelora.render.__main__ import main
-from cinelora.wan.options import Parallel, check_parallel
+from cinelora.wan.options import Parallel, processes_of
 from tests.cinelora.render.rendering import config_of, finish
 
 MODES = ("ulysses", "fsdp", "both")
@@ -95,7 +96,7 @@ def test_bad_input_in_one_line(
         ([*image, "--trials", ids["rank 4"], ids["longer"], *out], "differ in data.frames (9, 13)"),
         ([*image, "--frames", "1", *out], "--frames 1: must be 2 or more"),
         ([*image, "--overlap", "5", *out], "--overlap 5: must lie in 1..4"),
-        ([*image, "--parallel", "both", *out], "start with torchrun"),
+        ([*image, "--parallel", "both", *out], "torchrun --nproc-per-node"),
         ([*image, "--base", str(root), *out], "missing"),
         ([*image, "--out", str(root / "taken")], "base.mp4 exists; name another folder"),
         (["--image", str(root / "clip.mp4"), *out], "cannot be read as an image; for a frame of a video give"),
@@ -141,7 +142,13 @@ def test_parallel_modes_equal_one_process(rendered: dict[str, Any], capsys: pyte
         ("ulysses", 4, {"model__attention": "flex"}, "model.attention=flex cannot share tokens; take --parallel fsdp"),
     ],
 )
-def test_what_cannot_be_shared_out(tmp_path: Path, mode: str, heads: int, changes: dict[str, Any], words: str) -> None:
-    check_parallel(Parallel("fsdp"), 2, 3, config_of("rank 4", tmp_path, data__height=16, data__width=16))
+def test_what_cannot_be_shared_out(
+    tmp_path: Path, mode: str, heads: int, changes: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    write_json(tmp_path / "transformer" / "config.json", {"num_attention_heads": heads})
+    small = config_of("rank 4", tmp_path, data__height=16, data__width=16)
+    assert processes_of(Parallel("fsdp"), tmp_path, small) == 2
     with pytest.raises(UserError, match=words):
-        check_parallel(Parallel(mode), 2, heads, config_of("rank 4", tmp_path, **changes))
+        processes_of(Parallel(mode), tmp_path, config_of("rank 4", tmp_path, **changes))

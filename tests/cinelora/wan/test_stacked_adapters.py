@@ -14,7 +14,7 @@ from cinelora.core.config import Dtype
 from cinelora.core.seeds import draw_noise
 from cinelora.wan.checkpoint import model_folder
 from cinelora.wan.loading import CACHE_LINE, TORCH_DTYPE, load_transformer
-from cinelora.wan.lora import AdapterSwitch
+from cinelora.wan.lora import AdapterSwitch, detach
 from tests import tiny_study
 from tests.cinelora.render.rendering import LORAS, save
 
@@ -60,9 +60,7 @@ def test_switching_equals_a_fresh_pipeline(folder: Path, files: dict[str, Path],
     kind = TORCH_DTYPE[dtype]
     base = load_transformer(folder, dtype)
     names, before = list(base.state_dict()), output(base, kind)
-    resident = AdapterSwitch(base)
-    resident.load(files.values())
-    resident.load(files.values())  # what is there is not loaded twice
+    resident = AdapterSwitch(base, [*files.values(), *files.values()])  # none is loaded twice
     assert torch.equal(output(base, kind), before), "none is active when loaded"
     ways = [[files[name]] for name in (*files, "rank 4")] + [[files["rank 4"], files["alpha 3"]]]
     seen = []
@@ -74,19 +72,19 @@ def test_switching_equals_a_fresh_pipeline(folder: Path, files: dict[str, Path],
         resident.use([])
         assert torch.equal(output(base, kind), before), "the base again, to the bit"
     assert torch.equal(seen[0], seen[3]) and len({tuple(each.flatten().tolist()) for each in seen}) == 4
-    resident.release()
+    detach(base)
     assert list(base.state_dict()) == names and torch.equal(output(base, kind), before)
 
 
 def test_files_that_do_not_fit(folder: Path, files: dict[str, Path], tmp_path: Path) -> None:
-    resident = AdapterSwitch(load_transformer(folder, Dtype.float32))
-    with pytest.raises(UserError, match="missing; the adapter of a finished trial"):
-        resident.load([tmp_path / "absent.safetensors"])
+    base = load_transformer(folder, Dtype.float32)
+    with pytest.raises(UserError, match="missing; give the adapter of a finished trial"):
+        AdapterSwitch(base, [tmp_path / "absent.safetensors"])
     (tmp_path / "text.safetensors").write_text("no tensors")
     with pytest.raises(UserError, match="is no adapter of this base"):
-        resident.load([tmp_path / "text.safetensors"])
+        AdapterSwitch(base, [tmp_path / "text.safetensors"])
     with pytest.raises(KeyError):
-        resident.use([files["rank 4"]])
+        AdapterSwitch(base, []).use([files["rank 4"]])
 
 
 def test_weights_lie_where_their_address_does_not_round(folder: Path) -> None:
