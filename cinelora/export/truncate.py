@@ -3,13 +3,15 @@
     python -m cinelora.export.truncate STUDY                held-out losses: one pass over the trials' own windows
     python -m cinelora.export.truncate STUDY --scores       clips, features and scores as well
 
-In: a study with finished adapters, and its encodings in the cache. Of each seed and series the largest finished rank is
-truncated to every smaller rank of the grid. Out: STUDY/truncation/trials/<trial>-r<rank>/, laid out as a trial;
-`result.json` last. Finished ones are skipped. One process: the base must fit its device whole, whatever the ZeRO stage.
+In: a study with finished adapters, and its encodings in the cache. The largest finished rank of each seed and series
+(trials that differ in rank alone) is truncated to every smaller rank of the grid. Out: STUDY/truncation/trials/
+<trial>-r<rank>/, laid out as a trial; `result.json` last. Finished ones are skipped. Runs in one process without ZeRO,
+so the base must fit its device.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +34,7 @@ from cinelora.trial.resident import ResidentModel, load_resident_model, resident
 from cinelora.trial.run import HELDOUT_LOSS
 from cinelora.trial.scoring import generate_and_score, memorised
 from cinelora.wan import lora, low_rank
-from cinelora.wan.checkpoint import model_fingerprint, model_folder
+from cinelora.wan.checkpoint import base_folder
 from cinelora.wan.encoding import Encodings
 from cinelora.wan.loading import TORCH_DTYPE, write_weight_norms
 
@@ -42,31 +44,22 @@ Factors = dict[str, tuple[low_rank.Array, low_rank.Array]]  # layer -> A, B with
 
 @dataclass(frozen=True)
 class TruncatedAdapter:
-    """The adapter of a finished trial at one rank; at its own rank it is whole, which checks the evaluation."""
+    """The adapter of a finished trial at one rank. At its own rank nothing is cut, which checks the evaluation."""
 
     spec: TrialSpec  # of the trial
     result: TrialResult
     rank: int
     scored: bool  # whether its clips are generated and scored
 
-    @property
-    def whole(self) -> bool:
-        return self.rank == self.result.rank
-
-    @property
-    def name(self) -> str:
-        how = "whole" if self.whole else f"truncated to {self.rank}"
-        return f"rank {self.result.rank} seed {self.spec.config.seed} {how}"
-
     def job(self, study: StudyFolder, cache: Path) -> Job:
-        """As if it were a trial of its own, with an update scale of 1: its factors hold that of the trial."""
+        """As a trial of its own, with an update scale of 1: that of the trial is multiplied into the factors."""
         lora_config = LoraConfig(self.rank, scaling=Scaling.alpha_equals_rank, targets=self.spec.config.lora.targets)
         config = replace(self.spec.config, lora=lora_config, zero=ZeroConfig(stage=0))
         spec = replace(self.spec, trial_id=f"{self.spec.trial_id}-r{self.rank}", config=config)
         return Job(spec, study.truncation, study.root.name, cache, TrackingConfig())
 
     def done(self, study: StudyFolder) -> bool:
-        """Whether it has a result, of this very adapter and with scores where they are wanted."""
+        """Whether it has a result, of this adapter and with scores where they are wanted."""
         path = study.truncation.trial(f"{self.spec.trial_id}-r{self.rank}").result
         if not path.exists():
             return False
@@ -75,9 +68,9 @@ class TruncatedAdapter:
 
 
 def truncated_adapters(study: StudyFolder, scored: bool) -> list[TruncatedAdapter]:
-    """Per seed and series the adapter of the largest finished rank: whole, then at all smaller ranks, downwards.
+    """Of each seed and series the adapter of the largest finished rank: uncut, then at all smaller ranks, downwards.
 
-    The whole adapter was scored by its trial. UserError: no study, or no finished adapter with a smaller rank.
+    The uncut one was scored by its trial. UserError: no study, or no finished adapter with a smaller rank.
     """
     if not study.plan.exists():
         raise UserError(f"{study.plan}: missing; give the folder of a study")
@@ -88,11 +81,10 @@ def truncated_adapters(study: StudyFolder, scored: bool) -> list[TruncatedAdapte
         if not finished:
             continue
         largest = max(finished, key=_rank)
-        smaller = sorted({_rank(spec) for spec in members if _rank(spec) < _rank(largest)}, reverse=True)
-        if smaller:
+        ranks = sorted({_rank(spec) for spec in members if _rank(spec) <= _rank(largest)}, reverse=True)
+        if len(ranks) > 1:
             result = TrialResult.from_json(read_json(study.trial(largest.trial_id).result))
-            adapters.append(TruncatedAdapter(largest, result, _rank(largest), scored=False))
-            adapters += [TruncatedAdapter(largest, result, rank, scored) for rank in smaller]
+            adapters += [TruncatedAdapter(largest, result, rank, scored and rank < ranks[0]) for rank in ranks]
     if not adapters:
         raise UserError(f"{study.root}: no finished adapter has a smaller rank in its grid; finish a larger rank first")
     return adapters
@@ -104,13 +96,12 @@ def _rank(spec: TrialSpec) -> int:
 
 def _series(specs: Sequence[TrialSpec]) -> Iterable[list[TrialSpec]]:
     """Trials that differ in their rank alone; a rate tuned per rank belongs to the rank, as in the rank table."""
-    rates: dict[tuple[str, int], set[float]] = {}
+    rates, series = defaultdict(set), defaultdict(list)
     for spec in specs:
-        rates.setdefault((_series_key(spec, tuned=True), _rank(spec)), set()).add(spec.config.train.learning_rate)
+        rates[_series_key(spec, tuned=True), _rank(spec)].add(spec.config.train.learning_rate)
     tuned = all(len(found) == 1 for found in rates.values())
-    series: dict[str, list[TrialSpec]] = {}
     for spec in specs:
-        series.setdefault(_series_key(spec, tuned), []).append(spec)
+        series[_series_key(spec, tuned)].append(spec)
     return series.values()
 
 
@@ -128,28 +119,27 @@ def _series_key(spec: TrialSpec, tuned: bool) -> str:
 def truncate_study(study: StudyFolder, cache: Path, scored: bool = False) -> list[TruncationResult]:
     """Evaluate all truncated adapters that have no result yet and return their results.
 
-    UserError: nothing to truncate, encodings or clips missing, another base model than that of the trials, or a whole
+    UserError: nothing to truncate, encodings or clips missing, another base model than that of the trials, or an uncut
     adapter that does not reproduce the loss of its trial.
     """
-    todo = [each for each in truncated_adapters(study, scored) if not each.done(study)]
-    jobs = [each.job(study, cache) for each in todo]
-    for job in {job.encodings: job for job in jobs}.values():
+    todo = [(each, each.job(study, cache)) for each in truncated_adapters(study, scored) if not each.done(study)]
+    encodings = {job.encodings: Encodings(job.encodings) for _, job in todo}
+    for job in {job.encodings: job for _, job in todo}.values():
         check(job, scored)
     adapters_done, batches_done, results = Progress("adapters"), Progress("batches"), []
     resident: ResidentModel | None = None
-    encodings: dict[Path, Encodings] = {}
-    for index, (each, job) in enumerate(zip(todo, jobs, strict=True)):
+    for index, (each, job) in enumerate(todo):
         adapters_done("evaluated", index, len(todo))
         if resident is None or resident.key != resident_key(job.spec):
             resident = None  # two would not fit
             resident = load_resident_model(job, nets=scored)
             write_weight_norms(study.weight_norms(job.spec.fingerprints["model"]), resident.transformer)
-        read = encodings.setdefault(job.encodings, Encodings(job.encodings))
+        name = f"rank {each.result.rank} seed {each.spec.config.seed} at rank {each.rank}"
 
-        def report(stage: str, done: int, total: int, loss: float | None, name: str = each.name) -> None:
+        def report(stage: str, done: int, total: int, loss: float | None, name: str = name) -> None:
             batches_done(f"{name}: {stage}", done, total)
 
-        results.append(evaluate(each, study, job, resident, read, report))
+        results.append(evaluate(each, study, job, resident, encodings[job.encodings], report))
     if todo:
         adapters_done("evaluated", len(todo), len(todo))
     return results
@@ -157,10 +147,8 @@ def truncate_study(study: StudyFolder, cache: Path, scored: bool = False) -> lis
 
 def check(job: Job, scored: bool) -> None:
     """Raises UserError where model, encodings or clips are not those of the trial."""
-    config, wanted = job.spec.config, job.spec.fingerprints["model"]
-    folder = model_folder(config.model, job.cache_dir)
-    if model_fingerprint(folder, config.model.revision) != wanted:
-        raise UserError(f"{folder}: is not the base model of the trials ({wanted[:12]}); put that one back")
+    config = job.spec.config
+    base_folder(job.spec, job.cache_dir, "")
     if not (job.encodings / WINDOWS_FILE).exists() or any(missing(job.encodings, job.windows(), set())):
         raise UserError(
             f"{job.encodings}: does not hold all encodings of the study; give --cache the one that its sweep filled"
@@ -179,7 +167,7 @@ def evaluate(
 ) -> TruncationResult:
     """Evaluate one truncated adapter and write its result; the resident model is left as it was."""
     config, plan, transformer = job.spec.config, job.windows(), resident.transformer
-    folder, file = job.study.trial(job.spec.trial_id), study.trial(adapter.spec.trial_id).adapter_file
+    folder, file = job.folder, study.trial(adapter.spec.trial_id).adapter_file
     factors, kept = truncate_adapter(file, adapter.result.scale, adapter.rank)
     if config.first:
         lora.load_adapter(transformer, study.trial(config.first).adapter_file)
@@ -190,7 +178,13 @@ def evaluate(
             parameter.data = parameter.data.to(TORCH_DTYPE[config.model.dtype])
         losses = window_losses(transformer, config, encodings, plan.heldout)
         loss = float(losses.mean())
-        _check_whole(adapter, loss)
+        recorded = adapter.result.heldout_loss
+        uncut = adapter.rank == adapter.result.rank
+        if uncut and recorded is not None and abs(loss - recorded) > TOLERANCE * abs(recorded):
+            raise UserError(
+                f"trial {adapter.spec.trial_id}: its adapter gives {HELDOUT_LOSS} {loss:.6f} here and {recorded:.6f} "
+                "in its result; use the versions and the kind of device of the study"
+            )
         scored = Scored([window.window_id for window in plan.heldout])
         if adapter.scored:
             digest, stop = lora.adapter_hash({name: p.data for name, p in parameters}), StopSign(job.study.stop)
@@ -210,8 +204,6 @@ def evaluate(
 
 def truncate_adapter(path: Path, scale: float, rank: int) -> tuple[Factors, float]:
     """The update of `rank` closest to `scale` B A in every layer, and the share of the squared norm it keeps, 0..1."""
-    if not path.exists():
-        raise UserError(f"{path}: missing; the adapter of a finished trial is what is truncated")
     factors, kept, whole = {}, 0.0, 0.0
     for layer, a, b in low_rank.read_factors(path):
         squares = np.square(low_rank.singular_values(a, scale * b))
@@ -221,23 +213,14 @@ def truncate_adapter(path: Path, scale: float, rank: int) -> tuple[Factors, floa
 
 
 def fill(parameters: lora.NamedParameters, factors: Factors, path: Path) -> None:
-    """Put factors into an attached adapter. Raises UserError where its layers are others than those of the file."""
+    """Put factors into an attached adapter. UserError: it has other layers than the file."""
     wanted = {name.partition(".lora_")[0] for name, _ in parameters}
     if other := sorted(wanted ^ set(factors)):
-        raise UserError(f"{path}: {other[0]} is in the file or in the model's adapter, not in both")
+        raise UserError(f"{path}: {other[0]} is in the file or in the model's adapter, not in both; take its base")
     for name, parameter in parameters:
         layer, _, which = name.partition(".lora_")
         values = factors[layer][0 if which.startswith("A") else 1]
         parameter.data.copy_(torch.from_numpy(np.asarray(values, dtype=np.float32)))
-
-
-def _check_whole(adapter: TruncatedAdapter, loss: float) -> None:
-    recorded = adapter.result.heldout_loss
-    if adapter.whole and recorded is not None and abs(loss - recorded) > TOLERANCE * abs(recorded):
-        raise UserError(
-            f"trial {adapter.spec.trial_id}: its adapter gives {HELDOUT_LOSS} {loss:.6f} here and {recorded:.6f} "
-            "in its result; use the versions and the kind of device of the study"
-        )
 
 
 def run(arguments: Sequence[str] | None) -> None:

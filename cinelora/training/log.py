@@ -13,15 +13,14 @@ from pathlib import Path
 
 from cinelora.core.files import whole_file
 
+Mirror = Callable[[dict[str, float | None], int], None]  # a row of train.csv, step
 COLUMNS = ("step", "loss", "heldout_loss", "grad_norm", "learning_rate", "seconds")
 
 
 class TrainLog:
     """Rows after step `done` are dropped on opening; workers other than 0 keep rows in memory only."""
 
-    def __init__(
-        self, path: Path, done: int, write: bool, mirror: Callable[[dict[str, float | None], int], None]
-    ) -> None:
+    def __init__(self, path: Path, done: int, write: bool, mirror: Mirror) -> None:
         self.path, self.to_disk, self.mirror = path, write, mirror
         self.rows = [row for row in _read(path) if int(row["step"]) <= done and done > 0]
         if write:
@@ -30,19 +29,11 @@ class TrainLog:
                 writer.writeheader()
                 writer.writerows(self.rows)
 
-    def write(
-        self,
-        step: int,
-        loss: float | None,
-        heldout: float | None,
-        norm: float | None,
-        rate: float,
-        seconds: float,
-    ) -> None:
-        values = (step, loss, heldout, norm, rate, round(seconds, 6))
-        row = {name: "" if value is None else repr(value) for name, value in zip(COLUMNS, values, strict=True)}
+    def write(self, step: int, *values: float | None) -> None:
+        """Append a row; `values` in the order of COLUMNS."""
+        row = {name: "" if each is None else repr(each) for name, each in zip(COLUMNS, (step, *values), strict=True)}
         self.rows.append(row)
-        self.mirror(dict(zip(COLUMNS[1:], values[1:], strict=True)), step)
+        self.mirror(dict(zip(COLUMNS[1:], values, strict=True)), step)
         if self.to_disk:
             with open(self.path, "a", newline="") as stream:
                 csv.DictWriter(stream, COLUMNS).writerow(row)

@@ -35,13 +35,12 @@ from cinelora.training.engine import (
     restore_state,
 )
 from cinelora.training.heldout import window_losses
-from cinelora.training.log import TrainLog
+from cinelora.training.log import Mirror, TrainLog
 from cinelora.wan import lora
 from cinelora.wan.acceleration import checkpoint_blocks
 from cinelora.wan.encoding import Encodings
 
 Report = Callable[[str, int, int, float | None], None]  # stage, done, total, loss
-Mirror = Callable[[dict[str, float | None], int], None]  # a row of train.csv, step
 
 
 class NonFiniteLoss(RuntimeError):
@@ -78,23 +77,17 @@ def learning_rate(train: TrainConfig, step: int) -> float:
 
 
 def my_micro_batches(train: TrainConfig, group: distributed.DataGroup) -> list[range]:
-    """The slots of a step that fall to a data group, cut into micro-batches."""
+    """The slots of a step that a data group computes, in micro-batches."""
     share, micro = train.batch_size // group.count, micro_batch(train, group.count)
     first = group.index * share
     return [range(start, start + micro) for start in range(first, first + share, micro)]
 
 
-def unfreeze(transformer: Any) -> lora.NamedParameters:
-    """Every weight of the denoiser, to be trained without an adapter."""
-    transformer.requires_grad_(True)
-    return sorted(transformer.named_parameters())
-
-
 def prepare(transformer: Any, spec: TrialSpec, folder: TrialFolder) -> tuple[Any, lora.NamedParameters, int]:
-    """Attach the adapter and build its engine, from the last checkpoint if there is one: (.., steps done)."""
+    """(engine, its parameters, steps done): with an adapter attached, from the last checkpoint if there is one."""
     config = spec.config
     if config.method is Method.full:
-        parameters = unfreeze(transformer)
+        parameters = sorted(transformer.requires_grad_(True).named_parameters())
     else:
         parameters = lora.attach(transformer, config.lora, config.seed)
     path = distributed.gather_objects(checkpoint.latest(folder.checkpoints))[0]  # one worker's view for all
@@ -114,10 +107,10 @@ def prepare(transformer: Any, spec: TrialSpec, folder: TrialFolder) -> tuple[Any
 def optimiser_step(
     engine: Any, config: TrialConfig, batches: Iterator[Batch], step: int, stop: bool
 ) -> tuple[float, bool]:
-    """One whole step over this worker's micro-batches; returns the mean loss of the gang, and if any of it says stop.
+    """This worker's micro-batches of one step; (mean loss of the gang, whether any worker has seen the stop sign).
 
-    Workers see the stop sign at different times, so they tell each other with the loss, which they share anyway.
-    Gradients of workers that share tokens add up, but the engine averages them like all others: hence the factor.
+    Workers may see the sign at different times, so they agree on it when they sum the loss. The engine averages the
+    gradients of all workers, but those of workers that share tokens are parts of a sum: hence the factor.
     """
     for group in engine.optimizer.param_groups:
         group["lr"] = learning_rate(config.train, step)
@@ -177,7 +170,7 @@ def train(
         now = None
         if finished % settings.heldout_every == 0 or finished == settings.steps:
             now = float(window_losses(engine, config, encodings, watched).mean())
-        log.write(finished, loss, now, norm, learning_rate(settings, step), elapsed)
+        log.write(finished, loss, now, norm, learning_rate(settings, step), round(elapsed, 6))
         report("train", finished, settings.steps, loss)
 
         # once in a while, and before leaving: checkpoint (all workers gather, worker 0 writes)

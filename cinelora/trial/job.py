@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cinelora.core.config import TrackingConfig
 from cinelora.core.files import read_json
-from cinelora.core.paths import SampleFolder, StudyFolder
+from cinelora.core.paths import SampleFolder, StudyFolder, TrialFolder
 from cinelora.core.records import TrialSpec, reference_key
 from cinelora.data.encodings import WINDOWS_FILE, encoding_folder
 from cinelora.data.windows import WindowPlan
@@ -27,6 +27,10 @@ class Job:
     @property
     def restarts(self) -> int:
         return len(self.causes)
+
+    @property
+    def folder(self) -> TrialFolder:
+        return self.study.trial(self.spec.trial_id)
 
     @property
     def encodings(self) -> Path:

@@ -34,10 +34,8 @@ GIT_SECONDS = 5.0  # a repository on a slow disk must not delay the trial
 
 
 def begin(job: Job) -> None:
-    """Add this run to the trial's record. All workers call this together: each writes its own changes of the code
-    where no other has, worker 0 the record.
-    """
-    folder, (state, diff) = job.study.trial(job.spec.trial_id), code()
+    """Add this run to the trial's record; all workers call this together."""
+    folder, (state, diff) = job.folder, code()
     if state["diff_sha256"] and not (path := folder.code_diff(state["diff_sha256"])).exists():
         with whole_file(path) as temporary:
             temporary.write_bytes(diff)

@@ -24,7 +24,8 @@ from cinelora.metrics import catalogue
 from cinelora.training.checkpoint import StopSign
 from cinelora.training.engine import build_engine, full_parameters, release
 from cinelora.training.heldout import window_losses
-from cinelora.training.loop import Mirror, Report, Trained, train
+from cinelora.training.log import Mirror
+from cinelora.training.loop import Report, Trained, train
 from cinelora.trial import provenance
 from cinelora.trial.job import Job
 from cinelora.trial.resident import SPENT, ResidentModel
@@ -42,11 +43,11 @@ TRACKED_CLIPS = 2  # videos a trial shows in W&B
 def run_trial(job: Job, resident: ResidentModel, report: Report) -> TrialResult:
     """Run the trial to its result, resuming from its last checkpoint. All workers of the gang call this together.
 
-    The result is complete on worker 0, which writes it; the others leave out the adapter's size and the overhead.
+    Worker 0 writes the result; those of the others lack the adapter's size and the overhead.
     Raises NonFiniteLoss, Stopped, RuntimeError (workers disagree), and whatever the disk raises.
     """
     spec, config, started = job.spec, job.spec.config, time.perf_counter()
-    folder, plan, transformer = job.study.trial(spec.trial_id), job.windows(), resident.transformer
+    folder, plan, transformer = job.folder, job.windows(), resident.transformer
     provenance.begin(job)
     grey = grey_latent(resident.vae, config.data.height, config.data.width) if config.train.stills else None
     encodings = Encodings(job.encodings, grey=grey)
@@ -85,11 +86,10 @@ def run_trial(job: Job, resident: ResidentModel, report: Report) -> TrialResult:
 def _open_model(
     transformer: Any, job: Job, encodings: Encodings, report: Report, mirror: Mirror, stop: StopSign
 ) -> tuple[Any, Trained | None]:
-    """(what to call for a velocity, the training behind it, None for the bare base)."""
-    spec, config = job.spec, job.spec.config
+    """(what predicts velocities, its training or None for the bare base)."""
+    config = job.spec.config
     if config.method is not Method.base:
-        folder = job.study.trial(spec.trial_id)
-        trained = train(transformer, spec, encodings, job.windows(), folder, report, mirror, stop)
+        trained = train(transformer, job.spec, encodings, job.windows(), job.folder, report, mirror, stop)
         return trained.engine, trained
     if config.zero.stage == 3:  # the base may only fit sharded: an adapter at its zero start is the base exactly
         parameters = lora.attach(transformer, config.lora, config.seed)
@@ -99,10 +99,7 @@ def _open_model(
 
 
 def _gathered_adapter(parameters: lora.NamedParameters) -> tuple[dict[str, torch.Tensor], str]:
-    """The full adapter and its hash. Raises RuntimeError if the workers of the gang disagree on it.
-
-    Training on a wrong sub-group raises no error by itself: every worker then holds another adapter.
-    """
+    """The full adapter and its hash. RuntimeError if workers disagree on it, as after training on a wrong sub-group."""
     state = full_parameters(parameters)
     hashes = distributed.gather_objects(lora.adapter_hash(state))
     if len(set(hashes)) != 1:
@@ -119,7 +116,7 @@ def _result(
     clips: int,
     seconds: dict[str, float],
 ) -> TrialResult:
-    """What every worker knows; `losses` and `other` (N,) are of the held-out windows and of the split "other"."""
+    """What every worker knows. `losses`, `other`: (N,), of the held-out windows and of those of the split "other"."""
     spec, config = job.spec, job.spec.config
     is_lora = config.method is Method.lora
     return TrialResult(
@@ -163,8 +160,8 @@ def _write(
     job: Job, result: TrialResult, state: dict[str, torch.Tensor], scored: Scored, tracker: Tracker, started: float
 ) -> TrialResult:
     """Adapter, features, scores and, last, the result with its size on disk and the overhead since `started`."""
-    folder, is_lora = job.study.trial(job.spec.trial_id), job.spec.config.method is Method.lora
-    size = lora.save_adapter(folder.adapter, state, job.spec.config.lora) if is_lora else 0
+    folder, config = job.folder, job.spec.config
+    size = lora.save_adapter(folder.adapter, state, config.lora) if config.method is Method.lora else 0
     write_scored(folder, scored)
     write_set_scores(folder, job.reference)
     tracker.scores(scored.values, [folder.sample(clip) for clip in scored.clip_ids[:TRACKED_CLIPS]])

@@ -1,8 +1,7 @@
 """Generate a trial's clips, score them against the reference clips, and write what a study compares its trials with.
 
-In: a model with its adapter in place, or the real clips themselves. Out: `Scored`: features and values per clip; in the
-reference folder those of the held-out clips and the features of the training clips. Every worker scores the clips it
-generated; `cinelora/features/results.py` merges the parts and writes the files.
+In: a model with its adapter in place, or the real clips. Out: `Scored`, features and values per clip, and the reference
+folder. Every worker scores the clips it generated; `cinelora/features/results.py` merges and writes them.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,47 +46,42 @@ Frames = NDArray[np.uint8]
 
 
 def write_reference(job: Job, resident: ResidentModel) -> None:
-    """The held-out clips, their features and clip scores, and features of the training clips: what trials compare with.
+    """Write the held-out clips, their features and clip scores, and the features of the training clips.
 
-    Of the clip metrics those that need no other clip, and whether real held-out clips are nearer to training clips.
+    Trials are compared with these. Clip scores: those that need no other clip, and `memorised`.
     """
-    config, folder, windows = job.spec.config, job.reference, list(job.windows().heldout)
+    config, folder, plan = job.spec.config, job.reference, job.windows()
     metrics = [each for each in clip_metrics(resident.nets, config.score.flow) if each.kind == "clip"]
-    parts = []
-    for chunk in batches(windows, config.sample.batch_size):
-        frames = np.stack([resident.reference_frames(config.data, window) for window in chunk])
-        write_clips([folder.sample(window.window_id) for window in chunk], frames, config.data.fps)
-        batch = _batch(resident, config, chunk, frames)
-        parts.append(score_batch(batch, _ids(chunk), metrics, feature_sets(resident.nets)))
-    scored = merged(parts, _ids(windows))
+
+    def real(windows: Sequence[Window], place: SampleFolder, heldout: bool) -> Scored:
+        parts = []
+        for chunk in batches(list(windows), config.sample.batch_size):
+            read = resident.reference_frames if heldout else partial(reference_frames, Path(config.data.path))
+            frames = np.stack([read(config.data, window) for window in chunk])
+            if heldout:
+                write_clips([place.sample(clip) for clip in _ids(chunk)], frames, config.data.fps)
+            batch = _batch(resident, config, chunk, frames)
+            parts.append(score_batch(batch, _ids(chunk), metrics if heldout else (), feature_sets(resident.nets)))
+        scored = merged(parts, _ids(windows))
+        for net, rows in scored.features.items():
+            write_features(place.features(net), scored.clip_ids, rows)
+        return scored
+
+    scored = real(plan.heldout, folder, heldout=True)
+    real(plan.train, folder.train, heldout=False)
     with whole_file(folder.clips) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["clip_id", "shot", "caption"])
-        writer.writerows((window.window_id, window.shot_id, window.caption) for window in windows)
-    _write_train_features(job, resident)
-    for net, rows in scored.features.items():  # `memorised` reads them
-        write_features(folder.features(net), scored.clip_ids, rows)
-    scored.values |= memorised(folder, scored)
+        writer.writerows((window.window_id, window.shot_id, window.caption) for window in plan.heldout)
+    scored.values |= memorised(folder, scored)  # reads the features from disk
     write_clip_scores(folder.clip_scores, scored)
 
 
-def _write_train_features(job: Job, resident: ResidentModel) -> None:
-    """Features of all training windows, in their order."""
-    config, windows = job.spec.config, list(job.windows().train)
-    parts = []
-    for chunk in batches(windows, config.sample.batch_size):
-        frames = np.stack([reference_frames(Path(config.data.path), config.data, window) for window in chunk])
-        parts.append(score_batch(_batch(resident, config, chunk, frames), _ids(chunk), (), feature_sets(resident.nets)))
-    for net, rows in merged(parts, _ids(windows)).features.items():
-        write_features(job.reference.train.features(net), _ids(windows), rows)
-
-
 def memorised(reference: SampleFolder, scored: Scored) -> dict[str, Array]:
-    """Has a model copied its training clips? Two metrics by each video net: memorisation ratio and share, (N,).
+    """Has a model copied its training clips? By each video net the memorisation ratio and share of every clip, (N,).
 
-    Definitions: `cinelora/metrics/few_clips.py`. In: features of clips, and on disk those of the held-out and of the
-    training clips. A clip's own held-out clip, left out for it, is the one of its id. None for fewer than 2 held-out or
-    training clips, and none where the features of the training clips are missing, as in a study of an older version.
+    Definitions: `cinelora/metrics/few_clips.py`. The held-out clip of the same id does not count. Nothing for fewer
+    than 2 held-out or training clips, or where the study is of an older version, without features of training clips.
     """
     found: dict[str, Array] = {}
     for net in (name for name in scored.features if name in WEIGHTS and WEIGHTS[name].kind == "video"):
@@ -140,10 +135,10 @@ def generate_and_score(
 ) -> tuple[Scored, float, float]:
     """Scores of this worker's clips, and the seconds of generating and of scoring.
 
-    Every batch is on disk as soon as it is scored; those that an earlier run of the same `adapter` (its hash) left
-    are not generated again. Raises Stopped between batches when `stop` says so.
+    Each batch is written when it is scored. Batches that an earlier run of the same `adapter` (its hash) wrote are not
+    generated again. Raises Stopped between batches when `stop` says so.
     """
-    config, folder = job.spec.config, job.study.trial(job.spec.trial_id)
+    config, folder = job.spec.config, job.folder
     windows, started, scoring = list(plan.heldout), time.perf_counter(), 0.0
     work = batches(windows, config.sample.batch_size)
     metrics, features = clip_metrics(resident.nets, config.score.flow), feature_sets(resident.nets)

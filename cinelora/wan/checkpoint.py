@@ -128,8 +128,9 @@ def base_folder(spec: TrialSpec, cache: Path, base: str) -> Path:
     model = replace(spec.config.model, path=base) if base else spec.config.model
     folder = model_folder(model, cache)
     if model_fingerprint(folder, model.revision) != spec.fingerprints["model"]:
+        wanted = spec.fingerprints["model"][:12]
         raise UserError(
-            f"{folder}: is not the base of this trial ({spec.fingerprints['model'][:12]}); give --base FOLDER"
+            f"{folder}: is not the base model of trial {spec.trial_id} ({wanted}); put it there, or in render and export give --base"
         )
     return folder
 

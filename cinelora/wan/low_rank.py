@@ -44,7 +44,9 @@ def truncated(a: Array, b: Array, rank: int) -> tuple[Array, Array]:
 
 
 def read_factors(path: Path) -> Iterator[tuple[str, Array, Array]]:
-    """(layer, A, B) of an adapter file by name, e.g. blocks.0.attn2.to_q. UserError where an A has no B."""
+    """(layer, A, B) of an adapter file by name, e.g. blocks.0.attn2.to_q. UserError: no file, or an A without its B."""
+    if not path.is_file():
+        raise UserError(f"{path}: missing; give the adapter of a finished trial")
     with safe_open(path, framework="np") as stream:
         names = set(stream.keys())
         for name in sorted(each for each in names if each.endswith(".lora_A.weight")):

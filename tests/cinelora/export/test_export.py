@@ -253,4 +253,4 @@ def test_merging_into_another_base_is_refused(
     path = other / "scheduler" / "scheduler_config.json"
     path.write_text(path.read_text().replace("3.0", "5.0"))
     error = refused(capsys, trial, "--out", tmp_path / "m", "--merge", "--base", other)
-    assert "is not the base of this trial" in error and not (tmp_path / "m").exists()
+    assert "is not the base model of trial" in error and not (tmp_path / "m").exists()

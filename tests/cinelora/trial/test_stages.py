@@ -43,7 +43,7 @@ def test_an_adapter_lies_frozen_under_the_next(tmp_path: Path, folder: Path) -> 
     assert trainable == {name for name, _ in parameters} and len(parameters) == 2 * 4 * 2
     lora.detach(transformer)
     assert torch.equal(velocity(transformer), base)
-    with pytest.raises(UserError, match="missing; the adapter of a finished trial"):
+    with pytest.raises(UserError, match="missing; give the adapter of a finished trial"):
         lora.load_adapter(transformer, tmp_path / "nowhere" / ADAPTER_FILE)
 
 
