@@ -130,7 +130,7 @@ def base_folder(spec: TrialSpec, cache: Path, base: str) -> Path:
     if model_fingerprint(folder, model.revision) != spec.fingerprints["model"]:
         wanted = spec.fingerprints["model"][:12]
         raise UserError(
-            f"{folder}: is not the base model of trial {spec.trial_id} ({wanted}); put it there, or in render and export give --base"
+            f"{folder}: is not the base model of trial {spec.trial_id} ({wanted}); put it there, or name it by --base"
         )
     return folder
 
