@@ -7,12 +7,11 @@ clips are not: learning rates are chosen on one and results reported on the othe
 
 from __future__ import annotations
 
-import csv
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cinelora.core.cli import UserError
-from cinelora.core.files import content_hash, whole_folder
+from cinelora.core.files import content_hash, whole_folder, write_csv
 
 BUILTIN = "builtin:"
 FPS = 16.0
@@ -71,7 +70,4 @@ def write_set(folder: Path, parts: tuple[SplitSpec, ...]) -> None:
         made = [make_clip(part.domain, part.seed, index) for index in range(part.count)]
         write_clips([folder / f"{name}.mp4" for name in names], [frames for frames, _ in made], FPS)
         rows += [[f"{name}.mp4", caption, name, part.split] for name, (_, caption) in zip(names, made, strict=True)]
-    with open(folder / "metadata.csv", "w", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["video", "prompt", "shot", "split"])
-        writer.writerows(rows)
+    write_csv(folder / "metadata.csv", ["video", "prompt", "shot", "split"], rows)

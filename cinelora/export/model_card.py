@@ -32,13 +32,12 @@ def model_card(spec: TrialSpec, result: TrialResult, report: Path, loading: str,
 
 
 def _front_matter(hub: str, licence: str, merged: bool) -> str:
+    # values in JSON, which is YAML
     fields: dict[str, object] = {"license": licence, "library_name": "diffusers"}
     if hub:
         fields |= {"base_model": hub, "base_model_relation": "finetune" if merged else "adapter"}
     fields |= {"pipeline_tag": "image-to-video", "tags": ["lora", "wan", "image-to-video"]}
-    return "\n".join(
-        ["---", *(f"{name}: {json.dumps(value)}" for name, value in fields.items()), "---"]
-    )  # JSON is YAML
+    return "\n".join(["---", *(f"{name}: {json.dumps(value)}" for name, value in fields.items()), "---"])
 
 
 def _facts(spec: TrialSpec, result: TrialResult) -> list[tuple[str, str]]:

@@ -7,7 +7,6 @@ computes no set score again. N clips, D feature dimensions.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from zipfile import ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from cinelora.core.files import whole_file, write_json
+from cinelora.core.files import whole_file, write_csv, write_json
 from cinelora.core.paths import SampleFolder, TrialFolder
 from cinelora.metrics.distances import Array
 from cinelora.metrics.feature_nets import WEIGHTS
@@ -53,11 +52,12 @@ def merged(parts: Sequence[Scored], order: Sequence[str]) -> Scored:
 
 def write_clip_scores(path: Path, scored: Scored) -> None:
     """CSV with the columns clip_id, metric, value, clip by clip; a value reads back as the same float64."""
-    with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["clip_id", "metric", "value"])
-        for row, clip in enumerate(scored.clip_ids):
-            writer.writerows((clip, metric, repr(float(values[row]))) for metric, values in scored.values.items())
+    rows = (
+        (clip, metric, repr(float(values[row])))
+        for row, clip in enumerate(scored.clip_ids)
+        for metric, values in scored.values.items()
+    )
+    write_csv(path, ["clip_id", "metric", "value"], rows)
 
 
 def write_features(path: Path, clip_ids: Sequence[str], features: Floats) -> None:

@@ -22,13 +22,18 @@ from cinelora.core.config import TrialConfig
 from cinelora.core.files import write_json
 from cinelora.core.paths import StudyFolder
 from cinelora.core.records import to_dict
-from cinelora.render.keyframe import read_keyframe
-from cinelora.render.selection import FinishedAdapter, by_clip_name, finished_adapters, select, shared_config
+from cinelora.render.selection import (
+    FinishedAdapter,
+    by_clip_name,
+    finished_adapters,
+    read_keyframe,
+    select,
+    shared_config,
+)
 from cinelora.wan.checkpoint import base_folder
 from cinelora.wan.options import Parallel, processes_of
 
 if TYPE_CHECKING:
-    from cinelora.render.long_clips import Continuity
     from cinelora.render.session import RenderedClip, RenderJob
 
 
@@ -82,7 +87,7 @@ def _is_first() -> bool:
 
 
 def _silence_transformers() -> None:
-    """No progress bars and no advice of transformers, which would hide our lines."""
+    """No progress bars and no advice of transformers among our lines."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from transformers.utils import logging
 
@@ -128,7 +133,7 @@ def record(
             name: {
                 "file": f"{name}.mp4",
                 **(_adapter_record(adapters[name]) if name in adapters else {"rank": 0}),
-                "continuity": {measure: each.to_json() for measure, each in clip.continuity.items()},
+                "continuity": clip.continuity,
             }
             for name, clip in clips.items()
         },
@@ -147,21 +152,17 @@ def _adapter_record(adapter: FinishedAdapter) -> dict[str, Any]:
 
 def table(clips: Mapping[str, RenderedClip]) -> str:
     """Seconds of each clip and, of long clips, the largest change at a seam over the median inside windows."""
-    measures = [name for name, each in next(iter(clips.values())).continuity.items() if each.across]
+    measures = [name for name, each in next(iter(clips.values())).continuity.items() if each["seams"]]
     lines = [f"{'clip':<24}{'seconds':>9}" + "".join(f"{name:>20}" for name in measures)]
     for name, clip in clips.items():
-        ratios = (f"{_ratios(clip.continuity[measure]):>20}" for measure in measures)
-        lines.append(f"{name:<24}{clip.seconds:>9.1f}" + "".join(ratios))
+        line = f"{name:<24}{clip.seconds:>9.1f}"
+        for found in (clip.continuity[measure] for measure in measures):
+            inside, seams = found["inside_largest_ratio"], found["seam_ratios"]
+            line += f"{'n/a' if inside is None else f'{max(seams):.2f} ({inside:.2f})':>20}"
+        lines.append(line)
     if measures:
-        lines.append(
-            "Change of a frame to the next over its median inside windows: largest at a seam (largest inside)."
-        )
+        lines.append("Change from frame to frame over its median inside windows: largest at a seam (largest inside).")
     return "\n".join(lines)
-
-
-def _ratios(found: Continuity) -> str:
-    seam, inside = found.ratio(max(found.across)), found.ratio(found.largest_inside)
-    return "n/a" if seam is None or inside is None else f"{seam:.2f} ({inside:.2f})"
 
 
 def _ranks(text: str) -> list[int]:

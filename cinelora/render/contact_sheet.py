@@ -1,6 +1,6 @@
-"""The contact sheet of rendered clips: frames of each, and the change of each step, with the seams marked.
+"""The contact sheet of rendered clips: frames of each, and the change from frame to frame, with the seams marked.
 
-In: clips of equal length, uint8 (T, H, W, 3), and their changes. Out: a PNG, 7 inches wide; same input, same bytes.
+In: frames of clips of equal length, uint8, and their changes. Out: a PNG, 7 inches wide; same input, same bytes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cinelora.core.files import whole_file
+from cinelora.features.motion import Frames
+from cinelora.metrics.distances import Array
 from cinelora.render.long_clips import seams
 
 COLUMNS, DPI = 9, 200
@@ -29,28 +31,24 @@ def shown_frames(frames: int) -> NDArray[np.intp]:
 
 def write_sheet(
     path: Path,
-    pictures: Mapping[str, NDArray[np.uint8]],
-    steps: Mapping[str, NDArray[np.float64]],
+    pictures: Mapping[str, Frames],
+    steps: Mapping[str, Array],
     window: int,
     overlap: int,
 ) -> None:
     """`pictures`: the `shown_frames` of each clip; `steps`: mean absolute change of each step (T - 1,), levels."""
-    height = len(pictures) * (_strip_height(pictures) + GAP) + CURVE + TOP
+    count, tall, wide, _ = next(iter(pictures.values())).shape
+    strip = (WIDTH - MARGIN) / count * tall / wide
+    height = len(pictures) * (strip + GAP) + CURVE + TOP
     with matplotlib.rc_context({"font.size": 7, "axes.linewidth": 0.6}):
         figure = Figure(figsize=(WIDTH, height), dpi=DPI)
-        _strips(figure, height, pictures, shown_frames(len(next(iter(steps.values()))) + 1))
+        _strips(figure, height, strip, pictures, shown_frames(len(next(iter(steps.values()))) + 1))
         _curves(figure, height, steps, window, overlap)
         with whole_file(path) as temporary:
             figure.savefig(temporary, metadata={"Software": None})
 
 
-def _strip_height(pictures: Mapping[str, NDArray[np.uint8]]) -> float:
-    count, tall, wide, _ = next(iter(pictures.values())).shape
-    return (WIDTH - MARGIN) / count * tall / wide
-
-
-def _strips(figure: Figure, height: float, pictures: Mapping[str, NDArray[np.uint8]], at: NDArray[np.intp]) -> None:
-    strip = _strip_height(pictures)
+def _strips(figure: Figure, height: float, strip: float, pictures: Mapping[str, Frames], at: NDArray[np.intp]) -> None:
     for row, (name, frames) in enumerate(pictures.items()):
         bottom = height - TOP - row * (strip + GAP) - strip
         axes = figure.add_axes((MARGIN / WIDTH, bottom / height, 1 - MARGIN / WIDTH, strip / height))
@@ -62,7 +60,7 @@ def _strips(figure: Figure, height: float, pictures: Mapping[str, NDArray[np.uin
                 axes.text((place + 0.5) / len(at), 1.02, str(index), transform=axes.transAxes, ha="center", va="bottom")
 
 
-def _curves(figure: Figure, height: float, steps: Mapping[str, NDArray[np.float64]], window: int, overlap: int) -> None:
+def _curves(figure: Figure, height: float, steps: Mapping[str, Array], window: int, overlap: int) -> None:
     axes = figure.add_axes((MARGIN / WIDTH, 0.38 / height, 0.985 - MARGIN / WIDTH, (CURVE - 0.65) / height))
     length = len(next(iter(steps.values()))) + 1
     for seam in seams(length, window, overlap):

@@ -13,17 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cinelora.features.clip_scores import ssim
-from cinelora.features.motion import frame_difference, tdelta
-
-Frames = NDArray[np.uint8]
-Array = NDArray[np.float64]
+from cinelora.features.motion import Frames, frame_difference, tdelta
+from cinelora.metrics.distances import Array
 
 
 def window_count(frames: int, window: int, overlap: int) -> int:
@@ -55,28 +52,6 @@ def seams(frames: int, window: int, overlap: int) -> Iterator[slice]:
         yield slice(start, min(start + overlap, frames - 1))
 
 
-@dataclass(frozen=True)
-class Continuity:
-    """Change of a frame to the next by one measure: median and maximum inside windows, maximum of each seam."""
-
-    inside: float
-    largest_inside: float
-    across: tuple[float, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """With ratios to the median inside windows; null where nothing moves there."""
-        return {
-            "inside_median": self.inside,
-            "inside_largest_ratio": self.ratio(self.largest_inside),
-            "seams": list(self.across),
-            "seam_ratios": [self.ratio(each) for each in self.across],
-        }
-
-    def ratio(self, change: float) -> float | None:
-        """To the median inside windows; None where nothing moves there."""
-        return change / self.inside if self.inside else None
-
-
 def changes(clip: Frames, features: Mapping[str, NDArray[np.float32]]) -> dict[str, Array]:
     """Change of each step, (T - 1,), by measure: mean absolute pixel difference in levels, 1 - SSIM, tdelta.
 
@@ -87,14 +62,22 @@ def changes(clip: Frames, features: Mapping[str, NDArray[np.float32]]) -> dict[s
     return found | {f"tdelta[{net}]": tdelta(np.stack([each[:-1], each[1:]], axis=1)) for net, each in features.items()}
 
 
-def continuity(steps: Mapping[str, Array], window: int, overlap: int) -> dict[str, Continuity]:
-    """By measure; `steps` are the `changes` (T - 1,) of a clip of T frames."""
+def continuity(steps: Mapping[str, Array], window: int, overlap: int) -> dict[str, dict[str, Any]]:
+    """By measure the median change inside windows, the largest change of each seam, and ratios to that median.
+
+    `steps`: the `changes` (T - 1,) of a clip of T frames. Ratios are None where nothing moves inside windows.
+    """
     found = {}
     for name, values in steps.items():
         places = list(seams(len(values) + 1, window, overlap))
         inside = np.ones(len(values), bool)
         for place in places:
             inside[place] = False
-        across = tuple(float(values[place].max()) for place in places)
-        found[name] = Continuity(float(np.median(values[inside])), float(values[inside].max()), across)
+        across, median = [float(values[place].max()) for place in places], float(np.median(values[inside]))
+        found[name] = {
+            "inside_median": median,
+            "inside_largest_ratio": float(values[inside].max()) / median if median else None,
+            "seams": across,
+            "seam_ratios": [each / median if median else None for each in across],
+        }
     return found

@@ -1,21 +1,27 @@
-"""Which adapters of a study are rendered, and whether their clips can be compared. Loads no torch.
+"""What is rendered: which adapters of a study, whether their clips can be compared, from which picture. Loads no torch.
 
 In: a study folder and the trials or ranks to render. Out: a `FinishedAdapter` by name of its clip: the rank, and the
-trial too where several have that rank.
+trial too where several have that rank. The picture is an image file, or a frame of a video as FILE@SECONDS.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
 from cinelora.core.cli import UserError
-from cinelora.core.config import Method, TrialConfig
+from cinelora.core.config import DataConfig, Method, TrialConfig
 from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialResult, TrialSpec, read_trial, to_dict
+from cinelora.data.video import decode_window, resize_rgb
 
 SHARED = ("model", "data", "sample")  # settings in which the clips must not differ
 
@@ -30,7 +36,7 @@ class FinishedAdapter:
 
 
 def finished_adapters(study: StudyFolder) -> dict[str, FinishedAdapter]:
-    """By trial id, in order of rank and seed. Raises UserError where there are none."""
+    """By trial id, in order of rank and seed. UserError: there are none."""
     found = []
     for path in sorted((study.root / "trials").glob("*/result.json")):
         spec, result = read_trial(study.trial(path.parent.name))
@@ -67,24 +73,23 @@ def select(found: dict[str, FinishedAdapter], trials: Sequence[str], ranks: Sequ
 
 def shared_config(adapters: Sequence[FinishedAdapter]) -> TrialConfig:
     """The settings they share. Raises UserError at one that would make their clips incomparable."""
-    first = adapters[0]
-    for other in adapters[1:]:
-        for name, mine, theirs in _settings(first, other):
-            if mine != theirs:
+    first, mine = adapters[0].spec, _settings(adapters[0].spec)
+    for other in (each.spec for each in adapters[1:]):
+        theirs = _settings(other)
+        for name in mine | theirs:
+            if mine.get(name) != theirs.get(name):
                 raise UserError(
-                    f"trials {first.spec.trial_id} and {other.spec.trial_id} differ in {name} ({mine}, {theirs}); "
-                    "render them one by one with --trials"
+                    f"trials {first.trial_id} and {other.trial_id} differ in {name} ({mine.get(name)}, "
+                    f"{theirs.get(name)}); render them one by one with --trials"
                 )
-    return first.spec.config
+    return first.config
 
 
-def _settings(first: FinishedAdapter, other: FinishedAdapter) -> Iterable[tuple[str, Any, Any]]:
-    """(name, value of the first, of the other) of every setting that shows in a clip."""
-    yield "the base model", first.spec.fingerprints["model"][:12], other.spec.fingerprints["model"][:12]
-    mine, theirs = (to_dict(each.spec.config, identity_only=True) for each in (first, other))
-    for part in SHARED:
-        for name in sorted({*mine[part], *theirs[part]}):
-            yield f"{part}.{name}", mine[part].get(name), theirs[part].get(name)
+def _settings(spec: TrialSpec) -> dict[str, Any]:
+    """Every setting that shows in a clip, by name."""
+    config = to_dict(spec.config, identity_only=True)
+    shown = {f"{part}.{name}": value for part in SHARED for name, value in config[part].items()}
+    return {"the base model": spec.fingerprints["model"][:12]} | shown
 
 
 def by_clip_name(adapters: Sequence[FinishedAdapter]) -> dict[str, FinishedAdapter]:
@@ -93,3 +98,25 @@ def by_clip_name(adapters: Sequence[FinishedAdapter]) -> dict[str, FinishedAdapt
         f"rank-{each.result.rank}" + (f"-{each.spec.trial_id}" if count[each.result.rank] > 1 else ""): each
         for each in adapters
     }
+
+
+def read_keyframe(text: str, data: DataConfig) -> NDArray[np.uint8]:
+    """The picture (H, W, 3) of --image, resized to the size of the clips as the training clips were. UserError."""
+    if Path(text).is_file():
+        return resize_rgb(_image(Path(text)), data.height, data.width, data.resize).copy()  # Pillow's is read-only
+    video, at, seconds = text.rpartition("@")
+    if not at or not Path(video).is_file():
+        raise UserError(f"--image {text}: no such file; give an image, or FILE@SECONDS of a video")
+    if not re.fullmatch(r"\d+\.?\d*|\.\d+", seconds, re.ASCII):
+        raise UserError(f"--image {text}: {seconds!r} is not a time in seconds; give FILE@SECONDS, e.g. clip.mp4@1.5")
+    return decode_window(Path(video), float(seconds), data.fps, 1, data.height, data.width, data.resize)[0]
+
+
+def _image(path: Path) -> NDArray[np.uint8]:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise UserError(
+            f"--image {path}: cannot be read as an image; for a frame of a video give {path}@SECONDS"
+        ) from error

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +23,10 @@ from cinelora.core.cli import Progress
 from cinelora.core.config import TrialConfig
 from cinelora.core.seeds import draw_noise
 from cinelora.data.video import write_mp4
+from cinelora.features.motion import Frames
 from cinelora.features.nets import NETS, open_net
 from cinelora.render.contact_sheet import shown_frames
-from cinelora.render.long_clips import Continuity, changes, continuity, long_clip, window_count
+from cinelora.render.long_clips import changes, continuity, long_clip, window_count
 from cinelora.wan.denoiser import Conditions
 from cinelora.wan.encoding import condition_latents, decode_video, encode_image, encode_text, pixels
 from cinelora.wan.loading import TORCH_DTYPE, load_image_encoder, load_text_encoder, load_transformer, load_vae
@@ -33,7 +35,6 @@ from cinelora.wan.options import SHARDED, Parallel
 from cinelora.wan.parallel import spread
 from cinelora.wan.sampler import denoise
 
-Frames = NDArray[np.uint8]
 LATENTS = 16  # channels
 NET = "mnv2"  # behind tdelta
 
@@ -60,7 +61,7 @@ class RenderedClip:
     """What the table, the record and the contact sheet show of a clip."""
 
     seconds: float  # to render it
-    continuity: Mapping[str, Continuity]  # by measure
+    continuity: dict[str, dict[str, Any]]  # by measure: `long_clips.continuity`
     pictures: Frames  # `shown_frames` of it
     steps: NDArray[np.float64]  # mean absolute pixel change of each step (T - 1,), levels
 

@@ -7,7 +7,7 @@ alone, so it is the same for every rank, gang size and micro-batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -46,7 +46,7 @@ class Batch:
 def make_batch(
     clean: torch.Tensor, conditions: Conditions, noise: torch.Tensor, times: list[float], dtype: torch.dtype
 ) -> Batch:
-    """Of N clean latents (N, 16, T, h, w) and their conditions at times t in (0, 1); noise like the latents."""
+    """From N clean latents (N, 16, T, h, w), noise of that shape, and times t in (0, 1)."""
     device, t = distributed.device_name(), torch.tensor(times, dtype=torch.float32)
     return Batch(
         flow.noised(clean, noise, t).to(device, dtype),
@@ -74,10 +74,10 @@ def training_batch(config: TrialConfig, encodings: Encodings, plan: WindowPlan, 
 
 
 def as_stills(clean: torch.Tensor, conditions: Conditions, grey: torch.Tensor) -> tuple[torch.Tensor, Conditions]:
-    """The first frames alone. The model sees no first frame, else there is nothing to learn: mask 0, grey.
+    """The first frames alone; the condition is a grey frame with mask 0, else there would be nothing to learn.
 
-    The VAE is causal, so the first latent is the encoding of the first frame; `grey` (16, 1, h, w) is that of a grey
-    one. What the model still sees of the frame is its caption and its image tokens.
+    The VAE is causal, so the first latent encodes the first frame; `grey` (16, 1, h, w) encodes a grey one. The caption
+    and the image tokens stay.
     """
     first = clean[:, :, :1]
     frame = torch.cat([torch.zeros_like(first[:, :MASK_CHANNELS]), grey.expand_as(first)], dim=1)
@@ -93,11 +93,10 @@ def prefetch(jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
     What a job raises is raised where its result is due.
     """
     with ThreadPoolExecutor(1, "prefetch") as thread:
-        waiting = None
+        waiting: list[Future[T]] = []
         for job in jobs:
-            coming = thread.submit(job)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = coming
-        if waiting is not None:
-            yield waiting.result()
+            waiting.append(thread.submit(job))
+            if len(waiting) > 1:
+                yield waiting.pop(0).result()
+        for last in waiting:
+            yield last.result()

@@ -6,7 +6,6 @@ folder. Every worker scores the clips it generated; `cinelora/features/results.p
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -14,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cinelora import distributed
 from cinelora.core.config import TrialConfig
-from cinelora.core.files import whole_file
+from cinelora.core.files import write_csv
 from cinelora.core.paths import SampleFolder
 from cinelora.data.video import write_clips
 from cinelora.data.windows import Window, WindowPlan
 from cinelora.features.extract import Batch, clip_metrics, feature_sets, score_batch
+from cinelora.features.motion import Frames
 from cinelora.features.results import (
     Scored,
     load_part,
@@ -41,8 +40,6 @@ from cinelora.trial.job import Job
 from cinelora.trial.resident import ResidentModel
 from cinelora.wan.encoding import Encodings, reference_frames
 from cinelora.wan.sampler import batches, generate
-
-Frames = NDArray[np.uint8]
 
 
 def write_reference(job: Job, resident: ResidentModel) -> None:
@@ -69,10 +66,8 @@ def write_reference(job: Job, resident: ResidentModel) -> None:
 
     scored = real(plan.heldout, folder, heldout=True)
     real(plan.train, folder.train, heldout=False)
-    with whole_file(folder.clips) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["clip_id", "shot", "caption"])
-        writer.writerows((window.window_id, window.shot_id, window.caption) for window in plan.heldout)
+    rows = ((window.window_id, window.shot_id, window.caption) for window in plan.heldout)
+    write_csv(folder.clips, ["clip_id", "shot", "caption"], rows)
     scored.values |= memorised(folder, scored)  # reads the features from disk
     write_clip_scores(folder.clip_scores, scored)
 

@@ -1,9 +1,8 @@
 """Encode every window once per (data, model) into a content-addressed cache that all trials share.
 
-In: a WindowPlan, the model folder. Out: `<cache>/encodings/<key>/<window_id>.safetensors` with `latents`
-(16, T, h, w), `condition` (20, T, h, w), `image` (S, D), and `text-<hash>.safetensors` with `text` (512, D).
-Each file is written to a temporary name and renamed, one window at a time: a crash loses one window, two
-writers write the same bytes. Windows are encoded singly so that no value depends on how work is shared out.
+In: windows, the model folder. Out: `<cache>/encodings/<key>/<window_id>.safetensors` with `latents` (16, T, h, w),
+`condition` (20, T, h, w), `image` (S, D), and `text-<hash>.safetensors` with `text` (512, D). Windows are encoded one
+by one, so no value depends on how work is divided; a crash loses one window, and two writers write the same bytes.
 """
 
 from __future__ import annotations
@@ -174,9 +173,7 @@ class Encodings:
     grey: torch.Tensor | None = None  # latent (16, 1, h, w) of a grey frame, for training on stills
     _loaded: dict[Path, dict[str, torch.Tensor]] = field(default_factory=dict)
     _bytes: int = 0
-    _lock: Lock = field(
-        default_factory=Lock
-    )  # the next batch is read in a thread of its own, cinelora/training/batch.py
+    _lock: Lock = field(default_factory=Lock)  # the next batch is read in a second thread
 
     def _read(self, path: Path) -> dict[str, torch.Tensor]:
         with self._lock:

@@ -49,43 +49,33 @@ def check_attention(model: ModelConfig, here: bool) -> None:
 
     `here`: workers run on this machine, so their packages are looked for.
     """
-    if not model.attention:
-        return
     split = model.sequence_workers > 1
-    fit = [
-        name
-        for name, each in BACKENDS.items()
-        if (each.splits or not split)
-        and (model.dtype is Dtype.bfloat16 or not each.half)
-        and (not here or not each.package or find_spec(each.package))
-    ]
-    if model.attention in fit:
-        return
-    backend, remedy = BACKENDS.get(model.attention), f"take {', '.join(fit)}, or leave it empty"
-    if backend is None:
-        reason = "no such backend, or none that trains"
-    elif backend.half and model.dtype is not Dtype.bfloat16:
-        reason = f"computes in bfloat16, model.dtype={model.dtype.value}"
-    elif split and not backend.splits:
-        reason = f"cannot share tokens among model.sequence_workers={model.sequence_workers}"
-    else:
-        reason = f"package {backend.package} is not installed"
-    raise UserError(f"model.attention={model.attention}: {reason}; {remedy}")
+
+    def unfit(name: str) -> str | None:
+        backend = BACKENDS.get(name)
+        if backend is None:
+            return "no such backend, or none that trains"
+        if backend.half and model.dtype is not Dtype.bfloat16:
+            return f"computes in bfloat16, model.dtype={model.dtype.value}"
+        if split and not backend.splits:
+            return f"cannot share tokens among model.sequence_workers={model.sequence_workers}"
+        absent = here and backend.package and not find_spec(backend.package)
+        return f"package {backend.package} is not installed" if absent else None
+
+    if model.attention and (reason := unfit(model.attention)):
+        fit = ", ".join(name for name in BACKENDS if not unfit(name))
+        raise UserError(f"model.attention={model.attention}: {reason}; take {fit}, or leave it empty")
 
 
 def check_cache(config: TrialConfig) -> None:
     """UserError for a step cache with workers that compute each pass together: they would skip different ones."""
-    if config.sample.cache is StepCache.none:
-        return
-    for field, value, alone in (
-        ("zero.stage", config.zero.stage, config.zero.stage < 3),
-        ("model.sequence_workers", config.model.sequence_workers, config.model.sequence_workers == 1),
-    ):
-        if not alone:
-            raise UserError(
-                f"sample.cache={config.sample.cache.value}: not with {field}={value}, whose workers share every pass "
-                "and would skip different ones; leave one of them out"
-            )
+    cache, workers = config.sample.cache, config.model.sequence_workers
+    shared = "zero.stage=3" if config.zero.stage == 3 else f"model.sequence_workers={workers}" if workers > 1 else ""
+    if cache is not StepCache.none and shared:
+        raise UserError(
+            f"sample.cache={cache.value}: not with {shared}, whose workers share every pass and would skip different "
+            "ones; leave one of them out"
+        )
 
 
 class Parallel(Enum):
