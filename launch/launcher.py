@@ -20,13 +20,14 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cinelora.core.cli import UserError, clock
-from cinelora.core.config import Prune, StudyConfig
+from cinelora.core.config import Method, Prune, StudyConfig
 from cinelora.core.paths import StudyFolder
+from cinelora.core.records import TrialSpec
 from launch.engine.run import run_missing
 from launch.estimate import estimate
 from launch.messages import TrialsFailed
 from launch.preflight import Fingerprints, make_plan, stages
-from launch.wording import plan_counts, settings
+from launch.status import label, plan_counts
 from sweeps.ledger import Ledger, check_schema
 from sweeps.plan import Plan, trial_spec
 
@@ -112,6 +113,15 @@ def extra_overrides(extra: list[str], jobs: Sequence[Sequence[str]]) -> list[lis
         (expanded,) = BasicSweeper.split_arguments(parsed, None)
         lines += [kept + item for item in expanded]
     return lines
+
+
+def settings(spec: TrialSpec) -> str:
+    """The trial's label and the settings that a sweep usually varies."""
+    config, lora = spec.config, spec.config.lora
+    if config.method is Method.base:
+        return f"{label(spec)} model, no adapter"
+    adapter = f"alpha {lora.effective_alpha:<6g} {lora.scaling.value:<18} {lora.targets.value:<10} "
+    return f"{label(spec):<18} {adapter if config.method is Method.lora else ''}lr {config.train.learning_rate:g}"
 
 
 def print_plan(plan: Plan, ledger: Ledger, keep_pruned: bool) -> None:

@@ -44,9 +44,9 @@ def one_line(error: BaseException) -> str:
         lines.append(str(cause).strip().splitlines()[0])
     text = ": ".join(lines)
     missing = re.search(r"Could not find '([\w/]+)'", text) or re.search(r"In '[^']+': (Could not [^.]+)", text)
-    options = re.search(r"Available options in '([^']+)':\s*((?:\s*[\w-]+)+)", str(error))
+    options = re.search(r"Available options in '[^']+':\n((?:\t\S+\n?)+)", str(error))
     if missing and options:
-        return f"{missing.group(1)}: no such option; there are {', '.join(options.group(2).split())}"
+        return f"{missing.group(1)}: no such option; there are {', '.join(options.group(1).split())}"
     key = re.search(r"Could not override '([\w.]+)'", text)
     if key is not None:
         if key.group(1) in known_keys():  # a mapping without entries yet

@@ -15,14 +15,17 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from cinelora.core.cli import Parser, clock, exit_status
+from cinelora.core.config import Method
 from cinelora.core.paths import StudyFolder
-from launch.wording import activity, counts, label
+from cinelora.core.records import TrialSpec
 from sweeps.ledger import Ledger
+from sweeps.plan import Plan
 from sweeps.status import DONE, FAILED, PRUNED, RUNNING, WAITING, StudyStatus, TrialStatus, study_status
 
 WATCH_SECONDS = 3.0
@@ -81,11 +84,11 @@ def headline(status: StudyStatus) -> str:
     return f"{status.name}: {counts(**states)}; {driver}{left}"
 
 
-def table(status: StudyStatus) -> Table:
-    """One line per trial that runs, failed or was pruned; the headline counts the others."""
+def table(status: StudyStatus, shown: Sequence[str] = (RUNNING, FAILED, PRUNED)) -> Table:
+    """One line per trial in these states; the headline counts the others."""
     found = Table(show_header=False, box=None)
     for trial in status.trials:
-        if trial.state in (RUNNING, FAILED, PRUNED):
+        if trial.state in shown:
             found.add_row(trial.spec.trial_id, label(trial.spec), trial.state, _details(trial))
     return found
 
@@ -95,6 +98,39 @@ def _details(trial: TrialStatus) -> str:
         return trial.reason
     silent = [] if trial.silent_seconds is None else [f"last update {clock(trial.silent_seconds)} ago"]
     return ", ".join([*activity(trial.progress, trial.restarts), *silent])
+
+
+def label(spec: TrialSpec) -> str:
+    """e.g. `rank 8 seed 1` or `base`."""
+    config = spec.config
+    if config.method is Method.base:
+        return "base"
+    what = "full" if config.method is Method.full else f"rank {config.lora.rank}"
+    return f"{what} seed {config.seed} {config.arm}".rstrip()
+
+
+def counts(failed: int = 0, pruned: int = 0, **states: int) -> str:
+    """e.g. `3 done, 2 waiting`; failed and pruned trials only where there are any."""
+    rare = {name: count for name, count in (("failed", failed), ("pruned", pruned)) if count}
+    return ", ".join(f"{count} {name}" for name, count in (states | rare).items())
+
+
+def plan_counts(plan: Plan, ledger: Ledger, keep_pruned: bool) -> str:
+    """e.g. `5 trials: 3 done, 2 to run`; `keep_pruned`: pruned trials are not run again."""
+    done, pending = sum(ledger.is_done(spec.trial_id) for spec in plan.trials), len(ledger.pending(plan, keep_pruned))
+    states = {"done": done, "to run": pending, "pruned": len(plan.trials) - done - pending}
+    return f"{len(plan.trials)} trials: {counts(**states)}"
+
+
+def activity(progress: dict[str, Any] | None, restarts: int) -> list[str]:
+    """What a running trial does, e.g. `train 3/6`, `loss 0.2500`, `restart 1`; `progress`: its progress.json."""
+    if progress is None:
+        parts = ["starting"]
+    else:
+        loss = progress["loss"]
+        parts = [f"{progress['stage']} {progress['done']}/{progress['total']}"]
+        parts += [] if loss is None else [f"loss {loss:.4f}"]
+    return parts + ([f"restart {restarts}"] if restarts else [])
 
 
 if __name__ == "__main__":

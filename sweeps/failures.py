@@ -5,7 +5,7 @@ In: the class of the failure, and the earlier failures of the trial. Out: a Retr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 LOST, HANG, MEMORY, DISK = "lost", "hang", "out_of_memory", "disk_full"
@@ -24,50 +24,20 @@ class RetryDecision:
     remedy: str = ""
 
 
-@dataclass(frozen=True)
-class History:
-    """A trial at its failure: classes of its earlier failures, its micro-batch, the restarts that the sweep allows."""
-
-    causes: tuple[str, ...]
-    micro_batch: int
-    max_restarts: int
-
-
-def decide_retry(kind: str, history: History) -> RetryDecision:
-    """The rule of this class; an error that no class knows is final."""
-    return RULES.get(kind, _give_up)(history)
-
-
-def _give_up(history: History) -> RetryDecision:
+def decide_retry(kind: str, causes: Sequence[str], micro_batch: int, max_restarts: int) -> RetryDecision:
+    """What to do; a failure of another class is final. `causes`: classes of the trial's earlier failures."""
+    if kind in (LOST, HANG):  # a process, a node or the connection went away: not the trial's fault
+        lost = sum(cause in (LOST, HANG) for cause in causes)
+        if lost < max_restarts:
+            return RetryDecision(True, elsewhere=True)
+        return RetryDecision(False, remedy=f"restarted {lost} times already (cluster.max_restarts)")
+    if kind == MEMORY:  # once, with half the windows at a time and twice the accumulation: the same step
+        if micro_batch > 1 and MEMORY not in causes:
+            return RetryDecision(True, micro_batch=micro_batch // 2)
+        remedy = "take train.gradient_checkpointing=true, a smaller train.micro_batch, or more workers a trial"
+        return RetryDecision(False, remedy=remedy)
+    if kind == DISK:  # the sweep does not see quotas or other disks, so the tries are limited
+        if causes.count(DISK) < DISK_TRIES:
+            return RetryDecision(True, pause=True)
+        return RetryDecision(False, remedy="free some space and run the same command again")
     return RetryDecision(False)
-
-
-def _elsewhere(history: History) -> RetryDecision:
-    """A process, a node or the connection went away: not the trial's fault."""
-    suffered = sum(cause in (LOST, HANG) for cause in history.causes)
-    if suffered < history.max_restarts:
-        return RetryDecision(True, elsewhere=True)
-    return RetryDecision(False, remedy=f"restarted {suffered} times already (cluster.max_restarts)")
-
-
-def _halved(history: History) -> RetryDecision:
-    """Once, with half the windows at a time and twice the accumulation: the same optimiser step."""
-    if history.micro_batch > 1 and MEMORY not in history.causes:
-        return RetryDecision(True, micro_batch=history.micro_batch // 2)
-    return RetryDecision(
-        False, remedy="take train.gradient_checkpointing=true, a smaller train.micro_batch, or more workers a trial"
-    )
-
-
-def _after_pause(history: History) -> RetryDecision:
-    """Until there is free space again. The sweep does not see quotas or other disks, so the tries are limited."""
-    again = history.causes.count(DISK) < DISK_TRIES
-    return RetryDecision(again, pause=again, remedy="" if again else "free some space and run the same command again")
-
-
-RULES: dict[str, Callable[[History], RetryDecision]] = {
-    LOST: _elsewhere,
-    HANG: _elsewhere,
-    MEMORY: _halved,
-    DISK: _after_pause,
-}

@@ -68,7 +68,7 @@ class Ledger:
         return TrialResult.from_json(read_json(path)) if path.exists() else None
 
     def progress(self, trial_id: str) -> dict[str, Any] | None:
-        """The last progress that a running trial wrote: stage, done, total, loss, time."""
+        """The last progress that a running trial wrote: stage, done, total, loss."""
         path = self.folder.trial(trial_id).progress
         return read_json(path) if path.exists() else None
 

@@ -19,26 +19,25 @@ from sweeps.ledger import Ledger, check_schema
 DONE, RUNNING, WAITING, FAILED, PRUNED = "done", "running", "waiting", "failed", "pruned"
 STATES = (DONE, RUNNING, WAITING, FAILED, PRUNED)
 ENDS = ("done", "failed", "stopped", "pruned", "lost", "hang", "out_of_memory", "disk_full")  # after which none runs
+STAGE_SHARE = {"train": (0.0, 0.7), "generate": (0.7, 1.0)}  # of a trial; rough, for the time left only
+LEAST_WORK = 0.05  # trials done before a time left is given
 
 
 @dataclass(frozen=True)
 class TrialStatus:
-    """`silent_seconds`: since the trial last wrote its progress, by this machine's clock.
-
-    `reason`: of a failure or of pruning.
-    """
+    """`silent_seconds`: since the trial last wrote its progress; `reason`: of a failure or of pruning."""
 
     spec: TrialSpec
     state: str
-    progress: dict[str, Any] | None  # stage, done, total, loss; of a running trial
-    silent_seconds: float | None
     restarts: int
-    reason: str
+    reason: str = ""
+    progress: dict[str, Any] | None = None  # stage, done, total, loss; of a running trial
+    silent_seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class StudyStatus:
-    """`driver`: a sweep holds the study now. `seconds_left`: at the pace since the sweep began; None if unknown."""
+    """`driver`: a sweep holds the study now. `seconds_left`: at the pace so far; None if unknown."""
 
     name: str
     driver: bool
@@ -78,15 +77,15 @@ def _trial(ledger: Ledger, spec: TrialSpec, runs: bool, started: dict[str, Any] 
     folder = ledger.folder.trial(spec.trial_id)
     restarts = started["restarts"] if started else 0
     if ledger.is_done(spec.trial_id):
-        return TrialStatus(spec, DONE, None, None, restarts, "")
+        return TrialStatus(spec, DONE, restarts)
     if runs:
         written = folder.progress.stat().st_mtime if folder.progress.exists() else (started or {}).get("time", now)
-        return TrialStatus(spec, RUNNING, ledger.progress(spec.trial_id), max(0.0, now - written), restarts, "")
+        return TrialStatus(spec, RUNNING, restarts, "", ledger.progress(spec.trial_id), max(0.0, now - written))
     if folder.failed.exists():
-        return TrialStatus(spec, FAILED, None, None, restarts, str(read_json(folder.failed)["error"]))
+        return TrialStatus(spec, FAILED, restarts, str(read_json(folder.failed)["error"]))
     if (record := ledger.pruned(spec.trial_id)) is not None:
-        return TrialStatus(spec, PRUNED, None, None, restarts, record["why"])
-    return TrialStatus(spec, WAITING, None, None, restarts, "")
+        return TrialStatus(spec, PRUNED, restarts, record["why"])
+    return TrialStatus(spec, WAITING, restarts)
 
 
 def _driver(ledger: Ledger) -> bool:
@@ -113,7 +112,18 @@ def _events(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def _left(trials: tuple[TrialStatus, ...], events: list[dict[str, Any]], now: float) -> float | None:
-    began = max((event["time"] for event in events if event["event"] == "sweep"), default=now)
-    ended = sum(event["event"] == "done" and event["time"] >= began for event in events)
-    open_ones = sum(trial.state in (RUNNING, WAITING) for trial in trials)
-    return (now - began) / ended * open_ones if ended else None
+    """At the pace since the first trial of this sweep started; a running trial counts by its share."""
+    sweep = max((index for index, event in enumerate(events) if event["event"] == "sweep"), default=0)
+    began = min((event["time"] for event in events[sweep:] if event["event"] == "started"), default=now)
+    running = sum(_fraction(trial.progress) for trial in trials if trial.state == RUNNING)
+    ended = sum(event["event"] == "done" for event in events[sweep:]) + running
+    left = sum(trial.state in (RUNNING, WAITING) for trial in trials) - running
+    return (now - began) / ended * left if ended >= LEAST_WORK else None
+
+
+def _fraction(progress: dict[str, Any] | None) -> float:
+    """Share of a running trial that is done, 0..1."""
+    if progress is None or progress["stage"] not in STAGE_SHARE:
+        return 0.0
+    low, high = STAGE_SHARE[progress["stage"]]
+    return float(low + (high - low) * progress["done"] / max(1, progress["total"]))

@@ -39,8 +39,8 @@ ROOMS: dict[str, tuple[str, ...]] = {  # room -> the rooms it may import besides
     "sweeps": ("cinelora.core",),
     "sweeps.scheduling": ("cinelora.core", "sweeps"),
     "launch": ("cinelora", "sweeps", "launch.engine.run"),
-    "launch.engine": ("cinelora", "sweeps", "launch.messages", "launch.wording"),
-    "launch.wandb_mirror": ("cinelora", "sweeps", "launch.messages", "launch.wording"),
+    "launch.engine": ("cinelora", "sweeps", "launch.messages", "launch.status"),
+    "launch.wandb_mirror": ("cinelora", "sweeps", "launch.messages", "launch.status"),
     "hydra_plugins": ("launch.launcher",),
     "analysis.study": ("cinelora.core", "cinelora.metrics", "cinelora.wan.low_rank", "sweeps"),
     "analysis.statistics": ("cinelora.core", "cinelora.metrics", "cinelora.wan.low_rank", "sweeps", "analysis.study"),
@@ -62,7 +62,7 @@ FORBIDDEN = {  # folder -> packages it never imports, not even inside a function
     "hydra_plugins": {"torch", "ray"},
 }
 LIGHT = {  # what loads none of the packages named
-    "launch.sweep, launch.launcher, launch.preflight, launch.wording": ("torch", "ray", "diffusers"),
+    "launch.sweep, launch.launcher, launch.preflight, launch.status": ("torch", "ray", "diffusers"),
     "sweeps.plan, sweeps.ledger, sweeps.memory, sweeps.scheduling.scheduler": ("torch", "ray", "numpy", "hydra"),
     "analysis.report, analysis.compare, analysis.rates": ("torch", "ray", "diffusers", "wandb"),
     "cinelora.core.config, cinelora.core.records, cinelora.core.paths, cinelora.core.files, cinelora.core.cli": (

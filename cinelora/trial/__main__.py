@@ -3,7 +3,8 @@
     python -m cinelora.trial STUDY/trials/ID --cache .cache
 
 In: spec.json in the trial's folder and, in the cache, the encodings of its windows. Out: everything else in that
-folder, `result.json` last; its path on stdout after the progress. Exit status 0, or 2 after one line on stderr.
+folder, `result.json` last; its path on stdout after the progress. Exit status 0; after one line on stderr 2, or 130
+if the trial was stopped, by Ctrl-C or by its stop file.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from cinelora.core.cli import Parser, UserError, exit_status
 from cinelora.core.config import TrackingConfig
 from cinelora.core.paths import StudyFolder, TrialFolder
 from cinelora.core.records import read_trial
+from cinelora.training.checkpoint import Stopped
 from cinelora.trial.job import Job
 from cinelora.trial.resident import load_resident_model
 from cinelora.trial.run import run_trial
@@ -33,9 +35,13 @@ def main() -> None:
     study = folder.root.parent.parent
     job = Job(spec, StudyFolder(study), study.name, options.cache, TrackingConfig())
     distributed.start(0, 1, "127.0.0.1", distributed.free_port())
-    run_trial(job, load_resident_model(job), lambda stage, done, total, loss: print(stage, done, total, loss))
+    try:
+        run_trial(job, load_resident_model(job), lambda stage, done, total, loss: print(stage, done, total, loss))
+    except Stopped as stopped:
+        raise KeyboardInterrupt from stopped
     print(folder.result)
 
 
 if __name__ == "__main__":
-    raise SystemExit(exit_status(main))
+    hint = "stopped; the same command continues from the last checkpoint, once any stop file is removed"
+    raise SystemExit(exit_status(main, stopped=hint))

@@ -22,10 +22,9 @@ import ray
 from cinelora.core.cli import UserError
 from cinelora.core.config import ClusterConfig
 from cinelora.trial.job import Job
-from launch.engine.errors import STOPPED, failure_kind, first_cause
-from launch.engine.gang import RUN, START, Calls, Phases, all_stopped, gang_phases, is_lost
-from launch.engine.pool import Member, Pool
-from sweeps.failures import FIRST, HANG, LOST, History, RetryDecision, decide_retry
+from launch.engine.errors import STOPPED, all_stopped, failure_kind, first_cause, is_lost
+from launch.engine.pool import RUN, START, Calls, Member, Phases, Pool, gang_phases
+from sweeps.failures import FIRST, HANG, LOST, RetryDecision, decide_retry
 from sweeps.ledger import Ledger
 from sweeps.prune import Pruner
 from sweeps.scheduling.cluster import Infeasible
@@ -119,7 +118,6 @@ class Engine:
     jobs: dict[str, Job] = field(default_factory=dict)  # waiting and running
     running: list[Running] = field(default_factory=list)
     errors: dict[str, str] = field(default_factory=dict)
-    pruned: int = 0  # trials in this sweep
     stop_requested: bool = False
     stopping: bool = False
     waits_for_disk: bool = False
@@ -127,10 +125,6 @@ class Engine:
     looked: float = -LOOK_SECONDS
     stranded_since: float = math.inf
     known: set[str] = field(default_factory=set)  # nodes that the scheduler has
-
-    @property
-    def waiting(self) -> int:
-        return len(self.jobs) - len(self.running)
 
     def add(self, job: Job, task: Task) -> None:
         """Queue a trial. Raises Infeasible if the cluster can never hold its gang."""
@@ -177,7 +171,6 @@ class Engine:
         """Let running trials save a checkpoint and leave; start nothing new."""
         if not self.stopping:
             self.stopping = True
-            self.scheduler.drain()
             self.ledger.folder.stop.touch()
             self.ledger.event("stopping", running=[run.task.task_id for run in self.running])
             trials = f"{len(self.running)} running trials"
@@ -243,13 +236,12 @@ class Engine:
         elif run.phase == START:
             self._start_failed(run, cause, now)
         else:
-            history = History(run.job.causes, run.job.spec.config.train.micro_batch, self.cluster.max_restarts)
-            self._act(run, kind, cause, decide_retry(kind, history))
+            micro_batch = run.job.spec.config.train.micro_batch
+            self._act(run, kind, cause, decide_retry(kind, run.job.causes, micro_batch, self.cluster.max_restarts))
 
     def _prune(self, job: Job, why: str) -> None:
         assert self.pruner is not None
         self.pruner.record(job.spec, why)
-        self.pruned += 1
         self._drop(job.spec.trial_id, f"pruned, {why}")
 
     def _start_failed(self, run: Running, cause: str, now: float) -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cinelora.trial.job import Job
 from launch.engine.worker import Worker
 from sweeps.scheduling.cluster import GangShape, Node
 from sweeps.scheduling.scheduler import Start
@@ -24,6 +25,9 @@ from sweeps.scheduling.scheduler import Start
 SHARDED = " sharded"  # ends the name of a base that ZeRO stage 3 has sharded over its gang
 CONNECT_SECONDS = 90
 RENEW_GIB = 4.0  # growth of a process over its first trial
+START, RUN = "start", "run"  # phases of a gang
+Calls = list[Any]  # Ray's references to the results
+Phases = Generator[tuple[str, Calls], list[Any], None]  # yields a phase and its calls, is sent their results
 
 
 def connect(address: str) -> None:
@@ -70,6 +74,17 @@ class Member:
     @property
     def sharded(self) -> bool:
         return self.base.endswith(SHARDED)
+
+
+def gang_phases(members: list[Member], job: Job) -> Phases:
+    """What a gang does for a trial: form a process group, unless its members are one already, then run it."""
+    if members[0].group != members:
+        ((address, port),) = yield START, [members[0].actor.address.remote()]
+        size = len(members)
+        pids = yield START, [member.actor.join.remote(rank, size, address, port) for rank, member in enumerate(members)]
+        for member, pid in zip(members, pids, strict=True):
+            member.group, member.pid = list(members), pid
+    yield RUN, [member.actor.run.remote(job) for member in members]
 
 
 @dataclass

@@ -15,7 +15,7 @@ from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialSpec
 from cinelora.trial.job import Job
 from launch.engine.display import Display
-from launch.wording import plan_counts
+from launch.status import plan_counts
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan
 from sweeps.prune import Pruner
@@ -54,9 +54,8 @@ def run_missing(study: StudyConfig, ledger: Ledger, plan: Plan, seconds: Mapping
             except Infeasible as error:
                 raise UserError(f"cluster.workers_per_trial={task.shape.workers}: {error}") from error
         encode_all(engine.pool, shape(study.cluster, 1), list(engine.jobs.values()), study.cluster.max_restarts)
-        done = sum(ledger.is_done(spec.trial_id) for spec in plan.trials)
-        with stopped_by_signal(engine), Display(done + len(pending), done) as display:
-            errors = run_all(engine, display.tick)
+        with stopped_by_signal(engine), Display(ledger) as display:
+            errors = run_all(engine, lambda _: display.tick())
         if engine.stopping and engine.jobs:
             raise KeyboardInterrupt
         return errors

@@ -47,21 +47,20 @@ class Scheduler:
     """Decides, and records what is booked; the caller starts, watches and ends the trials."""
 
     order: Order = longest_first
-    _cluster: Cluster = field(default_factory=Cluster)
+    cluster: Cluster = field(default_factory=Cluster)
     _groups: dict[tuple[GangShape, str, frozenset[str]], list[Task]] = field(default_factory=dict)
     _running: dict[str, Running] = field(default_factory=dict)
     _known: set[str] = field(default_factory=set)  # ids, waiting, running or dependent
     _dependent: dict[str, list[Task]] = field(default_factory=dict)  # by the id of the task that they wait for
-    _reserved: Reservation | None = None
+    reservation: Reservation | None = None  # of the head, when another task could take its nodes; may be outdated
     _stale: bool = False  # the reservation must be computed again
-    _draining: bool = False
 
     def add(self, task: Task) -> None:
         """Queue a task, new or again. Raises Infeasible if the nodes known could not hold it even when empty."""
         if task.task_id in self._known:
             raise ValueError(f"task {task.task_id} is waiting or running already")
         if self._layout(task) is None:
-            raise Infeasible(f"{task.task_id}: {self._cluster.misfit(task.shape)}; ask for less or add nodes")
+            raise Infeasible(f"{task.task_id}: {self.cluster.misfit(task.shape)}; ask for less or add nodes")
         self._known.add(task.task_id)
         if task.after in self._known:
             self._dependent.setdefault(task.after, []).append(task)
@@ -74,15 +73,15 @@ class Scheduler:
 
     def add_node(self, node: Node) -> None:
         """A new node, empty. Raises ValueError for a name in use."""
-        if node.name in self._cluster.nodes:
+        if node.name in self.cluster.nodes:
             raise ValueError(f"node {node.name} is known already")
-        self._cluster.add(node)
+        self.cluster.add(node)
         self._stale = True
 
     def remove_node(self, name: str) -> tuple[Task, ...]:
         """Forget a node and the tasks that ran there. Returns these tasks: the caller decides on a retry."""
         lost = [run.task for run in self._running.values() if any(worker.node == name for worker in run.workers)]
-        self._cluster.remove(name)
+        self.cluster.remove(name)
         for task in lost:
             self._drop(task.task_id, resident=False)
         self._stale = True
@@ -90,14 +89,14 @@ class Scheduler:
 
     def hold(self, node_name: str, until: float) -> None:
         """Start nothing on this node before `until`; what runs there goes on."""
-        if node_name in self._cluster.nodes:
-            self._cluster.held[node_name] = until
+        if node_name in self.cluster.nodes:
+            self.cluster.held[node_name] = until
             self._stale = True
 
     def starts(self, now: float) -> list[Start]:
         """What is to start now, in order. Its resources are booked."""
         found: list[Start] = []
-        while not self._draining and (start := self._next(now)) is not None:
+        while (start := self._next(now)) is not None:
             found.append(start)
         return found
 
@@ -122,10 +121,6 @@ class Scheduler:
         self._known -= {task.task_id for task in left}
         return tuple(left)
 
-    def drain(self) -> None:
-        """Start nothing any more."""
-        self._draining = True
-
     @property
     def waiting(self) -> tuple[Task, ...]:
         """In order."""
@@ -147,29 +142,19 @@ class Scheduler:
         return tuple(run.task for run in self._running.values())
 
     @property
-    def reservation(self) -> Reservation | None:
-        """Of the head, made when another task could take its nodes. An early end may have outdated it."""
-        return self._reserved
-
-    @property
     def stranded(self) -> tuple[Task, ...]:
         """Waiting tasks that the nodes now known can never hold. They wait for new nodes and delay no other task."""
         return tuple(task for task in self.waiting if self._layout(task) is None)
-
-    @property
-    def held(self) -> dict[str, float]:
-        """Node: until when nothing starts there."""
-        return dict(self._cluster.held)
 
     def _key(self, task: Task) -> tuple[Key, float, str]:
         return self.order(task), -task.seconds, task.task_id
 
     def _layout(self, task: Task) -> GangLayout | None:
-        return self._cluster.layout(task.shape, task.avoid)
+        return self.cluster.layout(task.shape, task.avoid)
 
     def _drop(self, task_id: str, resident: bool) -> None:
         self._known.discard(task_id)
-        self._cluster.release(self._running.pop(task_id).workers, resident)
+        self.cluster.release(self._running.pop(task_id).workers, resident)
 
     def _next(self, now: float) -> Start | None:
         """The first task in order if it can start, else one that does not delay it."""
@@ -180,7 +165,7 @@ class Scheduler:
             return None
         head, first = fronts[0], found[0][0]
         if first.task is head[0]:
-            promised = self._reserved is not None and self._reserved.task_id == first.task.task_id
+            promised = self.reservation is not None and self.reservation.task_id == first.task.task_id
             equals = [start for start, _ in found]
             return self._start(first if promised else _warm_first(equals, self.order), now, {})
         reserved = self._reserve(*head, now)
@@ -193,19 +178,19 @@ class Scheduler:
 
     def _places(self, task: Task, layout: GangLayout, now: float, limits: Limits) -> Start | None:
         """Where the task could start now."""
-        names = self._cluster.choose(layout, task.base, now, limits)
+        names = self.cluster.choose(layout, task.base, now, limits)
         if not names:
             return None
-        warm = all(self._cluster.is_warm(name, layout, task.base) for name in names)
+        warm = all(self.cluster.is_warm(name, layout, task.base) for name in names)
         return Start(task, tuple((name, layout.share) for name in names), warm)
 
     def _reserve(self, head: Task, layout: GangLayout, now: float) -> Reservation:
         """The reservation of the first task. It stays as long as trials end when estimated."""
-        kept = self._reserved
+        kept = self.reservation
         if kept is None or kept.task_id != head.task_id or kept.time <= now or self._stale:
             self._stale = False
             ends = [(run.end, run.workers) for run in self._running.values()]
-            kept = self._reserved = reserve(head.task_id, layout, self._cluster, ends, now)
+            kept = self.reservation = reserve(head.task_id, layout, self.cluster, ends, now)
         return kept
 
     def _filler(self, front: Task, layout: GangLayout, reserved: Reservation, now: float) -> Start | None:
@@ -220,12 +205,12 @@ class Scheduler:
         """Book it. What is booked within limits is taken from them too: it still runs when the first task starts."""
         task, layout = start.task, self._layout(start.task)
         assert layout is not None
-        workers = self._cluster.book(layout, task.base, [name for name, _ in start.places], limits)
+        workers = self.cluster.book(layout, task.base, [name for name, _ in start.places], limits)
         for worker in workers:
             if worker.node in limits:
                 limits[worker.node].take(worker)
-        if self._reserved and self._reserved.task_id == task.task_id:
-            self._reserved = None
+        if self.reservation and self.reservation.task_id == task.task_id:
+            self.reservation = None
         self._running[task.task_id] = Running(task, workers, now + task.seconds)
         key = task.shape, task.base, task.avoid
         self._groups[key].remove(task)

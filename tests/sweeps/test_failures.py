@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from sweeps.failures import DISK, DISK_TRIES, HANG, LOST, MEMORY, History, RetryDecision, decide_retry
+from sweeps.failures import DISK, DISK_TRIES, HANG, LOST, MEMORY, RetryDecision, decide_retry
 
 
 def after(kind: str, *causes: str, micro_batch: int = 8) -> RetryDecision:
-    return decide_retry(kind, History(causes, micro_batch, max_restarts=3))
+    return decide_retry(kind, causes, micro_batch, max_restarts=3)
 
 
 @pytest.mark.parametrize("kind", ["user", "diverged", "error", "of no known class"])

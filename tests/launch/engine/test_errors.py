@@ -76,6 +76,12 @@ def test_one_line_names_the_nearest_setting() -> None:
     assert text == "train.learnin_rate: unknown setting; did you mean train.learning_rate?"
 
 
+def test_one_line_lists_the_options_and_nothing_after_them() -> None:
+    text = "In 'config': Could not find 'lora/nope'\n\nAvailable options in 'lora':\n\tattn\n\tall-linear"
+    text += "\nConfig search path:\n\tprovider=main, path=file://conf"
+    assert one_line(ValueError(text)) == "lora/nope: no such option; there are attn, all-linear"
+
+
 def test_trials_outside_the_grid_take_what_all_jobs_share() -> None:
     jobs = [["+study=film", "lora.rank=1", "seed=0", "a=1"], ["+study=film", "lora.rank=4", "seed=0", "a=1"]]
     extra = ["arm=control data.path=/x lora.rank=8 seed=0,1", "method=full a=2"]

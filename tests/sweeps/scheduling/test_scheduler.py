@@ -337,15 +337,6 @@ def test_one_name_one_task_and_one_node() -> None:
         made.add_node(node("a"))
 
 
-def test_after_drain_nothing_starts() -> None:
-    made = scheduler(node("a", 1), tasks=(task("x", 1, 9), task("y", 1, 9)))
-    made.starts(0)
-    made.drain()
-    made.finished("x", 9)
-    assert made.starts(9) == []
-    assert [item.task_id for item in made.waiting] == ["y"]
-
-
 def mixed(draw: random.Random, count: int) -> list[Task]:
     """Gangs of all kinds, few lengths, so that there are many equals."""
     shapes = [
@@ -433,7 +424,7 @@ def test_whatever_happens_nothing_is_overbooked_and_all_is_finished(seed: int) -
             del running[task_id]
             done.append(task_id)
         else:
-            now = max(made.held.values())
+            now = max(made.cluster.held.values())
     assert sorted(done) == [f"t{number:03d}" for number in range(60)]
 
 
