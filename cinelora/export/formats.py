@@ -7,6 +7,7 @@ Torch is loaded by `write_merged` alone.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -143,10 +144,8 @@ OUTSIDE_BLOCKS: dict[str, str] = {
 
 def original_layer(layer: str) -> str:
     """blocks.7.attn2.to_q -> blocks.7.cross_attn.q. Raises UserError for a layer that is not linear."""
-    if layer in OUTSIDE_BLOCKS:
-        return OUTSIDE_BLOCKS[layer]
-    blocks, _, rest = layer.partition(".")
-    number, _, inner = rest.partition(".")
-    if blocks != "blocks" or not number.isdecimal() or inner not in IN_BLOCKS:
+    block, inner = re.fullmatch(r"(blocks\.\d+\.)?(.*)", layer).groups("")  # type: ignore[union-attr]
+    names = IN_BLOCKS if block else OUTSIDE_BLOCKS
+    if inner not in names:
         raise UserError(f"{layer}: has no name in the original layout; only linear layers have")
-    return f"blocks.{number}.{IN_BLOCKS[inner]}"
+    return block + names[inner]

@@ -32,6 +32,7 @@ from cinelora.render.selection import (
 )
 from cinelora.wan.checkpoint import base_folder
 from cinelora.wan.options import Parallel, processes_of
+from cinelora.wan.tiny import quiet_transformers
 
 if TYPE_CHECKING:
     from cinelora.render.session import RenderedClip, RenderJob
@@ -55,7 +56,7 @@ def render(options: argparse.Namespace) -> None:
         from cinelora.wan.parallel import join
 
         join()
-    _silence_transformers()
+    quiet_transformers()
     from cinelora.render.contact_sheet import write_sheet
     from cinelora.render.session import RenderJob, render_clips
 
@@ -84,14 +85,6 @@ def render(options: argparse.Namespace) -> None:
 
 def _is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
-
-
-def _silence_transformers() -> None:
-    """No progress bars and no advice of transformers among our lines."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
 
 
 def check_length(frames: int, window: int, overlap: int) -> None:

@@ -27,8 +27,7 @@ from cinelora.features.motion import Frames
 from cinelora.features.nets import NETS, open_net
 from cinelora.render.contact_sheet import shown_frames
 from cinelora.render.long_clips import changes, continuity, long_clip, window_count
-from cinelora.wan.denoiser import Conditions
-from cinelora.wan.encoding import condition_latents, decode_video, encode_image, encode_text, pixels
+from cinelora.wan.encoding import Conditions, condition_latents, decode_video, encode_image, encode_text, pixels
 from cinelora.wan.loading import TORCH_DTYPE, load_image_encoder, load_text_encoder, load_transformer, load_vae
 from cinelora.wan.lora import AdapterSwitch
 from cinelora.wan.options import SHARDED, Parallel

@@ -26,8 +26,8 @@ from cinelora.smallbase.optimiser import Progress, Training, decayed, random_for
 from cinelora.smallbase.vae import encode_moments
 from cinelora.training import flow
 from cinelora.wan.attention import use_short_text
-from cinelora.wan.denoiser import Conditions, predict_velocity
-from cinelora.wan.encoding import pixels
+from cinelora.wan.encoding import Conditions, pixels
+from cinelora.wan.sampler import predict_velocity
 
 PEAK_RATE = 1.5e-3
 BATCH = 16  # clips per worker and step

@@ -27,8 +27,15 @@ from cinelora.core.seeds import draw_noise
 from cinelora.data.synthetic import COLOURS, Scene, caption, draw_scene, render
 from cinelora.features.nets import open_net, transnet
 from cinelora.metrics.distances import polynomial_mmd, standardise
-from cinelora.wan.denoiser import Conditions
-from cinelora.wan.encoding import condition_latents, decode_video, encode_image, encode_text, encode_video, pixels
+from cinelora.wan.encoding import (
+    Conditions,
+    condition_latents,
+    decode_video,
+    encode_image,
+    encode_text,
+    encode_video,
+    pixels,
+)
 from cinelora.wan.loading import load_image_encoder, load_text_encoder, load_transformer, load_vae
 from cinelora.wan.sampler import denoise
 

@@ -19,9 +19,9 @@ from cinelora.core.seeds import draw_noise, share_of, window_indices
 from cinelora.data.encodings import NO_CAPTION
 from cinelora.data.windows import WindowPlan
 from cinelora.training import flow
-from cinelora.wan.denoiser import Conditions, predict_velocity
-from cinelora.wan.encoding import Encodings
+from cinelora.wan.encoding import Conditions, Encodings
 from cinelora.wan.loading import TORCH_DTYPE
+from cinelora.wan.sampler import predict_velocity
 
 MASK_CHANNELS = 4
 

@@ -49,7 +49,7 @@ class NonFiniteLoss(RuntimeError):
 
 @dataclass
 class Trained:
-    """A live engine with its adapter attached, and what its training says."""
+    """A live engine with its adapter attached, and the figures of its training."""
 
     engine: Any
     parameters: lora.NamedParameters

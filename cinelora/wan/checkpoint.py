@@ -28,7 +28,6 @@ SHIPPED = {"small": ASSETS / "wan-small"}  # in the repository
 SHAPES = {hub: ASSETS / "wan21-i2v-14b" for hub in (EXAMPLE, EXAMPLE.replace("480P", "720P"))}  # configs, no weights
 WHOLE_FILE = 64 * 2**20  # bytes; larger weight files are hashed by size, header and evenly spaced blocks
 BLOCK = 2**20
-PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "image_encoder", "image_processor", "scheduler")
 WEIGHTS = {  # part -> name of its weights, whole or as the index of its shards
     "transformer": "diffusion_pytorch_model.safetensors",
     "vae": "diffusion_pytorch_model.safetensors",
@@ -110,7 +109,7 @@ def model_fingerprint(folder: Path, revision: str) -> str:
     Hashing 33 GB at every plan would take minutes; 17 blocks of 1 MiB a file distinguish checkpoints.
     """
     digest = hashlib.sha256(revision.encode())
-    for path in sorted(p for part in PARTS for p in (folder / part).rglob("*") if p.is_file()):
+    for path in sorted(p for part in CONFIGS for p in (folder / part).rglob("*") if p.is_file()):
         size = path.stat().st_size
         digest.update(f"\n{path.relative_to(folder).as_posix()}:{size}\n".encode())
         with open(path, "rb") as stream:
@@ -139,10 +138,10 @@ def incomplete(folder: Path) -> str | None:
     """The first file that is missing or incomplete; None for a complete checkpoint."""
     if not folder.is_dir():
         return "no such folder"
-    if missing := [part for part in PARTS if not (folder / part).is_dir()]:
-        return f"{', '.join(missing)} missing"
-    if missing := [f"{part}/{name}" for part, name in CONFIGS.items() if not (folder / part / name).is_file()]:
-        return f"{', '.join(missing)} missing"
+    absent = [part for part in CONFIGS if not (folder / part / CONFIGS[part]).is_file()]
+    if absent:
+        names = (f"{part}/{CONFIGS[part]}" if (folder / part).is_dir() else part for part in absent)
+        return f"{', '.join(names)} missing"
     if not any((folder / "tokenizer" / name).is_file() for name in VOCABULARIES):
         return f"tokenizer/{' or '.join(VOCABULARIES)} missing"
     return next((text for part in WEIGHTS for text in _faults(folder / part, WEIGHTS[part])), None)

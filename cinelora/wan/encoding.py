@@ -25,7 +25,6 @@ from cinelora.data.encodings import text_file, window_file
 from cinelora.data.video import decode_window
 from cinelora.data.windows import Window
 from cinelora.wan.attention import TEXT_TOKENS
-from cinelora.wan.denoiser import Conditions
 from cinelora.wan.loading import load_image_encoder, load_text_encoder, load_vae
 
 
@@ -163,6 +162,24 @@ def reference_frames(root: Path, data: DataConfig, window: Window) -> np.ndarray
     return decode_window(
         root / window.video, window.start_seconds, data.fps, data.frames, data.height, data.width, data.resize
     )
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the denoiser sees of N clips besides their noisy latents. The dtype is the one it computes in.
+
+    Attributes:
+        frame: mask and first frame (N, 20, T, h, w), see `condition_latents`.
+        image: image tokens of the first frame (N, S, D).
+        text: states of the caption (N, 512, D).
+    """
+
+    frame: torch.Tensor
+    image: torch.Tensor
+    text: torch.Tensor
+
+    def to(self, device: str, dtype: torch.dtype) -> Conditions:
+        return Conditions(*(each.to(device, dtype) for each in (self.frame, self.image, self.text)))
 
 
 @dataclass

@@ -31,7 +31,6 @@ _ATTENTION = r"(to_q|to_k|to_v|to_out\.0)"
 _IMAGE = r"(add_k_proj|add_v_proj)"
 _FFN = r"ffn\.net\.(0\.proj|2)"
 _EMBEDDERS = r"(time|text)_embedder\.linear_[12]|time_proj|image_embedder\.ff\.net\.(0\.proj|2)"
-MODULES_OF_KIND = {LayerKind.self: 4, LayerKind.cross: 4, LayerKind.image: 2, LayerKind.ffn: 2, LayerKind.outer: 8}
 _SIBLINGS = re.compile(r"blocks\.\d+\.attn1\.to_[qkv]")  # they read one tensor that needs a gradient
 OWN, FIRST = "default", "first"  # PEFT's names for the adapter of a trial and for that of its first stage
 NamedParameters = list[tuple[str, torch.nn.Parameter]]
@@ -51,11 +50,6 @@ def target_pattern(targets: TargetSet) -> str:
     inside += [_FFN] * (LayerKind.ffn in layers)
     pattern = r"blocks\.\d+\." + (inside[0] if len(inside) == 1 else f"({'|'.join(inside)})")
     return f"{pattern}|condition_embedder\\.({_EMBEDDERS})|proj_out" if LayerKind.outer in layers else pattern
-
-
-def module_count(targets: TargetSet, blocks: int) -> int:
-    """Linear layers of a target set, in a denoiser of so many blocks."""
-    return sum(MODULES_OF_KIND[kind] * (1 if kind is LayerKind.outer else blocks) for kind in targets.layers)
 
 
 def peft_config(lora: LoraConfig) -> PeftConfig:
@@ -98,10 +92,7 @@ def _parameters(transformer: Any, adapter: str) -> NamedParameters:
 
 
 def attach(transformer: Any, lora: LoraConfig, seed: int) -> NamedParameters:
-    """Add the adapter in place, on top of a first stage if one is loaded: its float32 parameters, sorted by name.
-
-    AssertionError: the target set matches other layers of this model than it should.
-    """
+    """Add the adapter in place, on top of a first stage if one is loaded: its float32 parameters, sorted by name."""
     with torch.random.fork_rng(devices=[]):  # PEFT draws from the global generator before we overwrite A
         stacked = list(getattr(transformer, "peft_config", None) or {})
         transformer.add_adapter(peft_config(lora), OWN)
@@ -109,8 +100,6 @@ def attach(transformer: Any, lora: LoraConfig, seed: int) -> NamedParameters:
         transformer.set_adapters([*stacked, OWN])
         transformer.requires_grad_(False)  # PEFT lets all active adapters train
     parameters = _parameters(transformer, OWN)
-    expected = 2 * module_count(lora.targets, transformer.config.num_layers)
-    assert len(parameters) == expected, f"{lora.targets.value}: {len(parameters)} adapter tensors, not {expected}"
     for name, parameter in parameters:
         parameter.data = _initial(name, parameter, seed).to(parameter.device)
         parameter.requires_grad_(True)

@@ -21,8 +21,7 @@ from cinelora.core.config import SampleConfig, TrialConfig
 from cinelora.core.seeds import draw_noise
 from cinelora.data.windows import Window
 from cinelora.wan.acceleration import step_cache
-from cinelora.wan.denoiser import Conditions, predict_velocity
-from cinelora.wan.encoding import Encodings, decode_video
+from cinelora.wan.encoding import Conditions, Encodings, decode_video
 from cinelora.wan.loading import TORCH_DTYPE, load_scheduler
 
 
@@ -30,6 +29,17 @@ def starting_noise(encodings: Encodings, windows: list[Window], seed: int) -> to
     """Noise (N, 16, T, h, w) by (sampling seed, window): the same for the base and every adapter."""
     shape = tuple(encodings.latents(windows[:1]).shape[1:])
     return torch.stack([draw_noise(shape, seed, "sample", w.window_id) for w in windows])
+
+
+def predict_velocity(model: Any, noisy: torch.Tensor, times: torch.Tensor, conditions: Conditions) -> torch.Tensor:
+    """Velocity (N, 16, T, h, w) at noisy latents of that shape and times (N,) in 0..1000."""
+    return model(
+        hidden_states=torch.cat([noisy.to(conditions.frame.dtype), conditions.frame], dim=1),
+        timestep=times,
+        encoder_hidden_states=conditions.text,
+        encoder_hidden_states_image=conditions.image,
+        return_dict=False,
+    )[0]
 
 
 @torch.no_grad()

@@ -52,6 +52,19 @@ def test_noise_is_undecided_and_the_sizes_that_would_decide_are_named() -> None:
     assert found.more_clips is None or found.more_clips > 60
 
 
+def test_the_candidate_is_the_smallest_undecided_rank_with_sufficient_means() -> None:
+    """A smaller rank is undecided too, but its mean falls short of the share: rank 1, and rank 4 in the second case."""
+    for seed, rank in ((9, 4), (0, 8)):
+        found = answered({1: 0.2, 4: 1.0, 8: 1.0}, noise=1.5, seed=seed)
+        means = {each.rank: each.worst.mean for each in found.ranks if each.verdict == UNDECIDED}
+        assert found.candidate == rank == min(each for each, mean in means.items() if mean > 0)
+        assert min(means) < rank
+        assert found.smallest is None and found.more_clips is not None and found.more_clips > 60
+        assert f"would show it for rank {rank}." in sentence(found)
+    sure = answered({1: 0.5, 4: 1.0, 8: 1.0}, noise=0.05)
+    assert (sure.candidate, sure.more_clips, sure.more_seeds) == (None, None, None), "rank 4 is shown to be sufficient"
+
+
 def test_no_gain_is_no_answer() -> None:
     found = answered({4: -1.0, 8: -2.0}, noise=0.05)
     assert found.smallest is None and sentence(found) == "kvd[tnv2]: no rank is shown to improve on the base."

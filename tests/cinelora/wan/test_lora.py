@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 
-from cinelora.core.config import LoraConfig, Scaling, TargetSet
+from cinelora.core.config import LayerKind, LoraConfig, Scaling, TargetSet
 from cinelora.wan import lora, tiny
 
 # Trainable parameters per unit of rank at the true 14B shape, counted by hand from its layer sizes.
@@ -24,10 +24,15 @@ PER_RANK_14B = {
     TargetSet.block: 5_611_520,
     TargetSet.linear: 5_696_576,
 }
+LAYERS = {LayerKind.self: 4, LayerKind.cross: 4, LayerKind.image: 2, LayerKind.ffn: 2}  # of a block; outside: 8
 SHAPE_14B = {
     "num_attention_heads": 40, "attention_head_dim": 128, "in_channels": 36, "out_channels": 16, "text_dim": 4096,
     "ffn_dim": 13824, "num_layers": 40, "image_dim": 1280, "added_kv_proj_dim": 5120,
 }  # fmt: skip
+
+
+def layer_count(targets: TargetSet, blocks: int) -> int:
+    return sum(8 if kind is LayerKind.outer else blocks * LAYERS[kind] for kind in targets.layers)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +47,7 @@ def linears_14b() -> dict[str, tuple[int, int]]:
 @pytest.mark.parametrize("targets", list(TargetSet))
 def test_counts_at_the_true_shape(targets: TargetSet, linears_14b: dict[str, tuple[int, int]]) -> None:
     hit = [size for name, size in linears_14b.items() if re.fullmatch(lora.target_pattern(targets), name)]
-    assert len(hit) == lora.module_count(targets, 40)
+    assert len(hit) == layer_count(targets, 40)
     assert targets is not TargetSet.linear or len(hit) == len(linears_14b) == 488
     assert sum(rows + columns for rows, columns in hit) == PER_RANK_14B[targets]
 
@@ -57,7 +62,7 @@ def test_only_the_adapter_trains(model: torch.nn.Module, targets: TargetSet) -> 
     parameters = lora.attach(model, LoraConfig(rank=2, targets=targets), seed=0)
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trainable == {name for name, _ in parameters}
-    assert len(parameters) == 2 * lora.module_count(targets, 2)
+    assert len(parameters) == 2 * layer_count(targets, 2)
 
 
 def test_a_larger_rank_starts_as_the_smaller_one_plus_rows(model: torch.nn.Module) -> None:

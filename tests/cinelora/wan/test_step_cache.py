@@ -17,7 +17,7 @@ from cinelora.core.seeds import draw_noise
 from cinelora.metrics.catalogue import protocol
 from cinelora.wan import lora
 from cinelora.wan.checkpoint import model_folder
-from cinelora.wan.denoiser import Conditions
+from cinelora.wan.encoding import Conditions
 from cinelora.wan.loading import load_transformer
 from cinelora.wan.options import check_cache
 from cinelora.wan.sampler import denoise

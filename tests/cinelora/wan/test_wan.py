@@ -15,8 +15,7 @@ from cinelora.core.config import LoraConfig, SampleConfig, Scaling, Scheduler, T
 from cinelora.core.seeds import draw_noise
 from cinelora.wan import lora
 from cinelora.wan.checkpoint import model_folder
-from cinelora.wan.denoiser import Conditions
-from cinelora.wan.encoding import condition_latents, decode_video, encode_image, encode_text, pixels
+from cinelora.wan.encoding import Conditions, condition_latents, decode_video, encode_image, encode_text, pixels
 from cinelora.wan.loading import load_scheduler
 from cinelora.wan.sampler import denoise
 from tests import tiny_study
