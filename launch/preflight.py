@@ -174,17 +174,20 @@ def check_division(trial: TrialConfig, cluster: ClusterConfig) -> None:
 
 
 def check_denoiser(trial: TrialConfig, denoiser: Mapping[str, Any], here: bool) -> None:
-    """That this denoiser can run as set, its tokens divided among workers too; `here`: workers run on this machine."""
-    model, data = trial.model, trial.data
+    """That this denoiser can run as set; `here`: workers run on this machine."""
+    model = trial.model
     check_attention(model, here)
     if model.compile and trial.zero.stage == SHARDED:
         raise UserError(
             f"model.compile=true: not with zero.stage={SHARDED}, which gathers weights inside the blocks; "
             "take zero.stage=2"
         )
-    sharers, heads = model.sequence_workers, int(denoiser["num_attention_heads"])
-    if sharers == 1:
-        return
+    check_sharing(trial, denoiser["num_attention_heads"])
+
+
+def check_sharing(trial: TrialConfig, heads: int) -> None:
+    """That the workers that share a clip divide its tokens and the attention heads."""
+    sharers, data = trial.model.sequence_workers, trial.data
     tokens = data.video_tokens
     if heads % sharers or tokens % sharers:
         fit = [count for count in range(2, heads + 1) if heads % count == tokens % count == 0]

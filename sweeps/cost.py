@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from cinelora.core.config import Method, TrialConfig
+from cinelora.core.cli import UserError
+from cinelora.core.config import ClusterConfig, Method, TrialConfig
 from cinelora.core.records import TrialResult
 from sweeps.denoiser import Denoiser
 
@@ -48,30 +49,27 @@ class Workload:
     generate: float
     clips: int
     workers: int
+    step: float  # operations of one optimiser step
+    clip: float  # operations until a clip is generated, of each worker that shares it
 
     @staticmethod
     def of(config: TrialConfig, net: Denoiser, clips: int, workers: int) -> Workload:
         tokens, train = config.data.video_tokens, config.train
-        step = net.step(tokens, checkpointed_share(config, net), config.method is not Method.full)
-        trained = 0.0 if config.method is Method.base else step * train.steps * train.batch_size
-        curve = 0 if config.method is Method.base else train.steps // train.heldout_every + 1
-        watched = min(train.heldout_windows, clips)
-        passes = 2 if config.sample.guidance > 1 else 1
-        forward = net.forward(tokens)
+        checkpointed = min(1.0, (train.checkpointed_blocks or net.layers) / net.layers)  # share computed twice
+        frozen = config.method is not Method.full
+        step = train.batch_size * net.step(tokens, checkpointed if train.gradient_checkpointing else 0.0, frozen)
+        forward, passes = net.forward(tokens), 2 if config.sample.guidance > 1 else 1
+        curve = (train.steps // train.heldout_every + 1) * min(train.heldout_windows, clips) * HELDOUT_TIMES * forward
+        clip = config.sample.steps * passes * forward
         return Workload(
-            train=trained + curve * watched * HELDOUT_TIMES * forward,
+            train=0.0 if config.method is Method.base else step * train.steps + curve,
             evaluate=clips * HELDOUT_TIMES * forward,
-            generate=clips * config.sample.steps * passes * forward,
+            generate=clips * clip,
             clips=clips,
             workers=workers,
+            step=step,
+            clip=clip / config.model.sequence_workers,
         )
-
-
-def checkpointed_share(config: TrialConfig, net: Denoiser) -> float:
-    """Share of the blocks whose forward pass is computed twice, 0..1."""
-    if not config.train.gradient_checkpointing:
-        return 0.0
-    return min(1.0, (config.train.checkpointed_blocks or net.layers) / net.layers)
 
 
 @dataclass(frozen=True)
@@ -88,6 +86,10 @@ class Rates:
         """Of a whole trial on its gang, base loaded."""
         computed = work.train / self.train + work.evaluate / self.evaluate + work.generate / self.generate
         return (computed + work.clips * self.score) / work.workers + self.rest
+
+    def pace(self, work: Workload) -> tuple[float, float]:
+        """(seconds an optimiser step, seconds until a clip is generated)."""
+        return work.step / work.workers / self.train, work.clip / self.generate
 
 
 @dataclass(frozen=True)
@@ -106,20 +108,16 @@ class CostModel:
         return f"fitted on {self.trials} finished trials{error}"
 
 
-def pace(config: TrialConfig, net: Denoiser, rates: Rates, workers: int) -> tuple[float, float]:
-    """(seconds an optimiser step, seconds until a clip is generated); the workers of one clip share its tokens."""
-    tokens, passes = config.data.video_tokens, 2 if config.sample.guidance > 1 else 1
-    step = net.step(tokens, checkpointed_share(config, net), config.method is not Method.full)
-    clip = config.sample.steps * passes * net.forward(tokens)
-    return (
-        step * config.train.batch_size / workers / rates.train,
-        clip / config.model.sequence_workers / rates.generate,
-    )
+def assumed(cluster: ClusterConfig) -> CostModel | None:
+    """From the peak rate of one worker's device; None without `cluster.device`. Scoring and start-up are unknown: 0.
 
-
-def assumed(tflops: float) -> CostModel:
-    """From the peak rate of one worker's device, dense bfloat16. Scoring and start-up are unknown: 0."""
-    rate = tflops * 1e12 * UTILISATION
+    Raises UserError for an unknown device.
+    """
+    if not cluster.device:
+        return None
+    if cluster.device not in GPUS:
+        raise UserError(f"cluster.device={cluster.device}: unknown; take one of {', '.join(GPUS)}, or leave it empty")
+    rate = GPUS[cluster.device].tflops * max(1.0, cluster.gpus_per_worker) * 1e12 * UTILISATION
     return CostModel(Rates(rate, rate, rate, 0.0, 0.0), 0, None)
 
 
@@ -153,6 +151,6 @@ def _rates(known: list[tuple[Workload, TrialResult]]) -> Rates | None:
     return Rates(train, evaluate, generate, score, median(result.seconds["overhead"] for _, result in known))
 
 
-def gpu_hours(seconds: Mapping[str, float], workers: Mapping[str, int], gpus: float) -> float:
+def gpu_hours(seconds: Mapping[str, float], work: Mapping[str, Workload], gpus: float) -> float:
     """GPU-hours of these trials; worker-hours where a worker has no GPU."""
-    return sum(seconds[trial] * workers[trial] * (gpus or 1) for trial in seconds) / 3600
+    return sum(seconds[trial] * work[trial].workers * (gpus or 1) for trial in seconds) / 3600

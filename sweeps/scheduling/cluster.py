@@ -24,17 +24,11 @@ class Infeasible(Exception):
 
 @dataclass(frozen=True)
 class GangShape:
-    """The resources of one trial's workers. Raises ValueError for a shape that no cluster could provide."""
+    """The resources of one trial's workers, as `ClusterConfig` has checked them."""
 
     workers: int
     cpus: int  # per worker
     gpus: float  # per worker; below 1 only for one-worker trials that share a GPU
-
-    def __post_init__(self) -> None:
-        if self.workers < 1 or self.cpus < 1 or self.gpus < 0:
-            raise ValueError(f"{self}: needs at least one worker, one CPU a worker and no negative GPUs")
-        if self.gpus % 1 and (self.gpus > 1 or self.workers > 1):
-            raise ValueError(f"{self}: a share of a GPU is for gangs of one worker and lies below 1")
 
     @cached_property
     def size(self) -> tuple[float, float]:
@@ -118,7 +112,7 @@ class FreeResources:
 
     @property
     def fullness(self) -> tuple[int, int]:
-        """Key of best fit: the node with the least free comes first."""
+        """Sort key of best fit: the node with the least free comes first."""
         return sum(self.gpus), self.cpus
 
 

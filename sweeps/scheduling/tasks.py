@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cinelora.core.config import ClusterConfig, Method
+from cinelora.core.config import ClusterConfig, Method, TrialConfig
 from cinelora.core.records import TrialSpec
 from sweeps.scheduling.cluster import GangShape
 
@@ -31,14 +31,14 @@ Order = Callable[[Task], Key]  # least first; within one shape it must take the 
 
 def task_for(cluster: ClusterConfig, spec: TrialSpec, seconds: float) -> Task:
     """The task of a trial. A base that ZeRO stage 3 shards fits gangs of its own size only."""
-    config, count = spec.config, workers(cluster, spec)
+    config, count = spec.config, workers(cluster, spec.config)
     base = f"{spec.fingerprints['model']} {config.model.dtype.value}"
     base += f" {count} sharded" if config.zero.stage == 3 else ""
     return Task(spec.trial_id, shape(cluster, count), base, seconds, after=config.first)
 
 
-def workers(cluster: ClusterConfig, spec: TrialSpec) -> int:
-    return cluster.workers(spec.config.lora.rank if spec.config.method is Method.lora else 0)
+def workers(cluster: ClusterConfig, config: TrialConfig) -> int:
+    return cluster.workers(config.lora.rank if config.method is Method.lora else 0)
 
 
 def shape(cluster: ClusterConfig, count: int) -> GangShape:

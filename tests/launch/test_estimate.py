@@ -54,7 +54,7 @@ def demand(
         train=TrainConfig(batch_size=8, micro_batch=micro, gradient_checkpointing=checkpointing),
         sample=SampleConfig(batch_size=1, guidance=5.0),
     )
-    return Demand(config, 1, share, Denoiser.of(CONFIG), PARTS, heldout=64, nets=0.0)
+    return Demand(config, ClusterConfig(gpus_per_worker=share), Denoiser.of(CONFIG), PARTS, heldout=64, nets=0.0)
 
 
 def study(device: str, gpus: float = 1.0) -> StudyConfig:

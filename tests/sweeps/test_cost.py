@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.memory import CONFIG as WAN
-from cinelora.core.config import DataConfig, Method, SampleConfig, TrainConfig, TrialConfig
+from cinelora.core.config import ClusterConfig, DataConfig, Method, SampleConfig, TrainConfig, TrialConfig
 from sweeps.cost import Rates, Workload, assumed, fitted, gpu_hours
 from sweeps.denoiser import Denoiser
 from tests.analysis.paper_study import result, spec
@@ -79,11 +79,12 @@ def test_rates_are_found_again() -> None:
 
 
 def test_without_history_the_peak_is_assumed() -> None:
-    model = assumed(312.0)
-    assert model.rates.train == pytest.approx(312e12 * 0.35) and model.trials == 0
+    model = assumed(ClusterConfig(device="A100"))
+    assert model is not None and model.rates.train == pytest.approx(312e12 * 0.35) and model.trials == 0
     assert "no trial measured yet" in model.source
 
 
 def test_hours() -> None:
-    assert gpu_hours({"a": 3600.0, "b": 1800.0}, {"a": 1, "b": 4}, gpus=2.0) == 2 + 4
-    assert gpu_hours({"a": 3600.0}, {"a": 2}, gpus=0.0) == 2
+    work = {name: Workload.of(CONFIG, SMALL, 6, workers) for name, workers in (("a", 1), ("b", 4))}
+    assert gpu_hours({"a": 3600.0, "b": 1800.0}, work, gpus=2.0) == 2 + 4
+    assert gpu_hours({"b": 1800.0}, work, gpus=0.0) == 2

@@ -323,12 +323,6 @@ def test_infeasible_names_the_shape_and_the_cluster() -> None:
         Scheduler().add(task("t", 1, 1))
 
 
-@pytest.mark.parametrize("shape", [(0, 1, 1), (1, 0, 1), (1, 1, -1), (2, 1, 0.5), (1, 1, 1.5)])
-def test_impossible_shapes(shape: tuple[int, int, float]) -> None:
-    with pytest.raises(ValueError, match="GangShape"):
-        GangShape(*shape)
-
-
 def test_one_name_one_task_and_one_node() -> None:
     made = scheduler(node("a"), tasks=(task("x", 1, 1),))
     with pytest.raises(ValueError, match="task x"):
