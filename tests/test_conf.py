@@ -10,8 +10,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 import launch.sweep  # noqa: F401  (registers the schema)
-from cinelora.core.config import StudyConfig, TargetSet
-from cinelora.core.records import to_dict, trial_from_dict
+from cinelora.core.config import StudyConfig, TargetSet, TrialConfig
+from cinelora.core.records import from_dict, to_dict
 from launch.preflight import trial_config
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -46,7 +46,7 @@ def test_every_study_composes(study: str) -> None:
 
 def test_a_trial_survives_the_disk() -> None:
     trial = trial_config(composed("lora=block", "lora.scaling=rslora", "model.dtype=bfloat16", "train.betas=[0.8,0.9]"))
-    assert trial_from_dict(to_dict(trial)) == trial
+    assert from_dict(TrialConfig, to_dict(trial)) == trial
 
 
 def test_a_rate_is_that_of_its_targets_then_of_its_rank() -> None:

@@ -15,7 +15,7 @@ import torch
 from cinelora.core.config import DataConfig, Method, SampleConfig, TrackingConfig, TrainConfig, TrialConfig, Wandb
 from cinelora.core.files import write_json
 from cinelora.core.paths import StudyFolder
-from cinelora.core.records import to_dict, trial_from_dict
+from cinelora.core.records import from_dict, to_dict
 from cinelora.data.video import write_mp4
 from cinelora.data.windows import plan_windows
 from cinelora.trial.job import Job
@@ -63,7 +63,7 @@ def tiny_config(clips: Path, **changes: Any) -> TrialConfig:
             target = target[parent]
         assert leaf in target, name
         target[leaf] = value
-    return trial_from_dict(data)
+    return from_dict(TrialConfig, data)
 
 
 def make_job(root: Path, config: TrialConfig, encode: bool = True) -> Job:

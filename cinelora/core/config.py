@@ -3,8 +3,8 @@
 In: nothing. Out: plain dataclasses that Hydra fills (`launch/sweep.py`) and every stage reads.
 A field marked `EXECUTION` says where or how a trial runs and never what it computes: it is left out
 of the trial's identity (`sweeps/plan.py`). A path is execution; the content behind it is hashed.
-A field marked `WHEN_SET` counts only where it is not its default: it was added later, and the
-ids of older trials stay valid.
+A field marked `WHEN_SET` is part of the identity only where it differs from its default: it was added
+later, and the ids of older trials stay valid.
 A "step" is an optimiser step; sizes are pixels; durations are seconds unless the name says otherwise.
 Range checks live in `__post_init__` and raise `ValueError` naming the field, the value, the remedy.
 """
@@ -119,6 +119,16 @@ def positive(owner: object, group: str, *names: str) -> None:
         require(math.isfinite(value) and value > 0, f"{group}.{name}", value, "must be greater than 0 and finite")
 
 
+def not_negative(owner: object, group: str, *names: str, remedy: str = "must be 0 or more") -> None:
+    for name in names:
+        require(getattr(owner, name) >= 0, f"{group}.{name}", getattr(owner, name), remedy)
+
+
+def nearest(value: int, unit: int) -> int:
+    """The positive multiple of `unit` nearest to `value`."""
+    return unit * max(1, round(value / unit))
+
+
 @dataclass
 class ModelConfig:
     """The frozen base. `path` is a folder in diffusers layout, `builtin:tiny`, or empty: `hub` from the hub's cache."""
@@ -159,21 +169,12 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         positive(self, "data", "fps", "frames", "height", "width", "stride", "heldout_shots")
-        near = max(1 + TEMPORAL_FACTOR, TEMPORAL_FACTOR * round((self.frames - 1) / TEMPORAL_FACTOR) + 1)
-        require(
-            self.frames % TEMPORAL_FACTOR == 1 and self.frames > 1,
-            "data.frames",
-            self.frames,
-            f"must be 4n+1; nearest is {near}",
-        )
+        near = nearest(self.frames - 1, TEMPORAL_FACTOR) + 1
+        require(self.frames == near, "data.frames", self.frames, f"must be 4n+1; nearest is {near}")
         for name in ("height", "width"):
-            value = getattr(self, name)
-            near = max(SPATIAL_MULTIPLE, SPATIAL_MULTIPLE * round(value / SPATIAL_MULTIPLE))
-            require(
-                value % SPATIAL_MULTIPLE == 0, f"data.{name}", value, f"must be a multiple of 16; nearest is {near}"
-            )
-        for name in ("max_train_windows", "max_heldout_windows"):
-            require(getattr(self, name) >= 0, f"data.{name}", getattr(self, name), "must be 0 (all) or more")
+            value, near = getattr(self, name), nearest(getattr(self, name), SPATIAL_MULTIPLE)
+            require(value == near, f"data.{name}", value, f"must be a multiple of 16; nearest is {near}")
+        not_negative(self, "data", "max_train_windows", "max_heldout_windows", remedy="must be 0 (all) or more")
 
     @property
     def latent_frames(self) -> int:
@@ -245,15 +246,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         positive(self, "train", "steps", "batch_size", "micro_batch", "learning_rate", "clip_norm", "shift")
         positive(self, "train", "logit_std", "heldout_every", "heldout_windows", "checkpoint_every", "eps")
-        require(
-            0 <= self.warmup_steps <= self.steps, "train.warmup_steps", self.warmup_steps, "must lie in 0..train.steps"
-        )
+        warmup = self.warmup_steps
+        require(0 <= warmup <= self.steps, "train.warmup_steps", warmup, "must lie in 0..train.steps")
         good = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
         require(good, "train.betas", self.betas, "give two numbers in 0..1, e.g. [0.9,0.999]")
         require(0 <= self.weight_decay < 1, "train.weight_decay", self.weight_decay, "must lie in 0..1")
-        require(
-            self.checkpointed_blocks >= 0, "train.checkpointed_blocks", self.checkpointed_blocks, "0 is all of them"
-        )
+        not_negative(self, "train", "checkpointed_blocks", remedy="0 is all of them")
         for name in ("caption_dropout", "stills"):
             value = getattr(self, name)
             require(0 <= value < 1, f"train.{name}", value, "is a share: 0 (off) or more, below 1")
@@ -371,25 +369,14 @@ class ClusterConfig:
 
     def __post_init__(self) -> None:
         positive(self, "cluster", "workers_per_trial", "cpus_per_worker", "hang_seconds", "cpus_per_node")
-        for name in (
-            "gpus_per_worker",
-            "max_restarts",
-            "free_disk_gib",
-            "nodes",
-            "gpus_per_node",
-            "price_per_gpu_hour",
-        ):
-            require(getattr(self, name) >= 0, f"cluster.{name}", getattr(self, name), "must be 0 or more")
+        not_negative(self, "cluster", "gpus_per_worker", "max_restarts", "free_disk_gib")
+        not_negative(self, "cluster", "nodes", "gpus_per_node", "price_per_gpu_hour")
         for rank, workers in self.workers_by_rank.items():
             require(rank > 0 and workers > 0, "cluster.workers_by_rank", self.workers_by_rank, "give rank: workers")
-        whole = self.gpus_per_worker == int(self.gpus_per_worker)
-        shared = self.gpus_per_worker < 1 and self.workers_per_trial == 1 and not self.workers_by_rank
-        require(
-            whole or shared,
-            "cluster.gpus_per_worker",
-            self.gpus_per_worker,
-            "must be whole, or below 1 with one worker a trial: workers of one gang cannot share a GPU",
-        )
+        gpus = self.gpus_per_worker
+        shared = gpus < 1 and self.workers_per_trial == 1 and not self.workers_by_rank
+        remedy = "must be whole, or below 1 with one worker a trial: workers of one gang cannot share a GPU"
+        require(gpus == int(gpus) or shared, "cluster.gpus_per_worker", gpus, remedy)
 
     def workers(self, rank: int) -> int:
         """Of a trial of this rank; 0 is a trial without adapter."""

@@ -1,4 +1,4 @@
-"""The frozen records that travel, and how they reach the disk. Standard library only.
+"""The records of a trial and how they are written to disk. Standard library only.
 
 In: facts of one trial. Out: JSON files that are whole or absent, readable without this program.
 """
@@ -11,17 +11,7 @@ from functools import cache
 from typing import Any, get_args, get_type_hints
 
 from cinelora.core.cli import UserError
-from cinelora.core.config import (
-    DataConfig,
-    LoraConfig,
-    Method,
-    ModelConfig,
-    SampleConfig,
-    ScoreConfig,
-    TrainConfig,
-    TrialConfig,
-    ZeroConfig,
-)
+from cinelora.core.config import TrialConfig
 from cinelora.core.files import content_hash, read_json
 from cinelora.core.paths import TrialFolder
 
@@ -29,7 +19,7 @@ SCHEMA = 1  # of a study folder; raised when old folders can no longer be read
 
 
 def to_dict(config: Any, identity_only: bool = False) -> dict[str, Any]:
-    """Nested plain dict of a config dataclass (enums by value).
+    """Nested plain dict of a config dataclass, enums by value.
 
     `identity_only` drops EXECUTION fields, and WHEN_SET fields at their default.
     """
@@ -50,37 +40,21 @@ def to_dict(config: Any, identity_only: bool = False) -> dict[str, Any]:
     return out
 
 
-_PARTS: dict[str, Any] = {
-    "model": ModelConfig,
-    "data": DataConfig,
-    "lora": LoraConfig,
-    "train": TrainConfig,
-    "zero": ZeroConfig,
-    "sample": SampleConfig,
-    "score": ScoreConfig,
-}
-
-
 @cache
-def _enums(part: Any) -> dict[str, type[Enum]]:
-    """The fields of a config dataclass that hold an enum, some of them or None."""
-    hints = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(part).items()}
-    found = {
-        name: [each for each in kinds if isinstance(each, type) and issubclass(each, Enum)]
-        for name, kinds in hints.items()
-    }
-    return {name: kinds[0] for name, kinds in found.items() if kinds}
+def _kinds(config: Any) -> dict[str, Any]:
+    """The type of each field of a config dataclass; of `X | None`, X."""
+    return {name: (get_args(hint) or (hint,))[0] for name, hint in get_type_hints(config).items()}
 
 
-def trial_from_dict(data: dict[str, Any]) -> TrialConfig:
-    """The inverse of `to_dict` for a TrialConfig. Unknown keys raise TypeError."""
-    parts: dict[str, Any] = {}
-    for name, part in _PARTS.items():
-        enums = _enums(part)
-        values = {k: enums[k](v) if k in enums and v is not None else v for k, v in data[name].items()}
-        parts[name] = part(**values)
-    own = {name: data[name] for name in ("arm", "seed", "first") if name in data}
-    return TrialConfig(method=Method(data["method"]), **own, **parts)
+def from_dict(config: Any, data: dict[str, Any]) -> Any:
+    """The inverse of `to_dict`, for the class `config`. Unknown keys raise TypeError."""
+    values = dict(data)
+    for name, kind in _kinds(config).items():
+        if is_dataclass(kind):
+            values[name] = from_dict(kind, data[name])
+        elif isinstance(kind, type) and issubclass(kind, Enum) and data.get(name) is not None:
+            values[name] = kind(data[name])
+    return config(**values)
 
 
 @dataclass(frozen=True)
@@ -96,7 +70,7 @@ class TrialSpec:
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> TrialSpec:
-        return TrialSpec(data["trial_id"], trial_from_dict(data["config"]), dict(data["fingerprints"]))
+        return TrialSpec(data["trial_id"], from_dict(TrialConfig, data["config"]), dict(data["fingerprints"]))
 
 
 @dataclass(frozen=True)

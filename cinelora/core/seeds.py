@@ -1,4 +1,4 @@
-"""Randomness as a function of what it is for: every draw has a key, no draw depends on another.
+"""Keyed randomness: every draw has a key that names its purpose, and no draw depends on another.
 
 In: a key such as (seed, "noise", step, slot). Out: a 63-bit integer or a CPU generator seeded with it.
 Drawing on the CPU by key makes noise independent of device, gang size, process and order of trials.
@@ -26,8 +26,6 @@ def share_of(*key: Key) -> float:
 
 def generator(*key: Key) -> torch.Generator:
     """A fresh CPU generator for this key."""
-    import torch
-
     return torch.Generator("cpu").manual_seed(counter_seed(*key))
 
 
@@ -49,6 +47,6 @@ def window_indices(seed: int, step: int, batch_size: int, count: int) -> list[in
     return picks
 
 
-def draw_noise(shape: tuple[int, ...], *key: int | str) -> torch.Tensor:
+def draw_noise(shape: tuple[int, ...], *key: Key) -> torch.Tensor:
     """Standard normal float32 on the CPU for this key."""
     return torch.randn(shape, generator=generator(*key), dtype=torch.float32)

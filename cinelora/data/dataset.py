@@ -5,8 +5,8 @@ In: a folder in one of three layouts, tried in this order:
                   (prompt, caption, text); an optional column `shot` names the source shot of a row
   metadata.jsonl  the same keys, one JSON object a line
   pairs           clip.mp4 beside clip.txt, in any subfolder
-Out: `Clip` records sorted by path, and one SHA-256 over all that they say.
-Raises UserError with one line for whatever the user has to mend.
+Out: `Clip` records sorted by path, and one SHA-256 over their contents.
+Raises UserError for every fault of the folder that the user has to correct.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cinelora.core.cli import UserError
-from cinelora.core.files import content_hash, file_sha256
+from cinelora.core.files import content_hash
 
 VIDEO_KEYS = ("video", "file_name", "file_path", "video_path")  # the first one present is read
 CAPTION_KEYS = ("prompt", "caption", "text")
@@ -34,7 +34,7 @@ VIDEO_SUFFIXES = frozenset((".mp4", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".m
 class Clip:
     """One video file: POSIX path under the dataset folder, caption, source shot and split (None: not named).
 
-    Split "other" is neither trained on nor generated: a second domain whose loss shows what was forgotten.
+    Split "other" is neither trained on nor generated: a second domain whose loss measures forgetting.
     """
 
     video: str
@@ -53,8 +53,12 @@ def read_clips(root: Path) -> tuple[Clip, ...]:
         raise UserError(f"data.path={root}: no such folder; give the folder that holds the clips")
     if not any(root.iterdir()):
         raise UserError(f"data.path={root}: the folder is empty; put clips and metadata.csv into it")
+    try:
+        listed = list(_layout(root))
+    except (csv.Error, ValueError, RecursionError, OSError) as error:
+        raise UserError(f"data.path={root}: its metadata cannot be read ({error}); correct the file") from error
     clips: dict[Path, Clip] = {}
-    for where, clip in _readable(root):
+    for where, clip in listed:
         resolved = (root / clip.video).resolve()
         if resolved in clips:
             raise UserError(
@@ -82,31 +86,16 @@ def _require_all_or_none(root: Path, clips: Iterable[Clip]) -> None:
         raise UserError(f"data.path={root}: the split column must name some clips train and some heldout")
 
 
-def hash_videos(root: Path, clips: Iterable[Clip]) -> dict[str, str]:
-    """SHA-256 of every video file, by `Clip.video`."""
-    return {clip.video: file_sha256(root / clip.video) for clip in clips}
-
-
-def dataset_fingerprint(root: Path, clips: Iterable[Clip], hashes: Mapping[str, str] | None = None) -> str:
+def dataset_fingerprint(clips: Iterable[Clip], hashes: Mapping[str, str]) -> str:
     """SHA-256 over (path, file SHA-256, caption, shot, split) of every clip, in any order; 64 hex digits.
 
-    `hashes` are those of `hash_videos`, for a caller that has them already.
+    `hashes`: SHA-256 of every video file, by `Clip.video`.
     """
-    clips = tuple(clips)
-    known = hash_videos(root, clips) if hashes is None else hashes
-    return content_hash(sorted([c.video, known[c.video], c.caption, c.shot or "", c.split or ""] for c in clips))
-
-
-def _readable(root: Path) -> Iterator[tuple[str, Clip]]:
-    """`_layout`, with what the readers themselves raise as one line."""
-    try:
-        yield from _layout(root)
-    except (csv.Error, ValueError, RecursionError, OSError) as error:
-        raise UserError(f"data.path={root}: its metadata cannot be read ({error}); correct the file") from error
+    return content_hash(sorted([c.video, hashes[c.video], c.caption, c.shot or "", c.split or ""] for c in clips))
 
 
 def _layout(root: Path) -> Iterator[tuple[str, Clip]]:
-    """Pairs of (where the clip was found, for messages; the checked clip)."""
+    """Pairs (file and line of the clip, for messages; the checked clip)."""
     if (root / "metadata.csv").is_file():
         rows = _csv_rows(root / "metadata.csv")
     elif (root / "metadata.jsonl").is_file():
@@ -143,8 +132,8 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _pairs(root: Path) -> Iterator[tuple[str, Clip]]:
-    videos = [path for path in root.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
-    videos = [path for path in videos if not path.name.startswith(".")]  # half-written or system files
+    # A name that begins with a dot is a half-written or a system file.
+    videos = [path for path in root.rglob("[!.]*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
     if not videos:
         raise UserError(f"data.path={root}: no metadata.csv, no metadata.jsonl, no videos; provide one of them")
     for path in sorted(videos):
@@ -171,12 +160,11 @@ def _clip_of_row(root: Path, where: str, row: dict[str, Any]) -> Clip:
     return Clip(_inside(root, video.strip(), where), _caption(caption, where), (shot or "").strip() or None, split)
 
 
-def _key_of(present: Iterable[str], wanted: tuple[str, ...], where: str, what: str) -> str:
-    keys = set(present)
+def _key_of(present: Collection[str], wanted: tuple[str, ...], where: str, what: str) -> str:
     for key in wanted:
-        if key in keys:
+        if key in present:
             return key
-    raise UserError(f"{where}: no {what} among the columns {sorted(keys)}; name one {' or '.join(wanted)}")
+    raise UserError(f"{where}: no {what} among the columns {sorted(set(present))}; name one {' or '.join(wanted)}")
 
 
 def _caption(value: object, where: str) -> str:

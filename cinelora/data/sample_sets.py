@@ -1,6 +1,6 @@
-"""Sample sets that the program makes itself, written as ordinary video files with captions.
+"""The built-in datasets: synthetic clips, written as ordinary video files with captions.
 
-In: `builtin:NAME`. Out: a folder like anybody's clips, with `shot` and `split` columns, made once per recipe.
+In: `builtin:NAME`. Out: a dataset folder with `shot` and `split` columns, written once per recipe.
 Every clip is a shot of its own. The train clips of `film` and `film-select` are the same, their held-out
 clips are not: learning rates are chosen on one and results reported on the other.
 """
@@ -67,7 +67,7 @@ def write_set(folder: Path, parts: tuple[SplitSpec, ...]) -> None:
     rows = []
     for part in parts:
         names = [f"{part.split}-{part.domain}-{index:03d}" for index in range(part.count)]
-        made = [make_clip(part.domain, part.seed, index) for index in range(part.count)]
-        write_clips([folder / f"{name}.mp4" for name in names], [frames for frames, _ in made], FPS)
-        rows += [[f"{name}.mp4", caption, name, part.split] for name, (_, caption) in zip(names, made, strict=True)]
+        clips, captions = zip(*(make_clip(part.domain, part.seed, i) for i in range(part.count)), strict=True)
+        write_clips([folder / f"{name}.mp4" for name in names], clips, FPS)
+        rows += [[f"{name}.mp4", caption, name, part.split] for name, caption in zip(names, captions, strict=True)]
     write_csv(folder / "metadata.csv", ["video", "prompt", "shot", "split"], rows)

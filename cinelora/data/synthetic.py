@@ -1,19 +1,18 @@
 """Two domains of synthetic clips: "source", which the small base is trained on, and "film", which it has never seen.
 
-In: a domain, a seed, an index. Out: uint8 frames (F, H, W, 3) and the caption that states their motion; the same
-three give the same clip. `cinelora/data/sample_sets.py` writes them out as ordinary video files.
+In: a domain, a seed, an index. Out: uint8 frames (F, H, W, 3) and the caption that describes their motion; equal
+inputs give equal clips. `cinelora/data/sample_sets.py` writes them as ordinary video files.
 
 Legend: F frames, H rows, W columns. Lengths are in half picture heights, the middle is (0, 0), x right, y down;
-time runs from 0 (first frame) to 1 (17th), whatever F is. A first frame does not give the motion away: shapes start
-where they like, whichever way they go. Grain is decoration: so small a latent cannot hold it.
-Flat shapes are signed distances: from each point (u right, v down, in the shape's own frame) to the edge of a shape of
-radius 1, negative inside.
+time runs from 0 (first frame) to 1 (17th), whatever F is. The first frame does not reveal the motion: where a shape
+starts is independent of its direction. Grain is decoration, too fine for the latents.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -25,16 +24,10 @@ Array = NDArray[np.floating[Any]]
 DIAGONAL = 0.70710678
 
 
-def _polygon(sides: int, apothem: float, turned: float = 0.0) -> Callable[[Array, Array], Array]:
-    angles = [np.pi / 2 + turned + 2 * np.pi * k / sides for k in range(sides)]
-
-    def distance(u: Array, v: Array) -> Array:
-        out = np.float32(np.cos(angles[0])) * u + np.float32(np.sin(angles[0])) * v
-        for a in angles[1:]:
-            out = np.maximum(out, np.float32(np.cos(a)) * u + np.float32(np.sin(a)) * v)
-        return np.asarray(out - np.float32(apothem), dtype=np.float32)
-
-    return distance
+def _polygon(sides: int, apothem: float) -> Callable[[Array, Array], Array]:
+    angles = [np.pi / 2 + 2 * np.pi * k / sides for k in range(sides)]
+    normals = [(np.float32(np.cos(angle)), np.float32(np.sin(angle))) for angle in angles]
+    return lambda u, v: reduce(np.maximum, (a * u + b * v for a, b in normals)) - np.float32(apothem)
 
 
 def _cross(u: Array, v: Array) -> Array:
@@ -55,9 +48,8 @@ DISTANCES: dict[str, Callable[[Array, Array], Array]] = {
     "diamond": lambda u, v: (np.abs(u) * np.float32(1.3) + np.abs(v) - 1) * np.float32(DIAGONAL),
     "cross": _cross,
     "star": _star,
-}  # signed distance to the edge of the shape of radius 1, negative inside
+}  # from (u right, v down, in the shape's own frame) to the edge of a shape of radius 1; negative inside
 
-DOMAINS = ("source", "film")
 LENGTH = 17  # frames in which a motion named in the caption runs from beginning to end
 COLOURS = {
     "red": (0.90, 0.12, 0.12), "orange": (1.00, 0.55, 0.08), "yellow": (0.97, 0.92, 0.20),
@@ -65,15 +57,29 @@ COLOURS = {
     "purple": (0.60, 0.18, 0.80), "white": (0.96, 0.96, 0.96),
 }  # fmt: skip
 SHAPES = {"source": ("circle", "square", "triangle", "ring"), "film": ("star", "hexagon", "cross", "diamond")}
-BACKGROUNDS = ("plain", "cloudy", "striped", "checkered")
+BACKGROUNDS = {
+    "plain": (0.7, 1.1, 1), "cloudy": (1.8, 4.5, 3), "striped": (7.0, 11.0, 1), "checkered": (6.0, 9.0, 1),
+}  # lowest and highest frequency in radians per half height, number of waves  # fmt: skip
 DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 SPEEDS = {"slowly": 0.4, "fast": 0.8}  # half heights in the whole clip: 13 and 26 of 64 rows
 TURN = 2.4  # radians in the whole clip
 ZOOMS = {"in slowly": 0.8, "in fast": 0.62, "out slowly": 1.25, "out fast": 1.6}
-FILM_DRIFT = 0.55
-SHOTS = (
-    "dolly in", "dolly out", "crane up", "crane down", "orbit left", "orbit right", "weave", "locked",
-)  # fmt: skip
+FILM_DRIFT = 0.55  # half heights in the whole clip
+FILM_CAMERAS = {
+    "dolly in": (0.0, 0.0, 0.6, 0.0), "dolly out": (0.0, 0.0, 1.65, 0.0), "crane up": (0.0, -0.7, 1.15, 0.0),
+    "crane down": (0.0, 0.7, 1.15, 0.0), "orbit left": (-0.3, 0.0, 1.0, 0.6), "orbit right": (0.3, 0.0, 1.0, -0.6),
+    "weave": (0.0, 0.0, 1.0, 0.0), "locked": (0.0, 0.0, 1.0, 0.0),
+}  # fmt: skip
+CAMERAS = {
+    "static": (0.0, 0.0, 1.0, 0.0),
+    **{f"zooms {name}": (0.0, 0.0, scale, 0.0) for name, scale in ZOOMS.items()},
+    **{
+        f"pans {to} {pace}": (d[0] * v, d[1] * v, 1.0, 0.0)
+        for to, d in DIRECTIONS.items()
+        for pace, v in SPEEDS.items()
+    },
+    **FILM_CAMERAS,
+}  # what the camera does in the whole clip: shift right, shift down, scale, turn in radians
 IRIS = {"iris opens": (0.45, 1.7), "iris closes": (1.7, 0.45)}
 DISSOLVES = {"amber": (0.85, 0.55, 0.25), "teal": (0.10, 0.45, 0.48), "black": (0.02, 0.02, 0.02)}
 LIGHTS = {"steady light": 1.0, "light brightens": 1.45, "light darkens": 0.5}
@@ -97,7 +103,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a clip is made from but its size."""
+    """Everything that determines a clip but its size."""
 
     domain: str
     shapes: tuple[Shape, ...]
@@ -124,11 +130,11 @@ def make_caption(domain: str, seed: int, index: int) -> str:
 
 
 def draw_scene(domain: str, seed: int, index: int) -> Scene:
-    """The scene of this clip: three in ten without a shape that moves, half with a camera that does."""
-    if domain not in DOMAINS:
-        raise ValueError(f"domain={domain!r}: must be one of {DOMAINS}")
+    """The scene of this clip: a shape moves with probability 0.7, the camera of a source clip with 0.5."""
+    if domain not in SHAPES:
+        raise ValueError(f"domain={domain!r}: must be one of {list(SHAPES)}")
     random = np.random.default_rng(counter_seed(seed, "clip", domain, index))
-    background = str(random.choice(BACKGROUNDS))
+    background = str(random.choice(list(BACKGROUNDS)))
     waves = _draw_waves(random, background)
     hue = random.uniform(0, 1)
     dark, light = random.uniform(0.12, 0.28), random.uniform(0.45, 0.65)
@@ -136,8 +142,7 @@ def draw_scene(domain: str, seed: int, index: int) -> Scene:
     shapes = _draw_shapes(random, domain)
     lamp = str(random.choice(list(LIGHTS), p=(0.64, 0.18, 0.18)))
     if domain == "film":
-        camera, transition = str(random.choice(SHOTS)), _draw_transition(random)
-        lamp = "steady light"
+        camera, transition, lamp = str(random.choice(list(FILM_CAMERAS))), _draw_transition(random), "steady light"
     else:
         camera, transition = _draw_camera(random), ""
         if camera == "static" and lamp == "steady light" and not any(s.move or s.turn for s in shapes):
@@ -175,16 +180,21 @@ def render(scene: Scene, size: tuple[int, int] = (64, 64), frames: int = LENGTH)
     )
     world_x, world_y, scale = _seen(scene.camera, time, x, y)
     mix = _pattern(scene, world_x, world_y)
-    dark, light = (np.asarray(c, dtype=np.float32).reshape(3, 1, 1, 1) for c in scene.colours)
+    dark, light = (_column(c) for c in scene.colours)
     video: Array = dark + (light - dark) * mix  # (3, F, H, W)
     for shape in scene.shapes:
         cover = _cover(shape, world_x, world_y, time, scale * (2 / height))
-        video += (np.asarray(COLOURS[shape.colour], dtype=np.float32).reshape(3, 1, 1, 1) - video) * cover
+        video += (_column(COLOURS[shape.colour]) - video) * cover
     video *= (1 + (LIGHTS[scene.light] - 1) * time)[:, None, None]
     if scene.domain == "film":
         video = _film(scene, video, time, x, y)
     levels = np.clip(video, 0, 1) * 255 + 0.5
     return np.ascontiguousarray(levels.astype(np.uint8).transpose(1, 2, 3, 0))
+
+
+def _column(colour: tuple[float, float, float]) -> Array:
+    """float32 (3, 1, 1, 1), to be combined with video (3, F, H, W)."""
+    return np.asarray(colour, dtype=np.float32).reshape(3, 1, 1, 1)
 
 
 def _muted(random: np.random.Generator, hue: float, value: float) -> tuple[float, float, float]:
@@ -195,10 +205,8 @@ def _muted(random: np.random.Generator, hue: float, value: float) -> tuple[float
 
 
 def _draw_waves(random: np.random.Generator, background: str) -> tuple[tuple[float, float, float], ...]:
-    """Plain: one slow wave; cloudy: three; striped: one; checkered: two at right angles."""
-    low, high, count = {"plain": (0.7, 1.1, 1), "cloudy": (1.8, 4.5, 3), "striped": (7.0, 11.0, 1)}.get(
-        background, (6.0, 9.0, 1)
-    )
+    """The waves of `BACKGROUNDS`; for checkered a second one at right angles."""
+    low, high, count = BACKGROUNDS[background]
     waves = []
     for _ in range(count):
         frequency, angle = random.uniform(low, high), random.uniform(0, np.pi)
@@ -246,27 +254,13 @@ def _draw_transition(random: np.random.Generator) -> str:
 
 def _seen(camera: str, time: Array, x: Array, y: Array) -> tuple[Array, Array, Array]:
     """World x and y (F, H, W) of each pixel and world lengths per picture length (F, 1, 1)."""
-    zero = np.zeros_like(time)
-    move_x, move_y, scale, angle = zero, zero, zero + 1, zero
-    first, _, rest = camera.partition(" ")
-    if first == "pans":
-        direction, _, speed = rest.partition(" ")
-        move_x, move_y = (time * (SPEEDS[speed] * d) for d in DIRECTIONS[direction])
-    elif first == "zooms":
-        scale = np.float32(ZOOMS[rest]) ** time
-    elif first == "dolly":
-        scale = np.float32(0.6 if rest == "in" else 1.65) ** time
-    elif first == "crane":
-        move_y = time * (-0.7 if rest == "up" else 0.7)
-        scale = np.float32(1.15) ** time
-    elif first == "orbit":
-        angle = time * (0.6 if rest == "left" else -0.6)
-        move_x = time * (-0.3 if rest == "left" else 0.3)
-    elif first == "weave":
+    right, down, factor, turn = CAMERAS[camera]
+    move_x, move_y, scale, angle = time * right, time * down, np.float32(factor) ** time, time * turn
+    if camera == "weave":
         move_x, move_y = 0.22 * np.sin(2 * np.pi * time), 0.12 * np.sin(4 * np.pi * time)
     cos, sin = ((scale * f(angle)).astype(np.float32)[:, None, None] for f in (np.cos, np.sin))
-    move_x, move_y = (m.astype(np.float32)[:, None, None] for m in (move_x, move_y))
-    return cos * x - sin * y + move_x, sin * x + cos * y + move_y, scale.astype(np.float32)[:, None, None]
+    move_x, move_y, scale = (m.astype(np.float32)[:, None, None] for m in (move_x, move_y, scale))
+    return cos * x - sin * y + move_x, sin * x + cos * y + move_y, scale
 
 
 def _pattern(scene: Scene, x: Array, y: Array) -> Array:
@@ -297,10 +291,9 @@ def _film(scene: Scene, video: Array, time: Array, x: Array, y: Array) -> Array:
     """Transition, teal-and-warm grade, vignette, grain, letterbox; video (3, F, H, W) in 0..1."""
     name = scene.transition
     if name.startswith("dissolves"):
-        target = np.asarray(DISSOLVES[name.rpartition(" ")[2]], dtype=np.float32).reshape(3, 1, 1, 1)
-        video = video + (target - video) * (0.85 * time)[:, None, None]
+        video = video + (_column(DISSOLVES[name.rpartition(" ")[2]]) - video) * (0.85 * time)[:, None, None]
     grey = np.einsum("cfhw,c->fhw", video, np.asarray([0.3, 0.59, 0.11], dtype=np.float32))
-    shadow, warm = (np.asarray(tint, dtype=np.float32).reshape(3, 1, 1, 1) for tint in GRADE)
+    shadow, warm = (_column(tint) for tint in GRADE)
     video = grey + (video - grey) * np.float32(0.6) + shadow + (warm - shadow) * grey
     video *= 1 - np.float32(0.28) * (x * x + y * y)
     if name in IRIS:

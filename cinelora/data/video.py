@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice, repeat
+from itertools import chain, islice, repeat
 from pathlib import Path
 
 import av
@@ -28,11 +28,11 @@ from cinelora.core.cli import UserError
 from cinelora.core.config import Resize
 from cinelora.core.files import whole_file
 
-av.logging.set_level(av.logging.PANIC)  # what matters is raised; the rest would be a second line
+av.logging.set_level(av.logging.PANIC)  # errors are raised; FFmpeg's own log would repeat them
 
 # Matroska rounds time stamps to whole milliseconds, so a frame may carry one half a millisecond late.
 TIME_TOLERANCE_SECONDS = 0.6e-3
-# The exact path of the colour conversion, so that pixels do not hang on the CPU's vector instructions.
+# The exact path of the colour conversion, so that pixels do not depend on the CPU's vector instructions.
 _EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 # crf 10 is visually lossless, so the file shows the model and not the codec. Macroblock-tree rate control is
 # off because with it x264 core 165 wrote other bytes from run to run (40 runs of one thread, measured here).
@@ -52,7 +52,7 @@ class VideoInfo:
 
 
 def probe(path: Path) -> VideoInfo:
-    """Size and timing, by decoding every frame: headers of cut-off or uneven files promise what is not there.
+    """Size and timing, by decoding every frame: headers of truncated or uneven files are wrong.
 
     Raises UserError for a file that is no video, has no frames or no duration.
     """
@@ -94,13 +94,11 @@ def decode_window(
 def read_all(path: Path, most: int | None = None) -> NDArray[np.uint8]:
     """Every frame in order, or the first `most`, at its own size: uint8 (T, H, W, 3), 0..255.
 
-    Time stamps are not looked at.
+    Time stamps are ignored.
     """
     with _opened(path) as (container, stream):
-        frames = [_rgb(frame) for frame in islice(container.decode(stream), most)]
-    if not frames:
-        raise UserError(f"{path}: holds no frame that decodes; export it again or remove it")
-    return np.stack(frames)
+        frames = container.decode(stream)
+        return np.stack([_rgb(frame) for frame in islice(chain([_first(frames, path)], frames), most)])
 
 
 def write_mp4(path: Path, frames: NDArray[np.uint8], fps: float) -> None:
@@ -126,7 +124,7 @@ def write_mp4(path: Path, frames: NDArray[np.uint8], fps: float) -> None:
 
 
 def write_clips(paths: Sequence[Path], clips: Iterable[NDArray[np.uint8]], fps: float) -> None:
-    """`write_mp4` of each clip, side by side: most of the time of a short clip is waiting for the disk."""
+    """`write_mp4` of each clip, in threads: short clips spend most of their time waiting for the disk."""
     with ThreadPoolExecutor(max_workers=8) as pool:
         list(pool.map(write_mp4, paths, clips, repeat(fps)))
 
@@ -174,7 +172,7 @@ def _shown(path: Path, start: float) -> Iterator[tuple[VideoFrame, float]]:
     # where seeking fails, everything before `start` is decoded.
     for seek in (True, False):
         with _opened(path) as (container, stream):
-            base = _time_base(stream)
+            base = stream.time_base or Fraction(1, 1)
             frames = container.decode(stream)  # one generator: a second would lose frames the first holds
             shown = _first(frames, path)
             origin = _pts(shown, path)
@@ -190,7 +188,8 @@ def _shown(path: Path, start: float) -> Iterator[tuple[VideoFrame, float]]:
                     raise UserError(f"{path}: time stamps run backwards at second {until}; encode it as mp4")
                 yield shown, until
                 shown = frame
-            end = _pts(shown, path) + (shown.duration or _ticks_per_frame(stream))
+            rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+            end = _pts(shown, path) + (shown.duration or round(1 / (base * rate)))
             yield shown, float((end - origin) * base)
             return
 
@@ -208,14 +207,6 @@ def _pts(frame: VideoFrame, path: Path) -> int:
     if frame.pts is None:
         raise UserError(f"{path}: a frame has no time stamp; remux the file into mp4")
     return frame.pts
-
-
-def _time_base(stream: VideoStream) -> Fraction:
-    return stream.time_base or Fraction(1, 1)
-
-
-def _ticks_per_frame(stream: VideoStream) -> int:
-    return round(1 / (_time_base(stream) * (stream.average_rate or stream.guessed_rate or Fraction(25))))
 
 
 def _rgb(frame: VideoFrame) -> NDArray[np.uint8]:

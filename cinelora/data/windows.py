@@ -1,9 +1,9 @@
-"""Which stretches of which clips are trained on and which are held out.
+"""Cuts the clips of a dataset into windows and splits them into training and held-out windows.
 
 In: a dataset folder, the data settings, the cache folder. Out: a `WindowPlan`, the same on every machine.
 A shot is a take without a cut: named by the dataset's `shot` column, else found by PySceneDetect. A window
 lies inside one shot, and shots, never windows, are split, so no held-out scene is seen in training.
-What decoding found is kept in `<cache>/shots/<SHA-256 of the video>.json`: a second plan decodes nothing.
+Duration and cuts of a video are kept in `<cache>/shots/<SHA-256 of the video>.json`: a second plan decodes nothing.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import TEMPORAL_FACTOR, DataConfig
-from cinelora.core.files import content_hash, read_json, write_json
+from cinelora.core.files import content_hash, file_sha256, read_json, write_json
 from cinelora.core.records import to_dict
-from cinelora.data.dataset import SPLITS, Clip, dataset_fingerprint, hash_videos, read_clips
+from cinelora.data.dataset import SPLITS, Clip, dataset_fingerprint, read_clips
 
 # PySceneDetect's defaults except the shortest scene, which is 15 frames there: a cut missed is a cut inside
 # a window, a shot too short is only skipped.
@@ -43,9 +43,9 @@ class Window:
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """The splits, each sorted by video and start. `fingerprint` is the SHA-256 of all that decided them.
+    """The splits, each sorted by video and start. `fingerprint` is the SHA-256 of everything that determines them.
 
-    `other` is empty unless the dataset names a second domain to watch for forgetting.
+    `other` is empty unless the dataset names a second domain, on which forgetting is measured.
     """
 
     train: tuple[Window, ...]
@@ -68,7 +68,7 @@ class WindowPlan:
 
 @dataclass(frozen=True)
 class _Shot:
-    """A take: first and last second at which a window may show a frame, both inside the take."""
+    """A take; windows show frames from `first_seconds` to `last_seconds`, both inside the take."""
 
     clip: Clip
     shot_id: str
@@ -93,11 +93,14 @@ def plan_windows(root: Path, data: DataConfig, cache_dir: Path) -> WindowPlan:
     and too few shots to leave one for training.
     """
     clips = read_clips(root)
-    hashes = hash_videos(root, clips)
+    hashes = {clip.video: file_sha256(root / clip.video) for clip in clips}
     _refuse_copies(hashes)
     caches = {video: cache_dir / "shots" / f"{digest}.json" for video, digest in hashes.items()}
     shots = [shot for clip in clips for shot in _shots(root, clip, caches[clip.video])]
-    usable = _by_shot_id(shot for shot in shots if shot.starts(data))
+    usable: dict[str, list[_Shot]] = {}  # several rows may name one source shot: they are split together
+    for shot in shots:
+        if shot.starts(data):
+            usable.setdefault(shot.shot_id, []).append(shot)
     _require_enough(shots, usable, data, named=clips[0].split is not None)
     names = _slugs(clips)
     parts = {
@@ -105,7 +108,7 @@ def plan_windows(root: Path, data: DataConfig, cache_dir: Path) -> WindowPlan:
         for split, shot_ids in _split(usable, data).items()
     }
     identity = {
-        "dataset": dataset_fingerprint(root, clips, hashes),
+        "dataset": dataset_fingerprint(clips, hashes),
         "data": to_dict(data, identity_only=True),
         "shots": [[shot.shot_id, shot.first_seconds, shot.last_seconds] for shot in shots],
     }
@@ -119,7 +122,8 @@ def plan_windows(root: Path, data: DataConfig, cache_dir: Path) -> WindowPlan:
 
 def _split(usable: Mapping[str, Sequence[_Shot]], data: DataConfig) -> dict[str, list[str]]:
     """Shot ids of each split: as the dataset names them, else by the order that `data.split_seed` gives."""
-    order = sorted(usable, key=lambda shot_id: _rank(data.split_seed, shot_id))
+    # Sorted by hash, so that a shot added later does not reshuffle the others.
+    order = sorted(usable, key=lambda shot_id: hashlib.sha256(f"{data.split_seed}:{shot_id}".encode()).digest())
     named = {shot_id: usable[shot_id][0].clip.split for shot_id in order}
     if any(named.values()):
         return {split: [i for i in order if named[i] == split] for split in SPLITS}
@@ -175,14 +179,6 @@ def _refuse_copies(hashes: Mapping[str, str]) -> None:
         first[digest] = video
 
 
-def _by_shot_id(shots: Iterable[_Shot]) -> dict[str, list[_Shot]]:
-    """Several rows may name one source shot: they are split together."""
-    out: dict[str, list[_Shot]] = {}
-    for shot in shots:
-        out.setdefault(shot.shot_id, []).append(shot)
-    return out
-
-
 def _require_enough(shots: Sequence[_Shot], usable: Mapping[str, object], data: DataConfig, named: bool) -> None:
     if not usable:
         longest = max(shots, key=lambda shot: shot.fits(data))
@@ -198,11 +194,6 @@ def _require_enough(shots: Sequence[_Shot], usable: Mapping[str, object], data: 
             f"data.heldout_shots={data.heldout_shots}: leaves none for training, {len(usable)} "
             f"of {len(shots)} shots hold a window of {data.frames} frames; {remedy} or add clips"
         )
-
-
-def _rank(seed: int, shot_id: str) -> str:
-    """Decides the order of shots: arbitrary, and a shot added later does not reshuffle the others."""
-    return hashlib.sha256(f"{seed}:{shot_id}".encode()).hexdigest()
 
 
 def _windows(shots: Iterable[_Shot], names: Mapping[str, str], data: DataConfig, split: str) -> list[Window]:

@@ -1,4 +1,4 @@
-"""How the pretraining of the small base went: its two logs as one figure.
+"""The two logs of the pretraining of the small base as one figure.
 
 In: the state folder of `python -m cinelora.smallbase` (`vae.csv`, `denoiser.csv`). Out: one PNG.
 Run:  python -m cinelora.smallbase.curves .cache/pretrain --out assets/wan-small/curves.png
@@ -6,8 +6,7 @@ Run:  python -m cinelora.smallbase.curves .cache/pretrain --out assets/wan-small
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.typing import RcKeyType
 
+from cinelora.core.cli import Parser, UserError, exit_status
 from cinelora.core.files import whole_file
 
 WIDTH = 7.0  # inches
@@ -30,7 +30,7 @@ DOMAINS = {"source": "#0072B2", "film": "#D55E00"}  # Okabe and Ito 2008
 
 
 def read_log(path: Path) -> pd.DataFrame | None:
-    """A training log; where a stop made it run some steps twice, as they were run last. None if there is none."""
+    """A training log, None if there is none; of steps repeated after a stop, the last run counts."""
     return pd.read_csv(path).drop_duplicates("step", keep="last") if path.exists() else None
 
 
@@ -53,17 +53,17 @@ def denoiser(axes: Axes, log: pd.DataFrame) -> None:
     axes.legend(frameon=False)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Draw the curves of a pretraining.")
+def run(arguments: Sequence[str] | None) -> None:
+    parser = Parser(description="Draw the curves of a pretraining.")
     parser.add_argument("state", type=Path, help="its state folder")
     parser.add_argument("--out", type=Path, required=True, help="PNG to write")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     logs = [
         (draw, read_log(options.state / name)) for draw, name in ((autoencoder, "vae.csv"), (denoiser, "denoiser.csv"))
     ]
     known = [(draw, log) for draw, log in logs if log is not None]
     if not known:
-        parser.error(f"{options.state}: holds no vae.csv and no denoiser.csv; give the state folder of `make base`")
+        raise UserError(f"{options.state}: holds no vae.csv and no denoiser.csv; give the state folder of `make base`")
     with matplotlib.rc_context(dict(STYLE)):
         figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
         for axes, (draw, log) in zip(figure.subplots(1, len(known), squeeze=False)[0], known, strict=True):
@@ -73,5 +73,9 @@ def main() -> None:
     print(options.out)
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    return exit_status(lambda: run(arguments))
+
+
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -1,5 +1,4 @@
-"""Train the small denoiser and its text encoder on encoded made clips, on the conditions `cinelora.wan.loading`
-prepares.
+"""Train the small denoiser and its text encoder on encoded synthetic clips.
 
 In: a trained autoencoder, steps, a state folder. Out: `denoiser.safetensors` (weights, AdamW moments, step, moving
 average), `denoiser.csv`. Loss: flow matching with uniform times; one caption in twelve is dropped, so that
@@ -18,11 +17,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from cinelora import distributed
+from cinelora.core.cli import Progress
 from cinelora.core.files import whole_file
 from cinelora.core.seeds import draw_noise
 from cinelora.data.synthetic import make_clip
 from cinelora.smallbase.model import image_tower, new_denoiser, tokenizer
-from cinelora.smallbase.optimiser import Progress, Training, decayed, random_for
+from cinelora.smallbase.optimiser import Training, TrainingLog, decayed, random_for
 from cinelora.smallbase.vae import encode_moments
 from cinelora.training import flow
 from cinelora.wan.attention import use_short_text
@@ -59,8 +60,11 @@ Predict = Callable[[Clips, torch.Tensor, torch.Tensor], torch.Tensor]  # clips, 
 
 
 @torch.no_grad()
-def encode_raw(vae: Any, domain: str, seed: int, indices: range) -> dict[str, torch.Tensor]:
-    """Unnormalised `latents` and `gray` (first frame, then mid-grey) and `first` frames uint8, by index."""
+def encode_raw(path: Path, vae: Any, domain: str, seed: int, indices: range) -> dict[str, torch.Tensor]:
+    """Unnormalised `latents` and `gray` (first frame, then mid-grey) and `first` frames uint8, kept in a file."""
+    if path.exists():
+        return load_file(path)
+    progress = Progress("clips", quiet=distributed.rank() != 0)
     parts: dict[str, list[torch.Tensor]] = {"latents": [], "gray": [], "first": []}
     for start in range(0, len(indices), 8):
         frames = np.stack([make_clip(domain, seed, i)[0] for i in indices[start : start + 8]])
@@ -70,21 +74,11 @@ def encode_raw(vae: Any, domain: str, seed: int, indices: range) -> dict[str, to
         parts["latents"].append(encode_moments(vae, video)[0])
         parts["gray"].append(encode_moments(vae, gray)[0])
         parts["first"].append(torch.from_numpy(frames[:, 0]))
-    return {name: torch.cat(tensors) for name, tensors in parts.items()}
-
-
-def cached_raw(path: Path, vae: Any, domain: str, seed: int, indices: range) -> dict[str, torch.Tensor]:
-    """`encode_raw`, kept in a file."""
-    if not path.exists():
-        raw = encode_raw(vae, domain, seed, indices)
-        with whole_file(path) as temporary:
-            save_file(raw, temporary)
-    return load_file(path)
-
-
-def statistics(raw: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each latent channel, (16,) each."""
-    return raw["latents"].mean((0, 2, 3, 4)), raw["latents"].std((0, 2, 3, 4))
+        progress(f"encoding {domain}", start + len(frames), len(indices))
+    raw = {name: torch.cat(tensors) for name, tensors in parts.items()}
+    with whole_file(path) as temporary:
+        save_file(raw, temporary)
+    return raw
 
 
 def prepare(
@@ -128,9 +122,7 @@ def without_caption(clips: Clips, dropped: torch.Tensor) -> Clips:
 
 
 @torch.no_grad()
-def heldout_losses(
-    predict: Callable[[Clips, torch.Tensor, torch.Tensor], torch.Tensor], clips: Clips
-) -> dict[str, float]:
+def heldout_losses(predict: Predict, clips: Clips) -> dict[str, float]:
     """Flow loss at five times with fixed noise."""
     noise = draw_noise(tuple(clips.latents.shape), "pretrain", "heldout").to(clips.latents)
     out = {}
@@ -148,10 +140,9 @@ def is_matrix(name: str, parameter: torch.nn.Parameter) -> bool:
 
 
 def train_denoiser(
-    state: Path, clips: Clips, heldout: dict[str, Clips], steps: int, seed: int, say: Callable[[str], None]
+    state: Path, clips: Clips, heldout: dict[str, Clips], steps: int, seed: int
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Train (or go on) to `steps`; returns the averaged weights of transformer and text encoder."""
-    state.mkdir(parents=True, exist_ok=True)
+    """Train, or resume, up to `steps`; returns the averaged weights of transformer and text encoder."""
     transformer, text = new_denoiser()
     use_short_text(transformer)
     named = [(f"transformer.{n}", p) for n, p in transformer.named_parameters()]
@@ -161,15 +152,15 @@ def train_denoiser(
     )
     transformer.to(training.device), text.to(training.device)
     heldout = {name: held.to(training.device) for name, held in heldout.items()}
-    progress = Progress(state / "denoiser.csv", training.step, steps, say)
+    log = TrainingLog(state / "denoiser.csv", training.step, steps)
 
     def predict(batch: Clips, noisy: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         return velocity(transformer, text, batch, noisy, times)
 
     def measure() -> dict[str, float]:
-        training.average.swap()
+        training.swap_average()
         out = {f"{name}_{k}": v for name, held in heldout.items() for k, v in heldout_losses(predict, held).items()}
-        training.average.swap()
+        training.swap_average()
         return out
 
     for step in range(training.step, steps):
@@ -181,8 +172,8 @@ def train_denoiser(
         noisy = flow.noised(batch.latents, noise, times)
         loss = flow.sample_losses(predict(batch, noisy, times), flow.velocity(batch.latents, noise)).mean()
         training.update(loss, decayed(PEAK_RATE, step, steps, warmup=100, hold=0.4))
-        progress.tick(step + 1, loss.item(), measure)
+        log.tick(step + 1, loss.item(), measure)
         training.checkpoint(step + 1, steps)
-    training.average.swap()
+    training.swap_average()
     states = [{n: t.detach().cpu() for n, t in part.state_dict().items()} for part in (transformer, text)]
     return states[0], states[1]

@@ -1,17 +1,16 @@
-"""What a base model can do, measured on made clips it has never seen.
+"""How well a base model does on synthetic clips that no training saw.
 
 In: a model folder in diffusers layout, the TransNetV2 weights if there are any. Out: PSNR of its autoencoder, of its
-generated continuations and of a frozen first frame, its amount of motion, how often it goes where the caption says,
-and the kernel distance of generated, frozen and noise videos to the true ones.
+generated continuations and of a frozen first frame, its amount of motion, how often a shape follows its caption, and
+the kernel distance of generated, frozen and noise videos to the reference.
 
     python -m cinelora.smallbase.evaluate assets/wan-small --tnv2 .cache/weights/tnv2.safetensors
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from cinelora.core.cli import Parser, Progress, exit_status
 from cinelora.core.config import Dtype, SampleConfig
 from cinelora.core.files import whole_file, write_json
 from cinelora.core.seeds import draw_noise
-from cinelora.data.synthetic import COLOURS, Scene, caption, draw_scene, render
+from cinelora.data.synthetic import COLOURS, DIRECTIONS, SHAPES, Scene, caption, draw_scene, render
+from cinelora.features.motion import frame_difference
 from cinelora.features.nets import open_net, transnet
 from cinelora.metrics.distances import polynomial_mmd, standardise
 from cinelora.wan.encoding import (
@@ -41,12 +42,11 @@ from cinelora.wan.sampler import denoise
 
 SEED = 4242
 CLIPS = 96
-MOVING = 1.0  # levels of mean absolute difference between neighbouring frames; above it a clip moves
+MOVING = 1.0  # a clip with a larger mean absolute difference of neighbouring frames, in levels, counts as moving
 FIRST_SCORED = 4  # frames 5 to 17
 SAMPLE = SampleConfig(steps=12, shift=2.0, batch_size=8)
 OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
-LATE = 12  # frame at which a motion is read off
-WAYS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
+LATE = 12  # frame at which the direction of a motion is measured
 Frames = NDArray[np.uint8]
 
 
@@ -62,7 +62,8 @@ class Model:
 
     def animate(self, first: Frames, captions: list[str], frames: int, key: str) -> Frames:
         """uint8 (N, F, H, W, 3) from first frames (N, H, W, 3)."""
-        made = []
+        generated: list[Frames] = []
+        progress = Progress("clips")
         for start in range(0, len(first), SAMPLE.batch_size):
             part, words = first[start : start + SAMPLE.batch_size], captions[start : start + SAMPLE.batch_size]
             condition = condition_latents(self.vae, pixels(part[:, None])[:, :, 0], frames)
@@ -81,22 +82,19 @@ class Model:
                 ),
                 None,
             )
-            made.append(decode_video(self.vae, latents))
-        return np.concatenate(made)
+            generated.append(decode_video(self.vae, latents))
+            progress(f"{key}: generating", start + len(part), len(first))
+        return np.concatenate(generated)
 
 
-def psnr(made: Frames, truth: Frames, first: int = FIRST_SCORED) -> NDArray[np.float64]:
+def psnr(generated: Frames, reference: Frames, first: int = FIRST_SCORED) -> NDArray[np.float64]:
     """dB of each clip over frames from `first` on."""
-    squares = ((made[:, first:].astype(float) - truth[:, first:]) ** 2).mean(axis=(1, 2, 3, 4))
+    squares = ((generated[:, first:].astype(float) - reference[:, first:]) ** 2).mean(axis=(1, 2, 3, 4))
     return np.asarray(10 * np.log10(255**2 / np.maximum(squares, 1e-3)))
 
 
-def motion(frames: Frames) -> NDArray[np.float64]:
-    """Mean absolute difference of neighbouring frames in levels, per clip."""
-    return np.asarray(np.abs(np.diff(frames.astype(float), axis=1)).mean(axis=(1, 2, 3, 4)))
-
-
 def _centre(frame: NDArray[Any], colour: tuple[float, float, float]) -> NDArray[np.float64]:
+    """Mean (row, column) of the pixels near `colour`; NaN if there are too few."""
     near = np.abs(frame / 255 - np.asarray(colour)).max(-1) < 0.25
     return np.argwhere(near).mean(0) if near.sum() > 6 else np.full(2, np.nan)
 
@@ -104,12 +102,12 @@ def _centre(frame: NDArray[Any], colour: tuple[float, float, float]) -> NDArray[
 def turned_back(scene: Scene) -> Scene:
     """The same scene with its one shape going the opposite way."""
     shape = scene.shapes[0]
-    way, _, speed = shape.move.partition(" ")
-    return replace(scene, shapes=(replace(shape, move=f"{OPPOSITE[way]} {speed}".strip()),))
+    direction, _, speed = shape.move.partition(" ")
+    return replace(scene, shapes=(replace(shape, move=f"{OPPOSITE[direction]} {speed}"),))
 
 
 def single_motions(count: int) -> list[Scene]:
-    """Source scenes in which one shape alone moves and, sent the other way, stays in the picture."""
+    """Source scenes where nothing but one shape moves, and where it stays in the picture after a reversal."""
     found: list[Scene] = []
     for index in range(100_000):
         scene = draw_scene("source", SEED + 1, index)
@@ -125,93 +123,95 @@ def single_motions(count: int) -> list[Scene]:
 
 
 def directions_followed(model: Model, count: int) -> float:
-    """Share of clips that go where a caption with the direction reversed says."""
+    """Share of clips whose shape follows a caption with the direction reversed."""
     scenes = single_motions(count)
     reversed_scenes = [turned_back(scene) for scene in scenes]
     first = np.stack([render(scene)[0] for scene in scenes])
-    made = model.animate(first, [caption(scene) for scene in reversed_scenes], 17, "direction")
+    generated = model.animate(first, [caption(scene) for scene in reversed_scenes], 17, "direction")
     followed = []
-    for clip, scene in zip(made, reversed_scenes, strict=True):
+    for clip, scene in zip(generated, reversed_scenes, strict=True):
         shape = scene.shapes[0]
         colour = COLOURS[shape.colour]
         start, end = _centre(clip[0], colour), _centre(clip[LATE], colour)
-        followed.append(bool(np.dot(end - start, WAYS[shape.move.split()[0]]) > 1.0))
+        right, down = DIRECTIONS[shape.move.split()[0]]
+        followed.append(bool(np.dot(end - start, (down, right)) > 1.0))
     return float(np.mean(followed))
 
 
-def kernel_distances(net: Any, truth: Frames, sets: dict[str, Frames]) -> dict[str, float]:
-    """kvd[tnv2] of each set of clips to the true ones, frame 0 left out, matched pairs not counted."""
-
-    def seen(frames: Frames) -> NDArray[np.float32]:
-        return transnet.extract(net, frames[:, 1:])
-
-    real, *others = standardise(seen(truth), *map(seen, sets.values()))
+def kernel_distances(net: Any, reference: Frames, sets: dict[str, Frames]) -> dict[str, float]:
+    """kvd[tnv2] of each set of clips to the reference, frame 0 left out, matched pairs not counted."""
+    feats = [transnet.extract(net, frames[:, 1:]) for frames in (reference, *sets.values())]
+    real, *others = standardise(*feats)
     return {name: polynomial_mmd(real, other, matched=True) for name, other in zip(sets, others, strict=True)}
 
 
-def figures_of_merit(
-    folder: Path, say: Callable[[str], None], clips: int = CLIPS, tnv2: Path | None = None
-) -> dict[str, float]:
-    """All figures; see the keys. PSNR in dB over frames 5 to 17, ratios and shares without unit."""
+def evaluate_base(folder: Path, clips: int = CLIPS, tnv2: Path | None = None) -> dict[str, float]:
+    """All measures by name, as in docs/base.md. PSNR in dB over frames 5 to 17, ratios and shares without unit."""
     model, out = Model(folder), {}
     net = open_net("tnv2", tnv2).net if tnv2 else None
-    for domain in ("source", "film"):
+    for domain in SHAPES:
         scenes = [draw_scene(domain, SEED, index) for index in range(clips)]
-        truth = np.stack([render(scene) for scene in scenes])
-        say(f"measuring {clips} {domain} clips")
-        rebuilt = np.concatenate([decode_video(model.vae, encode_video(model.vae, pixels(t[None]))) for t in truth])
-        made = model.animate(truth[:, 0], [caption(scene) for scene in scenes], truth.shape[1], domain)
-        frozen = np.repeat(truth[:, :1], truth.shape[1], axis=1)
-        moves = motion(truth) > MOVING
-        out[f"{domain}_vae_psnr"] = float(psnr(rebuilt, truth, 0).mean())
-        by_frame = ((rebuilt.astype(float) - truth) ** 2).mean(axis=(2, 3, 4))
+        reference = np.stack([render(scene) for scene in scenes])
+        rebuilt = np.concatenate([decode_video(model.vae, encode_video(model.vae, pixels(t[None]))) for t in reference])
+        generated = model.animate(reference[:, 0], [caption(scene) for scene in scenes], reference.shape[1], domain)
+        frozen = np.repeat(reference[:, :1], reference.shape[1], axis=1)
+        moves = frame_difference(reference) > MOVING
+        out[f"{domain}_vae_psnr"] = float(psnr(rebuilt, reference, 0).mean())
+        by_frame = ((rebuilt.astype(float) - reference) ** 2).mean(axis=(2, 3, 4))
         out[f"{domain}_vae_worst_frame"] = float((10 * np.log10(255**2 / by_frame)).mean(0).min())
-        out[f"{domain}_generated_psnr"] = float(psnr(made, truth).mean())
-        out[f"{domain}_frozen_psnr"] = float(psnr(frozen, truth).mean())
-        out[f"{domain}_moving_gain_db"] = float((psnr(made, truth) - psnr(frozen, truth))[moves].mean())
+        out[f"{domain}_generated_psnr"] = float(psnr(generated, reference).mean())
+        out[f"{domain}_frozen_psnr"] = float(psnr(frozen, reference).mean())
+        out[f"{domain}_moving_gain_db"] = float((psnr(generated, reference) - psnr(frozen, reference))[moves].mean())
         out[f"{domain}_moving_share"] = float(moves.mean())
-        out[f"{domain}_motion_ratio"] = float(motion(made).mean() / motion(truth).mean())
+        out[f"{domain}_motion_ratio"] = float(frame_difference(generated).mean() / frame_difference(reference).mean())
         if net is not None:
-            noise = np.random.default_rng(SEED).integers(0, 256, truth.shape, dtype=np.uint8)
-            found = kernel_distances(net, truth, {"generated": made, "frozen": frozen, "noise": noise})
+            noise = np.random.default_rng(SEED).integers(0, 256, reference.shape, dtype=np.uint8)
+            found = kernel_distances(net, reference, {"generated": generated, "frozen": frozen, "noise": noise})
             out |= {f"{domain}_kvd_{name}": value for name, value in found.items()}
     out["directions_followed"] = directions_followed(model, clips // 2)
     return {name: round(value, 4) for name, value in out.items()}
 
 
+def write_evaluation(folder: Path, tnv2: Path | None) -> None:
+    """`evaluate_base`, printed and written as `merit.json` into the folder."""
+    measures = evaluate_base(folder, tnv2=tnv2)
+    write_json(folder / "merit.json", measures)
+    print(json.dumps(measures, indent=2))
+
+
 def sheet(model: Model, path: Path, clips: int = 6) -> None:
-    """A PNG of source clips that no training saw: true frames above, what the model makes of the first below."""
+    """A PNG of `clips` (even) source clips in two columns: reference frames above, below them the generated ones."""
     scenes = [draw_scene("source", SEED, index) for index in range(clips)]
-    truth = np.stack([render(scene) for scene in scenes])
-    made = model.animate(truth[:, 0], [caption(scene) for scene in scenes], truth.shape[1], "source")
-    shown = np.stack([truth, made], axis=1)[:, :, ::FIRST_SCORED]  # (clips, 2, frames 1, 5, 9, 13, 17, H, W, 3)
+    reference = np.stack([render(scene) for scene in scenes])
+    generated = model.animate(reference[:, 0], [caption(scene) for scene in scenes], reference.shape[1], "source")
+    shown = np.stack([reference, generated], axis=1)[
+        :, :, ::FIRST_SCORED
+    ]  # (clips, 2, frames 1, 5, 9, 13, 17, H, W, 3)
     padded = np.pad(shown, ((0, 0), (0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
-    halves = [np.concatenate([_rows(clip) for clip in half]) for half in np.split(padded, 2)]
-    picture = Image.fromarray(np.concatenate([halves[0], np.full_like(halves[0][:, :8], 255), halves[1]], axis=1))
+    n, _, frames, height, width, _ = padded.shape
+    rows = padded.transpose(0, 1, 3, 2, 4, 5).reshape(n, 2 * height, frames * width, 3)
+    left, right = np.split(np.pad(rows, ((0, 0), (0, 6), (0, 0), (0, 0)), constant_values=255), 2)
+    left = np.pad(left, ((0, 0), (0, 0), (0, 8), (0, 0)), constant_values=255)
+    picture = Image.fromarray(np.concatenate([np.concatenate(left), np.concatenate(right)], axis=1))
     with whole_file(path) as temporary:
         picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST).save(temporary)
 
 
-def _rows(clip: Frames) -> Frames:
-    """(2, F, H, W, 3) -> one picture, F frames side by side in two rows and a gap below."""
-    rows = [np.concatenate(list(row), axis=1) for row in clip]
-    return np.concatenate([*rows, np.full_like(rows[0][:6], 255)])
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Measure a base model on made clips; writes merit.json into its folder."
-    )
+def run(arguments: Sequence[str] | None) -> None:
+    parser = Parser(description="Measure a base model on synthetic clips; writes merit.json into its folder.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tnv2", type=Path, default=None, help="TransNetV2 weights (`make fetch`), for kvd")
-    parser.add_argument("--sheet", type=Path, default=None, help="write true and generated frames to this PNG only")
-    options = parser.parse_args()
+    parser.add_argument("--sheet", type=Path, default=None, help="only draw reference and generated frames as this PNG")
+    options = parser.parse_args(arguments)
     if options.sheet:
-        return sheet(Model(options.folder), options.sheet)
-    merit = figures_of_merit(options.folder, print, tnv2=options.tnv2)
-    write_json(options.folder / "merit.json", merit)
-    print(json.dumps(merit, indent=2))
+        sheet(Model(options.folder), options.sheet)
+    else:
+        write_evaluation(options.folder, options.tnv2)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return exit_status(lambda: run(arguments))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

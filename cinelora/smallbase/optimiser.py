@@ -1,4 +1,4 @@
-"""What both pretrainings share: the optimiser step over workers, checkpoints, learning rate, progress.
+"""What the training of the autoencoder and of the denoiser share: optimiser, checkpoints, learning rate, log.
 
 In: named parameters and a file. Out: updated parameters, a safetensors checkpoint written whole, a CSV log.
 Workers (torchrun) average their gradients; one process works as well. No pickle.
@@ -6,18 +6,19 @@ Workers (torchrun) average their gradients; one process works as well. No pickle
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from cinelora import distributed
+from cinelora.core.cli import Progress
 from cinelora.core.files import whole_file
 from cinelora.core.seeds import counter_seed
 
@@ -25,7 +26,6 @@ Named = list[tuple[str, torch.nn.Parameter]]
 CHECKPOINT_STEPS = 200
 REPORT_SECONDS = 60.0
 MUON_RATE = 2.0  # times AdamW's rate
-STATE_KEYS = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
 
 
 def random_for(*key: int | str) -> np.random.Generator:
@@ -41,30 +41,12 @@ def decayed(peak: float, step: int, steps: int, warmup: int, hold: float) -> flo
     return peak * max(0.01, 0.5 * (1 + math.cos(math.pi * done)))
 
 
-class Average:
-    """Exponential moving average of parameters; `swap` puts it in their place and back."""
-
-    def __init__(self, named: Named, decay: float) -> None:
-        self.named, self.decay = named, decay
-        self.shadow = {name: parameter.detach().clone() for name, parameter in named}
-
-    def update(self, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for name, parameter in self.named:
-            self.shadow[name].lerp_(parameter.detach(), 1 - decay)
-
-    def swap(self) -> None:
-        for name, parameter in self.named:
-            held = parameter.detach().clone()
-            parameter.data.copy_(self.shadow[name])
-            self.shadow[name].copy_(held)
-
-
 class Training:
     """The optimisers over all workers, with their state on disk. `step` is how many steps are done.
 
-    Matrices for which `orthogonal(name, parameter)` holds are trained by Muon (momentum made orthogonal, Jordan
+    Matrices for which `orthogonal(name, parameter)` holds are trained by Muon (orthogonalised momentum, Jordan
     2024; update scaled to AdamW's size, Liu et al. 2025, arXiv 2502.16982), all others by AdamW.
+    `average` is the decay of the exponential moving average of the parameters.
     """
 
     def __init__(
@@ -76,21 +58,20 @@ class Training:
         average: float = 0.0,
         orthogonal: Callable[[str, torch.nn.Parameter], bool] = lambda name, parameter: False,
     ) -> None:
-        self.path, self.named, self.step = path, named, 0
+        self.path, self.named, self.step, self.average_decay = path, named, 0, average
         self.worker = distributed.rank()
         self.device = distributed.device_name().split(":")[0]
         for _, parameter in named:
             parameter.data = parameter.data.to(self.device)
         matrices = [p for name, p in named if orthogonal(name, p)]
-        chosen = set(map(id, matrices))
-        rest = [p for _, p in named if id(p) not in chosen]
+        rest = [p for name, p in named if not orthogonal(name, p)]
         self.optimizers: list[tuple[torch.optim.Optimizer, float]] = [
             (torch.optim.AdamW(rest, lr=0.0, betas=betas, weight_decay=decay), 1.0)
         ]
         if matrices:
             muon = torch.optim.Muon(matrices, lr=0.0, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
             self.optimizers.append((muon, MUON_RATE))
-        self.average = Average(named, average)
+        self.average = {name: parameter.detach().clone() for name, parameter in named}
         if path.exists():
             self._load()
 
@@ -114,63 +95,64 @@ class Training:
             )
         for optimizer, _ in self.optimizers:
             optimizer.step()
-        self.average.update(self.step)
+        average_decay = min(self.average_decay, (1 + self.step) / (10 + self.step))
+        for name, parameter in self.named:
+            self.average[name].lerp_(parameter.detach(), 1 - average_decay)
+
+    def swap_average(self) -> None:
+        """Exchange the parameters and their moving average."""
+        for name, parameter in self.named:
+            held = parameter.detach().clone()
+            parameter.data.copy_(self.average[name])
+            self.average[name].copy_(held)
 
     def checkpoint(self, step: int, steps: int) -> None:
-        """Write the state now and then, and at the end."""
+        """Write the state every CHECKPOINT_STEPS steps and at the end."""
         self.step = step
         if self.worker == 0 and (step % CHECKPOINT_STEPS == 0 or step == steps):
             tensors: dict[str, torch.Tensor] = {}
             for name, parameter in self.named:
-                found = {"param": parameter, "average": self.average.shadow[name], **self._state(parameter)}
+                found = {"param": parameter, "average": self.average[name]}
+                for optimizer, _ in self.optimizers:
+                    found |= optimizer.state.get(parameter, {})
                 tensors |= {f"{key}/{name}": value.detach().cpu().contiguous() for key, value in found.items()}
             with whole_file(self.path) as temporary:
                 save_file(tensors, temporary, metadata={"step": str(step)})
 
-    def _state(self, parameter: torch.nn.Parameter) -> dict[str, torch.Tensor]:
-        states = [dict(optimizer.state.get(parameter, {})) for optimizer, _ in self.optimizers]
-        return {key: value for state in states for key, value in state.items()}
-
     def _load(self) -> None:
         with safe_open(self.path, framework="pt") as stream:
             self.step = int(stream.metadata()["step"])
-            known = set(stream.keys())
-            for name, parameter in self.named:
-                parameter.data.copy_(stream.get_tensor(f"param/{name}"))
-                self.average.shadow[name].copy_(stream.get_tensor(f"average/{name}"))
-                for optimizer, _ in self.optimizers:
-                    owned = any(p is parameter for group in optimizer.param_groups for p in group["params"])
-                    keys = [key for key in STATE_KEYS if f"{key}/{name}" in known]
-                    if owned and keys:
-                        optimizer.state[parameter] = {
-                            key: stream.get_tensor(f"{key}/{name}").to("cpu" if key == "step" else self.device)
-                            for key in keys
-                        }
+            parameters = dict(self.named)
+            optimizer_of = {p: o for o, _ in self.optimizers for group in o.param_groups for p in group["params"]}
+            for entry in sorted(stream.keys()):
+                key, name = entry.split("/", 1)
+                parameter, value = parameters[name], stream.get_tensor(entry)
+                if key == "param":
+                    parameter.data.copy_(value)
+                elif key == "average":
+                    self.average[name].copy_(value)
+                else:  # "step" of AdamW stays on the CPU
+                    state = optimizer_of[parameter].state[parameter]
+                    state[key] = value if key == "step" else value.to(self.device)
 
 
-class Progress:
-    """A line and a CSV row a minute: step, loss, rate of work, time left, and what `measure` finds."""
+class TrainingLog:
+    """Progress on stderr; once a minute a CSV row with step, seconds, mean loss and what `measure` returns."""
 
-    def __init__(self, path: Path, done: int, steps: int, say: Callable[[str], None]) -> None:
-        self.path, self.steps, self.say = path, steps, say
-        self.first, self.started, self.last = done, time.monotonic(), time.monotonic()
+    def __init__(self, path: Path, done: int, steps: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.steps = path, steps
+        self.started = self.last = time.monotonic()
         self.losses: list[float] = []
+        self.progress = Progress("steps", quiet=distributed.rank() != 0)
+        self.progress(path.stem, done, steps)
 
     def tick(self, step: int, loss: float, measure: Callable[[], dict[str, float]]) -> None:
         self.losses.append(loss)
+        self.progress(self.path.stem, step, self.steps)
         now = time.monotonic()
         if distributed.rank() != 0 or (now - self.last < REPORT_SECONDS and step < self.steps):
             return
-        self.last = now
-        found = {"loss": float(np.mean(self.losses)), **measure()}
-        self.losses = []
-        left = (now - self.started) / max(1, step - self.first) * (self.steps - step)
-        numbers = "  ".join(f"{name} {value:.4g}" for name, value in found.items())
-        self.say(f"step {step}/{self.steps}  {numbers}  {left / 60:.1f} min left")
-        row = {"step": step, "seconds": round(now - self.started, 1), **found}
-        new = not self.path.exists()
-        with open(self.path, "a", newline="") as stream:
-            writer = csv.DictWriter(stream, row)
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        row = {"step": step, "seconds": round(now - self.started, 1), "loss": float(np.mean(self.losses)), **measure()}
+        self.last, self.losses = now, []
+        pd.DataFrame([row]).to_csv(self.path, mode="a", header=not self.path.exists(), index=False)

@@ -1,9 +1,9 @@
 """Train the small video autoencoder on synthetic clips of both domains, drawn as needed, always 17 frames long.
 
 In: steps, a state folder. Out: `vae.safetensors` (weights, AdamW moments, step) and `vae.csv` there; the weights.
-Loss: absolute and squared error, absolute error of differences across, down and in time, a slight pull of the
-latents to the normal. Crops first, whole pictures at the end. One trained on 9 frames drifted in colour after the
-ninth, so the log has the PSNR of the worst frame beside the mean. How to run: `python -m cinelora.smallbase`.
+Loss: absolute and squared error, absolute error of the differences between neighbouring pixels and frames, and the
+KL divergence of the latents from the standard normal. Crops first, whole pictures at the end. An autoencoder trained
+on 9 frames drifted in colour after the ninth, so the log has the PSNR of the worst frame as well as the mean.
 Training runs the causal network over the whole clip at once, equal to the chunks of `AutoencoderKLWan` to 1e-5 and
 faster: every layer is causal, so only the layers that change the frame rate need their first frame set apart.
 Legend: B clips, F = 4n+1 frames, H, W pixels; video float (B, 3, F, H, W) in -1..1, latents (B, 16, n+1, H/8, W/8).
@@ -12,7 +12,6 @@ Legend: B clips, F = 4n+1 frames, H, W pixels; video float (B, 3, F, H, W) in -1
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,9 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample, patchify, unpatchify
 from numpy.typing import NDArray
 
-from cinelora.data.synthetic import make_clip
+from cinelora.data.synthetic import SHAPES, make_clip
 from cinelora.smallbase.model import new_vae
-from cinelora.smallbase.optimiser import Progress, Training, decayed, random_for
+from cinelora.smallbase.optimiser import Training, TrainingLog, decayed, random_for
 from cinelora.wan.encoding import pixels
 
 
@@ -48,14 +47,6 @@ def whole_clip(vae: Any) -> Any:
     for module in vae.modules():
         if isinstance(module, WanResample):
             module.__dict__["forward"] = types.MethodType(_resample, module)
-    return vae
-
-
-def stock(vae: Any) -> Any:
-    """Undo `whole_clip`."""
-    for module in vae.modules():
-        if isinstance(module, WanResample):
-            module.__dict__.pop("forward", None)
     return vae
 
 
@@ -97,11 +88,11 @@ def draw_batch(random: np.random.Generator, whole: bool) -> NDArray[np.uint8]:
 
 
 def vae_loss(vae: Any, video: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """The loss above; `noise` is standard normal in the latents' shape."""
+    """The loss that the head of this file describes; `noise` is standard normal in the latents' shape."""
     with torch.autocast(video.device.type, torch.bfloat16):
         mean, logvar = encode_moments(vae, video)
-        made = decode_pixels(vae, mean + torch.exp(0.5 * logvar) * noise)
-    error, mean, logvar = made.float() - video, mean.float(), logvar.float()
+        decoded = decode_pixels(vae, mean + torch.exp(0.5 * logvar) * noise)
+    error, mean, logvar = decoded.float() - video, mean.float(), logvar.float()
     edges = sum(error.diff(dim=axis).abs().mean() for axis in (-1, -2, -3))
     divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
     square = error.square().mean()
@@ -113,8 +104,8 @@ def frame_psnr(vae: Any, video: torch.Tensor) -> torch.Tensor:
     """dB of each frame, mean over clips, (F,), of video through a whole-clip autoencoder and back."""
     squares = []
     for part in video.split(8):
-        made = decode_pixels(vae, encode_moments(vae, part)[0]).clamp(-1, 1)
-        squares.append(((made - part) / 2).square().mean((1, 3, 4)))
+        decoded = decode_pixels(vae, encode_moments(vae, part)[0]).clamp(-1, 1)
+        squares.append(((decoded - part) / 2).square().mean((1, 3, 4)))
     return (-10 * torch.log10(torch.cat(squares).clamp_min(1e-8))).mean(0)
 
 
@@ -127,19 +118,16 @@ def measure(vae: Any, heldout: dict[str, torch.Tensor]) -> dict[str, float]:
     return found
 
 
-def train_vae(state: Path, steps: int, seed: int, say: Callable[[str], None]) -> dict[str, torch.Tensor]:
-    """Train (or go on) to `steps`; returns the weights, on the CPU."""
-    state.mkdir(parents=True, exist_ok=True)
+def train_vae(state: Path, steps: int, seed: int) -> dict[str, torch.Tensor]:
+    """Train, or resume, up to `steps`; returns the weights, on the CPU."""
     vae = whole_clip(new_vae())
     training = Training(state / "vae.safetensors", list(vae.named_parameters()), betas=(0.9, 0.99), decay=1e-4)
     vae.to(training.device)
-    heldout = {
-        domain: pixels(np.stack([make_clip(domain, HELDOUT_SEED, i)[0] for i in range(HELDOUT_CLIPS)])).to(
-            training.device
-        )
-        for domain in ("source", "film")
-    }
-    progress = Progress(state / "vae.csv", training.step, steps, say)
+    heldout = {}
+    for domain in SHAPES:
+        clips = np.stack([make_clip(domain, HELDOUT_SEED, i)[0] for i in range(HELDOUT_CLIPS)])
+        heldout[domain] = pixels(clips).to(training.device)
+    log = TrainingLog(state / "vae.csv", training.step, steps)
     for step in range(training.step, steps):
         random = random_for(seed, "vae", step, training.worker)
         video = pixels(draw_batch(random, whole=step >= WHOLE_FROM * steps))
@@ -147,6 +135,6 @@ def train_vae(state: Path, steps: int, seed: int, say: Callable[[str], None]) ->
         noise = torch.from_numpy(random.standard_normal(shape)).float()
         loss = vae_loss(vae, video.to(training.device), noise.to(training.device))
         training.update(loss, decayed(PEAK_RATE, step, steps, warmup=60, hold=0.4))
-        progress.tick(step + 1, loss.item(), partial(measure, vae, heldout))
+        log.tick(step + 1, loss.item(), partial(measure, vae, heldout))
         training.checkpoint(step + 1, steps)
     return {name: tensor.detach().cpu() for name, tensor in vae.state_dict().items()}

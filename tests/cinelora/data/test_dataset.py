@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cinelora.core.cli import UserError
+from cinelora.core.files import file_sha256
 from cinelora.data.dataset import Clip, dataset_fingerprint, read_clips
 
 
@@ -147,8 +148,12 @@ def test_a_pair_without_its_caption_or_with_a_blank_one(tmp_path: Path) -> None:
 def test_fingerprint_sees_content_caption_shot_and_path_but_not_order(tmp_path: Path) -> None:
     put_csv(tmp_path, "video,prompt\na.mp4,one\nb.mp4,two\n", "a.mp4", "b.mp4", "c.mp4")
     clips = read_clips(tmp_path)
-    before = dataset_fingerprint(tmp_path, clips)
-    assert before == dataset_fingerprint(tmp_path, clips[::-1])
+
+    def fingerprint(clips: tuple[Clip, ...]) -> str:
+        return dataset_fingerprint(clips, {clip.video: file_sha256(tmp_path / clip.video) for clip in clips})
+
+    before = fingerprint(clips)
+    assert before == fingerprint(clips[::-1])
     first, second = clips
     others = [
         (Clip("a.mp4", "other", None), second),
@@ -156,6 +161,6 @@ def test_fingerprint_sees_content_caption_shot_and_path_but_not_order(tmp_path: 
         (Clip("c.mp4", "one", None), second),
         (first,),
     ]
-    assert len({before, *(dataset_fingerprint(tmp_path, other) for other in others)}) == 5
+    assert len({before, *(fingerprint(other) for other in others)}) == 5
     (tmp_path / "a.mp4").write_bytes(b"changed")
-    assert dataset_fingerprint(tmp_path, clips) != before
+    assert fingerprint(clips) != before

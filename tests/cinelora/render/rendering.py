@@ -19,7 +19,7 @@ from typing import Any
 from cinelora.core.config import LoraConfig, Method, Scaling, TargetSet, TrialConfig
 from cinelora.core.files import write_json
 from cinelora.core.paths import StudyFolder
-from cinelora.core.records import TrialResult, to_dict, trial_from_dict
+from cinelora.core.records import TrialResult, from_dict, to_dict
 from cinelora.core.seeds import draw_noise
 from cinelora.wan import lora
 from cinelora.wan.checkpoint import model_fingerprint, model_folder
@@ -63,7 +63,7 @@ def finish(study: StudyFolder, cache: Path, config: TrialConfig) -> str:
 def config_of(name: str, root: Path, **changes: Any) -> TrialConfig:
     """A tiny trial with one of LORAS."""
     data = to_dict(tiny_study.tiny_config(root / "clips", **changes))
-    return trial_from_dict({**data, "lora": to_dict(LORAS[name])})
+    return from_dict(TrialConfig, {**data, "lora": to_dict(LORAS[name])})
 
 
 def main() -> None:

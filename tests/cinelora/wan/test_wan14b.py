@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from cinelora import distributed
 from cinelora.core.cli import UserError
-from cinelora.core.config import Dtype, LoraConfig, ModelConfig, TargetSet, TrainConfig, ZeroConfig
+from cinelora.core.config import Dtype, LoraConfig, ModelConfig, TargetSet, TrainConfig, TrialConfig, ZeroConfig
 from cinelora.core.files import content_hash
-from cinelora.core.records import to_dict, trial_from_dict
+from cinelora.core.records import from_dict, to_dict
 from cinelora.data.encodings import encoder_fingerprint, encoding_folder
 from cinelora.training.engine import build_engine, full_parameters, release
 from cinelora.wan import encoding, lora
@@ -187,4 +187,4 @@ def test_models_without_the_setting_keep_their_caches_and_ids(tmp_path: Path) ->
     assert encoder_fingerprint(None) == "1"
     assert set(to_dict(ModelConfig(), identity_only=True)) == {"revision", "dtype", "short_text"}
     config = tiny_study.tiny_config(tmp_path, model__text_dtype="bfloat16")
-    assert config.model.text_dtype is Dtype.bfloat16 and trial_from_dict(to_dict(config)) == config
+    assert config.model.text_dtype is Dtype.bfloat16 and from_dict(TrialConfig, to_dict(config)) == config
