@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import Enum
 from functools import cache
-from typing import Any, get_args, get_type_hints
+from typing import Any, Self, get_args, get_type_hints
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import TrialConfig
@@ -73,8 +73,19 @@ class TrialSpec:
         return TrialSpec(data["trial_id"], from_dict(TrialConfig, data["config"]), dict(data["fingerprints"]))
 
 
+class _Result:
+    """A record whose JSON object has its fields as keys."""
+
+    def to_json(self: Any) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        return cls(**data)
+
+
 @dataclass(frozen=True)
-class TrialResult:
+class TrialResult(_Result):
     """The record of a finished trial. Written last, so a trial with this record is complete."""
 
     trial_id: str
@@ -105,13 +116,6 @@ class TrialResult:
     versions: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @staticmethod
-    def from_json(data: dict[str, Any]) -> TrialResult:
-        return TrialResult(**data)
-
 
 def read_trial(folder: TrialFolder) -> tuple[TrialSpec, TrialResult | None]:
     """(spec, result) of a trial, None while it has no result. UserError: no trial, damaged, or of another version."""
@@ -125,7 +129,7 @@ def read_trial(folder: TrialFolder) -> tuple[TrialSpec, TrialResult | None]:
 
 
 @dataclass(frozen=True)
-class TruncationResult:
+class TruncationResult(_Result):
     """The record of an adapter truncated to a smaller rank; written last."""
 
     trial_id: str  # of the adapter that was truncated
@@ -136,13 +140,6 @@ class TruncationResult:
     heldout_loss: float
     scored: bool  # whether clips were generated and scored too
     schema: int = SCHEMA
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @staticmethod
-    def from_json(data: dict[str, Any]) -> TruncationResult:
-        return TruncationResult(**data)
 
 
 def reference_key(spec: TrialSpec) -> str:

@@ -32,6 +32,8 @@ from cinelora.smallbase.denoiser import (
 from cinelora.smallbase.evaluate import write_evaluation
 from cinelora.smallbase.model import export, new_vae, vocabulary
 from cinelora.smallbase.vae import train_vae, whole_clip
+from cinelora.wan.parallel import join
+from cinelora.wan.tiny import quiet_transformers
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -46,13 +48,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)
-
-
-def join_workers() -> None:
-    """Enter torchrun's process group if there is one."""
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    if "RANK" in os.environ and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
 
 
 def encoded(
@@ -79,7 +74,10 @@ def encoded(
 
 
 def pretrain(options: argparse.Namespace) -> None:
-    join_workers()
+    quiet_transformers()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    if "RANK" in os.environ:  # started by torchrun
+        join()
     words = vocabulary()
     vae_state = train_vae(options.state, options.vae_steps, options.seed)
     train, heldout, stats = encoded(options.state, vae_state, options.clips, words)
@@ -91,7 +89,7 @@ def pretrain(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     stopped = "stopped; the same command continues from the last checkpoint"
-    return exit_status(lambda: pretrain(parse(arguments)), quiet=distributed.rank() != 0, stopped=stopped)
+    return exit_status(lambda: pretrain(parse(arguments)), quiet=os.environ.get("RANK", "0") != "0", stopped=stopped)
 
 
 if __name__ == "__main__":

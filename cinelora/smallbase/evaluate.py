@@ -10,8 +10,9 @@ the kernel distance of generated, frozen and noise videos to the reference.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -106,25 +107,21 @@ def turned_back(scene: Scene) -> Scene:
     return replace(scene, shapes=(replace(shape, move=f"{OPPOSITE[direction]} {speed}"),))
 
 
-def single_motions(count: int) -> list[Scene]:
+def single_motions() -> Iterator[Scene]:
     """Source scenes where nothing but one shape moves, and where it stays in the picture after a reversal."""
-    found: list[Scene] = []
-    for index in range(100_000):
+    for index in count():
         scene = draw_scene("source", SEED + 1, index)
         plain = scene.camera == "static" and scene.light == "steady light" and len(scene.shapes) == 1
         if not (plain and scene.shapes[0].move and not scene.shapes[0].turn):
             continue
         colour, clip = COLOURS[scene.shapes[0].colour], render(turned_back(scene))
         if all(np.isfinite(_centre(clip[frame], colour)).all() for frame in (0, LATE)):
-            found.append(scene)
-            if len(found) == count:
-                break
-    return found
+            yield scene
 
 
-def directions_followed(model: Model, count: int) -> float:
+def directions_followed(model: Model) -> float:
     """Share of clips whose shape follows a caption with the direction reversed."""
-    scenes = single_motions(count)
+    scenes = list(islice(single_motions(), CLIPS // 2))
     reversed_scenes = [turned_back(scene) for scene in scenes]
     first = np.stack([render(scene)[0] for scene in scenes])
     generated = model.animate(first, [caption(scene) for scene in reversed_scenes], 17, "direction")
@@ -145,30 +142,31 @@ def kernel_distances(net: Any, reference: Frames, sets: dict[str, Frames]) -> di
     return {name: polynomial_mmd(real, other, matched=True) for name, other in zip(sets, others, strict=True)}
 
 
-def evaluate_base(folder: Path, clips: int = CLIPS, tnv2: Path | None = None) -> dict[str, float]:
+def evaluate_base(folder: Path, tnv2: Path | None = None) -> dict[str, float]:
     """All measures by name, as in docs/base.md. PSNR in dB over frames 5 to 17, ratios and shares without unit."""
     model, out = Model(folder), {}
     net = open_net("tnv2", tnv2).net if tnv2 else None
     for domain in SHAPES:
-        scenes = [draw_scene(domain, SEED, index) for index in range(clips)]
+        scenes = [draw_scene(domain, SEED, index) for index in range(CLIPS)]
         reference = np.stack([render(scene) for scene in scenes])
         rebuilt = np.concatenate([decode_video(model.vae, encode_video(model.vae, pixels(t[None]))) for t in reference])
         generated = model.animate(reference[:, 0], [caption(scene) for scene in scenes], reference.shape[1], domain)
         frozen = np.repeat(reference[:, :1], reference.shape[1], axis=1)
+        generated_db, frozen_db = psnr(generated, reference), psnr(frozen, reference)
         moves = frame_difference(reference) > MOVING
         out[f"{domain}_vae_psnr"] = float(psnr(rebuilt, reference, 0).mean())
         by_frame = ((rebuilt.astype(float) - reference) ** 2).mean(axis=(2, 3, 4))
         out[f"{domain}_vae_worst_frame"] = float((10 * np.log10(255**2 / by_frame)).mean(0).min())
-        out[f"{domain}_generated_psnr"] = float(psnr(generated, reference).mean())
-        out[f"{domain}_frozen_psnr"] = float(psnr(frozen, reference).mean())
-        out[f"{domain}_moving_gain_db"] = float((psnr(generated, reference) - psnr(frozen, reference))[moves].mean())
+        out[f"{domain}_generated_psnr"] = float(generated_db.mean())
+        out[f"{domain}_frozen_psnr"] = float(frozen_db.mean())
+        out[f"{domain}_moving_gain_db"] = float((generated_db - frozen_db)[moves].mean())
         out[f"{domain}_moving_share"] = float(moves.mean())
         out[f"{domain}_motion_ratio"] = float(frame_difference(generated).mean() / frame_difference(reference).mean())
         if net is not None:
             noise = np.random.default_rng(SEED).integers(0, 256, reference.shape, dtype=np.uint8)
             found = kernel_distances(net, reference, {"generated": generated, "frozen": frozen, "noise": noise})
             out |= {f"{domain}_kvd_{name}": value for name, value in found.items()}
-    out["directions_followed"] = directions_followed(model, clips // 2)
+    out["directions_followed"] = directions_followed(model)
     return {name: round(value, 4) for name, value in out.items()}
 
 
