@@ -38,7 +38,7 @@ from cinelora.wan.checkpoint import base_folder
 from cinelora.wan.encoding import Encodings
 from cinelora.wan.loading import TORCH_DTYPE, write_weight_norms
 
-TOLERANCE = 1e-3  # of the recorded loss: how closely the whole adapter must reproduce it, in bfloat16 too
+TOLERANCE = 1e-3  # of the recorded loss: how closely the uncut adapter must reproduce it, in bfloat16 too
 Factors = dict[str, tuple[low_rank.Array, low_rank.Array]]  # layer -> A, B with the update scale in them
 
 

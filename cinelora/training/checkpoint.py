@@ -3,8 +3,8 @@
 The frozen base is never in it, and nothing is pickled. Training data, noise and timesteps are functions of
 the step, so the position is the step number alone.
 
-A stop sign is a file in the folder of the study or of one trial: whoever trains saves a checkpoint and leaves. It
-reaches every node that sees the study, from any shell, also after the driver is gone.
+A stop sign is a file in the folder of the study or of one trial: a trial that sees it saves a checkpoint and stops.
+It works from any shell and on every node that sees the study, also after the driver has ended.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def save(folder: Path, state: dict[str, torch.Tensor], step: int, trial_id: str)
     with whole_file(path) as temporary:
         save_file(state, temporary, metadata={"position": json.dumps({"step": step, "trial_id": trial_id})})
     for old in folder.glob("step-*.safetensors"):
-        if old.name < path.name:  # a newer one would be another worker's, who took this trial over
+        if old.name < path.name:  # a newer one is of another worker that has taken over this trial
             old.unlink(missing_ok=True)
 
 
@@ -49,7 +49,7 @@ LOOK_SECONDS = 0.5  # between looks at the disk
 
 
 class Stopped(RuntimeError):
-    """The trial was asked to stop; what it did until then is on disk and can be taken up again."""
+    """The trial saw a stop sign; its work so far is on disk and the next run resumes from it."""
 
 
 class StopSign:

@@ -1,4 +1,4 @@
-"""DeepSpeed ZeRO around the adapter: its configuration, its engine, and taking it down again.
+"""DeepSpeed ZeRO around the adapter: its configuration, its engine, its state, its removal.
 
 In: a transformer with an attached adapter. Out: an engine whose `step` counts whole optimiser steps, the
 full (gathered) adapter and optimiser state, and after `release` a base as it was before.
@@ -87,8 +87,9 @@ def build_engine(
 
 
 def _choose_linear(stage: int) -> None:
-    """Stage 3 replaces torch's linear layers for the whole process, for good: they keep no gathered weight, but every
-    input, frozen or not. Engines of other stages that come after it get torch's own again.
+    """Give engines of stages 0 to 2 torch's own linear layers.
+
+    Stage 3 replaces them for the rest of the process; its own keep no gathered weight, but every input, frozen or not.
     """
     from deepspeed.runtime.zero.linear import zero3_linear_wrap
     from deepspeed.runtime.zero.partition_parameters import InsertPostInitMethodToModuleSubClasses as Patched
@@ -98,17 +99,17 @@ def _choose_linear(stage: int) -> None:
 
 
 def _keep_to_adapter(engine: Any, trainable: list[torch.nn.Parameter]) -> None:
-    """Stage 0 in float32: the engine's own helpers walk through the whole base at each step to find these few."""
+    """Stage 0 in float32: the engine's own functions would search the whole base for these parameters at each step."""
     from deepspeed.runtime.utils import clip_grad_norm_
 
     engine.zero_grad = engine.optimizer.zero_grad
     engine.clip_fp32_gradients = lambda: clip_grad_norm_(trainable, engine.gradient_clipping())
-    engine.enable_backward_allreduce = distributed.world_size() > 1  # else it copies all gradients for nobody
+    engine.enable_backward_allreduce = distributed.world_size() > 1  # else it copies all gradients for no one
 
 
 @contextmanager
 def _frozen_as_it_is() -> Iterator[None]:
-    """Within, DeepSpeed casts no parameter: it would take all to bfloat16, also what the model wants in float32.
+    """Within, DeepSpeed casts no parameter: it would cast all to bfloat16, also those that the model keeps in float32.
 
     Its own list of exceptions (data_types.keep_in_fp32_modules) is for buffers only.
     """
@@ -123,7 +124,7 @@ def _frozen_as_it_is() -> Iterator[None]:
 
 
 def _undo_first_step(engine: Any, parameters: NamedParameters) -> None:
-    """Stage 0 in bfloat16 begins with a step on zero gradients: decayed weights, a step counted. Take it back."""
+    """Stage 0 in bfloat16 begins with a step on zero gradients, which decays weights and counts. Undo it."""
     if hasattr(engine.optimizer, "fp32_groups"):
         engine.optimizer.optimizer.state.clear()
         for master, (_, parameter) in zip(_whole_masters(engine, parameters) or [], parameters, strict=True):
@@ -144,8 +145,8 @@ def _whole_masters(engine: Any, parameters: NamedParameters) -> list[torch.Tenso
 def backward(engine: Any, loss: torch.Tensor, last: bool) -> None:
     """One micro-batch's backward pass. After the `last` of an optimiser step the caller calls `engine.step`.
 
-    Stages 2 and 3 sum a micro-batch's gradients over the gang, then over micro-batches. Stage 0 would sum in the other
-    order; in float32 it is made to follow, so that accumulation changes no bit between them (stage 1 keeps its own).
+    Stages 2 and 3 sum gradients over the gang first, then over micro-batches. Here stage 0 in float32 does the same,
+    against its default, so that all three agree to the bit; stage 1 keeps the other order.
     """
     if hasattr(engine.optimizer, "optimizer"):
         engine.backward(loss)
@@ -156,7 +157,7 @@ def backward(engine: Any, loss: torch.Tensor, last: bool) -> None:
     sums = [parameter.grad for parameter in trained]
     for parameter in trained:
         parameter.grad = None
-    engine.set_gradient_accumulation_boundary(True)  # now: the mean over the gang, though no step yet
+    engine.set_gradient_accumulation_boundary(True)  # the mean over the gang now, before the step
     engine.backward(loss)
     for parameter, total in zip(trained, sums, strict=True):
         if total is not None:
@@ -237,10 +238,10 @@ def local_gradient_norm(parameters: NamedParameters) -> float | None:
 
 
 def release(engine: Any, parameters: NamedParameters) -> None:
-    """Take the engine down so that nothing of it stays on the base.
+    """Remove the engine from the base.
 
-    DeepSpeed's own `destroy` leaves two hooks on the module; each would keep a dead engine and its optimiser
-    alive. In stage 3 closures outlive both, so their tensors are dropped by hand.
+    DeepSpeed's `destroy` leaves two hooks on the module, each of which keeps the engine and its optimiser in memory. In
+    stage 3 closures outlive both, so their tensors are freed here.
     """
     optimizer = engine.optimizer
     engine.destroy()

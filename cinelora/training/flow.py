@@ -22,7 +22,7 @@ def shift_time(u: float, shift: float) -> float:
 
 
 def draw_time(config: TrainConfig, seed: int, step: int, slot: int) -> float:
-    """t in (0, 1) of sample `slot` of optimiser step `step`, by the configured law and shift."""
+    """t in (0, 1) of sample `slot` of optimiser step `step`, by the configured distribution and shift."""
     random = generator(seed, "timestep", step, slot)
     if config.timestep is TimestepDistribution.uniform:
         u = float(torch.rand((), generator=random, dtype=torch.float64))

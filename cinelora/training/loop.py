@@ -44,7 +44,7 @@ Report = Callable[[str, int, int, float | None], None]  # stage, done, total, lo
 
 
 class NonFiniteLoss(RuntimeError):
-    """Training diverged; what was computed until then stays on disk."""
+    """Training diverged; the log and the checkpoints so far stay on disk."""
 
 
 @dataclass
@@ -90,7 +90,7 @@ def prepare(transformer: Any, spec: TrialSpec, folder: TrialFolder) -> tuple[Any
         parameters = sorted(transformer.requires_grad_(True).named_parameters())
     else:
         parameters = lora.attach(transformer, config.lora, config.seed)
-    path = distributed.gather_objects(checkpoint.latest(folder.checkpoints))[0]  # one worker's view for all
+    path = distributed.gather_objects(checkpoint.latest(folder.checkpoints))[0]  # all resume from the same one
     state, done = checkpoint.load(path, spec.trial_id) if path else ({}, 0)
     if state:
         load_parameters(parameters, state)
@@ -98,7 +98,7 @@ def prepare(transformer: Any, spec: TrialSpec, folder: TrialFolder) -> tuple[Any
     if config.train.gradient_checkpointing:
         checkpoint_blocks(transformer, config.train.checkpointed_blocks)
     else:
-        transformer.disable_gradient_checkpointing()  # the trial before may have had it
+        transformer.disable_gradient_checkpointing()  # an earlier trial may have enabled it
     if state:
         restore_state(engine, parameters, state, done)
     return engine, parameters, done
@@ -144,7 +144,7 @@ def train(
 ) -> Trained:
     """Run the loop from the last checkpoint to `train.steps`; `mirror` sees every row of the log.
 
-    Raises NonFiniteLoss when the loss is NaN or infinite, Stopped after a checkpoint when `stop` says so.
+    Raises NonFiniteLoss when the loss is NaN or infinite, Stopped after the checkpoint once `stop` returns true.
     """
     config, settings = spec.config, spec.config.train
     engine, parameters, done = prepare(transformer, spec, folder)
@@ -179,7 +179,7 @@ def train(
             if distributed.rank() == 0:
                 checkpoint.save(folder.checkpoints, state, finished, spec.trial_id)
         if stopping:
-            release(engine, parameters)  # the base goes on to the next trial as it was
+            release(engine, parameters)  # the next trial gets the base unchanged
             raise Stopped(f"stopped after step {finished} of {settings.steps}")
     last = log.mean_last_tenth(settings.steps)
     seconds = time.perf_counter() - begun

@@ -15,7 +15,7 @@ from cinelora.data.windows import WindowPlan
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to run one trial; the driver sends it whole."""
+    """What a worker needs to run one trial; the driver sends it."""
 
     spec: TrialSpec
     study: StudyFolder

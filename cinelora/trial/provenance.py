@@ -67,7 +67,7 @@ def _run(job: Job, workers: list[dict[str, Any]]) -> dict[str, Any]:
     kinds = [worker for index, worker in enumerate(workers) if worker not in workers[:index]]
     return {
         "started": _now(),
-        "finished": None,  # stays None where the run was cut short
+        "finished": None,  # stays None where the run was interrupted
         "causes": list(job.causes),
         "world_size": size,
         "micro_batch": settings["train_micro_batch_size_per_gpu"] if settings else None,

@@ -131,7 +131,7 @@ def generate_and_score(
     """Scores of this worker's clips, and the seconds of generating and of scoring.
 
     Each batch is written when it is scored. Batches that an earlier run of the same `adapter` (its hash) wrote are not
-    generated again. Raises Stopped between batches when `stop` says so.
+    generated again. Raises Stopped between batches once `stop` returns true.
     """
     config, folder = job.spec.config, job.folder
     windows, started, scoring = list(plan.heldout), time.perf_counter(), 0.0
@@ -140,11 +140,13 @@ def generate_and_score(
     names = {*features, *(each.name for each in metrics)}
     parts = {index: load_part(folder.part(index), adapter) for index in range(len(work))}
     kept = {index: part for index, part in parts.items() if part and {*part.features, *part.values} == names}
-    kept = distributed.gather_objects(kept)[0]  # one worker's view for all
+    kept = distributed.gather_objects(kept)[0]  # all skip the same batches
     own = [kept[index] for index in sorted(kept)] if distributed.rank() == 0 else []
     todo = [index for index in range(len(work)) if index not in kept]
 
-    in_step = config.zero.stage == 3 or config.model.sequence_workers > 1  # no worker may leave the others in a pass
+    in_step = (
+        config.zero.stage == 3 or config.model.sequence_workers > 1
+    )  # workers share each pass, so they stop together
 
     def on_progress(done: int, total: int) -> None:
         report("generate", done, total, None)

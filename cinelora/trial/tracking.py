@@ -48,7 +48,7 @@ class Tracker:
     def _guard(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # whatever the tracker does, the trial is worth more
+        except Exception as error:  # the trial goes on, whatever fails here
             print(f"W&B switched off for this trial: {type(error).__name__}: {error}", file=sys.stderr)
             self._run = None
 
@@ -81,7 +81,7 @@ class Tracker:
 
 
 def run_id(trial_id: str, study: str) -> str:
-    """One run per trial and study: two studies may hold the same trial. The trial's id stands before the first dash."""
+    """One run per trial and study, since studies may share trials. Up to the first dash it is the trial's id."""
     return f"{trial_id}-{re.sub(r'[^A-Za-z0-9_-]+', '-', study)}"[:64]
 
 

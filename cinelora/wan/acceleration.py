@@ -53,8 +53,8 @@ CachedPass = Callable[[str], AbstractContextManager[None]]  # "cond" or "uncond"
 def step_cache(model: Any, sample: SampleConfig) -> Iterator[CachedPass]:
     """Within, a pass whose first block hardly changed since the last step skips the rest (FirstBlockCache).
 
-    Yields what to wrap each pass in. The cache lives for one batch of clips and decides for the whole batch; afterwards
-    the model is as it was before.
+    Yields the context manager of a pass. The cache serves one batch of clips and decides for the whole batch; at the
+    end it is removed from the model.
     """
     if sample.cache is StepCache.none:
         yield lambda name: nullcontext()

@@ -28,7 +28,7 @@ SHIPPED = {"small": ASSETS / "wan-small"}  # in the repository
 SHAPES = {hub: ASSETS / "wan21-i2v-14b" for hub in (EXAMPLE, EXAMPLE.replace("480P", "720P"))}  # configs, no weights
 WHOLE_FILE = 64 * 2**20  # bytes; larger weight files are hashed by size, header and evenly spaced blocks
 BLOCK = 2**20
-WEIGHTS = {  # part -> name of its weights, whole or as the index of its shards
+WEIGHTS = {  # part -> its weight file; the index of shards has the same name and .index.json
     "transformer": "diffusion_pytorch_model.safetensors",
     "vae": "diffusion_pytorch_model.safetensors",
     "text_encoder": "model.safetensors",
@@ -51,7 +51,7 @@ VOCABULARIES = ("tokenizer.json", "spiece.model")
 def model_folder(config: ModelConfig, cache_dir: Path) -> Path:
     """The folder of `config.path`, or where the hub's own cache has `config.hub`; a built-in is written on first use.
 
-    Nothing is downloaded. Raises UserError if the checkpoint is not there, not whole, or of another model.
+    Nothing is downloaded. UserError: the checkpoint is absent, incomplete, or of another model.
     """
     if config.path.startswith(BUILTIN):
         name = config.path.removeprefix(BUILTIN)

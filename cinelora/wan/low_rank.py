@@ -30,10 +30,10 @@ def truncated(a: Array, b: Array, rank: int) -> tuple[Array, Array]:
     """(A', B') of shapes (rank, in) and (out, rank): no update of that rank is closer to B A (Eckart and Young 1936).
 
     The Frobenius error is the root of the sum of squares of the singular values left out. Each value is shared evenly
-    by both factors, largest first, so the cut to fewer is their first rows and columns. 1 <= rank <= r.
+    by both factors, largest first, so a smaller rank takes their first rows and columns. 1 <= rank <= r.
     """
     if not 1 <= rank <= len(a):
-        raise ValueError(f"rank {rank}: cut an update of rank {len(a)} to 1..{len(a)}")
+        raise ValueError(f"rank {rank}: an update of rank {len(a)} can be truncated to 1..{len(a)}")
     (q_left, left), (q_right, right) = np.linalg.qr(b), np.linalg.qr(a.T)
     u, values, v = np.linalg.svd(left @ right.T, full_matrices=False)
     roots = np.sqrt(values[:rank])
@@ -52,6 +52,6 @@ def read_factors(path: Path) -> Iterator[tuple[str, Array, Array]]:
         for name in sorted(each for each in names if each.endswith(".lora_A.weight")):
             partner = name.replace(".lora_A.", ".lora_B.")
             if partner not in names:
-                raise UserError(f"{path}: {name} has no {partner}; the file is not a whole adapter")
+                raise UserError(f"{path}: {name} has no {partner}; the file is incomplete; copy it again")
             a, b = (np.asarray(stream.get_tensor(each), dtype=np.float64) for each in (name, partner))
             yield name.removeprefix("transformer.").removesuffix(".lora_A.weight"), a, b

@@ -75,7 +75,7 @@ RECIPE = {  # the name of its folder has the hash of this
 
 
 def ensure(cache_dir: Path) -> Path:
-    """The model's folder in the cache, built if absent; safe against two writers and a crash half way."""
+    """The model's folder in the cache, built if absent; safe against two writers and against a crash."""
     folder = cache_dir / "models" / f"tiny-{content_hash(RECIPE, 12)}"
     if not folder.is_dir():
         with whole_folder(folder) as temporary:

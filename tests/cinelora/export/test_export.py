@@ -46,7 +46,7 @@ def stock(pipeline: Any) -> Iterator[Any]:
 
 
 def velocity(transformer: Any) -> torch.Tensor:
-    """The denoiser's answer to one fixed question."""
+    """The denoiser's output for fixed inputs."""
     with torch.no_grad():
         return transformer(
             hidden_states=draw_noise((1, 36, 3, 4, 6), "hidden"),
@@ -58,7 +58,7 @@ def velocity(transformer: Any) -> torch.Tensor:
 
 
 def finished(root: Path, folder: Path, scaling: Scaling, targets: TargetSet, **changes: Any) -> tuple[Path, Any]:
-    """(the folder of an invented finished trial with random B, what its adapter computes)."""
+    """(folder of a finished trial with random B, the velocity under its adapter)."""
     config = tiny_study.tiny_config(
         root / "clips", lora__rank=RANK, lora__alpha=ALPHA, lora__scaling=scaling.value, lora__targets=targets.value,
         **changes,

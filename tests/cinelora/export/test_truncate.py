@@ -1,4 +1,4 @@
-"""Truncating the adapters of a real tiny study: the whole one reproduces its loss; finished ones are skipped."""
+"""Truncating the adapters of a real tiny study: at full rank the loss is reproduced; finished ones are skipped."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ LORAS = {
 
 
 def save(transformer: Any, folder: Path, settings: LoraConfig) -> Path:
-    """An adapter file with a large random B, made on `transformer`, which is plain again afterwards."""
+    """An adapter file with a large random B, for `transformer`, which stays unchanged."""
     parameters = lora.attach(transformer, settings, seed=settings.rank)
     state = {
         name: p.data if ".lora_A" in name else draw_noise(tuple(p.shape), name, settings.rank) for name, p in parameters

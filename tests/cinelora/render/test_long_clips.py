@@ -1,4 +1,4 @@
-"""Long clips, by hand: a window is eight frames of one grey level each."""
+"""Long clips, checked by hand: a window is eight frames of one grey level each."""
 
 from __future__ import annotations
 

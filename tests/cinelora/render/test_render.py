@@ -84,7 +84,7 @@ def test_a_trial_on_top_of_its_first_stage(rendered: dict[str, Any]) -> None:
 def test_bad_input_in_one_line(
     rendered: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("RANK", raising=False)  # left by a test that started a group in this process
+    monkeypatch.delenv("RANK", raising=False)  # an earlier test may have set it
     root, ids, out = rendered["root"], rendered["ids"], ["--out", str(rendered["root"] / "none")]
     image = rendered["image"]
     (root / "taken").mkdir()
@@ -142,7 +142,7 @@ def test_parallel_modes_equal_one_process(rendered: dict[str, Any], capsys: pyte
         ("ulysses", 4, {"model__attention": "flex"}, "model.attention=flex cannot share tokens; take --parallel fsdp"),
     ],
 )
-def test_what_cannot_be_shared_out(
+def test_refused_parallel_modes(
     tmp_path: Path, mode: str, heads: int, changes: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", "0")

@@ -32,10 +32,10 @@ CHECKPOINTED = {"train__gradient_checkpointing": True}
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
     "split": SPLIT,
-    "split, averaged": SPLIT,  # a control: as if the factor for the workers that share were forgotten
+    "split, averaged": SPLIT,  # a control: without the factor for workers that share tokens
     "split, checkpointed": {**SPLIT, **CHECKPOINTED},
     "plain again": {},
-    "split, met again": SPLIT,  # after the gang parted: in another process group
+    "split, new group": SPLIT,  # in a second process group
     "sharded": {**SHARDED, **CHECKPOINTED},
     "split, sharded": {**SPLIT, **SHARDED, **CHECKPOINTED},
 }
@@ -52,7 +52,7 @@ def job_for(root: Path, changes: dict[str, Any]) -> Job:
 
 
 def trained(root: Path, name: str, changes: dict[str, Any], base: ResidentModel) -> Outcome:
-    """The adapter and its steps, in a folder of this worker's own; the base is left as it was."""
+    """The adapter and its steps, in this worker's own folder; the base stays unchanged."""
     job = job_for(root, changes)
     config, rows = job.spec.config, []
     with shared_tokens(base.transformer, config.model.sequence_workers):
@@ -115,7 +115,7 @@ def main() -> None:
     found: dict[str, Outcome] = {"evaluated": evaluated(root, SPLIT, base)}
     for name, changes in CASES.items():
         loop.build_engine = halved(build) if "averaged" in name else build
-        if "met again" in name:
+        if "new group" in name:
             distributed.start(rank, 2, "127.0.0.1", int(sys.argv[4]))
         found[name] = trained(root, name, changes, base)
         print(name, flush=True)

@@ -30,7 +30,7 @@ def resize(root: Path, rank: int, port: int) -> None:
         )
         config = tiny_study.tiny_config(root / "clips", zero__stage=stage, lora__rank=4, seed=seed, train__steps=4)
         job = tiny_study.make_job(root, config, encode=False)
-        distributed.gather_objects(None)  # both write the spec into the folder that one clears
+        distributed.gather_objects(None)  # one clears the folder before both write the spec into it
         if world == 1 or rank == 0:
             shutil.rmtree(job.study.trial(job.spec.trial_id).root, ignore_errors=True)
         distributed.gather_objects(None)
@@ -53,7 +53,7 @@ def main() -> None:
                 root / "clips", zero__stage=stage, zero__persistence_threshold=0, lora__rank=4
             )
             job = tiny_study.make_job(root, config, encode=False)
-            distributed.gather_objects(None)  # nobody clears the folder while the other still uses it
+            distributed.gather_objects(None)  # neither clears the folder while the other uses it
             if rank == 0:
                 shutil.rmtree(job.study.trial(job.spec.trial_id).root, ignore_errors=True)
             distributed.gather_objects(None)

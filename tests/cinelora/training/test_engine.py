@@ -1,4 +1,4 @@
-"""The engine's promises: ZeRO stages, resumption, warm bases and gangs change nothing in float32."""
+"""ZeRO stages, resuming, a base used before and gangs change no result in float32."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_bfloat16_trains_and_resumes_exactly(study_root: Path) -> None:
 
 
 def test_full_fine_tune_spends_its_base(study_root: Path) -> None:
-    """All weights train and nothing of it reaches the next trial: the base is marked as used up."""
+    """All weights train, and no later trial may use the base."""
     job = tiny_study.make_job(study_root, stage_config(study_root, 0, method="full", train__learning_rate=1e-3))
     fresh(job)
     base = load_resident_model(job)

@@ -1,4 +1,4 @@
-"""Rectified-flow arithmetic on paper, and randomness as a function of its key."""
+"""Rectified flow checked by hand, and randomness as a function of its key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes the full size fit changes nothing at the small one: shards, checkpoints, offload, shared tokens."""
+"""Shards, checkpoints, offload and shared tokens, which make the full size fit, change no result at small size."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def base(study_root: Path) -> ResidentModel:
 
 @pytest.fixture(scope="module")
 def alone(study_root: Path, base: ResidentModel) -> Found:
-    """What one worker makes of it."""
+    """Results of one worker."""
     decode, sampler.decode_video = sampler.decode_video, member.latents_as_they_are
     found = {"evaluated": member.evaluated(study_root, {}, base)}
     sampler.decode_video = decode
@@ -39,7 +39,7 @@ def alone(study_root: Path, base: ResidentModel) -> Found:
 
 @pytest.fixture(scope="module")
 def together(study_root: Path, base: ResidentModel) -> Found:
-    """What two workers make of it, who agree on all of it."""
+    """Results of two workers, which agree."""
     ports = [str(distributed.free_port()) for _ in range(2)]
     processes = [
         subprocess.Popen(
@@ -89,7 +89,7 @@ def test_workers_that_share_tokens_add_their_gradients(alone: Found, together: F
         assert found[1] == pytest.approx(norms, rel=1e-5), name
         assert apart(one, together[name]) < 1e-5, name
     assert same(together["split"], together["split, checkpointed"])
-    assert same(together["split"], together["split, met again"])
+    assert same(together["split"], together["split, new group"])
     averaged = together["split, averaged"]
     assert np.array(averaged["rows"])[0, 1] == pytest.approx(norms[0] / 2, rel=1e-5)
     assert apart(one, averaged) > 1e-2, "the comparison above would see a mean"

@@ -1,4 +1,4 @@
-"""What pairs the ranks: data, noise and times of a step do not know the rank, nor who computes them."""
+"""Ranks are paired: data, noise and times of a step depend neither on the rank nor on the worker."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def tensors(batch: Batch) -> dict[str, torch.Tensor]:
 def test_batches_do_not_depend_on_rank_gang_or_micro_batch(job: Any) -> None:
     whole = step_batch(job, range(4))
     other = step_batch(job, range(4), lora__rank=64, lora__targets="block", zero__stage=3, train__micro_batch=1)
-    halves = [step_batch(job, range(0, 2)), step_batch(job, range(2, 4))]  # as two workers would deal it
+    halves = [step_batch(job, range(0, 2)), step_batch(job, range(2, 4))]  # as two workers would share it
     for name, tensor in tensors(whole).items():
         assert torch.equal(tensor, tensors(other)[name]), name
         assert torch.equal(tensor, torch.cat([tensors(half)[name] for half in halves])), name

@@ -1,4 +1,4 @@
-"""Stopped and killed trials go on where they were: in training to the step, in generation to the batch."""
+"""Stopped and killed trials resume: training at its step, generation at its batch."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_killed_generation_keeps_its_batches(study_root: Path, quiet: dict[str
     stamps = {path: path.stat().st_mtime_ns for path in (folder.root / "samples").glob("*.mp4")}
     assert made and len(made) == len(stamps)
     tiny_study.run(job)
-    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items()), "made clips are not made again"
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items()), "clips are not generated twice"
     assert contents(folder.root) == quiet
 
 

@@ -1,4 +1,4 @@
-"""What a study keeps of its training clips, and who comes nearer to them than to other held-out ones."""
+"""Features of the training clips, and clips that are nearer to them than to other held-out clips."""
 
 from __future__ import annotations
 

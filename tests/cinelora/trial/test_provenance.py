@@ -92,7 +92,7 @@ def test_a_trial_resumed_once_records_both_runs(study_root: Path, monkeypatch: p
 
     def leave_at_three(what: str, done: int, total: int, loss: float | None) -> None:
         if (what, done) == ("train", 3):
-            folder.stop.touch()  # this trial's own: the study has no sign up
+            folder.stop.touch()  # the trial's own stop sign; the study has none
 
     with pytest.raises(Stopped, match="stopped after step"):
         tiny_study.run(job, report=leave_at_three)

@@ -1,4 +1,4 @@
-"""What a trial records of its set scores: the distances on paper, of exactly these features, or nothing."""
+"""The set scores that a trial records: distances checked by hand, of these features, or nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IDS, REAL = ("a", "b", "c"), np.float32([[-1.0], [0.0], [1.0]])  # mean 0, stand
 
 @pytest.fixture
 def places(tmp_path: Path) -> tuple[TrialFolder, SampleFolder]:
-    """A trial whose clips are the true ones plus 1."""
+    """A trial whose clips are the reference clips plus 1."""
     made, real = TrialFolder(tmp_path / "made"), SampleFolder(tmp_path / "real")
     write_features(made.features("tnv2"), IDS, REAL + 1)
     write_features(real.features("tnv2"), IDS, REAL)
@@ -44,7 +44,7 @@ def test_the_scores_on_paper_and_their_basis(places: tuple[TrialFolder, SampleFo
     assert found["tnv2"]["scores"] == pytest.approx({"fvd[tnv2]": 1.0, "kvd[tnv2]": 7.0})
     assert found["tnv2"]["made"] != found["tnv2"]["real"]
     write_features(places[1].features("tnv2"), [*IDS, "d"], np.vstack([REAL, REAL[:1]]))
-    more = recorded(*places)["tnv2"]  # a true clip that the trial has not counts for nothing
+    more = recorded(*places)["tnv2"]  # a reference clip that the trial lacks does not count
     assert more["scores"] == found["tnv2"]["scores"] and more["real"] != found["tnv2"]["real"]
 
 
@@ -86,7 +86,7 @@ def test_another_formula_is_another_definition(monkeypatch: pytest.MonkeyPatch) 
         (("a",), REAL[:1]),
         (("a", "b", "z"), REAL),
     ],
-    ids=["no number", "one clip", "a clip without a true one"],
+    ids=["no number", "one clip", "a clip without a reference"],
 )
 def test_nothing_is_recorded_where_there_is_no_distance(
     places: tuple[TrialFolder, SampleFolder], ids: tuple[str, ...], rows: np.ndarray

@@ -1,4 +1,4 @@
-"""Features and clip scores of a batch, net by net, with nets that are worked out by hand."""
+"""Features and clip scores of a batch, net by net, with nets whose output is known."""
 
 from __future__ import annotations
 

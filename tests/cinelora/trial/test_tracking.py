@@ -1,4 +1,4 @@
-"""W&B mirrors a trial offline, and its breaking never stops one."""
+"""W&B mirrors a trial offline, and its errors never stop one."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def resident(study_root: Path) -> ResidentModel:
 
 
 def adapter_of(root: Path, on: ResidentModel | None, resume: bool = False, **changes: Any) -> str:
-    """Its hash after a trial of 6 steps, `resume`: killed after the 5th and taken up at the 4th."""
+    """Its hash after a trial of 6 steps; `resume`: killed after the 5th and resumed from the 4th."""
 
     class Killed(Exception):
         pass
@@ -99,9 +99,9 @@ def test_offload_changes_no_bit_and_resumes(
 
 def test_offload_is_what_the_engine_is_told() -> None:
     config = tiny_study.tiny_config(Path("clips"), zero__stage=3, zero__offload="weights")
-    told = deepspeed_config(config.train, config.zero, Dtype.bfloat16, 1)["zero_optimization"]
+    found = deepspeed_config(config.train, config.zero, Dtype.bfloat16, 1)["zero_optimization"]
     place = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-    assert told["offload_param"] == told["offload_optimizer"] == place
+    assert found["offload_param"] == found["offload_optimizer"] == place
 
 
 # --- compiled: to rounding ---
@@ -142,7 +142,7 @@ def test_backends_are_those_of_diffusers() -> None:
     )
 
 
-def test_an_unusable_backend_is_told_with_those_that_can_be_had(study_root: Path) -> None:
+def test_an_unusable_backend_is_named_with_those_that_work(study_root: Path) -> None:
     job = tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips", model__attention="flash"))
     with pytest.raises(
         UserError, match=r"^model\.attention=flash: .*flash-attn.*; this worker has native, .*_native_math"
@@ -150,7 +150,7 @@ def test_an_unusable_backend_is_told_with_those_that_can_be_had(study_root: Path
         load_resident_model(job)
 
 
-def test_a_backend_is_the_bases_own(study_root: Path, resident: ResidentModel) -> None:
+def test_a_backend_belongs_to_one_model(study_root: Path, resident: ResidentModel) -> None:
     job = tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips"))
     other = tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips", model__attention="native"))
     assert resident_key(job.spec) == resident.key != resident_key(other.spec)
@@ -171,7 +171,7 @@ def test_a_backend_is_the_bases_own(study_root: Path, resident: ResidentModel) -
         (ModelConfig(attention="xformers"), r"package xformers is not installed; take native"),
     ],
 )
-def test_the_plan_refuses_what_cannot_be(model: ModelConfig, message: str) -> None:
+def test_the_plan_refuses_backends_that_cannot_run(model: ModelConfig, message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_attention(model, here=True)
 

@@ -1,4 +1,4 @@
-"""What a plan says of a checkpoint that is not there, not whole, or of another model: one line and how to mend it."""
+"""A checkpoint that is absent, incomplete or of another model: one line with the remedy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DENOISER = "transformer/diffusion_pytorch_model.safetensors"
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A whole checkpoint, to be broken."""
+    """A complete checkpoint, to be damaged."""
     return shutil.copytree(SHIPPED["small"], tmp_path / "model")
 
 
@@ -107,7 +107,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         ("vae", {"z_dim": 48}, "vae has z_dim 48, Wan2.1 I2V has 16: Wan2.2 TI2V"),
     ],
 )
-def test_another_model_is_told_even_where_parts_are_missing(
+def test_another_model_is_recognised_even_where_parts_are_missing(
     place: Path, part: str, changes: dict[str, object], said: str
 ) -> None:
     path = place / part / "config.json"
@@ -125,7 +125,7 @@ def test_two_transformers_are_wan22(place: Path) -> None:
 
 
 def test_the_hubs_own_cache(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A snapshot there is found by its revision; none, or half of one, is told with the command that fetches it."""
+    """A snapshot is found by its revision; if absent or incomplete, the message has the command that fetches it."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     config = ModelConfig(path="", hub=HUB, revision=REVISION)
     with pytest.raises(UserError, match=f"not in the hub's cache; fetch: {FETCH}; or have it elsewhere: model.path="):
@@ -140,7 +140,7 @@ def test_the_hubs_own_cache(place: Path, tmp_path: Path, monkeypatch: pytest.Mon
         model_folder(ModelConfig(path=""), tmp_path)
 
 
-def test_looking_loads_no_torch(tmp_path: Path) -> None:
+def test_checking_loads_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from cinelora.core.config import ModelConfig\n"
         "from cinelora.wan.checkpoint import UserError, model_folder\n"

@@ -11,7 +11,7 @@ from diffusers import WanTransformer3DModel
 from cinelora.core.config import LayerKind, LoraConfig, Scaling, TargetSet
 from cinelora.wan import lora, tiny
 
-# Trainable parameters per unit of rank at the true 14B shape, counted by hand from its layer sizes.
+# Trainable parameters per unit of rank at the shape of the 14B model, counted by hand from its layer sizes.
 PER_RANK_14B = {
     TargetSet.cross_image: 819_200,
     TargetSet.cross_text: 1_638_400,
@@ -45,7 +45,7 @@ def linears_14b() -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("targets", list(TargetSet))
-def test_counts_at_the_true_shape(targets: TargetSet, linears_14b: dict[str, tuple[int, int]]) -> None:
+def test_counts_at_the_shape_of_the_14b_model(targets: TargetSet, linears_14b: dict[str, tuple[int, int]]) -> None:
     hit = [size for name, size in linears_14b.items() if re.fullmatch(lora.target_pattern(targets), name)]
     assert len(hit) == layer_count(targets, 40)
     assert targets is not TargetSet.linear or len(hit) == len(linears_14b) == 488

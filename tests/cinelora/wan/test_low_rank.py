@@ -1,4 +1,4 @@
-"""Cutting an update: what Eckart and Young promise, held against the dense matrix at sizes where there is one."""
+"""Truncated updates are the closest of their rank (Eckart and Young), compared with dense matrices of small size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def factors(rank: int, width: int, height: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def test_on_paper() -> None:
-    """B A = diag(3, 2, 1): each factor of the cut to 2 holds the roots of 3 and 2, and 1 is what is lost."""
+    """B A = diag(3, 2, 1): at rank 2 each factor holds the roots of 3 and 2, and 1 is lost."""
     a, b = np.eye(3), np.diag([3.0, 2.0, 1.0])
     assert singular_values(a, b) == pytest.approx([3, 2, 1])
     smaller_a, smaller_b = truncated(a, b, 2)
@@ -55,7 +55,7 @@ def test_a_smaller_cut_is_the_head_of_a_larger() -> None:
 
 
 def test_the_dense_update_is_never_formed() -> None:
-    """It would take 80 GB here."""
+    """The dense update would take 80 GB."""
     a, b = np.zeros((2, 100_000)), np.zeros((100_000, 2))
     a[0, 0] = a[1, 1] = 1.0
     b[0, 0], b[1, 1] = 3.0, 2.0
@@ -66,7 +66,7 @@ def test_the_dense_update_is_never_formed() -> None:
 def test_ranks_outside_the_update_are_refused() -> None:
     a, b = factors(3, 4, 4)
     for rank in (0, 4):
-        with pytest.raises(ValueError, match="cut an update of rank 3"):
+        with pytest.raises(ValueError, match="an update of rank 3"):
             truncated(a, b, rank)
 
 
@@ -78,5 +78,5 @@ def test_files_are_read_layer_by_layer(tmp_path: Path) -> None:
     assert [layer for layer, *_ in found] == ["blocks.0.ffn.net.2", "blocks.1.ffn.net.2"]
     assert np.array_equal(found[0][1], 2 * a) and found[0][2].dtype == np.float64
     save_file({names[0]: a}, tmp_path / "half")
-    with pytest.raises(UserError, match="not a whole adapter"):
+    with pytest.raises(UserError, match="the file is incomplete"):
         list(read_factors(tmp_path / "half"))

@@ -50,24 +50,26 @@ def fresh(folder: Path, dtype: torch.dtype, *adapters: Path) -> Any:
     if len(adapters) > 1:
         pipeline.transformer.set_adapters([str(index) for index in range(len(adapters))])
     aligned = {name: tensor.clone() for name, tensor in pipeline.transformer.state_dict().items()}
-    pipeline.transformer.load_state_dict(aligned, assign=True)  # from wherever its files were mapped, see wan.py
+    pipeline.transformer.load_state_dict(
+        aligned, assign=True
+    )  # from wherever its files were mapped, see `loading._aligned`
     return pipeline.transformer
 
 
 @pytest.mark.parametrize("dtype", list(Dtype))
 def test_switching_equals_a_fresh_pipeline(folder: Path, files: dict[str, Path], dtype: Dtype) -> None:
-    """Ranks 2 and 4, alpha unlike the rank, rsLoRA, three target sets; then two on one another, in either order."""
+    """Ranks 2 and 4, alpha unlike the rank, rsLoRA, three target sets; then two of them together."""
     kind = TORCH_DTYPE[dtype]
     base = load_transformer(folder, dtype)
     names, before = list(base.state_dict()), output(base, kind)
     resident = AdapterSwitch(base, [*files.values(), *files.values()])  # none is loaded twice
     assert torch.equal(output(base, kind), before), "none is active when loaded"
-    ways = [[files[name]] for name in (*files, "rank 4")] + [[files["rank 4"], files["alpha 3"]]]
+    choices = [[files[name]] for name in (*files, "rank 4")] + [[files["rank 4"], files["alpha 3"]]]
     seen = []
-    for way in ways:
-        resident.use(way)
+    for choice in choices:
+        resident.use(choice)
         seen.append(output(base, kind))
-        assert torch.equal(seen[-1], output(fresh(folder, kind, *way), kind)), way
+        assert torch.equal(seen[-1], output(fresh(folder, kind, *choice), kind)), choice
         assert (seen[-1] - before).abs().max() > 1e-2
         resident.use([])
         assert torch.equal(output(base, kind), before), "the base again, to the bit"
@@ -88,6 +90,6 @@ def test_files_that_do_not_fit(folder: Path, files: dict[str, Path], tmp_path: P
 
 
 def test_weights_lie_where_their_address_does_not_round(folder: Path) -> None:
-    """Else the same weights, moved by FSDP to other addresses, give other last bits."""
+    """Otherwise the same weights, moved by FSDP to other addresses, give other last bits."""
     base = load_transformer(folder, Dtype.float32)
     assert {parameter.data_ptr() % CACHE_LINE for parameter in base.parameters()} == {0}

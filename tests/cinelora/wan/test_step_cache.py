@@ -1,4 +1,4 @@
-"""Both guidance passes as one batch, and passes that are cut short: what they compute, and what they leave behind."""
+"""Both guidance passes as one batch, and the step cache: what they compute, and what they leave on the model."""
 
 from __future__ import annotations
 

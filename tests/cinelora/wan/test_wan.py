@@ -1,4 +1,4 @@
-"""What we cache and what we generate equals the stock diffusers pipeline."""
+"""Encodings and generated clips equal those of the stock diffusers pipeline."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ COUNTS: dict[TargetSet, tuple[int, tuple[float, ...]]] = {
 
 @pytest.fixture(scope="module")
 def empty() -> Any:
-    """The 14B denoiser: parameters on the meta device, rope tables (buffers, in no checkpoint) as real as ever."""
+    """The 14B denoiser: parameters on the meta device, rope tables (buffers, in no checkpoint) real."""
     with init_empty_weights():
         model: Any = WanTransformer3DModel.from_config(CONFIG)
     assert all(parameter.is_meta for parameter in model.parameters())
