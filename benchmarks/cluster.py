@@ -116,8 +116,9 @@ class HeadWatch:
     promised: dict[str, float] = field(default_factory=dict)
 
     def __call__(self, now: float, scheduler: Scheduler) -> None:
-        if scheduler.head:
-            self.since.setdefault(scheduler.head.task_id, now)
+        waiting, stranded = scheduler.waiting, scheduler.stranded
+        if head := next((task for task in waiting if task not in stranded), None):
+            self.since.setdefault(head.task_id, now)
         if scheduler.reservation:
             self.promised.setdefault(scheduler.reservation.task_id, scheduler.reservation.time)
 

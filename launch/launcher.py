@@ -25,11 +25,14 @@ from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialSpec
 from launch.engine.run import run_missing
 from launch.estimate import estimate
-from launch.messages import TrialsFailed
 from launch.preflight import Fingerprints, make_plan, stages
 from launch.status import label, plan_counts
 from sweeps.ledger import Ledger, check_schema
 from sweeps.plan import Plan, trial_spec
+
+
+class TrialsFailed(Exception):
+    """Some trials ended without a result; the others are done."""
 
 
 def launch_jobs(

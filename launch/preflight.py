@@ -14,14 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cinelora.core.cli import UserError
-from cinelora.core.config import (
-    ClusterConfig,
-    DataConfig,
-    Method,
-    ModelConfig,
-    StudyConfig,
-    TrialConfig,
-)
+from cinelora.core.config import ClusterConfig, DataConfig, Method, ModelConfig, StudyConfig, TrialConfig
 from cinelora.core.files import read_json, write_json
 from cinelora.data.encodings import WINDOWS_FILE, encoder_fingerprint, encoding_folder
 from cinelora.data.sample_sets import data_path

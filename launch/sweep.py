@@ -11,7 +11,11 @@ Exit status 0 all done, 1 a trial failed, 2 bad input, 130 stopped by Ctrl-C.
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -21,7 +25,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cinelora.core.cli import UserError, exit_status
 from cinelora.core.config import StudyConfig, TargetSet
-from launch.messages import TrialsFailed, is_disk_full, one_line
+from cinelora.core.files import is_disk_full
+from launch.launcher import TrialsFailed
 
 CONF = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "conf")
 ConfigStore.instance().store(name="study_schema", node=StudyConfig)
@@ -54,6 +59,38 @@ def _sweep() -> int:
         remedy = "; free some space and run the same command again" if is_disk_full(error) else ""
         raise UserError(f"{type(error).__name__}: {one_line(error)}{remedy}") from error
     return 0
+
+
+def known_keys(owner: Any = None, prefix: str = "") -> list[str]:
+    """Dotted names of every setting."""
+    owner = StudyConfig() if owner is None else owner
+    names = []
+    for item in fields(owner):
+        value = getattr(owner, item.name)
+        nested = is_dataclass(value)
+        names += known_keys(value, f"{prefix}{item.name}.") if nested else [f"{prefix}{item.name}"]
+    return names
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of the error and of its cause; an unknown key gets a suggestion."""
+    lines = [str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__]
+    cause = error.__cause__
+    if cause is not None and str(cause).strip() and not isinstance(error, UserError):
+        lines.append(str(cause).strip().splitlines()[0])
+    text = ": ".join(lines)
+    missing = re.search(r"Could not find '([\w/]+)'", text) or re.search(r"In '[^']+': (Could not [^.]+)", text)
+    options = re.search(r"Available options in '[^']+':\n((?:\t\S+\n?)+)", str(error))
+    if missing and options:
+        return f"{missing.group(1)}: no such option; there are {', '.join(options.group(1).split())}"
+    key = re.search(r"Could not override '([\w.]+)'", text)
+    if key is not None:
+        if key.group(1) in known_keys():  # a mapping without entries yet
+            return f"{key.group(1)}: to fill it write +{key.group(1)}={{...}}"
+        near = difflib.get_close_matches(key.group(1), known_keys(), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"settings are {', '.join(known_keys())}"
+        return f"{key.group(1)}: unknown setting; {hint}"
+    return text
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 In: settings of a trial, results of others. Out: seconds, and the source of the estimate. Standard library only.
 
-Training, evaluation and generation have a rate each (operations per second and
-worker), scoring a time per clip, the rest a constant. The rates are medians over the finished trials; without any, they
-follow from the peak rate of the hardware and an assumed utilisation.
+Training, evaluation and generation have a rate each (operations per second and worker), scoring a time per clip, the
+rest is constant. The rates are medians over the finished trials; without any, they follow from the peak rate of the
+hardware and an assumed utilisation.
 """
 
 from __future__ import annotations

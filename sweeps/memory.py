@@ -13,7 +13,6 @@ Norms and gates are computed in float32: in bfloat16 each `.float()` is a copy o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from cinelora.core.config import Dtype, LayerKind, Method, Offload, StepCache, TargetSet, TrialConfig
@@ -37,45 +36,34 @@ ON_VIDEO = {  # layers of a block that read the video's tokens
 }
 
 
-@dataclass(frozen=True)
 class Token:
-    """Bytes of one video token in a block. `trained`, `fed`: kinds of layers with an adapter, and that keep inputs."""
+    """Bytes of one video token in a block: `a`, `w` and `g` as above, `copy` of a float32 copy where one is made.
 
-    net: Denoiser
-    dtype: Dtype
-    trained: frozenset[LayerKind]
-    fed: frozenset[LayerKind]
-    rank: int
+    `trained`, `fed`: kinds of layers with an adapter, and of those that keep their inputs; `rank`: of the adapter.
+    """
 
-    @property
-    def a(self) -> int:
-        return self.net.width * BYTES[self.dtype]
-
-    @property
-    def w(self) -> int:
-        return self.net.width * 4
-
-    @property
-    def g(self) -> int:
-        return self.net.feed_forward * BYTES[self.dtype]
-
-    @property
-    def copy(self) -> int:
-        return self.w if self.dtype is not Dtype.float32 else 0
+    def __init__(
+        self, net: Denoiser, dtype: Dtype, trained: frozenset[LayerKind], fed: frozenset[LayerKind], rank: int
+    ) -> None:
+        self.trained, self.fed = trained, fed
+        self.a, self.w, self.g = net.width * BYTES[dtype], net.width * 4, net.feed_forward * BYTES[dtype]
+        self.copy = self.w if dtype is not Dtype.float32 else 0
+        self.log_sums = 3 * 4 * net.heads
+        self.down = rank * BYTES[dtype]  # A x of one layer
 
     def saved(self) -> float:
-        """OptimiserBytes by a block for its backward pass where it is not checkpointed."""
+        """What a block keeps for its backward pass where it is not checkpointed."""
         on, fed = self.trained, self.fed
         norms = 3 * self.w  # what the three norms read
-        attention = 10 * self.a + 3 * 4 * self.net.heads  # before the norms of q and k; q k v o, q o o; log-sums
+        attention = 10 * self.a + self.log_sums  # before the norms of q and k; q k v o, q o o; log-sums
         inputs = self.a * ((LayerKind.self in fed) + 2 * (LayerKind.cross in fed))
         inputs += (self.a + self.g) * (LayerKind.ffn in fed)
-        down = self.rank * BYTES[self.dtype] * sum(ON_VIDEO[kind] for kind in on)  # A x
+        down = self.down * sum(ON_VIDEO[kind] for kind in on)
         gates = (3 * self.w + self.a) * (LayerKind.outer in on)  # scale and shift train too: what they multiply
         return norms + attention + self.g + inputs + down + gates
 
     def forward(self) -> float:
-        """At the peak of a block's forward pass beside its input: at its last sum, or in its feed-forward layers."""
+        """At the peak of a block's forward pass, without its input: at its last sum, or in its feed-forward layers."""
         last = 4 * self.a + self.copy + 2 * self.w  # two inputs, two outputs, the sum in float32
         return max(last, 3 * self.a + (3 if LayerKind.ffn in self.trained else 2) * self.g)
 
@@ -140,7 +128,7 @@ def _trained(net: Denoiser, config: TrialConfig) -> tuple[frozenset[LayerKind], 
 def _training(
     net: Denoiser, config: TrialConfig, token: Token, micro: int, accumulates: bool, gradients: float
 ) -> BytesByPart:
-    """Activations of one micro-batch at their peak, and gradients that lie beside them."""
+    """Activations of one micro-batch at their peak, and the gradients held at the same time."""
     tokens, settings = _tokens(config, micro), config.train
     chosen = min(settings.checkpointed_blocks or net.layers, net.layers)
     checkpointed = chosen if settings.gradient_checkpointing else 0
@@ -178,7 +166,7 @@ def footprint(
 ) -> dict[str, BytesByPart]:
     """Bytes by part of a trial's phases: "train", "step", "heldout", "generate", "decode"; a peak is their sum.
 
-    `heldout`: held-out windows; `nets`: bytes of the feature nets beside the base.
+    `heldout`: held-out windows; `nets`: bytes of the feature nets.
     """
     kinds, count, rank = _trained(net, config)
     fed = kinds

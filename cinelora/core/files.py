@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +19,12 @@ def content_hash(value: Any, digits: int = 64) -> str:
     """SHA-256 of the canonical JSON of `value` (sorted keys, no spaces, no NaN), first `digits` hex digits."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Also where a library wraps it: safetensors raises its own class that only names the error's number."""
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    return full or "os error 28" in str(error) or "No space left on device" in str(error)
 
 
 def file_sha256(path: Path) -> str:

@@ -18,7 +18,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from launch.messages import is_disk_full
+from cinelora.core.files import is_disk_full
 from sweeps.failures import DISK, LOST, MEMORY
 
 LOST_ERRORS = (

@@ -124,7 +124,6 @@ class Engine:
     failed_starts: int = 0
     looked: float = -LOOK_SECONDS
     stranded_since: float = math.inf
-    known: set[str] = field(default_factory=set)  # nodes that the scheduler has
 
     def add(self, job: Job, task: Task) -> None:
         """Queue a trial. Raises Infeasible if the cluster can never hold its gang."""
@@ -147,10 +146,10 @@ class Engine:
             self.stop()
 
     def update_nodes(self) -> None:
-        """Take nodes that came and went into the scheduler's books."""
+        """Add new nodes to the scheduler and remove those that are gone."""
         self.pool.refresh()
-        came, gone = set(self.pool.nodes) - self.known, self.known - set(self.pool.nodes)
-        self.known = set(self.pool.nodes)
+        known, alive = set(self.scheduler.cluster.nodes), set(self.pool.nodes)
+        came, gone = alive - known, known - alive
         for name in sorted(gone):
             self.scheduler.remove_node(name)  # the calls of its trials will fail, as lost
         for name in sorted(came):
@@ -304,8 +303,7 @@ class Engine:
 
     def _leave(self, run: Running, now: float) -> None:
         self.running.remove(run)
-        if run.task in self.scheduler.running:  # a lost node took its tasks out already
-            self.scheduler.finished(run.task.task_id, now, resident=run.members[0] in self.pool.idle)
+        self.scheduler.finished(run.task.task_id, now, resident=run.members[0] in self.pool.idle)
 
     def end_hung(self, now: float) -> None:
         """End the trials whose progress has not changed for too long, and the gangs that do not start."""

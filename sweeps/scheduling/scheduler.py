@@ -49,7 +49,7 @@ class Scheduler:
     order: Order = longest_first
     cluster: Cluster = field(default_factory=Cluster)
     _groups: dict[tuple[GangShape, str, frozenset[str]], list[Task]] = field(default_factory=dict)
-    _running: dict[str, Running] = field(default_factory=dict)
+    running: dict[str, Running] = field(default_factory=dict)
     _known: set[str] = field(default_factory=set)  # ids, waiting, running or dependent
     _dependent: dict[str, list[Task]] = field(default_factory=dict)  # by the id of the task that they wait for
     reservation: Reservation | None = None  # of the head, when another task could take its nodes; may be outdated
@@ -80,7 +80,7 @@ class Scheduler:
 
     def remove_node(self, name: str) -> tuple[Task, ...]:
         """Forget a node and the tasks that ran there. Returns these tasks: the caller decides on a retry."""
-        lost = [run.task for run in self._running.values() if any(worker.node == name for worker in run.workers)]
+        lost = [run.task for run in self.running.values() if any(worker.node == name for worker in run.workers)]
         self.cluster.remove(name)
         for task in lost:
             self._drop(task.task_id, resident=False)
@@ -105,7 +105,7 @@ class Scheduler:
 
         `resident`: its workers are alive and keep the base.
         """
-        run = self._running.get(task_id)
+        run = self.running.get(task_id)
         if run is not None:
             self._stale |= run.end != now  # sooner or later than estimated
             self._drop(task_id, resident)
@@ -132,16 +132,6 @@ class Scheduler:
         return sum(len(tasks) for tasks in self._dependent.values())
 
     @property
-    def head(self) -> Task | None:
-        """The first task in order among those that the nodes now known can hold."""
-        return min((group[0] for group in self._groups.values() if self._layout(group[0])), key=self._key, default=None)
-
-    @property
-    def running(self) -> tuple[Task, ...]:
-        """As they started."""
-        return tuple(run.task for run in self._running.values())
-
-    @property
     def stranded(self) -> tuple[Task, ...]:
         """Waiting tasks that the nodes now known can never hold. They wait for new nodes and delay no other task."""
         return tuple(task for task in self.waiting if self._layout(task) is None)
@@ -154,7 +144,7 @@ class Scheduler:
 
     def _drop(self, task_id: str, resident: bool) -> None:
         self._known.discard(task_id)
-        self.cluster.release(self._running.pop(task_id).workers, resident)
+        self.cluster.release(self.running.pop(task_id).workers, resident)
 
     def _next(self, now: float) -> Start | None:
         """The first task in order if it can start, else one that does not delay it."""
@@ -189,7 +179,7 @@ class Scheduler:
         kept = self.reservation
         if kept is None or kept.task_id != head.task_id or kept.time <= now or self._stale:
             self._stale = False
-            ends = [(run.end, run.workers) for run in self._running.values()]
+            ends = [(run.end, run.workers) for run in self.running.values()]
             kept = self.reservation = reserve(head.task_id, layout, self.cluster, ends, now)
         return kept
 
@@ -211,7 +201,7 @@ class Scheduler:
                 limits[worker.node].take(worker)
         if self.reservation and self.reservation.task_id == task.task_id:
             self.reservation = None
-        self._running[task.task_id] = Running(task, workers, now + task.seconds)
+        self.running[task.task_id] = Running(task, workers, now + task.seconds)
         key = task.shape, task.base, task.avoid
         self._groups[key].remove(task)
         if not self._groups[key]:

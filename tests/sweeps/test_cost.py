@@ -1,4 +1,4 @@
-"""Arithmetic of the denoiser and cost of a trial, on paper."""
+"""Operations of the denoiser and cost of a trial, checked by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What follows from a failure, on paper."""
+"""Which failures are retried, and how."""
 
 from __future__ import annotations
 

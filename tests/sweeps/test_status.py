@@ -1,4 +1,4 @@
-"""What the disk alone says of a study: with a driver, after it died, with failures."""
+"""The state of a study, read from its folder: while a sweep runs, after it died, with failures."""
 
 from __future__ import annotations
 

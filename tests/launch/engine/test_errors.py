@@ -15,7 +15,7 @@ from launch.engine.errors import failure_kind, first_cause
 from launch.engine.loop import Running
 from launch.engine.worker import TrialTaken, folder_lock
 from launch.launcher import extra_overrides
-from launch.messages import known_keys, one_line
+from launch.sweep import known_keys, one_line
 
 
 @pytest.mark.parametrize(

@@ -294,7 +294,7 @@ def test_a_lost_node_takes_its_tasks_out_of_the_books() -> None:
     assert places(made.starts(0)) == {"wide": (("a", 4), ("b", 4))}
     lost = made.remove_node("b")
     assert [item.task_id for item in lost] == ["wide"]
-    assert made.running == ()
+    assert not made.running
     made.finished("wide", 1)  # its end is heard of later and changes nothing
     assert places(made.starts(1)) == {"x": (("a", 2),)}, "what it had on the other node is free"
     with pytest.raises(Infeasible, match=r"wide: 8 x \(1 CPU, 1 GPU\): the cluster has 1 x \(16 CPU, 4 GPU\)"):
@@ -307,7 +307,7 @@ def test_what_can_no_longer_fit_hinders_nobody() -> None:
     made.remove_node("b")
     made.add_node(node("c", 1))
     made.add(task("small2", 1, 9))
-    assert ([item.task_id for item in made.stranded], made.head) == (["large"], task("small2", 1, 9))
+    assert [item.task_id for item in made.stranded] == ["large"]
     assert ids(made.starts(1)) == ["small2"]
     made.add_node(node("d", 4))
     assert places(made.starts(2)) == {"large": (("d", 4),)}
@@ -397,7 +397,7 @@ def test_whatever_happens_nothing_is_overbooked_and_all_is_finished(seed: int) -
             running[start.task.task_id] = start
             heapq.heappush(ends, (now + start.task.seconds * draw.uniform(0.5, 1.5), start.task.task_id))
         check_room(nodes, running)
-        assert {item.task_id for item in made.running} == set(running)
+        assert set(made.running) == set(running)
         event = draw.random()
         if event < 0.05:
             name = draw.choice(sorted(nodes))
