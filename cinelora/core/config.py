@@ -1,7 +1,7 @@
 """Every setting of a trial and of a study, each defined once. Standard library only.
 
 In: nothing. Out: plain dataclasses that Hydra fills (`launch/sweep.py`) and every stage reads.
-A field marked `EXECUTION` says where or how a trial runs and never what it computes: it is left out
+A field marked `EXECUTION` sets where or how a trial runs, never what it computes: it is left out
 of the trial's identity (`sweeps/plan.py`). A path is execution; the content behind it is hashed.
 A field marked `WHEN_SET` is part of the identity only where it differs from its default: it was added
 later, and the ids of older trials stay valid.
@@ -425,10 +425,10 @@ class StudyConfig(TrialConfig):
     plan_only: bool = False
     learning_rate_by_rank: dict[int, float] = field(default_factory=dict)  # wins over train.learning_rate
     learning_rate_by_targets: dict[str, dict[int, float]] = field(default_factory=dict)  # wins over both, per rank
-    fail_fast: bool = False  # a failed trial stops the sweep; else the others go on
+    fail_fast: bool = False  # a failed trial stops the sweep; else the others continue
     prune: Prune = Prune.off  # among the learning rates of one rank, never between ranks
     stage1: StageConfig = field(default_factory=StageConfig)
-    extra: list[str] = field(default_factory=list)  # trials beside the grid, e.g. "method=full seed=0,1"
+    extra: list[str] = field(default_factory=list)  # trials in addition to the grid, e.g. "method=full seed=0,1"
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     answer: AnswerConfig = field(default_factory=AnswerConfig)

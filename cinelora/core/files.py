@@ -35,7 +35,7 @@ def file_sha256(path: Path) -> str:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it into place on success, remove it on failure.
+    """Yield a temporary path next to `path`; rename it into place on success, remove it on failure.
 
     Two writers of the same content-addressed file are safe: each has its own temporary name, the
     last rename wins, and both wrote the same bytes.
@@ -56,10 +56,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path, replace: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; rename it into place on success, remove it on failure.
+    """Yield a temporary folder next to `path`; rename it into place on success, remove it on failure.
 
-    A folder already at `path` is replaced only if `replace` says so; else the first of two writers wins,
-    who both wrote the same content.
+    With `replace`, a folder already at `path` is replaced. Without, it stays: of two writers of the same
+    content the first wins.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))

@@ -9,8 +9,8 @@ from cinelora.core.files import content_hash
 from cinelora.data.windows import Window, WindowPlan
 
 ENCODER_VERSION = 1  # raise when the meaning of a cached tensor changes
-NO_CAPTION = ""  # what a sample sees whose caption is dropped
-WINDOWS_FILE = "windows.json"  # the WindowPlan, beside the encodings it names
+NO_CAPTION = ""  # of a sample whose caption is dropped
+WINDOWS_FILE = "windows.json"  # the WindowPlan, in the folder of its encodings
 
 
 def encoding_folder(
@@ -18,13 +18,13 @@ def encoding_folder(
 ) -> Path:
     """The one folder of this data set under this model, whose text encoder runs in `text_dtype`."""
     key = {"data": data_fingerprint, "model": model_fingerprint, "version": ENCODER_VERSION}
-    if text_dtype is not None:  # only then: caches filled as the encoder is stored keep their names
+    if text_dtype is not None:  # None, the stored precision, keeps the names of older caches
         key["text_dtype"] = text_dtype.value
     return cache_dir / "encodings" / content_hash(key, 16)
 
 
 def encoder_fingerprint(text_dtype: Dtype | None) -> str:
-    """What a trial's identity says of the encoders beyond the model's own files."""
+    """The encoders' part of a trial's identity, in addition to the files of the model."""
     return str(ENCODER_VERSION) if text_dtype is None else f"{ENCODER_VERSION}, text in {text_dtype.value}"
 
 

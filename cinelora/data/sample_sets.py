@@ -49,7 +49,7 @@ def data_path(path: str, cache_dir: Path) -> str:
 
 
 def ensure(name: str, cache_dir: Path) -> Path:
-    """The set's folder in the cache; safe against two writers and a crash half way."""
+    """The set's folder in the cache; whole or absent, also with two writers or after a crash."""
     recipe = {"parts": [asdict(part) for part in SETS[name]], "version": SETS_VERSION}
     folder = cache_dir / "sets" / f"{name}-{content_hash(recipe, 12)}"
     if folder.is_dir():

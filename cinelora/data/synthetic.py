@@ -279,10 +279,10 @@ def _cover(shape: Shape, x: Array, y: Array, time: Array, pixel: Array) -> Array
     """How much of each pixel the shape covers, 0..1 (F, H, W); `pixel` is a pixel's world length (F, 1, 1)."""
     direction, _, speed = shape.move.partition(" ")
     dx, dy = DIRECTIONS.get(direction, (0.0, 0.0))
-    way = (time * SPEEDS.get(speed, FILM_DRIFT))[:, None, None]
+    path = (time * SPEEDS.get(speed, FILM_DRIFT))[:, None, None]
     angle = (shape.angle + TURN * shape.turn * time)[:, None, None]
     cos, sin = np.cos(angle) / shape.radius, np.sin(angle) / shape.radius
-    x, y = x - (shape.x + dx * way), y - (shape.y + dy * way)
+    x, y = x - (shape.x + dx * path), y - (shape.y + dy * path)
     distance = DISTANCES[shape.kind](cos * x + sin * y, cos * y - sin * x)
     return np.asarray(np.clip(0.5 - distance * (shape.radius / pixel), 0, 1), dtype=np.float32)
 

@@ -103,8 +103,9 @@ def plan_windows(root: Path, data: DataConfig, cache_dir: Path) -> WindowPlan:
             usable.setdefault(shot.shot_id, []).append(shot)
     _require_enough(shots, usable, data, named=clips[0].split is not None)
     names = _slugs(clips)
-    parts = {
-        split: [_windows(usable[i], names, data, split) for i in shot_ids]
+    most = {"train": data.max_train_windows, "heldout": data.max_heldout_windows, "other": data.max_heldout_windows}
+    splits = {
+        split: _capped([_windows(usable[i], names, data, split) for i in shot_ids], most[split])
         for split, shot_ids in _split(usable, data).items()
     }
     identity = {
@@ -112,12 +113,7 @@ def plan_windows(root: Path, data: DataConfig, cache_dir: Path) -> WindowPlan:
         "data": to_dict(data, identity_only=True),
         "shots": [[shot.shot_id, shot.first_seconds, shot.last_seconds] for shot in shots],
     }
-    return WindowPlan(
-        _capped(parts["train"], data.max_train_windows),
-        _capped(parts["heldout"], data.max_heldout_windows),
-        content_hash(identity),
-        _capped(parts["other"], data.max_heldout_windows),
-    )
+    return WindowPlan(**splits, fingerprint=content_hash(identity))
 
 
 def _split(usable: Mapping[str, Sequence[_Shot]], data: DataConfig) -> dict[str, list[str]]:
@@ -144,7 +140,7 @@ def _shots(root: Path, clip: Clip, cache: Path) -> list[_Shot]:
 
 
 def _timing(video: Path, cache: Path, detect: bool) -> tuple[float, float, list[float]]:
-    """Seconds, mean frames per second and the times of the cuts (none looked for without `detect`)."""
+    """Seconds, mean frames per second and the times of the cuts (none without `detect`)."""
     known = read_json(cache) if cache.is_file() else {}
     if "seconds" not in known or (detect and known.get("settings") != DETECTOR):
         from cinelora.data.video import probe

@@ -101,7 +101,7 @@ def _centre(frame: NDArray[Any], colour: tuple[float, float, float]) -> NDArray[
 
 
 def turned_back(scene: Scene) -> Scene:
-    """The same scene with its one shape going the opposite way."""
+    """The same scene with the direction of its one shape reversed."""
     shape = scene.shapes[0]
     direction, _, speed = shape.move.partition(" ")
     return replace(scene, shapes=(replace(shape, move=f"{OPPOSITE[direction]} {speed}"),))

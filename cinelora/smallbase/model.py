@@ -1,7 +1,7 @@
-"""The small Wan image-to-video model that is really pretrained: its parts, its words, its folder.
+"""The small pretrained Wan image-to-video model: its parts, its vocabulary, its folder.
 
 In: weights from `cinelora/smallbase/__main__.py`. Out: a folder in diffusers layout that the stock
-WanImageToVideoPipeline loads. Real diffusers and transformers classes throughout. The text encoder is trained
+WanImageToVideoPipeline loads. All parts are classes of diffusers and transformers. The text encoder is trained
 with the denoiser; the CLIP vision tower keeps its random weights (the first frame reaches the denoiser through
 the condition latents anyway).
 """

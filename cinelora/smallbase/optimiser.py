@@ -91,7 +91,7 @@ class Training:
         norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         if not torch.isfinite(norm):
             raise FloatingPointError(
-                f"{self.path.stem}: the gradient is {norm.item()}; remove its state, lower the rate"
+                f"{self.path}: the gradient is {norm.item()}; delete this checkpoint and lower PEAK_RATE"
             )
         for optimizer, _ in self.optimizers:
             optimizer.step()

@@ -70,7 +70,7 @@ FILM_SHARE = 0.3  # the autoencoder must hold film clips; the denoiser never see
 CROP = 32  # pixels a side
 WHOLE_FROM = 0.85  # of the steps; whole pictures from then on
 CROPS, WHOLES = 8, 2  # clips per worker and step
-SQUARE, EDGES, KL = 2.0, 0.3, 1e-4  # weights beside the absolute error's 1
+SQUARE, EDGES, KL = 2.0, 0.3, 1e-4  # weights; that of the absolute error is 1
 
 
 def draw_batch(random: np.random.Generator, whole: bool) -> NDArray[np.uint8]:

@@ -29,7 +29,7 @@ def test_a_crash_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs the device /dev/full")
 def test_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
-    """A copy that runs into a full disk half way: the error is the system's own."""
+    """A write that fails half way on a full disk raises the error of the system."""
     path = tmp_path / "result.json"
     with pytest.raises(OSError, match="No space left") as full, whole_file(path) as temporary:
         temporary.write_text("the first half")

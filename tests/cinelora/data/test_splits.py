@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ def test_the_column_decides(tmp_path: Path) -> None:
     plan = plan_windows(put(tmp_path / "a", "s0,train", "s1,heldout", "s2,other", "s0,train"), SETTINGS, tmp_path)
     assert (videos(plan.train), videos(plan.heldout), videos(plan.other)) == (["0.mp4", "3.mp4"], ["1.mp4"], ["2.mp4"])
     assert [window.split for window in plan.all] == ["train", "train", "heldout", "other"]
-    assert WindowPlan.from_json(plan.to_json()) == plan
+    assert WindowPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
     moved = plan_windows(put(tmp_path / "b", "s0,train", "s1,heldout", "s2,heldout", "s0,train"), SETTINGS, tmp_path)
     assert moved.fingerprint != plan.fingerprint
 
@@ -51,10 +51,3 @@ def test_the_column_decides(tmp_path: Path) -> None:
 def test_bad_splits_are_refused(tmp_path: Path, rows: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         plan_windows(put(tmp_path / "a", *rows), SETTINGS, tmp_path)
-
-
-def test_captions_are_the_datasets(tmp_path: Path) -> None:
-    root = put(tmp_path / "a", "s0,train", "s1,heldout")
-    with open(root / "metadata.csv") as stream:
-        wanted = [row["prompt"] for row in csv.DictReader(stream)]
-    assert [window.caption for window in plan_windows(root, SETTINGS, tmp_path).all] == wanted

@@ -37,7 +37,7 @@ def middle(frame: np.ndarray, colour: tuple[float, float, float]) -> np.ndarray:
 
 
 def test_the_caption_states_the_motion() -> None:
-    """The one shape before a still camera goes where its caption says."""
+    """With a static camera, a single shape moves in the direction of its caption."""
     directions = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
     seen = set()
     for index in range(300):

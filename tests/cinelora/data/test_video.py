@@ -1,4 +1,4 @@
-"""Real files, encoded here: frame i is a flat gray of level 8 + 6 i, so pixels tell which frame was read."""
+"""Real files, encoded here: frame i is a flat gray of level 8 + 6 i, so pixels identify the frame that was read."""
 
 from __future__ import annotations
 

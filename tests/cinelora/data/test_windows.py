@@ -133,11 +133,6 @@ def test_names_are_unique_and_file_safe(tmp_path: Path, cache: Path) -> None:
     assert ids == [window.window_id for window in every(plan_windows(tmp_path, settings(frames=5, stride=5), cache))]
 
 
-def test_the_plan_survives_json(street: Path, cache: Path) -> None:
-    plan = plan_windows(street, settings(), cache)
-    assert WindowPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
-
-
 def test_fingerprint_covers_data_settings_captions_and_cuts_but_not_the_place(
     street: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
