@@ -124,7 +124,7 @@ def settings(spec: TrialSpec) -> str:
     if config.method is Method.base:
         return f"{label(spec)} model, no adapter"
     adapter = f"alpha {lora.effective_alpha:<6g} {lora.scaling.value:<18} {lora.targets.value:<10} "
-    return f"{label(spec):<18} {adapter if config.method is Method.lora else ''}lr {config.train.learning_rate:g}"
+    return f"{label(spec):<26} {adapter if config.method is Method.lora else ''}lr {config.train.learning_rate:g}"
 
 
 def print_plan(plan: Plan, ledger: Ledger, keep_pruned: bool) -> None:
@@ -136,7 +136,7 @@ def print_plan(plan: Plan, ledger: Ledger, keep_pruned: bool) -> None:
             state = f"pruned ({record['why']})" if keep_pruned else "pruned, to run again"
         else:
             state = "failed, to run again" if ledger.folder.trial(spec.trial_id).failed.exists() else "to run"
-        print(f"  {spec.trial_id}  {settings(spec):<78} {state}")
+        print(f"  {spec.trial_id}  {settings(spec):<84} {state}")
     print(plan_counts(plan, ledger, keep_pruned))
 
 

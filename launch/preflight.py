@@ -52,7 +52,7 @@ def make_plan(configs: list[StudyConfig], fingerprints: Fingerprints) -> Plan:
 
 
 def stages(config: StudyConfig, fingerprints: Fingerprints) -> list[TrialConfig]:
-    """The trial that a job of the sweep stands for, last; before it the one whose adapter it starts from, if any.
+    """The trial of a job of the sweep, last; before it the one whose adapter it starts from, if any.
 
     Raises UserError for a method that cannot have a first stage.
     """

@@ -1,4 +1,4 @@
-"""Show how a study stands, from any shell: reads the study's folder, needs neither the running sweep nor Ray.
+"""Show the state of a study from any shell: reads the study folder, needs neither the running sweep nor Ray.
 
     python -m launch.status studies/quick                 (or `make status STUDY=studies/quick`)
     python -m launch.status studies/quick --watch         refresh every few seconds
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _status(arguments: Sequence[str] | None) -> int:
-    parser = Parser(prog="python -m launch.status", description="Show how a study stands.")
+    parser = Parser(prog="python -m launch.status", description="Show the state of a study.")
     parser.add_argument("study", help="the study folder")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="plain data on stdout")

@@ -5,7 +5,7 @@
     python -m launch.sweep +study=quick plan_only=true                   nothing is started
     python -m launch.sweep +study=quick cluster.address=auto cluster.workers_per_trial=4 cluster.gpus_per_worker=1
 
-In: Hydra overrides. Out: the study folder.
+In: Hydra overrides. Out: the study folder; one line for an error, with the nearest valid key where a key is unknown.
 Exit status 0 all done, 1 a trial failed, 2 bad input, 130 stopped by Ctrl-C.
 """
 
@@ -74,11 +74,10 @@ def known_keys(owner: Any = None, prefix: str = "") -> list[str]:
 
 def one_line(error: BaseException) -> str:
     """The first line of the error and of its cause; an unknown key gets a suggestion."""
-    lines = [str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__]
-    cause = error.__cause__
-    if cause is not None and str(cause).strip() and not isinstance(error, UserError):
-        lines.append(str(cause).strip().splitlines()[0])
-    text = ": ".join(lines)
+    first = [next(iter(str(each or "").strip().splitlines()), "") for each in (error, error.__cause__)]
+    text = first[0] or type(error).__name__
+    if first[1] and not isinstance(error, UserError):
+        text += f": {first[1]}"
     missing = re.search(r"Could not find '([\w/]+)'", text) or re.search(r"In '[^']+': (Could not [^.]+)", text)
     options = re.search(r"Available options in '[^']+':\n((?:\t\S+\n?)+)", str(error))
     if missing and options:

@@ -114,7 +114,7 @@ def check_schema(folder: StudyFolder) -> dict[str, Any]:
     study = read_json(folder.study)
     if study.get("schema") != SCHEMA:
         raise UserError(
-            f"{folder.study}: schema {study.get('schema')}, this program reads {SCHEMA}; use the version that made "
+            f"{folder.study}: schema {study.get('schema')}, this program reads {SCHEMA}; use the version that wrote "
             "it, or another study_dir"
         )
     return dict(study)

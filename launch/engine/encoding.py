@@ -33,8 +33,8 @@ class Call:
     size: int = 1
 
 
-def encode_all(pool: Pool, shape: GangShape, jobs: list[Job], patience: int) -> None:
-    """Fill the encoding caches and the reference scores of all jobs; `patience`: lost workers that are replaced.
+def encode_all(pool: Pool, shape: GangShape, jobs: list[Job], replacements: int) -> None:
+    """Fill the encoding caches and the reference scores of all jobs; `replacements`: of lost workers, at most.
 
     Raises UserError, or what the disk raised.
     """
@@ -47,9 +47,9 @@ def encode_all(pool: Pool, shape: GangShape, jobs: list[Job], patience: int) -> 
     distinct = list({(job.encodings, job.reference.root): job for job in jobs}.values())
     sets = {job.encodings: job for job in distinct}.values()
     encodings = [call for job in sets for call in _encoding(job, prompts[job.encodings])]
-    _share_out(pool, shape, encodings, patience, "encoding", Progress("windows and captions"))
+    _share_out(pool, shape, encodings, replacements, "encoding", Progress("windows and captions"))
     references = [Call("reference", (job,)) for job in distinct if not job.reference.clip_scores.exists()]
-    _share_out(pool, shape, references, patience, "scoring", Progress("sets of reference clips"))
+    _share_out(pool, shape, references, replacements, "scoring", Progress("sets of reference clips"))
 
 
 def _encoding(job: Job, negative: set[str]) -> list[Call]:
@@ -62,7 +62,7 @@ def _encoding(job: Job, negative: set[str]) -> list[Call]:
 
 
 def _share_out(
-    pool: Pool, shape: GangShape, calls: Sequence[Call], patience: int, stage: str, progress: Progress
+    pool: Pool, shape: GangShape, calls: Sequence[Call], replacements: int, stage: str, progress: Progress
 ) -> None:
     """Each call on some worker, the next one to whoever is free; a lost worker's call goes to another."""
     queue, busy, done = deque(calls), dict[Any, tuple[Member, Call]](), 0
@@ -80,8 +80,8 @@ def _share_out(
             try:
                 ray.get(ready)
             except LOST_ERRORS as error:
-                patience -= 1
-                if patience < 0:
+                replacements -= 1
+                if replacements < 0:
                     raise UserError(f"{call.method}: {first_cause(error)}; too many workers were lost") from error
                 queue.appendleft(call)
                 idle.append(pool.replaced(member, shape))

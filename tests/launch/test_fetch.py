@@ -1,4 +1,4 @@
-"""Fetching without a network: `download_wheel` is replaced by wheels made here."""
+"""Fetching without a network: `download_wheel` is replaced by wheels written here."""
 
 from __future__ import annotations
 

@@ -16,12 +16,12 @@ def test_what_would_fail_again_is_final(kind: str) -> None:
     assert not after(kind).retry
 
 
-def test_lost_and_hung_trials_move_until_patience_ends() -> None:
+def test_lost_and_hung_trials_move_until_max_restarts() -> None:
     for kind in (LOST, HANG):
         assert after(kind, LOST, HANG).retry and after(kind).elsewhere
         last = after(kind, LOST, HANG, LOST)
         assert not last.retry and "cluster.max_restarts" in last.remedy
-    assert after(LOST, MEMORY, DISK, LOST, LOST).retry, "only losses count against the patience for losses"
+    assert after(LOST, MEMORY, DISK, LOST, LOST).retry, "only losses count against max_restarts"
 
 
 def test_memory_is_halved_once() -> None:
@@ -30,7 +30,7 @@ def test_memory_is_halved_once() -> None:
     assert "gradient_checkpointing" in after(MEMORY, micro_batch=1).remedy
 
 
-def test_a_full_disk_pauses_but_not_for_ever() -> None:
+def test_a_full_disk_pauses_a_limited_number_of_times() -> None:
     assert after(DISK).pause and after(DISK).retry
     last = after(DISK, *[DISK] * DISK_TRIES)
     assert not last.retry and not last.pause and "free some space" in last.remedy

@@ -26,11 +26,11 @@ from cinelora.core.records import TrialSpec
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan, build_plan, trial_spec
 
-MARKS = {"model": "m" * 64, "data": "d" * 64}
+FINGERPRINTS = {"model": "m" * 64, "data": "d" * 64}
 
 
-def trial_id(config: TrialConfig, marks: dict[str, str] = MARKS) -> str:
-    return trial_spec(config, marks).trial_id
+def trial_id(config: TrialConfig, fingerprints: dict[str, str] = FINGERPRINTS) -> str:
+    return trial_spec(config, fingerprints).trial_id
 
 
 def test_where_and_how_a_trial_runs_is_not_its_identity() -> None:
@@ -60,15 +60,15 @@ def test_everything_that_changes_the_result_is() -> None:
         TrialConfig(score=ScoreConfig(keep_first_frame=True)),
         TrialConfig(data=DataConfig(frames=21)),
     ]
-    ids = [trial_id(config) for config in other] + [trial_id(TrialConfig(), {**MARKS, "data": "e" * 64})]
+    ids = [trial_id(config) for config in other] + [trial_id(TrialConfig(), {**FINGERPRINTS, "data": "e" * 64})]
     assert len(set(ids)) == len(ids)
 
 
 def test_the_base_is_planned_once_and_first() -> None:
     configs = [TrialConfig(lora=LoraConfig(rank=r), seed=s) for r in (4, 8) for s in (0, 1)]
-    plan = build_plan([(config, MARKS) for config in [*configs, configs[0]]])
+    plan = build_plan([(config, FINGERPRINTS) for config in [*configs, configs[0]]])
     assert [spec.config.method for spec in plan.trials] == [Method.base] + [Method.lora] * 4
-    zero = build_plan([(replace(config, zero=ZeroConfig(stage=2)), MARKS) for config in configs])
+    zero = build_plan([(replace(config, zero=ZeroConfig(stage=2)), FINGERPRINTS) for config in configs])
     assert zero.trials[0].trial_id == plan.trials[0].trial_id, "the base does not train, so ZeRO is not part of it"
     assert Plan.from_json(plan.to_json()) == plan
     assert TrialSpec.from_json(plan.trials[1].to_json()) == plan.trials[1]
@@ -76,7 +76,7 @@ def test_the_base_is_planned_once_and_first() -> None:
 
 def test_ledger_reads_done_from_disk_alone(tmp_path: Path) -> None:
     ledger = Ledger(StudyFolder(tmp_path / "study"))
-    plan = build_plan([(TrialConfig(lora=LoraConfig(rank=r)), MARKS) for r in (4, 8)])
+    plan = build_plan([(TrialConfig(lora=LoraConfig(rank=r)), FINGERPRINTS) for r in (4, 8)])
     ledger.open("test")
     ledger.write_plan(plan)
     assert [s.trial_id for s in ledger.pending(plan)] == [s.trial_id for s in plan.trials]

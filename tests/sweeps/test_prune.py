@@ -1,4 +1,4 @@
-"""Who is ended early, on paper; ranks never against each other; one seed out, its learning rate out."""
+"""Which trials are ended early: ranks are never compared; if one seed is pruned, so is its learning rate."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_fillers_end_before_the_head_starts() -> None:
     assert {run.task.task_id: run.start for run in runs} == {"a": 0, "b": 0, "d": 8, "h": 10, "c": 19}
 
 
-def test_a_filler_may_outlast_the_heads_start_beside_it() -> None:
+def test_a_filler_may_outlast_the_start_of_the_head_on_what_it_leaves() -> None:
     """At 10 the head takes 2 of 4 GPUs: of the two long tasks that fit now one may stay."""
     made = scheduler(node("n"), tasks=(task("a", 2, 10),))
     assert ids(made.starts(0)) == ["a"]
@@ -68,7 +68,7 @@ def test_a_filler_may_outlast_the_heads_start_beside_it() -> None:
     assert ids(made.starts(10)) == ["h"]
 
 
-def test_fillers_beside_the_head_share_what_it_leaves() -> None:
+def test_fillers_share_what_the_head_leaves() -> None:
     """The same with CPUs, and the head leaves 3 of 8."""
     made = scheduler(Node("n", 8, 0), tasks=(Task("a", GangShape(1, 3, 0), "wan", 10),))
     made.starts(0)
@@ -289,19 +289,19 @@ def test_the_end_of_a_hold_can_be_the_start_of_the_head() -> None:
     assert ids(made.starts(10)) == ["large"]
 
 
-def test_a_lost_node_takes_its_tasks_out_of_the_books() -> None:
+def test_a_lost_node_takes_its_tasks_with_it() -> None:
     made = scheduler(node("a"), node("b"), tasks=(task("wide", 8, 9), task("x", 2, 5)))
     assert places(made.starts(0)) == {"wide": (("a", 4), ("b", 4))}
     lost = made.remove_node("b")
     assert [item.task_id for item in lost] == ["wide"]
     assert not made.running
-    made.finished("wide", 1)  # its end is heard of later and changes nothing
+    made.finished("wide", 1)  # its end is reported later and changes nothing
     assert places(made.starts(1)) == {"x": (("a", 2),)}, "what it had on the other node is free"
     with pytest.raises(Infeasible, match=r"wide: 8 x \(1 CPU, 1 GPU\): the cluster has 1 x \(16 CPU, 4 GPU\)"):
         made.add(replace(lost[0], avoid=frozenset("b")))
 
 
-def test_what_can_no_longer_fit_hinders_nobody() -> None:
+def test_what_can_no_longer_fit_delays_no_other_task() -> None:
     made = scheduler(node("a", 2), node("b", 4), tasks=(task("x", 4, 20), task("large", 4, 10), task("small", 1, 9)))
     made.starts(0)
     made.remove_node("b")
@@ -371,7 +371,7 @@ def test_no_head_starts_later_than_promised(seed: int) -> None:
 
 
 def check_room(nodes: dict[str, Node], running: dict[str, Start]) -> None:
-    """Count again what is in use, without the scheduler's books. Fractions are halves, so two of them make a GPU."""
+    """Count what is in use independently of the scheduler. Fractions are halves, so two of them make a GPU."""
     cpus, whole, halves = Counter[str](), Counter[str](), Counter[str]()
     for start in running.values():
         shape = start.task.shape
@@ -423,7 +423,7 @@ def test_whatever_happens_nothing_is_overbooked_and_all_is_finished(seed: int) -
 
 
 def test_a_task_waits_for_the_result_it_needs() -> None:
-    """`second` is longest and fits beside, but starts when `first` has its result; a failed `first` takes it along."""
+    """`second` is longest and would fit too, but waits for the result of `first`; if `first` fails, it is dropped."""
     chain = [
         task("first", 2, 5),
         replace(task("second", 1, 90), after="first"),

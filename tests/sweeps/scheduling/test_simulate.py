@@ -1,4 +1,4 @@
-"""Simulated sweeps and the bound: answers that fit on paper."""
+"""Simulated sweeps and the lower bound, with answers that can be checked by hand."""
 
 from __future__ import annotations
 
