@@ -19,19 +19,10 @@ import torch
 
 from cinelora import distributed
 from cinelora.core.cli import Parser, exit_status
-from cinelora.data.synthetic import SHAPES, make_caption
-from cinelora.smallbase.denoiser import (
-    HELDOUT_CLIPS,
-    HELDOUT_SEED,
-    TRAIN_SEED,
-    Clips,
-    encode_raw,
-    prepare,
-    train_denoiser,
-)
+from cinelora.smallbase.denoiser import encode_clips, train_denoiser
 from cinelora.smallbase.evaluate import write_evaluation
-from cinelora.smallbase.model import export, new_vae, vocabulary
-from cinelora.smallbase.vae import train_vae, whole_clip
+from cinelora.smallbase.model import export, vocabulary
+from cinelora.smallbase.vae import train_vae
 from cinelora.wan.parallel import join
 from cinelora.wan.tiny import quiet_transformers
 
@@ -50,29 +41,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def encoded(
-    state: Path, vae_state: dict[str, torch.Tensor], count: int, words: list[str]
-) -> tuple[Clips, dict[str, Clips], tuple[list[float], list[float]]]:
-    """This worker's training clips, held-out clips by domain, and the latent mean and standard deviation of rank 0."""
-    vae = whole_clip(new_vae())
-    vae.load_state_dict(vae_state)
-    vae.requires_grad_(False)
-    rank, workers = distributed.rank(), distributed.world_size()
-    own = range(rank, count, workers)
-    raw = encode_raw(state / f"clips-{rank}-of-{workers}-{count}.safetensors", vae, "source", TRAIN_SEED, own)
-    channels = (0, 2, 3, 4)
-    own_stats = (raw["latents"].mean(channels).tolist(), raw["latents"].std(channels).tolist())
-    shared = distributed.gather_objects(own_stats)[0]
-    stats = (torch.tensor(shared[0]), torch.tensor(shared[1]))
-    train = prepare(raw, stats, [make_caption("source", TRAIN_SEED, i) for i in own], words)
-    heldout = {}
-    for domain in SHAPES:
-        held = range(HELDOUT_CLIPS)
-        raw = encode_raw(state / f"heldout-{domain}-{rank}.safetensors", vae, domain, HELDOUT_SEED, held)
-        heldout[domain] = prepare(raw, stats, [make_caption(domain, HELDOUT_SEED, i) for i in held], words)
-    return train, heldout, shared
-
-
 def pretrain(options: argparse.Namespace) -> None:
     quiet_transformers()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
@@ -80,7 +48,7 @@ def pretrain(options: argparse.Namespace) -> None:
         join()
     words = vocabulary()
     vae_state = train_vae(options.state, options.vae_steps, options.seed)
-    train, heldout, stats = encoded(options.state, vae_state, options.clips, words)
+    train, heldout, stats = encode_clips(options.state, vae_state, options.clips, words)
     states = train_denoiser(options.state, train, heldout, options.denoiser_steps, options.seed)
     if distributed.rank() == 0:
         export(options.out, vae_state, stats, *states, words)

@@ -21,10 +21,10 @@ from cinelora import distributed
 from cinelora.core.cli import Progress
 from cinelora.core.files import whole_file
 from cinelora.core.seeds import draw_noise
-from cinelora.data.synthetic import make_clip
-from cinelora.smallbase.model import image_tower, new_denoiser, tokenizer
+from cinelora.data.synthetic import SHAPES, make_caption, make_clip
+from cinelora.smallbase.model import image_tower, new_denoiser, new_vae, tokenizer
 from cinelora.smallbase.optimiser import Training, TrainingLog, decayed, random_for
-from cinelora.smallbase.vae import encode_moments
+from cinelora.smallbase.vae import encode_moments, whole_clip
 from cinelora.training import flow
 from cinelora.wan.attention import use_short_text
 from cinelora.wan.encoding import Conditions, pixels
@@ -82,10 +82,10 @@ def encode_raw(path: Path, vae: Any, domain: str, seed: int, indices: range) -> 
 
 
 def prepare(
-    raw: dict[str, torch.Tensor], stats: tuple[torch.Tensor, torch.Tensor], captions: list[str], words: list[str]
+    raw: dict[str, torch.Tensor], stats: tuple[list[float], list[float]], captions: list[str], words: list[str]
 ) -> Clips:
-    """Normalise, add the mask, run the image tower, tokenise."""
-    mean, std = (value.view(1, -1, 1, 1, 1) for value in stats)
+    """Normalise by the latents' (mean, standard deviation) per channel, add the mask, run the tower, tokenise."""
+    mean, std = (torch.tensor(value).view(1, -1, 1, 1, 1) for value in stats)
     gray = (raw["gray"] - mean) / std
     mask = torch.zeros_like(gray[:, :4])
     mask[:, :, 0] = 1
@@ -101,6 +101,28 @@ def prepare(
     return Clips(
         (raw["latents"] - mean) / std, torch.cat([mask, gray], 1), torch.cat(images), encoded["input_ids"], lengths
     )
+
+
+def encode_clips(
+    state: Path, vae_state: dict[str, torch.Tensor], count: int, words: list[str]
+) -> tuple[Clips, dict[str, Clips], tuple[list[float], list[float]]]:
+    """This worker's training clips, held-out clips by domain, and the latent mean and standard deviation of rank 0."""
+    vae = whole_clip(new_vae())
+    vae.load_state_dict(vae_state)
+    vae.requires_grad_(False)
+    rank, workers = distributed.rank(), distributed.world_size()
+    own = range(rank, count, workers)
+    raw = encode_raw(state / f"clips-{rank}-of-{workers}-{count}.safetensors", vae, "source", TRAIN_SEED, own)
+    channels = (0, 2, 3, 4)
+    own_stats = (raw["latents"].mean(channels).tolist(), raw["latents"].std(channels).tolist())
+    stats = distributed.gather_objects(own_stats)[0]
+    clips = prepare(raw, stats, [make_caption("source", TRAIN_SEED, i) for i in own], words)
+    heldout = {}
+    for domain in SHAPES:
+        indices = range(HELDOUT_CLIPS)
+        raw = encode_raw(state / f"heldout-{domain}-{rank}.safetensors", vae, domain, HELDOUT_SEED, indices)
+        heldout[domain] = prepare(raw, stats, [make_caption(domain, HELDOUT_SEED, i) for i in indices], words)
+    return clips, heldout, stats
 
 
 def velocity(transformer: Any, text: Any, clips: Clips, noisy: torch.Tensor, times: torch.Tensor) -> torch.Tensor:

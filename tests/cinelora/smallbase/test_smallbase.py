@@ -134,8 +134,7 @@ def test_the_command_writes_a_folder_that_the_stock_pipeline_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cinelora.smallbase.vae.HELDOUT_CLIPS", 1)
-    for name in ("smallbase.denoiser.HELDOUT_CLIPS", "smallbase.__main__.HELDOUT_CLIPS"):
-        monkeypatch.setattr(f"cinelora.{name}", 2)
+    monkeypatch.setattr("cinelora.smallbase.denoiser.HELDOUT_CLIPS", 2)
     monkeypatch.setattr("cinelora.smallbase.evaluate.evaluate_base", lambda folder, tnv2: {"source_vae_psnr": 1.0})
     folder = tmp_path / "base"
     command = ["--out", str(folder), "--state", str(tmp_path / "state")]
