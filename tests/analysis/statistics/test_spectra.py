@@ -65,7 +65,7 @@ def test_files_and_rows(builder: Builder, tmp_path: Path) -> None:
     write_json(StudyFolder(root).weight_norms("aa"), {"blocks.0.attn2.to_q": 20.0})
     lines = spectra_csv(estimates, study_spectra(estimates)).splitlines()
     assert all(line.endswith(",5,0.25") for line in lines[1:])
-    with pytest.raises(UserError, match="not a whole adapter"):
+    with pytest.raises(UserError, match="the file is incomplete"):
         read_spectra(write(tmp_path / "half.safetensors", lora_A=A), 1.0)
 
 
