@@ -1,7 +1,7 @@
-"""Send a study to W&B: its offline runs, what the ledger says of each, a saved view, a report.
+"""Send a study to W&B: its offline runs, their scores and costs, a saved view, a report.
 
-In: a study folder with a report, an account. Out: runs on the server, marked on disk as synced (W&B's own mark);
-STUDY/wandb/board.json remembers view and report: the next time they are rewritten, not doubled. Deletes nothing.
+In: a study folder with a report, an account. Out: runs on the server, marked on disk as synced (W&B's own marker);
+STUDY/wandb/board.json keeps the ids of view and report, so the next call rewrites them. Deletes nothing.
 Run:  python -m launch.wandb_mirror studies/quick [--entity TEAM] [--project NAME]      (or `make wandb-sync`)
 """
 
@@ -25,12 +25,12 @@ from cinelora.core.paths import StudyFolder
 from launch.wandb_mirror import study as wandb_study
 from launch.wandb_mirror.board import Board, Place, report, workspace
 from launch.wandb_mirror.study import (
-    Facts,
-    facts,
+    RunRecord,
     is_synced,
     logged,
     read_run,
     run_of,
+    run_records,
     runs,
     study_name,
     to_send,
@@ -38,10 +38,10 @@ from launch.wandb_mirror.study import (
 )
 
 BATCH = 8  # runs at once
-RUN_SECONDS = 300  # for one run of a batch; a batch that takes longer is given up, its runs stay to be sent
-PING_SECONDS, SILENCES = 10, 3  # while a batch is under way; so many without an answer: the server is gone
-GIVE_UP = 3  # refused runs one after another: the server is gone
-# A run whose data W&B stops trying to send is marked as synced all the same, so it must not stop before we do.
+RUN_SECONDS = 300  # per run of a batch; a batch that takes longer is stopped, its runs can be sent again
+PING_SECONDS, MAX_UNANSWERED = 10, 3  # during a batch; after so many pings without an answer the server is down
+MAX_REFUSED = 3  # runs refused one after another: the server is down
+# W&B marks a run as synced even if it gave up sending its data, so it must go on longer than a batch does.
 RETRIES = {
     "WANDB_X_GRAPHQL_RETRY_MAX": "4",
     "WANDB_X_GRAPHQL_RETRY_WAIT_MAX_SECONDS": "5",
@@ -51,35 +51,35 @@ RETRIES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0, 1 if some runs did not get through, 2 after one line on what is missing."""
-    parser = Parser(prog="python -m launch.wandb_mirror", description=__doc__.splitlines()[0])
-    parser.add_argument("study", type=Path, help="the study folder")
-    parser.add_argument("--entity", default=os.environ.get("WANDB_ENTITY", ""), help="team or user; default: your own")
-    parser.add_argument("--project", default="", help="default: the project that the study's runs name")
+    """Exit status 0, 1 if W&B refused something, 2 after one line for bad input."""
 
-    def run() -> int:
+    def command() -> int:
+        parser = Parser(prog="python -m launch.wandb_mirror", description=__doc__.splitlines()[0])
+        parser.add_argument("study", type=Path, help="the study folder")
+        parser.add_argument("--entity", default=os.environ.get("WANDB_ENTITY", ""), help="team or user; default: yours")
+        parser.add_argument("--project", default="", help="default: the project that the study's runs name")
         options = parser.parse_args(arguments)
         return send(StudyFolder(options.study), options.entity, options.project)
 
-    return exit_status(run)
+    return exit_status(command)
 
 
 def send(study: StudyFolder, entity: str, project: str) -> int:
-    """Everything of the study, whatever of it W&B refuses; 1 if it did. Raises UserError before anything is sent."""
+    """Send all that W&B accepts; 1 if it refused something. Raises UserError before anything is sent."""
     name = study_name(study)
-    api, own = log_in(study)
-    keys, named = logged(study)
-    place = Place(entity or own, project or named or TrackingConfig().project)
-    of_trials = facts(study, name)
+    api, own_entity = log_in(study)
+    keys, logged_project = logged(study)
+    place = Place(entity or own_entity, project or logged_project or TrackingConfig().project)
+    records = run_records(study, name)
     write_figures_run(study, name, place.project)
     ready, waiting = to_send(study)
     if waiting:
-        print(f"{len(waiting)} runs of unfinished trials wait until these have ended")
+        print(f"{len(waiting)} runs of unfinished trials are not sent yet")
     lost = upload(ready, place, api.settings["base_url"])
-    there = {run_of(path) for path in runs(study) if path not in (*lost, *waiting)}
+    on_server = {run_of(path) for path in runs(study) if path not in (*lost, *waiting)}
     refused = [f"{folder}: did not reach W&B" for folder in lost]
-    refused += mirror_all(api, place, [fact for fact in of_trials if fact.run_id in there])
-    refused += publish(study, wandb_study.board(study, name, of_trials, keys), place)
+    refused += update_runs(api, place, [record for record in records if record.run_id in on_server])
+    refused += publish(study, wandb_study.board(study, name, records, keys), place)
     for line in refused:
         print(f"cinelora: {line}; run the same command again", file=sys.stderr)
     return 1 if refused else 0
@@ -87,60 +87,59 @@ def send(study: StudyFolder, entity: str, project: str) -> int:
 
 def log_in(study: StudyFolder) -> tuple[Any, str]:
     """W&B's API and the account's own entity. Raises UserError: no account, wrong key, no server."""
-    os.environ["WANDB_MODE"] = "online"  # whatever the shell says for training
+    os.environ["WANDB_MODE"] = "online"  # the shell may say offline, for training
     os.environ["WANDB_SILENT"] = "true"
     import wandb
 
     try:
-        known = wandb.login(prompt=False, verify=True)
-        api = wandb.Api(timeout=30) if known else None
-        own = api.default_entity or "" if api else ""
+        if wandb.login(prompt=False, verify=True):
+            api = wandb.Api(timeout=30)
+            return api, api.default_entity or ""
     except (wandb.errors.Error, ValueError) as error:
-        raise UserError(f"W&B: {_reason(error)}; nothing was sent, the runs stay as they are") from error
-    if api is None:
-        raise UserError(
-            "no W&B account: run `wandb login` once (or set WANDB_API_KEY), then this again; without one "
-            f"`make dashboard STUDY={study.root}` shows the runs in the terminal and {study.report}/index.html "
-            "the answer, tables, figures and clips"
-        )
-    return api, own
+        raise UserError(f"W&B: {_reason(error)}; nothing was sent, the runs are unchanged") from error
+    raise UserError(
+        "no W&B account: run `wandb login` once (or set WANDB_API_KEY), then this command again; without one, "
+        f"`make dashboard STUDY={study.root}` shows the runs in the terminal and {study.report}/index.html "
+        "the answer, tables, figures and clips"
+    )
 
 
 def upload(ready: Sequence[Path], place: Place, url: str) -> list[Path]:
-    """Hand the runs to `wandb sync`, some at a time; returns those that did not get through to the server at `url`."""
+    """Send the runs in batches with `wandb sync`; returns those that did not reach the server at `url`."""
     if not ready:
         print("no new runs")
-        return []
     for start in range(0, len(ready), BATCH):
         batch = ready[start : start + BATCH]
         print(f"sending runs {start + 1} to {start + len(batch)} of {len(ready)}", flush=True)
         if not _sync(batch, place, url):
             break
-        settle(batch)
+        mark_unended(batch)
         if not any(map(is_synced, batch)):
-            break  # nothing arrives any more
+            break  # the server accepts no more
     lost = [folder for folder in ready if not is_synced(folder)]
-    print(f"{len(ready) - len(lost)} of {len(ready)} runs sent")
+    if ready:
+        print(f"{len(ready) - len(lost)} of {len(ready)} runs sent")
     return lost
 
 
 def _sync(batch: Sequence[Path], place: Place, url: str) -> bool:
-    """False if it was given up. Its exit status says nothing: it is 0 even when no run arrived."""
+    """Whether `wandb sync` ended by itself. Its exit status is no help: it is 0 even when no run arrived."""
     command = [sys.executable, "-m", "wandb", "sync", "--yes", "-n", str(BATCH), "--project", place.project]
     command += ["--entity", place.entity] if place.entity else []
     environment = {**os.environ, **RETRIES, "WANDB_SILENT": "false"}
     process = subprocess.Popen([*command, *map(str, batch)], env=environment, start_new_session=True)
-    end, silent = time.monotonic() + RUN_SECONDS * len(batch), 0
+    end, unanswered = time.monotonic() + RUN_SECONDS * len(batch), 0
     try:
-        while time.monotonic() < end and silent < SILENCES:
+        while time.monotonic() < end and unanswered < MAX_UNANSWERED:
             try:
                 process.wait(PING_SECONDS)
                 return True
             except subprocess.TimeoutExpired:
-                silent = 0 if _answers(url) else silent + 1
-        print("gave up on these: " + ("the server is gone" if silent else "it takes too long"), file=sys.stderr)
+                unanswered = 0 if _answers(url) else unanswered + 1
+        reason = "the server does not answer" if unanswered else "it takes too long"
+        print(f"stopped sending these runs: {reason}", file=sys.stderr)
         return False
-    finally:  # also when somebody interrupts us
+    finally:  # also after Ctrl-C
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -154,8 +153,8 @@ def _answers(url: str) -> bool:
     return True
 
 
-def settle(batch: Sequence[Path]) -> None:
-    """Mark what killed workers left, once it is up: W&B never marks a run without an end and would send it for ever."""
+def mark_unended(batch: Sequence[Path]) -> None:
+    """Mark sent runs of killed workers as synced: W&B marks no run without an end, so it would be sent each time."""
     for folder in batch:
         if is_synced(folder):
             continue
@@ -165,44 +164,43 @@ def settle(batch: Sequence[Path]) -> None:
                 path.with_name(f"{path.name}.synced").touch()
 
 
-def mirror_all(api: Any, place: Place, of_trials: Sequence[Facts]) -> list[str]:
-    """Bring every run up to the ledger; returns a line for each refused. Stops after GIVE_UP on end."""
+def update_runs(api: Any, place: Place, records: Sequence[RunRecord]) -> list[str]:
+    """Update every run on the server; returns a line for each refused. Stops after MAX_REFUSED in a row."""
     import wandb
 
-    changed, refused, on_end = 0, [], 0
-    for fact in of_trials:
+    updated, refused, in_a_row = 0, [], 0
+    for record in records:
         try:
-            changed += mirror(api.run(f"{place.entity}/{place.project}/{fact.run_id}"), fact)
-            on_end = 0
+            updated += update_run(api.run(f"{place.entity}/{place.project}/{record.run_id}"), record)
+            in_a_row = 0
         except (ValueError, wandb.errors.Error) as error:
-            refused.append(f"{fact.labels['name']}: not brought up to the ledger: {_reason(error)}")
-            on_end += 1
-        if on_end == GIVE_UP:
+            refused.append(f"{record.labels['name']}: not updated: {_reason(error)}")
+            in_a_row += 1
+        if in_a_row == MAX_REFUSED:
             break
-    print(f"{changed} runs brought up to the ledger")
+    print(f"{updated} runs updated")
     return refused
 
 
-def mirror(run: Any, fact: Facts) -> bool:
-    """Make a run (of W&B's public API) say what the ledger says: labels, scores, cost. False if it did already."""
-    named, config = fact.labels, dict(fact.labels["config"])
-    tags = [*run.tags, *(tag for tag in named["tags"] if tag not in run.tags)]  # a person's own tags stay
-    said = {key: run.summary.get(key) for key in fact.summary}
-    same = {**run.config, **config} == dict(run.config) and said == dict(fact.summary) and tags == list(run.tags)
-    if same and run.name == named["name"]:
+def update_run(run: Any, record: RunRecord) -> bool:
+    """Give a run (of W&B's public API) the labels, scores and costs of its trial. False if it has them already."""
+    name, config, summary = record.labels["name"], record.labels["config"], dict(record.summary)
+    tags = list(dict.fromkeys([*run.tags, *record.labels["tags"]]))  # tags that a user added stay
+    known = {key: run.summary.get(key) for key in summary}
+    if (run.name, list(run.tags), known) == (name, tags, summary) and {**run.config, **config} == dict(run.config):
         return False
-    run.tags, run.name = tags, named["name"]
+    run.tags, run.name = tags, name
     run.config.update(config)
-    run.summary.update(dict(fact.summary))
+    run.summary.update(summary)
     run.update()
     return True
 
 
 def publish(study: StudyFolder, board: Board, place: Place) -> list[str]:
-    """Save view and report, over those of the last time, and print where they are; returns a line for each refused."""
-    path, here = study.wandb / "board.json", [place.entity, place.project]
+    """Save view and report in place of the last ones and print their addresses; returns a line for each refused."""
+    path, here = study.wandb / "board.json", list(place)
     known = read_json(path) if path.exists() else {}
-    known = known if known.get("place") == here else {"place": here}
+    known = known if known.get("place") == here else {}
     view, page = workspace(board, place), report(board, place)
     view._internal_name, view._internal_id = known.get("view", ["", ""])
     page.id = known.get("report", "")

@@ -1,7 +1,7 @@
-"""What a study folder holds for W&B: its runs, what the ledger says of them, its report. No network.
+"""What a study folder holds for W&B: its runs, what they should show, its report. No network.
 
-In: a study folder with a report. Out: run folders to upload, `Facts` per trial, a `Board`; and one offline run of
-our figures, whose id is their content, so that the same figures make no second run.
+In: a study folder with a report. Out: run folders to upload, a `RunRecord` per trial, a `Board`; and one offline run
+with the figures, whose id is the hash of their content, so that the same figures are sent once.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from cinelora.core.cli import UserError
 from cinelora.core.files import content_hash, file_sha256
 from cinelora.core.paths import StudyFolder
 from cinelora.trial.tracking import CLIP, COST, SCORE, labels, result_summary, run_id, score_key
-from launch.wandb_mirror.board import CURVES, REPORT_JOB, Board
+from launch.wandb_mirror.board import CURVES, FIGURES_JOB, Board
 from sweeps.ledger import Ledger, check_schema
 
-OFFLINE = "offline-run-"
+OFFLINE = "offline-"
 FIRST_SCORES = tuple(map(score_key, ("kvd[tnv2]", "heldout_loss", "consistency[mnv2]", "motion[absdiff]")))
-LOOKED_AT = 8  # runs, at most, to learn what is logged
+MAX_INSPECTED = 8  # runs that are read to find what is logged
 FIGURE = "figure/"
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a finished trial's run should say, by the ledger and the report; `labels` as `wandb.init` names them."""
+class RunRecord:
+    """What the run of a finished trial should show: `labels` as `wandb.init` names them; scores and costs."""
 
     run_id: str
     labels: Mapping[str, Any]
@@ -47,13 +47,13 @@ def study_name(study: StudyFolder) -> str:
 
 def run_of(folder: Path) -> str:
     """The run id of [offline-]run-DATE_TIME-ID."""
-    return folder.name.removeprefix("offline-").removeprefix("run-").partition("-")[2]
+    return folder.name.removeprefix(OFFLINE).split("-", 2)[2]
 
 
-def runs(study: StudyFolder, prefix: str = "*run-") -> list[Path]:
-    """Run folders in order of time."""
-    found = (path for path in study.wandb.glob(f"{prefix}*_*-*") if any(path.glob("*.wandb")))
-    return sorted(found, key=lambda path: path.name.removeprefix("offline-"))
+def runs(study: StudyFolder) -> list[Path]:
+    """Run folders, oldest first."""
+    found = (path for path in study.wandb.glob("*run-*_*-*") if any(path.glob("*.wandb")))
+    return sorted(found, key=lambda path: path.name.removeprefix(OFFLINE))
 
 
 def is_synced(folder: Path) -> bool:
@@ -61,7 +61,7 @@ def is_synced(folder: Path) -> bool:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """W&B's own reading of a run: project, exit_code (None: it never ended), summary. Raises UserError."""
+    """A run as W&B's own reader gives it: project, exit_code (None: it never ended), summary. Raises UserError."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", str(folder), "--summary", "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -71,50 +71,43 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def to_send(study: StudyFolder) -> tuple[list[Path], list[Path]]:
-    """Offline runs that are not up yet: those that will grow no more, and those of trials that may be running.
+    """Offline runs that were not sent: those that have ended, and those whose trial may still be running.
 
-    W&B takes a run's file once, so a running trial has to wait.
+    A run that is still written to must wait: W&B accepts its file only once.
     """
     ready: list[Path] = []
     waiting: list[Path] = []
-    for folder in runs(study, OFFLINE):
-        if not is_synced(folder):
-            place = study.trial(run_of(folder).partition("-")[0])
-            ended = not place.root.exists() or place.result.exists() or read_run(folder)["exit_code"] is not None
+    for folder in runs(study):
+        if folder.name.startswith(OFFLINE) and not is_synced(folder):
+            trial = study.trial(run_of(folder).partition("-")[0])
+            ended = not trial.root.exists() or trial.result.exists() or read_run(folder)["exit_code"] is not None
             (ready if ended else waiting).append(folder)
     return ready, waiting
 
 
-def facts(study: StudyFolder, name: str) -> tuple[Facts, ...]:
-    """Every finished trial of the plan, in its order."""
-    ledger, scores, out = Ledger(study), trial_scores(study.report / "scores.csv"), []
-    here = {run_of(path) for path in runs(study)}
-    for spec in ledger.plan().trials:
-        result = ledger.result(spec.trial_id)
-        if result is not None:
-            known = {score_key(metric): value for metric, value in scores.get(spec.trial_id, {}).items()}
-            ident = spec.trial_id if spec.trial_id in here else run_id(spec.trial_id, name)  # older runs: the bare id
-            out.append(Facts(ident, labels(spec, name), {**known, **result_summary(result)}))
-    return tuple(out)
-
-
-def trial_scores(path: Path) -> dict[str, dict[str, float]]:
-    """Trial id -> score -> mean over its clips, or the score of the whole set."""
-    found: dict[str, dict[str, list[float]]] = {}
-    with open(path, newline="") as stream:
+def run_records(study: StudyFolder, name: str) -> tuple[RunRecord, ...]:
+    """One per finished trial, in the order of the plan. A score of the report is the mean over its clips."""
+    values: dict[str, dict[str, list[float]]] = {}  # trial -> score -> values
+    with open(study.report / "scores.csv", newline="") as stream:
         for line in csv.DictReader(stream):
-            found.setdefault(line["trial_id"], {}).setdefault(line["metric"], []).append(float(line["value"]))
-    return {
-        trial: {metric: sum(values) / len(values) for metric, values in scores.items()}
-        for trial, scores in found.items()
-    }
+            of_trial = values.setdefault(line["trial_id"], {})
+            of_trial.setdefault(score_key(line["metric"]), []).append(float(line["value"]))
+    ledger, found = Ledger(study), []
+    existing = {run_of(path) for path in runs(study)}
+    for spec in ledger.plan().trials:
+        if (result := ledger.result(spec.trial_id)) is not None:
+            trial = spec.trial_id
+            identity = trial if trial in existing else run_id(trial, name)  # older runs have the bare id
+            means = {score: sum(known) / len(known) for score, known in values.get(trial, {}).items()}
+            found.append(RunRecord(identity, labels(spec, name), {**means, **result_summary(result)}))
+    return tuple(found)
 
 
 def logged(study: StudyFolder) -> tuple[set[str], str]:
     """Keys of the first runs, until clips and curves are among them; and the project that they name ("": none)."""
     keys: set[str] = set()
     project = ""
-    for folder in runs(study)[:LOOKED_AT]:
+    for folder in runs(study)[:MAX_INSPECTED]:
         run = read_run(folder)
         keys |= set(run["summary"])
         project = project or run["project"]
@@ -123,33 +116,28 @@ def logged(study: StudyFolder) -> tuple[set[str], str]:
     return keys, project
 
 
-def board(study: StudyFolder, name: str, of_trials: tuple[Facts, ...], keys: set[str]) -> Board:
-    """`keys`: what `logged` found."""
-    known = sorted({key for fact in of_trials for key in fact.summary})
-    scores = {key for key in known if key.startswith(SCORE)}
-    before, after = split_summary((study.report / "summary.md").read_text())
+def board(study: StudyFolder, name: str, records: tuple[RunRecord, ...], keys: set[str]) -> Board:
+    """What the view and the report show. `keys`: what `logged` found."""
+    summaries = sorted({key for record in records for key in record.summary})
+    scores = [key for key in summaries if key.startswith(SCORE)]
+    first = [key for key in FIRST_SCORES if key in scores]
+    # The report's summary without its title and pictures: the text above the pictures, and the text below them.
+    blocks = [text for text in (study.report / "summary.md").read_text().strip().split("\n\n") if text[:2] != "# "]
+    pictures = [index for index, text in enumerate(blocks) if text.startswith("![")] or [len(blocks)]
+    before = "\n\n".join(blocks[: pictures[0]])
     return Board(
         study=name,
-        configs=tuple(fact.labels["config"] for fact in of_trials),
-        scores=(*(key for key in FIRST_SCORES if key in scores), *sorted(scores - set(FIRST_SCORES))),
-        costs=tuple(key for key in known if key.startswith(COST)),
+        configs=tuple(record.labels["config"] for record in records),
+        scores=(*first, *(key for key in scores if key not in first)),
+        costs=tuple(key for key in summaries if key.startswith(COST)),
         curves=tuple(key for key in CURVES if key in keys),
         clips=tuple(sorted(key for key in keys if key.startswith(CLIP))),
         figures=tuple(FIGURE + path.stem for path in figures(study)),
         figures_run=figures_id(study, name),
         answer=before.partition("\n| ")[0].strip(),
         before=before,
-        after=after,
+        after="\n\n".join(blocks[pictures[-1] + 1 :]),
     )
-
-
-def split_summary(text: str) -> tuple[str, str]:
-    """summary.md without its title and its pictures: what stands above them, what below."""
-    blocks = [block for block in text.strip().split("\n\n") if not block.startswith("# ")]
-    pictures = [index for index, block in enumerate(blocks) if block.startswith("![")]
-    cut = pictures[0] if pictures else len(blocks)
-    below = [block for block in blocks[cut:] if not block.startswith("![")]
-    return "\n\n".join(blocks[:cut]), "\n\n".join(below)
 
 
 def figures(study: StudyFolder) -> list[Path]:
@@ -158,23 +146,23 @@ def figures(study: StudyFolder) -> list[Path]:
 
 def figures_id(study: StudyFolder, name: str) -> str:
     digest = content_hash([[path.name, file_sha256(path)] for path in figures(study)], 12)
-    return run_id(digest, f"{REPORT_JOB}-{name}")
+    return run_id(digest, f"{FIGURES_JOB}-{name}")
 
 
 def write_figures_run(study: StudyFolder, name: str, project: str) -> None:
-    """The figures as one more offline run, unless one holds just these."""
-    ident = figures_id(study, name)
-    if any(run_of(path) == ident for path in runs(study, OFFLINE)):
+    """Write the figures as an offline run, unless there is one with these figures."""
+    identity = figures_id(study, name)
+    if any(run_of(path) == identity for path in runs(study)):
         return
     import wandb
 
     run = wandb.init(
         project=project,
-        id=ident,
-        name=f"figures-{ident[:6]}",
+        id=identity,
+        name=f"figures-{identity[:6]}",
         group=name,
-        job_type=REPORT_JOB,
-        tags=[name[:64], REPORT_JOB],
+        job_type=FIGURES_JOB,
+        tags=[name[:64], FIGURES_JOB],
         config={"study": name},
         dir=str(study.root),
         mode="offline",

@@ -1,4 +1,4 @@
-"""A W&B server on this machine: as much of its API as a run, a view and a report need. Keeps what it is told."""
+"""A W&B server on this machine, with as much of its API as a run, a view and a report need. Keeps what it receives."""
 
 from __future__ import annotations
 
@@ -57,23 +57,28 @@ class FakeWandb(ThreadingHTTPServer):
         fixed = {"id": f"id-{name}", "projectId": "1", "name": name, "state": "finished", "readOnly": False}
         return {**fixed, **empty, **counts, **times, **texts, "user": USER, "project": PROJECT, **known}
 
-    def answer(self, query: str, told: dict[str, Any]) -> dict[str, Any] | None:
+    def answer(self, query: str, variables: dict[str, Any]) -> dict[str, Any] | None:
         """The `data` of a GraphQL reply, or None: permission denied."""
-        name = told.get("name") or (told.get("id") or "").removeprefix("id-")
+        name = variables.get("name") or (variables.get("id") or "").removeprefix("id-")
         if "upsertBucket" in query:
             if name in self.refused:
                 return None
             self.bucket(name)
-            self.runs[name] |= {key: told[said] for said, key in KEPT.items() if told.get(said)}
+            self.runs[name] |= {key: variables[name] for name, key in KEPT.items() if variables.get(name)}
             return {"upsertBucket": {"bucket": self.bucket(name), "inserted": True}}
         if "upsertView" in query:
-            ident = told.get("id") or f"V{len(self.views)}"
-            self.views[ident] = told
-            view = {"id": ident, "name": told["name"], "type": told["type"], "displayName": told["displayName"]}
-            rest = {"description": "", "spec": told["spec"], "project": PROJECT, "user": USER}
+            ident = variables.get("id") or f"V{len(self.views)}"
+            self.views[ident] = variables
+            view = {
+                "id": ident,
+                "name": variables["name"],
+                "type": variables["type"],
+                "displayName": variables["displayName"],
+            }
+            rest = {"description": "", "spec": variables["spec"], "project": PROJECT, "user": USER}
             return {"upsertView": {"view": {**view, **rest, "createdAt": None, "updatedAt": None}, "inserted": True}}
         if "createRunFiles" in query:
-            files = [{"name": each, "uploadUrl": f"{self.url}/up/{each}"} for each in told["files"]]
+            files = [{"name": each, "uploadUrl": f"{self.url}/up/{each}"} for each in variables["files"]]
             return {"createRunFiles": {"runID": "x", "uploadHeaders": [], "files": files}}
         run = self.bucket(name) if name in self.runs else None
         return {
@@ -112,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path != "/graphql":
             self._reply({"exitcode": None, "limits": {}})
             return
-        asked = json.loads(body)
-        data = self.server.answer(asked["query"], asked.get("variables") or {})
+        request = json.loads(body)
+        data = self.server.answer(request["query"], request.get("variables") or {})
         denied = {"data": None, "errors": [{"message": "permission denied"}]}
         self._reply(denied if data is None else {"data": data}, 403 if data is None else 200)

@@ -1,4 +1,4 @@
-"""A study in W&B: the view names what runs say, sending is repeatable, and nothing is lost where it fails."""
+"""A study in W&B: the view shows keys that runs have, sending can be repeated, and a failure loses nothing."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialResult, TrialSpec
 from cinelora.trial.tracking import Tracker
 from launch.wandb_mirror import study as wandb_study
-from launch.wandb_mirror.__main__ import settle
+from launch.wandb_mirror.__main__ import mark_unended
 from launch.wandb_mirror.board import Board, Place, grouping, report, workspace
-from launch.wandb_mirror.study import facts, is_synced, read_run, run_of, runs, to_send, write_figures_run
+from launch.wandb_mirror.study import is_synced, read_run, run_of, run_records, runs, to_send, write_figures_run
 from tests.analysis.paper_study import Builder, spec
 from tests.launch.wandb_mirror.fake_wandb import FakeWandb
 
@@ -34,7 +34,7 @@ LOGGED = {"loss": 1.0, "heldout_loss": 0.8, "grad_norm": 2.0, "learning_rate": 1
 
 
 def track(study: StudyFolder, trial: TrialSpec, ended: bool = True) -> None:
-    """The offline run that this trial leaves."""
+    """Write the offline run of this trial."""
     result = TrialResult.from_json(read_json(study.trial(trial.trial_id).result))
     tracker = Tracker(trial, TrackingConfig(), NAME, study.wandb, active=True)
     if trial.config.method.value != "base":
@@ -45,8 +45,8 @@ def track(study: StudyFolder, trial: TrialSpec, ended: bool = True) -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The paper study with its report and two offline runs. Not to be written to."""
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The paper study with its report and two offline runs; tests must not write to it."""
     root = Builder(tmp_path_factory.mktemp("wandb") / "study").build()
     write_report([root])
     for name in ("base", "r4s0"):
@@ -55,17 +55,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def study(made: Path, tmp_path: Path) -> StudyFolder:
-    shutil.copytree(made, tmp_path / "study", symlinks=True)
+def study(finished: Path, tmp_path: Path) -> StudyFolder:
+    shutil.copytree(finished, tmp_path / "study", symlinks=True)
     return StudyFolder(tmp_path / "study")
 
 
 @pytest.fixture(scope="module")
-def board(made: Path) -> Board:
-    study = StudyFolder(made)
+def board(finished: Path) -> Board:
+    study = StudyFolder(finished)
     keys, project = wandb_study.logged(study)
     assert project == "cinelora"
-    return wandb_study.board(study, NAME, facts(study, NAME), keys)
+    return wandb_study.board(study, NAME, run_records(study, NAME), keys)
 
 
 def view_of(board: Board) -> dict[str, Any]:
@@ -77,24 +77,24 @@ def panels(view: dict[str, Any]) -> list[dict[str, Any]]:
     return [panel for section in view["panelBankConfig"]["sections"] for panel in section["panels"]]
 
 
-def named(panel: dict[str, Any]) -> set[str]:
-    """Every metric and media key that a panel shows; config keys apart."""
+def keys_of(panel: dict[str, Any]) -> set[str]:
+    """Every metric and media key that a panel shows; no config keys."""
     config = panel["config"]
     axes = [config.get(axis, "") for axis in ("xAxis", "yAxis")] + [c["accessor"] for c in config.get("columns", [])]
     known = {axis.removeprefix("summary:") for axis in axes if axis.startswith("summary:")}
     return known | set(config.get("metrics", [])) | set(config.get("mediaKeys", []))
 
 
-def test_every_key_of_the_view_is_logged_or_mirrored(made: Path, board: Board) -> None:
-    study = StudyFolder(made)
-    shown = set().union(*map(named, panels(view_of(board))))
+def test_every_key_of_the_view_is_logged_or_updated(finished: Path, board: Board) -> None:
+    study = StudyFolder(finished)
+    shown = set().union(*map(keys_of, panels(view_of(board))))
     run = next(path for path in runs(study) if run_of(path) == RUN)
     logged = set(read_run(run)["summary"])
-    fact = next(fact for fact in facts(study, NAME) if fact.run_id == RUN)
-    assert shown <= logged | set(fact.summary)
+    record = next(record for record in run_records(study, NAME) if record.run_id == RUN)
+    assert shown <= logged | set(record.summary)
     assert {"score/kvd_tnv2", "score/heldout_loss", "train/heldout_loss", "clip/c0", "cost/seconds"} <= shown
-    assert {key for key in logged if key.startswith("score/")} <= set(fact.summary), "one name for one score"
-    assert (fact.summary["score/kvd_tnv2"], fact.summary["score/psnr"]) == (7.0, 11.0)
+    assert {key for key in logged if key.startswith("score/")} <= set(record.summary), "one name for one score"
+    assert (record.summary["score/kvd_tnv2"], record.summary["score/psnr"]) == (7.0, 11.0)
 
 
 def test_the_view_is_of_one_study_grouped_by_rank(board: Board) -> None:
@@ -107,14 +107,16 @@ def test_the_view_is_of_one_study_grouped_by_rank(board: Board) -> None:
     ]
     kinds = {panel["viewType"] for panel in panels(view)}
     assert kinds >= {"Scatter Plot", "Bar Chart", "Run History Line Plot", "Media Browser", "Run Comparer"}
-    assert all("[" not in key for panel in panels(view) for key in named(panel)), "W&B cannot plot by such a name"
+    assert all("[" not in key for panel in panels(view) for key in keys_of(panel)), "W&B cannot plot by such a name"
 
 
-def test_the_report_holds_the_answer_the_table_and_our_figures(made: Path, board: Board) -> None:
+def test_the_report_holds_the_answer_the_table_and_the_figures(finished: Path, board: Board) -> None:
     text = json.dumps(report(board, PLACE)._to_model().spec.model_dump(by_alias=True, exclude_none=True))
     assert "5 of 5 planned trials have finished." in board.answer and "|" not in board.answer
     assert json.dumps(board.before)[1:-1] in text and "| rank |" in board.before and "![" not in text
-    assert all(f"figure/{path.stem}" in text for path in (made / "report").glob("*.png")) and board.figures_run in text
+    assert (
+        all(f"figure/{path.stem}" in text for path in (finished / "report").glob("*.png")) and board.figures_run in text
+    )
 
 
 def test_a_group_is_what_shares_all_but_the_seed() -> None:
@@ -124,7 +126,7 @@ def test_a_group_is_what_shares_all_but_the_seed() -> None:
 
     assert grouping([config("base"), config("rank 4"), config("rank 4")]) == ["row"]
     tuned = [config("rank 4", learning_rate=2), config("rank 8", learning_rate=3)]
-    assert grouping(tuned) == ["row"], "a rate that the rank implies makes no group"
+    assert grouping(tuned) == ["row"], "a rate set by the rank forms no group"
     both = [config("rank 4", targets="block", alpha=4), config("rank 4", targets="cross", alpha=8)]
     assert grouping(both) == ["row", "targets"]
 
@@ -132,9 +134,9 @@ def test_a_group_is_what_shares_all_but_the_seed() -> None:
 def test_running_trials_wait_and_figures_are_logged_once(study: StudyFolder) -> None:
     study.trial("r4s0").result.unlink()
     ready, waiting = to_send(study)
-    assert len(ready) == 2 and not waiting, "a trial that failed has ended, too"
+    assert len(ready) == 2 and not waiting, "a failed trial has ended, too"
     run = next(path for path in ready if run_of(path) == RUN)
-    cut(run)
+    truncate(run)
     ready, waiting = to_send(study)
     assert waiting == [run] and len(ready) == 1
     for _ in range(2):
@@ -142,21 +144,21 @@ def test_running_trials_wait_and_figures_are_logged_once(study: StudyFolder) -> 
     assert len(runs(study)) == 3
 
 
-def cut(run: Path) -> None:
-    """What a killed worker leaves: no last record."""
+def truncate(run: Path) -> None:
+    """Leave the run as a killed worker does: without its last record."""
     (path,) = run.glob("*.wandb")
     path.write_bytes(path.read_bytes()[:-40])
 
 
-def test_a_run_without_an_end_is_marked_once_it_is_up(study: StudyFolder) -> None:
-    whole, run = runs(study)
-    cut(run)
-    settle([whole, run])
-    assert not is_synced(run), "it never left"
-    for folder in (whole, run):
+def test_a_run_without_an_end_is_marked_once_it_was_sent(study: StudyFolder) -> None:
+    ended, run = runs(study)
+    truncate(run)
+    mark_unended([ended, run])
+    assert not is_synced(run), "it was never sent"
+    for folder in (ended, run):
         (folder / f"run-{run_of(folder)}.wandb.syncstate").touch()
-    settle([whole, run])
-    assert is_synced(run) and not is_synced(whole), "a whole run is W&B's own to mark"
+    mark_unended([ended, run])
+    assert is_synced(run) and not is_synced(ended), "W&B itself marks a run that has ended"
 
 
 def sync(study: StudyFolder, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -173,21 +175,21 @@ def files(study: StudyFolder) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("environment", "told"),
+    ("environment", "parts"),
     [
         ({}, ("wandb login", "make dashboard", "index.html")),
         ({"WANDB_API_KEY": "a" * 40, "WANDB_HTTP_TIMEOUT": "1"}, ("http://127.0.0.1:9", "nothing was sent")),
     ],
     ids=["no account", "no server"],
 )
-def test_one_line_and_nothing_lost(
-    study: StudyFolder, tmp_path: Path, environment: dict[str, str], told: tuple[str, ...]
+def test_a_failed_login_prints_one_line_and_loses_nothing(
+    study: StudyFolder, tmp_path: Path, environment: dict[str, str], parts: tuple[str, ...]
 ) -> None:
     before = files(study)
     done = sync(study, tmp_path, WANDB_BASE_URL="http://127.0.0.1:9", **environment)
     assert done.returncode == 2 and done.stdout == ""
     (line,) = done.stderr.splitlines()
-    assert line.startswith("cinelora: ") and all(part in line for part in told) and "aaaa" not in line
+    assert line.startswith("cinelora: ") and all(part in line for part in parts) and "aaaa" not in line
     assert files(study) == before
 
 
@@ -198,7 +200,7 @@ def server() -> Iterator[FakeWandb]:
 
 
 @pytest.mark.slow
-def test_one_refused_run_is_named_the_rest_arrives_and_the_next_time_only_it_is_sent(
+def test_a_refused_run_is_named_and_only_it_is_sent_again(
     study: StudyFolder, server: FakeWandb, tmp_path: Path
 ) -> None:
     account = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "a" * 40}
@@ -214,9 +216,9 @@ def test_one_refused_run_is_named_the_rest_arrives_and_the_next_time_only_it_is_
     server.refused = set()
     server.runs["base-paper-numbers"]["tags"].append("mine")
     second = sync(study, tmp_path, **account)
-    assert second.returncode == 0 and "1 of 1 runs sent" in second.stdout and "1 runs brought up" in second.stdout
+    assert second.returncode == 0 and "1 of 1 runs sent" in second.stdout and "1 runs updated" in second.stdout
     assert base["tags"] == [NAME, "base", "mine"] and len(server.views) == 2
     assert json.loads(server.runs[RUN]["summaryMetrics"])["score/kvd_tnv2"] == 7.0
     third = sync(study, tmp_path, **account)
-    assert third.returncode == 0 and "no new runs\n0 runs brought up" in third.stdout and len(server.views) == 2
+    assert third.returncode == 0 and "no new runs\n0 runs updated" in third.stdout and len(server.views) == 2
     assert all("aaaa" not in done.stdout + done.stderr for done in (first, second, third))
