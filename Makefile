@@ -8,7 +8,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fetch sweep plan status figures truncation dashboard wandb-sync check fmt test test-fast base metrics-selftest bench chaos clean
+.PHONY: help setup fetch sweep plan status figures truncation dashboard wandb-sync check fmt test test-fast base metrics-selftest bench chaos slurm-test clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -81,6 +81,9 @@ bench: .venv/.runtime ## measure the overhead per trial on a warm gang
 
 chaos: .venv/.runtime ## inject 60 faults into a sweep and compare its tables (half an hour; FAULTS=60)
 	@$(BIN)/python -m benchmarks.chaos --faults $(or $(FAULTS),60)
+
+slurm-test: .venv/.runtime fetch ## run docs/clusters/slurm.sh on a real Slurm of two nodes here (root, slurm-wlm and munge; 6 minutes)
+	@$(BIN)/python -m tests.slurm.check --cache $(CACHE)
 
 clean: ## remove studies and caches, keep .venv
 	rm -rf studies $(CACHE)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 from cinelora.core.cli import UserError
 from cinelora.core.files import read_json, write_json
@@ -99,12 +101,30 @@ class Ledger:
     def locked(self) -> Iterator[None]:
         """Hold the study for one driver. Raises UserError if another one has it."""
         self.folder.root.mkdir(parents=True, exist_ok=True)
-        with open(self.folder.lock, "w") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise UserError(f"study_dir={self.folder.root}: another sweep is running here; wait for it") from error
+        with open(self.folder.lock, "a+") as stream:
+            if not _lock(stream):
+                stream.seek(0)
+                holder = stream.read().strip() or "another sweep"
+                raise UserError(f"study_dir={self.folder.root}: {holder} is running here; wait for it")
+            job = os.environ.get("SLURM_JOB_ID")
+            holder = f"the sweep of process {os.getpid()} on {socket.gethostname()}" + (
+                f", Slurm job {job}," if job else ""
+            )
+            stream.truncate(0)
+            stream.write(holder)
+            stream.flush()
             yield
+
+
+def _lock(stream: TextIO) -> bool:
+    """Whether the lock is ours now. Tried for a second, since a look at the study holds it for an instant."""
+    for _ in range(20):
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            time.sleep(0.05)
+    return False
 
 
 def check_schema(folder: StudyFolder) -> dict[str, Any]:

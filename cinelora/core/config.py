@@ -362,7 +362,7 @@ class ClusterConfig:
     hang_seconds: float = 1800.0  # of silence of a trial until its gang is killed; loading a base is silent
     free_disk_gib: float = 1.0  # with less in the study's disk, no trial starts
     device: str = ""  # of a worker, e.g. A100: for an estimate of cost and memory before any trial has run
-    nodes: int = 0  # of the cluster, for the plan alone; 0: unknown
+    nodes: int = 0  # of the cluster, for the plan; a sweep waits for them to join; 0: unknown
     cpus_per_node: int = 64
     gpus_per_node: int = 8
     price_per_gpu_hour: float = 0.0  # in your currency; 0: no cost is printed

@@ -68,10 +68,13 @@ def _ready(running: list[Running]) -> list[tuple[Running, Any]]:
 
 @contextmanager
 def stopped_by_signal(engine: Engine) -> Iterator[None]:
-    """While open, the first SIGINT or SIGTERM stops the engine in order, the second raises KeyboardInterrupt."""
+    """While open, the first SIGINT or SIGTERM stops running trials in order, the second raises KeyboardInterrupt.
+
+    While no trial runs, as during encoding, the first raises at once: what was encoded so far is on disk.
+    """
 
     def handle(number: int, frame: Any) -> None:
-        if engine.stop_requested:
+        if engine.stop_requested or not engine.running:
             raise KeyboardInterrupt
         engine.stop_requested = True  # the loop acts on it: a handler may come in the middle of anything
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cinelora.core.cli import clock
 from cinelora.trial.job import Job
 from launch.engine.worker import Worker
 from sweeps.scheduling.cluster import GangShape, Node
@@ -24,6 +26,7 @@ from sweeps.scheduling.scheduler import Start
 
 SHARDED = " sharded"  # ends the name of a base that ZeRO stage 3 has sharded over its gang
 CONNECT_SECONDS = 90
+JOIN_SECONDS = 300
 RENEW_GIB = 4.0  # growth of a process over its first trial
 START, RUN = "start", "run"  # phases of a gang
 Calls = list[Any]  # Ray's references to the results
@@ -42,6 +45,25 @@ def connect(address: str) -> None:
         watchdog.cancel()
 
 
+def wait_for_nodes(wanted: int, seconds: float = JOIN_SECONDS) -> None:
+    """Wait until so many nodes have joined the cluster, since a gang that is larger than what has joined would be refused."""
+    until, seen = time.monotonic() + seconds, 0
+    while True:
+        joined = sum(bool(node["Alive"]) for node in ray.nodes())
+        if joined >= wanted:
+            return
+        if joined != seen:
+            print(f"waiting for nodes: {joined} of {wanted} have joined", flush=True)
+        if time.monotonic() > until:
+            print(
+                f"cluster.nodes={wanted}: {joined} joined within {clock(seconds)}; the sweep starts on these",
+                flush=True,
+            )
+            return
+        seen = joined
+        time.sleep(1)
+
+
 def _give_up(address: str) -> None:
     """Exit at once: Ray waits many minutes for a cluster that is gone and ignores signals. Nothing is lost yet."""
     print(
@@ -55,7 +77,7 @@ def _give_up(address: str) -> None:
 
 @dataclass(eq=False)
 class Member:
-    """One worker process. `group`: the members of its process group, in rank order."""
+    """One worker process. `group`: the members of its process group, in rank order; all of them hold the same list."""
 
     actor: Any
     node: str
@@ -65,6 +87,11 @@ class Member:
     group: list[Member] = field(default_factory=list)
     pid: int = 0
     memory: list[float] = field(default_factory=list)  # GiB it held after each of its trials
+
+    def leave_group(self) -> None:
+        """A process group that one member leaves is none any more for its peers."""
+        for peer in self.group.copy():
+            peer.group = []
 
     @property
     def worn(self) -> bool:
@@ -78,12 +105,16 @@ class Member:
 
 def gang_phases(members: list[Member], job: Job) -> Phases:
     """What a gang does for a trial: form a process group, unless its members are one already, then run it."""
-    if members[0].group != members:
+    group = members[0].group
+    if group != members or any(member.group is not group for member in members):
+        for member in members:
+            member.leave_group()
         ((address, port),) = yield START, [members[0].actor.address.remote()]
         size = len(members)
         pids = yield START, [member.actor.join.remote(rank, size, address, port) for rank, member in enumerate(members)]
+        group = list(members)  # one object: its identity is that of the process group
         for member, pid in zip(members, pids, strict=True):
-            member.group, member.pid = list(members), pid
+            member.group, member.pid = group, pid
     yield RUN, [member.actor.run.remote(job) for member in members]
 
 

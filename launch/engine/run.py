@@ -36,7 +36,7 @@ def run_missing(study: StudyConfig, ledger: Ledger, plan: Plan, seconds: Mapping
 
     from launch.engine.encoding import encode_all
     from launch.engine.loop import Engine, run_all, stopped_by_signal
-    from launch.engine.pool import connect
+    from launch.engine.pool import connect, wait_for_nodes
 
     print(f"study {study.name}, {plan_counts(plan, ledger, study.prune is not Prune.off)}", flush=True)
     pruner = Pruner(ledger, study.prune) if study.prune is not Prune.off else None
@@ -44,19 +44,22 @@ def run_missing(study: StudyConfig, ledger: Ledger, plan: Plan, seconds: Mapping
         print(f"prune={study.prune.value}: no two trials differ in train.learning_rate alone, so none will be pruned")
     ledger.folder.stop.unlink(missing_ok=True)
     connect(study.cluster.address)
+    if study.cluster.address:
+        wait_for_nodes(study.cluster.nodes)
     engine = Engine(ledger, study.cluster, pruner=pruner, fail_fast=study.fail_fast)
     try:
-        engine.update_nodes()
-        for spec in pending:
-            task = task_for(study.cluster, spec, seconds.get(spec.trial_id, 1.0))
-            try:
-                engine.add(_job(study, ledger, spec), task)
-            except Infeasible as error:
-                raise UserError(f"cluster.workers_per_trial={task.shape.workers}: {error}") from error
-        encode_all(engine.pool, shape(study.cluster, 1), list(engine.jobs.values()), study.cluster.max_restarts)
-        with stopped_by_signal(engine), Display(ledger) as display:
-            errors = run_all(engine, lambda _: display.tick())
-        if engine.stopping and engine.jobs:
+        with stopped_by_signal(engine):
+            engine.update_nodes()
+            for spec in pending:
+                task = task_for(study.cluster, spec, seconds.get(spec.trial_id, 1.0))
+                try:
+                    engine.add(_job(study, ledger, spec), task)
+                except Infeasible as error:
+                    raise UserError(f"cluster.workers_per_trial={task.shape.workers}: {error}") from error
+            encode_all(engine.pool, shape(study.cluster, 1), list(engine.jobs.values()), study.cluster.max_restarts)
+            with Display(ledger) as display:
+                errors = run_all(engine, lambda _: display.tick())
+        if engine.stopping and not errors and ledger.pending(plan, study.prune is not Prune.off):
             raise KeyboardInterrupt
         return errors
     finally:

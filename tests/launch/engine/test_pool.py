@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import pytest
 
 from launch.engine import pool
-from launch.engine.pool import SHARDED, Member, Pool
+from launch.engine.pool import SHARDED, START, Member, Pool, gang_phases
 from sweeps.scheduling.cluster import GangShape, Node
 from sweeps.scheduling.scheduler import Start
 from sweeps.scheduling.tasks import Task
@@ -37,6 +40,49 @@ def test_the_right_base_first_then_members_of_one_group(killed: list[Any]) -> No
     assert found.idle == [other] and killed == []
     (new, *_) = idle_pool(Member("4", "b", 2, 0.0)).take(start("x", ("a", 1)))
     assert new.actor == "new", "another node, another size"
+
+
+class Process:
+    """What a worker's process group is: an id that its members share, its rank and its size."""
+
+    def __init__(self, groups: count[int]) -> None:
+        self.groups, self.group = groups, (-1, 0, 1)
+        self.address = Remote(lambda: ("here", next(groups)))
+        self.join = Remote(self._join)
+        self.run = Remote(lambda job: self.group)
+
+    def _join(self, rank: int, size: int, address: str, port: int) -> int:
+        self.group = (port, rank, size)
+        return 1
+
+
+class Remote:
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self.remote = call
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_gang_of_changing_sizes_sits_in_two_process_groups(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    groups = count()
+    monkeypatch.setattr(pool.ray, "kill", lambda actor: None)
+    monkeypatch.setattr(
+        Pool, "_start", lambda self, node, shape: self.busy.append(m := Member(Process(groups), node, 1, 0.0)) or m
+    )
+    draw = random.Random(seed)
+    for _ in range(100):
+        workers, running = idle_pool(), list[list[Member]]()
+        for _ in range(12):
+            while len(workers.busy) > 4 or (running and draw.random() < 0.6):
+                workers.release(running.pop(draw.randrange(len(running))))
+            places = draw.choice([[("a", 1)], [("a", 2)], [("b", 1)], [("a", 1), ("b", 1)], [("a", 2), ("b", 2)]])
+            gang = workers.take(start("x", *places))
+            running.append(gang)
+            phases = gang_phases(gang, None)
+            phase, results = next(phases)
+            while phase == START:
+                phase, results = phases.send(results)
+            ids, ranks, sizes = zip(*results, strict=True)
+            assert len(set(ids)) == 1 and list(ranks) == list(range(len(gang))) and set(sizes) == {len(gang)}
 
 
 def test_a_sharded_base_needs_its_own_gang(killed: list[Any]) -> None:
