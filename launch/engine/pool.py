@@ -46,7 +46,7 @@ def connect(address: str) -> None:
 
 
 def wait_for_nodes(wanted: int, seconds: float = JOIN_SECONDS) -> None:
-    """Wait until so many nodes have joined the cluster, since a gang that is larger than what has joined would be refused."""
+    """Wait until so many nodes have joined, since a gang that is larger than what has joined would be refused."""
     until, seen = time.monotonic() + seconds, 0
     while True:
         joined = sum(bool(node["Alive"]) for node in ray.nodes())

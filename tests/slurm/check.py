@@ -1,4 +1,4 @@
-"""`make slurm-test`: docs/clusters/slurm.sh on a real Slurm of two nodes on this machine, with the tiny model. About six minutes.
+"""`make slurm-test`: docs/clusters/slurm.sh on a real Slurm of two nodes on this machine, with the tiny model.
 
 In: Debian's slurm-wlm and munge, root, the clips of `make fetch`. Out: one line per check; exit status 1 if one fails.
 """
@@ -22,9 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "docs" / "clusters" / "slurm.sh"
 NO_GPU = ["--gpus-per-node=0", "--cpus-per-task=1"]
 SMALL = [
-    "model=tiny", "data.frames=9", "data.height=32", "data.width=32", "data.stride=9", "data.heldout_shots=1", "data.split_seed=0",
-    "train.batch_size=4", "train.heldout_windows=2", "train.checkpoint_every=20", "sample.steps=2", "score.tnv2=", "score.mnv2=",
-    "tracking.wandb=off", "lora.rank=4,8", "seed=0", "cluster.workers_per_trial=2",
+    "model=tiny", "data.frames=9", "data.height=32", "data.width=32", "data.stride=9", "data.heldout_shots=1",
+    "train.batch_size=4", "train.heldout_windows=2", "train.checkpoint_every=20", "sample.steps=2", "score.tnv2=",
+    "score.mnv2=", "tracking.wandb=off", "lora.rank=4,8", "seed=0", "cluster.workers_per_trial=2",
 ]  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def no_gpus(slurm: Slurm) -> None:
 
 def time_limit(slurm: Slurm) -> None:
     """The time limit comes in the middle; the same command finishes. A second job on the study meanwhile is refused."""
-    settings = slurm.settings("limit", "train.steps=1500")
+    settings = slurm.settings("limit", "train.steps=1000")
     first = slurm.submit(settings, ("--nodes=2", "--time=00:02:00", "--signal=B:TERM@30"))
     slurm.until(lambda: slurm.steps("limit") > 0)
     second = slurm.submit(settings, ("--nodes=1",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def test_two_drivers_on_one_study(tmp_path: Path) -> None:
     folder = StudyFolder(tmp_path / "study")
     with (
         Ledger(folder).locked(),
-        pytest.raises(UserError, match="another sweep is running"),
+        pytest.raises(UserError, match=rf"the sweep of process {os.getpid()} on .* is running here"),
         Ledger(folder).locked(),
     ):
         pass

@@ -21,9 +21,9 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def start(root: Path) -> subprocess.Popen[str]:
+def start(root: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command(root, *SETTINGS), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        command(root, *SETTINGS, *more), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
     )  # fmt: skip
 
@@ -76,6 +76,17 @@ def test_a_disturbed_sweep_ends_as_if_nothing_had_happened(tmp_path: Path) -> No
     assert quiet.returncode == 0, quiet.stderr[-3000:]
     for path in (tmp_path / "quiet/trials").glob("*/result.json"):
         assert_equal(path.parent, tmp_path / "sweep/trials" / path.parent.name)
+
+
+@pytest.mark.slow
+def test_a_stop_while_all_that_is_left_runs_is_no_end(tmp_path: Path) -> None:
+    tiny_study.write_clips(tmp_path / "clips")
+    with start(tmp_path, "lora.rank=4", "cluster.workers_per_trial=1") as driver:
+        wait_for_step(tmp_path, 40)
+        os.kill(driver.pid, signal.SIGTERM)  # as a batch system does: to the driver alone
+        output, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 130, output[-3000:]
+    assert "the same command continues" in output and "nothing left to do" not in output
 
 
 def assert_equal(trial: Path, other: Path) -> None:
