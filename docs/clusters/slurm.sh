@@ -39,6 +39,11 @@ srun --overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" ba
   [ "$SLURM_NODEID" = 0 ] && exec ray start --head --node-ip-address="${ADDRESS%:*}" --port="${ADDRESS#*:}" --include-dashboard=false $share
   until ray start --address="$ADDRESS" $share; do sleep 3; done' >"$study/ray-$SLURM_JOB_ID.log" 2>&1 &
 nodes=$!
+for _ in $(seq 120); do # until the first node answers
+  (exec 3<>"/dev/tcp/$ip/${ADDRESS#*:}") 2>/dev/null && break
+  kill -0 "$nodes" 2>/dev/null || refuse "Ray did not start: see $study/ray-$SLURM_JOB_ID.log"
+  sleep 1
+done
 
 python -m launch.sweep --multirun "$@" cluster.address="$ADDRESS" cluster.nodes="$SLURM_JOB_NUM_NODES" &
 sweep=$!
