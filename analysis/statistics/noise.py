@@ -1,21 +1,18 @@
-"""The noise floor of the scores: true clips against true clips, and the base against itself under other sampling noise.
+"""The noise floor of the scores: real clips against real clips, and the base against the base under other noise.
 
 In: `Estimates`. Out: `Halves` and `Reseed` records, noise_floor.csv, one sentence. Pure: no files.
 
-Halves: the true clips are cut in two at random, SPLITS times, shots kept whole as far as the middle allows; one half
-is scored against the other. A distance between sets depends on their size, so each row is scored alike: its clips of
-the one half against the true clips of the other, and no clip against its own truth.
+Halves: the real clips are split into two random halves, SPLITS times. Shots stay whole, except the one in the middle.
+One half is scored against the other. A distance depends on the number of clips, so each row of the table is scored
+likewise: its generated clips of one half against the real clips of the other half.
 
-Reseed: a control arm of method base that differs from the base in `sample.seed` alone. Both are draws of one thing,
-so their difference is expected to be zero and what is seen is noise. Ranks share their starting noise with each other,
-which takes part of it out of their differences. A difference within the floor is not shown to be more than another
-draw; one beyond it may still be chance.
+Reseed: a control arm of method base that differs from the base in `sample.seed` alone. The expected difference is
+zero, so the observed one is noise. Ranks share their starting noise, which removes part of it from their differences.
+A difference within the floor may be sampling noise; one beyond the floor may still be chance.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +22,7 @@ from numpy.typing import NDArray
 from analysis.statistics.intervals import LEVEL, reach_about_zero
 from analysis.statistics.pairwise import Pairwise
 from analysis.statistics.rank_tests import RankTests
+from analysis.study.files import csv_text
 from analysis.study.load import Reference, Study, Trial
 from analysis.study.rows import Estimates, flatten
 from analysis.study.scores import DIRECTIONS, SET_SCORES
@@ -47,9 +45,9 @@ class Halves:
     """A score of `clips` clips a side: the mean over splits, and where the middle LEVEL of them lies."""
 
     score: str
-    row: str  # REAL: true clips against true clips
+    row: str  # REAL: real clips against real clips
     series: str
-    rank: int  # 0 for the base and the true clips
+    rank: int  # 0 for the base and the real clips
     clips: int
     mean: float
     low: float
@@ -58,8 +56,8 @@ class Halves:
 
 @dataclass(frozen=True)
 class Reseed:
-    """`value`: other noise minus base, mean over `draws`. `reach`: LEVEL of such differences fall within +-reach; of a
-    score without a value a clip the largest difference seen."""
+    """`value`: other noise minus base, mean over `draws`. LEVEL of such differences fall within +-`reach`; for a score
+    without one value per clip, `reach` is the largest observed difference."""
 
     score: str
     value: float
@@ -70,7 +68,7 @@ class Reseed:
 
 
 def halves(estimates: Estimates) -> tuple[Halves, ...]:
-    """Every set score of the first trial's reference, then of base and ranks, mean over seeds; () with few clips."""
+    """Each set score: of the real clips, of base and ranks, mean over seeds; () with fewer than FEWEST clips."""
     study, clips, out = estimates.study, estimates.scores.clips, []
     if len(clips) < FEWEST:
         return ()
@@ -91,7 +89,7 @@ def halves(estimates: Estimates) -> tuple[Halves, ...]:
 
 
 def reseeds(estimates: Estimates) -> tuple[Reseed, ...]:
-    """Every score of the base that moves with the noise; () without a finished `noise_trials`."""
+    """Each score of the base that changes with the sampling noise; () without finished `noise_trials`."""
     study, base, clips = estimates.study, estimates.base, estimates.scores.clips
     others = [] if base is None else noise_trials(study, base.spec)
     if base is None or not others or len(clips) < 2:
@@ -112,7 +110,7 @@ def reseeds(estimates: Estimates) -> tuple[Reseed, ...]:
 
 
 def noise_trials(study: Study, base: TrialSpec) -> list[Trial]:
-    """The finished trials that are this base under other sampling noise and nothing else."""
+    """The finished trials that differ from this base in the sampling noise alone."""
     return [
         trial
         for trial in study.trials
@@ -121,12 +119,12 @@ def noise_trials(study: Study, base: TrialSpec) -> list[Trial]:
 
 
 def within(pairs: Pairwise, floor: Reseed) -> list[int]:
-    """The ranks whose difference to the best is no larger than what another draw of the noise does."""
+    """The ranks whose difference to the best rank is within the noise floor."""
     return [each.rank for each in pairs.others if abs(each.difference.mean) <= floor.reach]
 
 
 def sentence(found: Sequence[Halves], reseeds: Sequence[Reseed], tests: Iterable[RankTests]) -> str:
-    """What the noise alone does; "" where nothing was computed."""
+    """The noise floor in one sentence; "" where nothing was computed."""
     known = {each.score: each for each in reseeds}
     tested = list(tests)
     parts = []
@@ -146,16 +144,13 @@ def sentence(found: Sequence[Halves], reseeds: Sequence[Reseed], tests: Iterable
 
 def as_csv(found: Iterable[Halves], reseeds: Iterable[Reseed]) -> str:
     """Halves: mean and the middle LEVEL of the splits. Reseed: the difference to the base and -reach, reach."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["floor", "score", "row", "clips", "draws", "value", "low", "high"])
-    for half in found:
-        numbers = [f"{number:.9g}" for number in (half.mean, half.low, half.high)]
-        writer.writerow(["halves", half.score, half.row, half.clips, SPLITS, *numbers])
+    lines: list[dict[str, object]] = [
+        {"floor": "halves", "draws": SPLITS, "value": half.mean, **vars(half)} for half in found
+    ]
     for each in reseeds:
-        numbers = [f"{number:.9g}" for number in (each.value, -each.reach, each.reach)]
-        writer.writerow(["redraw", each.score, "base", each.clips, each.draws, *numbers])
-    return stream.getvalue()
+        ends = {"low": -each.reach, "high": each.reach}
+        lines.append({"floor": "redraw", "row": "base", **vars(each), **ends})
+    return csv_text(["floor", "score", "row", "clips", "draws", "value", "low", "high"], lines)
 
 
 def _splits(shots: Sequence[str]) -> tuple[Array, Array]:
@@ -172,19 +167,19 @@ def _splits(shots: Sequence[str]) -> tuple[Array, Array]:
 
 
 def _scored(
-    score: str, net: str, truth: Reference, trial: Trial | None, clips: tuple[str, ...], one: Array, other: Array
+    score: str, net: str, reference: Reference, trial: Trial | None, clips: tuple[str, ...], one: Array, other: Array
 ) -> Array | None:
-    """One half of the trial's clips (None: of the true ones) against the other half of the true ones, (SPLITS,)."""
-    if net not in truth.features:
+    """One half of the trial's clips (None: of the real clips) against the other half of the real clips, (SPLITS,)."""
+    if net not in reference.features:
         return None
-    real = truth.features[net].of(clips)
-    made = real if trial is None else trial.features[net].of(clips)
-    if not (np.isfinite(real).all() and np.isfinite(made).all()):
+    real = reference.features[net].of(clips)
+    generated = real if trial is None else trial.features[net].of(clips)
+    if not (np.isfinite(real).all() and np.isfinite(generated).all()):
         return None
     if WEIGHTS[net].standardised:
-        real, made = standardise(real, made)
+        real, generated = standardise(real, generated)
     distance = metric(score).distance  # the halves hold different clips, so no pair is left out
-    return distance.statistic(distance.grams(made, real), one, other)
+    return distance.statistic(distance.grams(generated, real), one, other)
 
 
 def _record(score: str, row: str, series: str, rank: int, one: Array, drawn: Array) -> Halves:
@@ -194,7 +189,7 @@ def _record(score: str, row: str, series: str, rank: int, one: Array, drawn: Arr
 
 
 def _by_clip(trials: Sequence[Trial], of_score: Callable[[Trial], Array | None]) -> list[Array]:
-    """The values a clip of every trial; [] where one lacks them."""
+    """The values per clip of each trial; [] if a trial lacks them."""
     found = [of_score(trial) for trial in trials]
     return [each for each in found if each is not None] if all(each is not None for each in found) else []
 

@@ -1,14 +1,12 @@
 """The tests over the ranks of a study: the trend of each score and series, every rank against the best.
 
-In: `Estimates`. Out: `RankTests` records, as CSV (`tests.csv`) and
-as lines to read. Pure: no files. Ranks are compared within one series and on the seeds that all of them have; values
-are turned so that larger is better ("quality"), but for motion, which has no better.
+In: `Estimates`. Out: `RankTests` records, tests.csv, sentences. Pure: no files. Ranks are compared within one series,
+on the seeds that all of them have. The sign of a score is set so that larger is better ("quality"), except for
+motion, which has no better direction.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +17,7 @@ from analysis.statistics.differences import COMPARED, DIGITS
 from analysis.statistics.intervals import LEVEL, Interval
 from analysis.statistics.pairwise import Pairwise, against_best
 from analysis.statistics.trend import ENOUGH_SEEDS, NOT_SHOWN, PEAKS, TREND_ALPHA, Trend, trend
+from analysis.study.files import csv_text
 from analysis.study.rows import Estimates, near_frozen
 from analysis.study.scores import CONSISTENCY, DIRECTIONS, LOWER, NONE
 
@@ -30,7 +29,7 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class RankTests:
-    """`trend` takes three ranks; `pairs` two, and a score that has a better."""
+    """`trend` needs three ranks; `pairs` two, and a score with a better direction."""
 
     score: str
     series: str
@@ -41,7 +40,7 @@ class RankTests:
 
     @property
     def word(self) -> str:
-        """quality rises with rank; peaks at rank 8; no trend shown; "" where none was asked for."""
+        """quality rises with rank; peaks at rank 8; no trend shown; "" without a trend test."""
         if self.trend is None:
             return ""
         if self.trend.word == NOT_SHOWN:
@@ -50,21 +49,8 @@ class RankTests:
         return f"{subject} {self.trend.word}" + ("" if self.trend.word.startswith(PEAKS) else " with rank")
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of tests.csv between its series and its seeds."""
-
-    test: str
-    rank: int | None = None
-    against: str = ""
-    found: Interval | float | None = None
-    p: float | None = None
-    p_holm: float | None = None
-    verdict: str = ""
-
-
 def rank_tests(estimates: Estimates) -> tuple[RankTests, ...]:
-    """One per score with a value a clip and series of two ranks or more with a seed in common."""
+    """One per score with values per clip and series of two or more ranks with a seed in common."""
     if len(estimates.scores.clips) < 3:
         return ()
     scorers, base, out = estimates.scorers, estimates.base, []
@@ -87,7 +73,7 @@ def _tested(
     barred: Collection[int],
     share: float,
 ) -> RankTests:
-    """`barred`: ranks that may win nothing here. A rank with a value that is no number is not compared."""
+    """`barred`: ranks that cannot be the best here. A rank with a value that is not finite is left out."""
     sign = -1.0 if DIRECTIONS[score] == LOWER else 1.0
     values = {rank: sign * each for rank, each in found.items() if np.isfinite(each).all()}
     able = {rank: each for rank, each in values.items() if rank not in barred}
@@ -104,7 +90,7 @@ def sentences(found: Iterable[RankTests]) -> list[str]:
 
 
 def heading(found: Sequence[RankTests]) -> str:
-    """What the lines are, with what they rest on."""
+    """The heading of the sentences: tests, levels, numbers of shots and seeds."""
     seeds = "/".join(dict.fromkeys(str(each.seeds) for each in found))
     few = f"; a trend needs {ENOUGH_SEEDS} seeds or more" if min(each.seeds for each in found) < ENOUGH_SEEDS else ""
     return (
@@ -132,49 +118,49 @@ def _sentence(each: RankTests) -> str:
 
 
 def as_csv(found: Iterable[RankTests]) -> str:
-    """One line a test; estimates in the direction that is better, nine digits."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(HEAD)
-    for each in found:
-        for line in (*_trend_lines(each), *_pair_lines(each.pairs)):
-            middle = line.found.mean if isinstance(line.found, Interval) else line.found
-            ends = (line.found.low, line.found.high) if isinstance(line.found, Interval) else (None, None)
-            digits = [_plain(number) for number in (middle, *ends, line.p, line.p_holm)]
-            rank = "" if line.rank is None else line.rank
-            head = (each.score, each.series, line.test, rank, line.against)
-            writer.writerow([*head, *digits, line.verdict, each.seeds, each.shots])
-    return stream.getvalue()
+    """One line per test, estimates in the direction that is better."""
+    return csv_text(
+        HEAD,
+        (
+            {"score": each.score, "series": each.series, "seeds": each.seeds, "shots": each.shots, **line}
+            for each in found
+            for line in (*_trend_lines(each.trend), *_pair_lines(each.pairs))
+        ),
+    )
 
 
-def _trend_lines(each: RankTests) -> list[Line]:
-    found = each.trend
+def _interval(found: Interval) -> dict[str, object]:
+    return {"estimate": found.mean, "low": found.low, "high": found.high}
+
+
+def _trend_lines(found: Trend | None) -> list[dict[str, object]]:
     if found is None:
         return []
-    lines = [
-        Line("slope", found=found.slope, p=found.slope_p, verdict=found.word),
-        Line("page_rising", p=found.page_rising),
-        Line("page_falling", p=found.page_falling),
-        Line("umbrella", found.peak, p=found.umbrella_p),
+    lines: list[dict[str, object]] = [
+        {"test": "slope", **_interval(found.slope), "p": found.slope_p, "verdict": found.word},
+        {"test": "page_rising", "p": found.page_rising},
+        {"test": "page_falling", "p": found.page_falling},
+        {"test": "umbrella", "rank": found.peak, "p": found.umbrella_p},
     ]
     sides = (("slope_up_to", found.up), ("slope_from", found.down))
-    return lines + [Line(test, found.peak, found=side) for test, side in sides if side is not None]
+    return lines + [{"test": test, "rank": found.peak, **_interval(side)} for test, side in sides if side is not None]
 
 
-def _pair_lines(pairs: Pairwise | None) -> list[Line]:
+def _pair_lines(pairs: Pairwise | None) -> list[dict[str, object]]:
     if pairs is None:
         return []
-    best, lines = str(pairs.best), []
+    lines: list[dict[str, object]] = []
     for each in pairs.others:
+        pair = {"rank": each.rank, "against": pairs.best}
         verdict = "distinguishable" if each.distinct else "not distinguishable"
-        lines.append(Line("difference", each.rank, best, each.difference, each.p, each.p_holm, verdict))
-        lines.append(Line("wilcoxon", each.rank, best, None, each.wilcoxon, each.wilcoxon_holm))
-        lines.append(Line("improvement", each.rank, best, each.over_best))
+        tested = {"p": each.p, "p_holm": each.p_holm, "verdict": verdict}
+        lines.append({"test": "difference", **pair, **_interval(each.difference), **tested})
+        lines.append({"test": "wilcoxon", **pair, "p": each.wilcoxon, "p_holm": each.wilcoxon_holm})
+        lines.append({"test": "improvement", **pair, "estimate": each.over_best})
         verdict = "equivalent" if each.equivalent else "not shown"
         sides = (("keeps_share_of_gain", each.keeps), ("best_keeps_share_of_gain", each.kept))
-        lines += [Line(test, each.rank, best, side, verdict=verdict) for test, side in sides if side is not None]
-    return lines + [Line("improvement", rank, BASE, value) for rank, value in pairs.over_base.items()]
-
-
-def _plain(value: float | None) -> str:
-    return "" if value is None else f"{value:.9g}"
+        lines += [{"test": test, **pair, **_interval(side), "verdict": verdict} for test, side in sides if side]
+    over_base = pairs.over_base.items()
+    return lines + [
+        {"test": "improvement", "rank": rank, "against": BASE, "estimate": value} for rank, value in over_base
+    ]

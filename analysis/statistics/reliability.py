@@ -1,15 +1,13 @@
-"""What a distance between sets says of fewer clips: its mean over subsets of n clips, and its value at infinitely many.
+"""How a distance between sets depends on the number of clips: its mean over subsets of n clips, and its limit.
 
-In: `Estimates`; the saved features of the first finished trial of the base and of each rank. Out: `SizeCurve`
-records and fvd_vs_n.csv. Subsets are drawn without replacement, the same for every row, a made clip with its true one;
-the scale that standardises is that of all true clips. An unbiased estimate stays level; a Frechet distance falls like
-1 / n once n is clearly above the number of dimensions, so it is also taken on few principal axes of the true clips.
+In: `Estimates`; the saved features of the first finished trial of the base and of each rank. Out: `SizeCurve` records
+and fvd_vs_n.csv. Subsets are drawn without replacement and are the same for each row; a generated clip goes with its
+reference. Features are standardised by all reference clips. An unbiased estimate does not depend on n. A Frechet
+distance falls like 1 / n once n exceeds the number of dimensions, so it is also computed on a few principal axes.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.study.files import csv_text
 from analysis.study.rows import Estimates, Row
 from cinelora.metrics.distances import fit_principal_axes, project, standardise
 from cinelora.metrics.feature_nets import WEIGHTS
@@ -58,7 +57,7 @@ class SizeCurve:
 
 
 def set_sizes(estimates: Estimates, net: str = "tnv2") -> tuple[SizeCurve, ...]:
-    """fvd on all dimensions and on few axes, and kvd, of base and ranks; () below 2 GROUPS clips or without `net`."""
+    """fvd on all dimensions and on a few axes, and kvd, of base and ranks; () below 2 GROUPS clips or without `net`."""
     clips = estimates.scores.clips
     rows = [row for row in estimates.rows if row.done and (row.is_base or row.in_grid)]
     if len(clips) < 2 * GROUPS:
@@ -70,34 +69,23 @@ def set_sizes(estimates: Estimates, net: str = "tnv2") -> tuple[SizeCurve, ...]:
 
 def _of_trial(estimates: Estimates, row: Row, net: str) -> list[SizeCurve]:
     trial, clips = estimates.trials(row)[0], estimates.scores.clips
-    real, made = estimates.study.reference_of(trial).features.get(net), trial.features.get(net)
-    if real is None or made is None:
+    reference, generated = estimates.study.reference_of(trial).features.get(net), trial.features.get(net)
+    if reference is None or generated is None:
         return []
-    true, own = real.of(clips), made.of(clips)
-    if not (np.isfinite(true).all() and np.isfinite(own).all()):
+    real, own = reference.of(clips), generated.of(clips)
+    if not (np.isfinite(real).all() and np.isfinite(own).all()):
         return []
     if WEIGHTS[net].standardised:
-        true, own = standardise(true, own)
-    dimensions = true.shape[1]
+        real, own = standardise(real, own)
+    dimensions = real.shape[1]
     few = max(1, min(dimensions, int(SMALLEST_SHARE * len(clips)) // CLIPS_PER_AXIS))
-    axes = fit_principal_axes(true, few)
-    fvd = [(few, linear_grams(project(axes, own), project(axes, true)))]
+    axes = fit_principal_axes(real, few)
+    fvd = [(few, linear_grams(project(axes, own), project(axes, real)))]
     if few < dimensions:
-        fvd.insert(0, (dimensions, linear_grams(own, true)))
-    out = [
-        SizeCurve(row, f"fvd[{net}]", count, len(clips), _line(grams, frechet_replicates, "fvd"))
-        for count, grams in fvd
-    ]
-    return [
-        *out,
-        SizeCurve(
-            row,
-            f"kvd[{net}]",
-            dimensions,
-            len(clips),
-            _line(kernel_grams(own, true), matched_mmd_replicates, "kvd"),
-        ),
-    ]
+        fvd.insert(0, (dimensions, linear_grams(own, real)))
+    taken = [(f"fvd[{net}]", count, _line(grams, frechet_replicates, "fvd")) for count, grams in fvd]
+    taken.append((f"kvd[{net}]", dimensions, _line(kernel_grams(own, real), matched_mmd_replicates, "kvd")))
+    return [SizeCurve(row, score, count, len(clips), line) for score, count, line in taken]
 
 
 def _line(grams: Grams, statistic: Statistic, name: str) -> Extrapolated:
@@ -105,14 +93,12 @@ def _line(grams: Grams, statistic: Statistic, name: str) -> Extrapolated:
 
 
 def as_csv(found: Iterable[SizeCurve]) -> str:
-    """A line a size, the last one of each curve at infinitely many clips with its standard error; nine digits."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["row", "score", "dimensions", "clips", "value", "standard_error", "line_expected"])
+    """A line per number of clips; the last one of each curve is the value at infinity, with its standard error."""
+    lines: list[dict[str, object]] = []
     for each in found:
-        head = (each.row.full_name, each.score, each.dimensions)
-        for size, score in zip(each.found.sizes, each.found.scores, strict=True):
-            writer.writerow([*head, f"{size:.0f}", f"{score:.9g}", "", ""])
-        straight = "yes" if each.straight else "no"
-        writer.writerow([*head, "inf", f"{each.found.value:.9g}", f"{each.found.standard_error:.9g}", straight])
-    return stream.getvalue()
+        curve = {"row": each.row.full_name, "score": each.score, "dimensions": each.dimensions}
+        sizes = zip(each.found.sizes, each.found.scores, strict=True)
+        lines += [{**curve, "clips": f"{size:.0f}", "value": float(score)} for size, score in sizes]
+        fit = {"value": float(each.found.value), "standard_error": float(each.found.standard_error)}
+        lines.append({**curve, "clips": "inf", **fit, "line_expected": "yes" if each.straight else "no"})
+    return csv_text(["row", "score", "dimensions", "clips", "value", "standard_error", "line_expected"], lines)

@@ -1,4 +1,4 @@
-"""What an adapter uses of its rank: the singular values of each update, scale * B A, and what they sum to.
+"""How much of its rank an adapter uses: the singular values of each update, scale * B A, and their sums.
 
 In: a trial's adapter file and its update scale, the norms of the base's weights. Out: `Spectrum` per layer; means per
 row of the rank table as CSV. The dense update is never formed (`cinelora/wan/low_rank.py`).
@@ -6,8 +6,6 @@ row of the rank table as CSV. The dense update is never formed (`cinelora/wan/lo
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.study.files import json_of
+from analysis.study.files import csv_text, json_of
 from analysis.study.rows import Estimates, Row, RowKey
 from cinelora.core.paths import ADAPTER_FILE
 from cinelora.wan.low_rank import read_factors, singular_values
@@ -102,20 +100,19 @@ def kinds(found: Sequence[Spectrum]) -> list[str]:
 
 def spectra_csv(estimates: Estimates, spectra: Mapping[RowKey, Sequence[Spectrum]]) -> str:
     """One line per row and kind of layer, means over layers and seeds; "all" is every layer of the row."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(HEAD)
+    lines = []
     for row in (each for each in estimates.rows if each.key in spectra):
-        found = spectra[row.key]
+        found, rank = spectra[row.key], row.key.rank
         for kind in (ALL, *kinds(found)):
-            of_kind = [each for each in found if kind in (ALL, each.kind)]
-            writer.writerow([row.name, row.series, row.key.rank, kind, *_means(of_kind, row.key.rank)])
-    return stream.getvalue()
+            means = _means([each for each in found if kind in (ALL, each.kind)], rank)
+            lines.append({"row": row.name, "varies": row.series, "rank": rank, "layers": kind, **means})
+    return csv_text(HEAD, lines, digits=6)
 
 
-def _means(found: Sequence[Spectrum], rank: int) -> list[str]:
+def _means(found: Sequence[Spectrum], rank: int) -> dict[str, float | None]:
     numbers = [
         (each.effective_rank, each.stable_rank, each.effective_rank / rank, each.norm, each.relative_norm)
         for each in found
     ]
-    return ["" if math.isnan(number) else f"{number:.6g}" for number in np.mean(numbers, axis=0)]
+    means = map(float, np.mean(numbers, axis=0))
+    return {name: None if math.isnan(mean) else mean for name, mean in zip(HEAD[4:], means, strict=True)}

@@ -1,14 +1,12 @@
-"""A large rank cut by SVD beside the ranks that were trained: what a rank is worth that costs no training.
+"""A large rank, truncated by SVD, against adapters trained at the smaller ranks: a small rank without its training.
 
-In: `Estimates`, and what `cinelora/export/truncate.py` left in the study folder, which may be half finished or
-nothing. Out: `Truncated` records, as CSV and as lines to read. Cut and trained adapter are compared clip by clip and
-seed by seed; `analysis/statistics/intervals.py` says what other seeds and shots would have given.
+In: `Estimates`, and the files of `cinelora/export/truncate.py` in the study folder, which may be incomplete or absent.
+Out: `Truncated` records, a CSV file, sentences. Truncated ("cut") and trained adapters are compared by clip and seed;
+`analysis/statistics/intervals.py` gives the interval over seeds and shots.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +17,7 @@ from numpy.typing import NDArray
 from analysis.statistics.differences import COMPARED, DIGITS
 from analysis.statistics.intervals import LEVEL, Interval, crossed_interval
 from analysis.study.clip_values import Scorer
-from analysis.study.files import json_of, read_clip_scores, read_features
+from analysis.study.files import csv_text, json_of, read_clip_scores, read_features
 from analysis.study.load import Study, Trial
 from analysis.study.rows import Estimates
 from analysis.study.scores import DIRECTIONS, LOWER, NONE
@@ -35,7 +33,7 @@ CUT_BETTER, TRAINED_BETTER, UNDECIDED = "cut is better", "training is better", "
 
 @dataclass(frozen=True)
 class Truncated:
-    """One score of one series at one rank, which is `source_rank` or below it: there the adapter is whole."""
+    """One score of one series at one rank: at `source_rank` the adapter is whole, below it is truncated."""
 
     score: str
     series: str
@@ -48,7 +46,7 @@ class Truncated:
 
     @property
     def verdict(self) -> str:
-        """What the interval shows of the lower rank; "" where it compares nothing, or the score has no better."""
+        """What the interval shows; "" where nothing is compared or the score has no better direction."""
         found, way = self.difference, DIRECTIONS[self.score]
         if found is None or self.rank == self.source_rank or way == NONE:
             return ""
@@ -64,7 +62,7 @@ class _Cut:
 
 
 def truncations(estimates: Estimates) -> tuple[Truncated, ...]:
-    """One per score with a value a clip, series and rank that has been cut; of the largest rank cut in a series."""
+    """One per score with values per clip, series and smaller rank; only the largest source rank of a series counts."""
     study, clips = estimates.study, estimates.scores.clips
     found = _load(study, clips)
     if not found or len(clips) < 3:
@@ -82,7 +80,7 @@ def truncations(estimates: Estimates) -> tuple[Truncated, ...]:
 
 
 def _load(study: Study, clips: tuple[str, ...]) -> list[_Cut]:
-    """What has been cut of the adapters that the study has now, sorted by folder."""
+    """The truncations of the adapters that the study has now, sorted by folder."""
     out = []
     folders = {study.home(trial_id).folder.truncation for trial_id in study.by_id}
     for path in sorted(path for folder in folders for path in folder.root.glob("trials/*/result.json")):
@@ -117,7 +115,7 @@ def _of_series(
     for rank in sorted({each.result.rank for each in cuts}):
         at_rank = {each.trial.spec.config.seed: each for each in cuts if each.result.rank == rank}
         source = next(iter(at_rank.values())).result.source_rank
-        # the whole adapter was scored by its trial, and is one and the same
+        # at the source rank nothing is cut: the scores are those of the trial
         own = {seed: each.trial if rank < source else trained[source][seed] for seed, each in at_rank.items()}
         cut, other = _values(own, of_score), _values(trained.get(rank, {}), of_score)
         if not cut:
@@ -145,22 +143,21 @@ def _values(trials: Mapping[int, Trial], of_score: Scorer) -> dict[int, Array]:
 
 
 def as_csv(found: Iterable[Truncated]) -> str:
-    """One line a record, nine digits; `difference` is trained - cut."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(HEAD)
+    """One line per record; `difference` is trained - cut."""
+    lines = []
     for each in found:
-        means = [np.mean(values) if values else None for values in (each.cut, each.trained)]
-        pair = each.difference
-        numbers = [each.kept, *means, *((pair.mean, pair.low, pair.high) if pair else (None, None, None))]
-        texts = ["" if number is None else f"{number:.9g}" for number in numbers]
-        rests = (pair.seeds, pair.shots) if pair else ("", "")
-        writer.writerow([each.score, each.series, each.source_rank, each.rank, *texts, each.verdict, *rests])
-    return stream.getvalue()
+        line = {name: value for name, value in vars(each).items() if name != "difference"}
+        for name in ("cut", "trained"):
+            line[name] = float(np.mean(line[name])) if line[name] else None
+        if pair := each.difference:
+            ends = {"difference": pair.mean, "low": pair.low, "high": pair.high}
+            line |= {**ends, "seeds": pair.seeds, "shots": pair.shots}
+        lines.append({**line, "verdict": each.verdict})
+    return csv_text(HEAD, lines)
 
 
 def sentences(found: Iterable[Truncated]) -> list[str]:
-    """One line per series and score of COMPARED: what cutting loses against training, at every smaller rank."""
+    """One line per series and score of COMPARED: the loss by truncation against training, at each smaller rank."""
     lines: dict[tuple[str, str], list[str]] = {}
     for each in found:
         if each.score in COMPARED and each.verdict and each.difference:
@@ -175,12 +172,12 @@ def heading(found: Sequence[Truncated]) -> str:
     seeds = "/".join(dict.fromkeys(str(pair.seeds) for pair in pairs))
     return (
         f"Cut by SVD instead of trained: what is lost against training that rank, {LEVEL:.0%} interval, {seeds} "
-        "training seeds (from one seed it knows nothing of the next)"
+        "training seeds (one seed shows nothing about others)"
     )
 
 
 def _words(each: Truncated, found: Interval) -> str:
-    """Turned so that the number is positive: a loss of the cut, or a gain."""
+    """A positive number: the loss by truncation, or the gain."""
     loss = -found.mean if DIRECTIONS[each.score] == LOWER else found.mean
     turn = -1.0 if found.mean < 0 else 1.0
     low, high = sorted((turn * found.low, turn * found.high))
