@@ -24,7 +24,7 @@ import scipy
 from numpy.typing import NDArray
 from scipy.linalg import sqrtm
 
-from cinelora.metrics.distances import polynomial_kernel
+from cinelora.metrics.distances import Array, polynomial_kernel
 from cinelora.metrics.resampling import (
     Grams,
     Statistic,
@@ -35,7 +35,6 @@ from cinelora.metrics.resampling import (
     mmd_replicates,
 )
 
-Array = NDArray[np.float64]
 Rows = NDArray[np.intp]
 CLIPS = 256
 REPLICATES = 1000

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.linalg import hadamard
 
 from analysis.study.files import CURVE_COLUMNS, ClipValues, Features
@@ -23,8 +22,8 @@ from analysis.study.load import Reference, Study, Trial
 from cinelora.core.config import LoraConfig, Method, TrialConfig
 from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialResult, TrialSpec, reference_key
+from cinelora.metrics.distances import Array
 
-Array = NDArray[np.float64]
 RANKS = (4, 8, 16, 32, 64, 128)
 CLIPS = tuple(f"c{index:02d}" for index in range(96))
 WITHIN_SHOT = 0.5  # correlation of clips of one shot; assumed, since the clips of `quick` are of 96 shots

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analysis.statistics.answer import INSUFFICIENT, SUFFICIENT, Answer, answers
 from analysis.statistics.differences import Difference, differences
@@ -25,9 +24,9 @@ from analysis.study.clip_values import clip_scorers
 from analysis.study.load import Study
 from analysis.study.rows import estimate
 from benchmarks.ledgers import CLIPS, KVD, LOSS, RANKS, Kind, ledger
+from cinelora.metrics.distances import Array
 from sweeps.ledger import SHARE
 
-Array = NDArray[np.float64]
 LEDGERS = 200
 SCORES = (LOSS, KVD)
 NONE = Kind("no effect", (0.0,) * 6)

@@ -9,17 +9,16 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from analysis.figures.style import BASE, BETTER, WIDTH, WORSE
 from analysis.statistics.findings import Findings
 from analysis.statistics.pairwise import improvement
 from analysis.study.clip_values import Scorer, clip_scorers
+from analysis.study.files import Array
 from analysis.study.rows import Estimates, Row
 from analysis.study.scores import DIRECTIONS, LOWER
 from analysis.tables.rank_table import column_name
 
-Array = NDArray[np.float64]
 SCORES = ("heldout_loss", "consistency[mnv2]", "psnr")  # where there is one series: a row of panels each
 SCORE_OF_MANY = "psnr"  # where there are several series: a row of panels per series
 MAX_RANKS = 8  # panels across

@@ -71,7 +71,7 @@ def page(findings: Findings, table: Table, pictures: Mapping[str, bytes]) -> str
             figures={name: _figure(name, png) for name, png in pictures.items()},
             truncation_lines=truncation.sentences(findings.truncations),
             protocol=protocol_lines(study),
-            trials=trial_lines(study, estimates),
+            trials=trial_lines(estimates),
             provenance=provenance_lines(study),
             versions=_gathered(trial.result.versions for trial in study.trials),
             fingerprints=_gathered(spec.fingerprints for spec in study.specs),
@@ -113,8 +113,9 @@ def page_columns(table: Table) -> tuple[list[Column], tuple[Cell, ...] | None]:
     return sorted(shown, key=lambda column: column.drop_order > 0), varies  # what a narrow terminal drops comes last
 
 
-def trial_lines(study: Study, estimates: Estimates) -> list[list[str]]:
+def trial_lines(estimates: Estimates) -> list[list[str]]:
     """Every planned trial: what it is, whether it has finished, what it cost; of several studies, which it is from."""
+    study = estimates.study
     names = {trial_id: row.full_name for row in estimates.rows for trial_id in row.trial_ids}
     lines = []
     for trial in study.trials:

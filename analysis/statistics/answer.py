@@ -20,7 +20,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analysis.statistics.intervals import (
     Interval,
@@ -30,11 +29,11 @@ from analysis.statistics.intervals import (
     shot_values,
     variance_of_mean,
 )
+from analysis.study.files import Array
 from analysis.study.load import Trial
 from analysis.study.rows import Estimates
 from analysis.study.scores import DIRECTIONS, LOWER
 
-Array = NDArray[np.float64]
 SCORES = ("kvd[tnv2]", "heldout_loss")
 LEVEL = 0.9  # two-sided, so one-sided 5 %
 PARAMETRIC_DRAWS = 4000

@@ -24,7 +24,6 @@ from analysis.study.rows import Estimates, RowKey, estimate
 class Findings:
     """Each field is empty where the study has nothing to compute it from."""
 
-    study: Study
     estimates: Estimates
     answers: tuple[Answer, ...]
     differences: tuple[Difference, ...]  # of each row to the base
@@ -36,12 +35,15 @@ class Findings:
     halves: tuple[Halves, ...]  # noise of the set scores
     reseeds: tuple[Reseed, ...]  # noise of sampling
 
+    @property
+    def study(self) -> Study:
+        return self.estimates.study
+
 
 def find(study: Study) -> Findings:
     """UserError where no trial has finished, or where the trials have no clip in common."""
     estimates = estimate(study)
     return Findings(
-        study=study,
         estimates=estimates,
         answers=answers(estimates),
         differences=differences(estimates),

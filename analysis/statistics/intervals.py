@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-Array = NDArray[np.float64]
+from analysis.study.files import Array
+
 LEVEL = 0.95
 ONE_SEED = "with one seed, an interval does not cover variation between seeds"
 

@@ -17,12 +17,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analysis.statistics.intervals import LEVEL, reach_about_zero
 from analysis.statistics.pairwise import Pairwise
 from analysis.statistics.rank_tests import RankTests
-from analysis.study.files import csv_text
+from analysis.study.files import Array, csv_text
 from analysis.study.load import Reference, Study, Trial
 from analysis.study.rows import Estimates, flatten
 from analysis.study.scores import DIRECTIONS, SET_SCORES
@@ -33,7 +32,6 @@ from cinelora.metrics.distances import standardise
 from cinelora.metrics.feature_nets import WEIGHTS
 from sweeps.plan import identity
 
-Array = NDArray[np.float64]
 SPLITS, SEED, FEWEST = 100, 0, 8  # FEWEST clips, for halves with a spread
 REAL = "real clips"
 SAMPLE_SEED = "sample.seed"

@@ -2,12 +2,11 @@
 
 In: rank -> values (S seeds, N clips), larger is better; the source shot of each clip. Out: `Pairwise`. Pure.
 
-Differences go through `analysis.statistics.intervals`, corrected by Holm (1979) for all R (R - 1) / 2 pairs of ranks
-and not only
-for those with the best, since the best is chosen by looking. The truly best rank is the chosen one or among those not
-distinguishable from it in at least 95 % of studies (the criterion of Hsu 1984). A difference
-that is not shown is no equivalence; that takes two one-sided tests (Schuirmann 1987), here of the gains over the base:
-each of the two keeps `share` of the other's, both at 5 % (Berger 1982).
+Differences go through `analysis.statistics.intervals`, corrected by Holm (1979) for all R (R - 1) / 2 pairs of ranks,
+not only for those with the best, since the best is chosen from the same data. The truly best rank is the chosen one or
+among those not distinguishable from it in at least 95 % of studies (the criterion of Hsu 1984). A difference that is
+not shown is no equivalence; that needs two one-sided tests (Schuirmann 1987), here of the gains over the base: each of
+the two keeps `share` of the other's, both at 5 % (Berger 1982).
 """
 
 from __future__ import annotations
@@ -16,13 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from analysis.statistics.intervals import Interval, crossed_interval, p_value
 from analysis.statistics.trend import shot_means
+from analysis.study.files import Array
 
-Array = NDArray[np.float64]
 ALPHA = 0.05
 
 
@@ -34,7 +32,7 @@ class AgainstBest:
     difference: Interval  # at the level of its step in Holm's procedure: it holds zero exactly where p_holm >= ALPHA
     p: float
     p_holm: float
-    wilcoxon: float  # signed ranks over shots, two-sided; knows nothing of seeds
+    wilcoxon: float  # signed ranks over shots, two-sided; ignores seeds
     wilcoxon_holm: float
     over_best: float  # share of clips and seeds on which it is the better one, ties half
     keeps: Interval | None
@@ -72,7 +70,7 @@ def against_best(values: Mapping[int, Array], shots: Sequence[str], base: Array 
     ValueError: fewer than two ranks.
     """
     if len(values) < 2:
-        raise ValueError(f"{len(values)} ranks: a comparison takes two")
+        raise ValueError(f"{len(values)} ranks: a comparison needs two")
     ranks = sorted(values)
     best = max(ranks, key=lambda rank: float(values[rank].mean()))
     pairs = [(rank, other) for rank in ranks for other in ranks if rank < other]

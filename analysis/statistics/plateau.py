@@ -1,4 +1,4 @@
-"""Had training come to an end when it stopped: steps to the plateau of the held-out loss, and whether it still fell.
+"""Whether training had converged: steps to the plateau of the held-out loss, and whether it still fell at the end.
 
 In: `Estimates`. Out: a `Plateau` per row with held-out curves. Pure: no files. The curve is that of
 `train.csv`, of the first held-out windows with fixed timesteps and noise: steps and seeds differ by training alone.
@@ -10,28 +10,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
+from analysis.study.files import Array
 from analysis.study.load import Trial
 from analysis.study.rows import Estimates, Row, RowKey
 
-Array = NDArray[np.float64]
 WITHIN = 0.05  # of the whole gain: closer to the last loss is the plateau
-LAST = 0.2  # of training: where a loss that falls was not done
+LAST = 0.2  # of training: a loss that still falls here has not converged
 LEVEL = 0.95  # one-sided
 MARK = "‡"  # behind a rank that was still improving
 
 
 @dataclass(frozen=True)
 class Plateau:
-    """Of one row, in optimiser steps. `steps` is None where the loss did not fall; `since` is where `still` looks from.
+    """Of one row, in optimiser steps. `steps` is None where the loss did not fall.
 
     `steps`: the first evaluation from which the mean curve of the seeds stays within WITHIN of its own whole fall from
     its last loss. An upper bound to the next evaluation: no finer than `train.heldout_every`.
     `still`: whether the loss fell between `since`, the last evaluation at or before 1 - LAST of the steps, and the end,
     by more than its noise: the fall of every seed, their mean clear of zero by a one-sided t-test at LEVEL. None from
-    one seed, which knows no noise.
+    one seed, whose noise is unknown.
     """
 
     steps: int | None
@@ -41,7 +40,7 @@ class Plateau:
 
 
 def plateaus(estimates: Estimates) -> dict[RowKey, Plateau]:
-    """One per row with finished trials whose curves are numbers at the same steps, two at least."""
+    """One per row with finished trials whose curves are finite and have the same two or more steps."""
     found = {row.key: _curves(estimates.trials(row)) for row in estimates.rows}
     return {key: plateau(*each) for key, each in found.items() if each is not None}
 
@@ -82,7 +81,7 @@ def _clear(falls: Array) -> bool | None:
 
 
 def _curves(trials: Sequence[Trial]) -> tuple[Array, Array] | None:
-    """Steps (E,) and losses (S, E); None where seeds were asked at other steps or a loss is no number."""
+    """Steps (E,) and losses (S, E); None where the steps of the seeds differ or a loss is not finite."""
     found = [trial.curve.dropna(subset="heldout_loss") for trial in trials]
     steps = {tuple(each["step"]) for each in found}
     if len(steps) != 1 or len(next(iter(steps))) < 2:

@@ -11,17 +11,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analysis.statistics.differences import COMPARED, DIGITS
 from analysis.statistics.intervals import LEVEL, Interval
 from analysis.statistics.pairwise import Pairwise, against_best
 from analysis.statistics.trend import ENOUGH_SEEDS, NOT_SHOWN, PEAKS, TREND_ALPHA, Trend, trend
-from analysis.study.files import csv_text
+from analysis.study.files import Array, csv_text
 from analysis.study.rows import Estimates, near_frozen
 from analysis.study.scores import CONSISTENCY, DIRECTIONS, LOWER, NONE
 
-Array = NDArray[np.float64]
 HEAD = ["score", "series", "test", "rank", "against", "estimate", "low", "high", "p", "p_holm", "verdict"]
 HEAD += ["seeds", "shots"]
 BASE = "base"

@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analysis.study.files import csv_text
 from analysis.study.rows import Estimates, Row
@@ -33,7 +32,6 @@ from cinelora.metrics.resampling import (
     matched_mmd_replicates,
 )
 
-Array = NDArray[np.float64]
 SIZES = 5  # from a quarter of the clips to all
 ORDERS = {"fvd": 6, "kvd": 300}  # shuffles whose first n clips are a subset; kernels are cheap
 SEED = 0

@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from analysis.study.files import csv_text, json_of
+from analysis.study.files import Array, csv_text, json_of
 from analysis.study.rows import Estimates, Row, RowKey
 from cinelora.core.paths import ADAPTER_FILE
 from cinelora.wan.low_rank import read_factors, singular_values
 
-Array = NDArray[np.float64]
 HEAD = ["row", "varies", "rank", "layers", "effective_rank", "stable_rank", "used_share", "update_norm"]
 HEAD += ["relative_norm"]
 ALL = "all"  # every layer of a row

@@ -1,15 +1,15 @@
-"""Does quality move with the rank, or peak at one? Tests over the ordered factor rank, and ONE word for what they show.
+"""Does quality rise or fall with the rank, or peak at one? Tests over the ordered ranks, and one verdict.
 
 In: rank -> values (S seeds, N clips), larger is better, and the source shot of each clip. Out: `Trend`. Pure.
 
-Two views that must agree, since each alone is fooled. Page's L (1963) and the umbrella test of Mack and Wolfe (1981)
-compare the ranks within each of M shots, averaged over seeds; they assume no distribution, but take the luck of a
-training seed, which all shots share, for an effect of the rank. The slope on log2(rank), one number a seed and clip,
-goes through `analysis.statistics.intervals`, which knows that seeds differ. A trend: the slope's interval is clear
-of zero and
-Page's test agrees, both at TREND_ALPHA. A peak: the umbrella's p is below ALPHA, and the slopes up to it and from it
-are both clear of zero at ALPHA (Berger 1982: both must hold, so neither is corrected) over the R - 2 ranks that could
-have been it; that is false in about 1 % of tables, so that 4 % are left for the trend and the word is false in 5 %.
+Two tests must agree, since each alone is misled. Page's L (1963) and the umbrella test of Mack and Wolfe (1981) compare
+the ranks within each of M shots, averaged over seeds; they assume no distribution, but mistake the effect of a training
+seed, which all shots share, for one of the rank. The slope on log2(rank), one number per seed and clip, has an interval
+by `analysis.statistics.intervals`, which covers the variation between seeds. A trend is shown if that interval excludes
+zero and Page's test agrees, both at TREND_ALPHA. A peak is shown if the umbrella's p is below ALPHA and the slopes on
+both sides exclude zero at ALPHA / (R - 2), for the R - 2 ranks that may be the peak (both slopes must hold, so neither
+is corrected further: Berger 1982). A peak is false in about 1 % of tables, which leaves 4 % for the trend: the verdict
+is false in 5 %.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from analysis.statistics.intervals import Interval, crossed_interval, p_value
+from analysis.study.files import Array
 
-Array = NDArray[np.float64]
 ALPHA = 0.05
 TREND_ALPHA = 0.04
-ENOUGH_SEEDS = 3  # from two the word is false in up to 12 % of tables where seeds differ as much as shots
+ENOUGH_SEEDS = 3  # with two, the verdict is false in up to 12 % of tables where seeds vary as much as shots
 RISES, FALLS, PEAKS, NOT_SHOWN = "rises", "falls", "peaks at rank", "no trend shown"
 DRAWS = 1999  # permutations: a p of 0.05 is known to 0.005
 CHUNK = 4_000_000  # values permuted at a time
@@ -48,12 +48,12 @@ class Trend:
 
 
 def trend(values: Mapping[int, Array], shots: Sequence[str], seed: int = 0) -> Trend:
-    """The word and all it rests on. ValueError: fewer than three ranks.
+    """The verdict and the tests behind it. ValueError: fewer than three ranks.
 
-    From fewer than ENOUGH_SEEDS the word is always NOT_SHOWN: a rank and the luck of its seeds cannot be separated.
+    With fewer than ENOUGH_SEEDS it is always NOT_SHOWN: the effects of rank and seed cannot be separated.
     """
     if len(values) < 3:
-        raise ValueError(f"{len(values)} ranks: a trend takes three")
+        raise ValueError(f"{len(values)} ranks: a trend needs three")
     ranks = sorted(values)
     stacked = np.stack([values[rank] for rank in ranks])  # (R, S, N)
     blocks = shot_means(stacked.mean(1), shots).T  # (M, R)
@@ -114,7 +114,7 @@ def umbrella(blocks: Array, random: np.random.Generator, draws: int) -> tuple[in
 def _standardised(blocks: NDArray[np.int16]) -> Array:
     """A_p of (B, M, R) for each peak, (B, R), less its mean and over its standard deviation under no effect."""
     many, count, ranks = blocks.shape
-    ordered = np.zeros((many, ranks, ranks))  # blocks in which i < j, ties half
+    ordered = np.zeros((many, ranks, ranks))  # blocks in which i < j, a tie counts half
     for low in range(ranks):
         for high in range(low + 1, ranks):
             signs = np.sign(blocks[:, :, high] - blocks[:, :, low])

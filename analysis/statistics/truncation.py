@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analysis.statistics.differences import COMPARED, DIGITS
 from analysis.statistics.intervals import LEVEL, Interval, crossed_interval
 from analysis.study.clip_values import Scorer
-from analysis.study.files import csv_text, json_of, read_clip_scores, read_features
+from analysis.study.files import Array, csv_text, json_of, read_clip_scores, read_features
 from analysis.study.load import Study, Trial
 from analysis.study.rows import Estimates
 from analysis.study.scores import DIRECTIONS, LOWER, NONE
@@ -25,7 +24,6 @@ from cinelora.core.cli import UserError
 from cinelora.core.paths import SampleFolder
 from cinelora.core.records import TruncationResult
 
-Array = NDArray[np.float64]
 HEAD = ["score", "series", "source_rank", "rank", "kept", "cut", "trained", "difference", "low", "high", "verdict"]
 HEAD += ["seeds", "shots"]
 CUT_BETTER, TRAINED_BETTER, UNDECIDED = "cut is better", "training is better", "undecided"

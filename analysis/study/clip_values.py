@@ -11,15 +11,13 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 
 import numpy as np
-from numpy.typing import NDArray
 
-from analysis.study.files import Clips
+from analysis.study.files import Array, Clips
 from analysis.study.load import Study, Trial
 from analysis.study.scores import CLIP_SCORES, SET_SCORES
 from cinelora.metrics.distances import polynomial_kernel, standardise
 from cinelora.metrics.feature_nets import WEIGHTS
 
-Array = NDArray[np.float64]
 Scorer = Callable[[Trial], Array | None]  # (N,); None where a trial lacks the score
 
 

@@ -1,8 +1,7 @@
-"""On which code and which machines the trials of a study ran, and a warning where the code was not one.
+"""The code versions and machines of the trials of a study, and a warning where the versions differ.
 
-In: the provenance.json of finished trials (`cinelora/trial/provenance.py`), absent in older studies. Out: plain
-lines. No
-times: the same ledger gives the same page.
+In: the provenance.json of finished trials (`cinelora/trial/provenance.py`), absent in older studies. Out:
+sentences without times, so that the same ledger gives the same page.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from analysis.study.load import Study
 
 SHORT = 7  # digits of a hash
 NOT_RECORDED = "not recorded"
-CodeKey = tuple[str, ...]  # trials of one key ran the same code, whatever their commit is called
+CodeKey = tuple[str, ...]  # equal where the code is the same, even under another commit
 
 
 def warning(study: Study) -> str:
-    """Which code versions the trials are of, where they are several; else nothing."""
+    """The code versions, if there are several; else ""."""
     codes = _codes(study)
     if not codes or len(keys := {key for of_trial in codes.values() for key in of_trial}) < 2:
         return ""
@@ -41,7 +40,7 @@ def provenance_lines(study: Study) -> tuple[str, ...]:
 
 
 def _codes(study: Study) -> dict[str, dict[CodeKey, str]]:
-    """Trial id -> key of each code it ran, in order -> commit. Nothing where no trial recorded any."""
+    """Trial id -> key of each code it ran, in order -> commit; {} where no trial recorded any."""
     if not any(trial.runs for trial in study.trials):
         return {}
     return {trial.spec.trial_id: _codes_of(trial.runs) for trial in study.trials}
@@ -56,7 +55,7 @@ def _codes_of(runs: Iterable[Run]) -> dict[CodeKey, str]:
 
 
 def _code_texts(codes: Mapping[str, Mapping[CodeKey, str]]) -> dict[str, str]:
-    """Trial id -> what to call its code: where one code has several commits, all of them."""
+    """Trial id -> description of its code, with all commits that have this code."""
     commits: dict[CodeKey, set[str]] = {}
     for of_trial in codes.values():
         for key, commit in of_trial.items():

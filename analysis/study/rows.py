@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analysis.study.clip_values import Array, Scorer, clip_scorers
+from analysis.study.clip_values import Scorer, clip_scorers
+from analysis.study.files import Array
 from analysis.study.load import BASE, CONTROL, GRID, Study, Trial, sort_key
 from analysis.study.scores import DIRECTIONS, MOTION, TrialScores, diversities, name_of, trial_scores
 from cinelora.core.config import Method, Scaling

@@ -1,9 +1,9 @@
-"""Which scores exist, which way they point, and the value of each for one trial.
+"""The scores, the direction in which each is better, and the value of each for every trial.
 
-In: a `Study`. Out: `TrialScores`: one number per (trial, score) on the clips that ALL finished trials
-have, since only the same clips can be compared; what a trial lacks is listed in
-`gaps`. Pure: no files. A score without weights is absent here and has its reason in `unavailable`. Definitions of the
-scores of small training sets: `cinelora/metrics/few_clips.py`. N clips, M training clips, D features.
+In: a `Study`. Out: `TrialScores`: one number per (trial, score) on the clips that all finished trials have, so that the
+same clips are compared; `gaps` lists what a trial lacks. Pure: no files. A score that no trial has is in `unavailable`
+with the reason. Definitions of the scores of small training sets: `cinelora/metrics/few_clips.py`. N clips, M training
+clips, D features.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from itertools import combinations
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from analysis.study.files import Clips, Features
+from analysis.study.files import Array, Clips, Features
 from analysis.study.load import Reference, Study, Trial
 from cinelora.core.cli import UserError
 from cinelora.core.config import Method, TrialConfig
@@ -47,8 +46,8 @@ def style_to(train: Array) -> Callable[[Array], dict[str, float]]:
     """Colour histograms of clips (N, 3 x 256) -> distance in levels of their mean from that of `train` (M, 3 x 256)."""
     target = train.reshape(-1, len(CHANNELS), LEVELS)
 
-    def measure(made: Array) -> dict[str, float]:
-        levels = style_distance(made.reshape(-1, len(CHANNELS), LEVELS).mean(axis=0), target)
+    def measure(generated: Array) -> dict[str, float]:
+        levels = style_distance(generated.reshape(-1, len(CHANNELS), LEVELS).mean(axis=0), target)
         return {f"style_distance[{channel}]": float(each) for channel, each in zip(CHANNELS, levels, strict=True)}
 
     return measure
@@ -73,7 +72,7 @@ def diversities(study: Study, rows: Iterable[Sequence[Trial]], clips: Clips) -> 
 
 
 def _features(study: Study, trials: Sequence[Trial], net: str, clips: Clips) -> list[Array]:
-    """Of every trial (N, D), in the scale of its distances to the true clips."""
+    """Of every trial (N, D), scaled as for distances to the reference clips."""
     real = study.reference_of(trials[0]).features.get(net)
     made = [trial.features[net].of(clips) for trial in trials]
     if real is None or not WEIGHTS[net].standardised or len(clips) < 2:
@@ -82,21 +81,21 @@ def _features(study: Study, trials: Sequence[Trial], net: str, clips: Clips) -> 
 
 
 def _apart(made: Sequence[Array]) -> Array:
-    """Mean distance of the clips of each pair of seeds, (S, S); NaN where a feature is no number."""
+    """Mean distance of the clips of each pair of seeds, (S, S); NaN where a feature is not finite."""
     out, known = np.zeros((len(made), len(made))), [np.isfinite(each).all() for each in made]
-    for i, j in combinations(range(len(made)), 2):  # `smalldata.diversity` of each pair
+    for i, j in combinations(range(len(made)), 2):
         out[i, j] = out[j, i] = np.linalg.norm(made[i] - made[j], axis=1).mean() if known[i] and known[j] else np.nan
     return out
 
 
 LOWER, HIGHER, NONE = "lower", "higher", "none"
-CORE: Mapping[str, str] = {  # always in the files, n/a where it is not there
+CORE: Mapping[str, str] = {  # always in the files, n/a where no trial has it
     "heldout_loss": LOWER,
     "other_loss": LOWER,  # on the dataset's second domain: what was forgotten
     "kvd[tnv2]": LOWER,
     "fvd[tnv2]": LOWER,
     "consistency[mnv2]": HIGHER,
-    "motion[absdiff]": NONE,  # neither: to be compared with the real clips
+    "motion[absdiff]": NONE,  # no direction: to be compared with the real clips
     "psnr": HIGHER,
     "ssim": HIGHER,
     "image_similarity[mnv2]": HIGHER,
@@ -115,8 +114,7 @@ TABLE_SCORES = tuple(name for name in CORE if name not in (OTHER_LOSS, "image_si
 MOTION = "motion[absdiff]"
 CONSISTENCY = tuple(name for name in DIRECTIONS if name in METRICS and METRICS[name].entry.frozen_wins)
 
-Array = NDArray[np.float64]
-Way = Callable[[Trial], dict[str, float]]  # the scores of a trial that one feature set gives
+SetScorer = Callable[[Trial], dict[str, float]]  # the scores of a trial that one feature set gives
 SET_SCORES: Mapping[str, str] = {  # name -> its net
     name: METRICS[name].net for name in DIRECTIONS if name in METRICS and METRICS[name].kind == "set"
 }
@@ -130,7 +128,7 @@ class TrialScores:
     """`values[trial_id][score]`: mean over `clips`, set score or loss; `real[score]`: mean."""
 
     values: Mapping[str, Mapping[str, float]]
-    real: Mapping[str, float]  # of the true clips, where the score has a meaning for them
+    real: Mapping[str, float]  # of the real clips, for scores defined on them
     clips: tuple[str, ...]  # the ids every finished trial has, sorted
     reference_clips: int  # real clips behind the set scores
     unavailable: Mapping[str, str]  # score that no trial has -> reason
@@ -142,8 +140,8 @@ def trial_scores(study: Study) -> TrialScores:
     clips, gaps = common_clips(study.trials)
     train = study.reference.train.get(COLOURS)
     style = None if train is None else style_to(train.values)  # the sweep's, for its controls too
-    ways = {key: _ways(reference, style, clips) for key, reference in study.references.items()}
-    found = threaded(lambda trial: _of_trial(trial, ways[reference_key(trial.spec)], clips), study.trials)
+    scorers = {key: _set_scorers(reference, style, clips) for key, reference in study.references.items()}
+    found = threaded(lambda trial: _of_trial(trial, scorers[reference_key(trial.spec)], clips), study.trials)
     values = {trial.result.trial_id: of_trial for trial, of_trial in zip(study.trials, found, strict=True)}
     known = {score for scores in values.values() for score in scores}
     real = {
@@ -190,7 +188,7 @@ def shown_further(scores: TrialScores) -> tuple[str, ...]:
 
 
 def label(trial: Trial) -> str:
-    """How a sentence names a trial."""
+    """A trial, in a sentence."""
     config = trial.spec.config
     return f"trial {trial.spec.trial_id} ({spec_name(config)}, seed {config.seed})"
 
@@ -211,16 +209,18 @@ def _clip_ids(trial: Trial) -> dict[str, Clips]:
     return ids | {f"{name} features": found.ids for name, found in trial.features.items() if name in used}
 
 
-def _ways(reference: Reference, style: Callable[[Array], dict[str, float]] | None, clips: Clips) -> dict[str, Way]:
-    """Feature set -> its set scores against this reference; without those whose true features are not there."""
+def _set_scorers(
+    reference: Reference, style: Callable[[Array], dict[str, float]] | None, clips: Clips
+) -> dict[str, SetScorer]:
+    """Feature set -> its set scores against this reference; without those whose reference features are missing."""
     nets = {net: found for net, found in reference.features.items() if net in WEIGHTS}
     there = {net: found for net, found in nets.items() if set(clips) <= set(found.ids)}
-    ways = {net: _way(net, found, clips) for net, found in there.items()} if len(clips) > 1 else {}
-    return ways if style is None else ways | {COLOURS: lambda trial: style(trial.features[COLOURS].of(clips))}
+    scorers = {net: _set_scorer(net, found, clips) for net, found in there.items()} if len(clips) > 1 else {}
+    return scorers if style is None else scorers | {COLOURS: lambda trial: style(trial.features[COLOURS].of(clips))}
 
 
-def _way(net: str, real: Features, clips: Clips) -> Way:
-    """As the trial recorded them, where that was by this code on these clips and features; else computed again."""
+def _set_scorer(net: str, real: Features, clips: Clips) -> SetScorer:
+    """The recorded scores, if they are of these clips, features and definition; else computed from the features."""
     compute = distances_to(net, real.of(clips))
 
     def scores(trial: Trial) -> dict[str, float]:
@@ -233,17 +233,17 @@ def _way(net: str, real: Features, clips: Clips) -> Way:
     return scores
 
 
-def _of_trial(trial: Trial, ways: Mapping[str, Way], clips: Clips) -> dict[str, float]:
+def _of_trial(trial: Trial, scorers: Mapping[str, SetScorer], clips: Clips) -> dict[str, float]:
     other = trial.result.other_loss
     out = {} if other is None else {OTHER_LOSS: other}
-    for features, scores in ways.items():
+    for features, scores in scorers.items():
         if features in trial.features:
             out |= scores(trial)
     return out | {score: _mean(trial.scores[score].of(clips)) for score in CLIP_SCORES if score in trial.scores}
 
 
 def _mean(values: Array) -> float:
-    """NaN or infinity stays in sight: a broken clip makes a broken mean."""
+    """NaN and infinity propagate: one such clip shows in the mean."""
     return float(np.mean(values)) if len(values) else math.nan
 
 
@@ -280,7 +280,7 @@ def _holes(study: Study, values: Mapping[str, Mapping[str, float]], known: set[s
 
 
 def _unknown_numbers(study: Study) -> list[str]:
-    """A sentence for each trial and score with values that are no finite number."""
+    """A sentence for each trial and score with values that are not finite."""
     out = []
     for trial in study.trials:
         for score, found in sorted(trial.scores.items()):

@@ -1,6 +1,6 @@
 """The words under the rank table: protocol, alpha rule, what is not available, what was not compared.
 
-In: `Study`, `Estimates`. Out: plain sentences. Pure: no files. Every number stated comes from the plan
+In: `Estimates`. Out: plain sentences. Pure: no files. Every number stated comes from the plan
 or from what was read, none is assumed; a setting that differs between trials is given as a/b.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from analysis.study.load import Study
 from analysis.study.rows import Estimates
-from analysis.study.scores import SET_SCORES, TrialScores, spec_name
+from analysis.study.scores import SET_SCORES, spec_name
 from cinelora.core.config import LoraConfig, Method, Resize, Scaling, TargetSet, TrialConfig
 from cinelora.metrics.catalogue import family, step_cache_of
 from cinelora.metrics.feature_nets import WEIGHTS
@@ -25,8 +25,8 @@ def caption(estimates: Estimates) -> str:
     study = estimates.study
     return " ".join(
         (
-            _clips(study, estimates.scores) + _step_cache(study),
-            _set_scores(study, estimates.scores),
+            _clips(estimates) + _step_cache(study),
+            _set_scores(estimates),
             "Scores are means over clips, then over seeds; behind a mean, the smallest and the largest seed."
             " Motion is to be compared with the real clips, more is not better.",
             _scaling(study),
@@ -66,10 +66,7 @@ def notes(estimates: Estimates, motion_floor: float | None) -> tuple[str, ...]:
     """Reasons for every n/a, gaps between trials, the guard on consistency (None where no cell is styled)."""
     study, scores = estimates.study, estimates.scores
     reasons = [f"{score}: n/a ({reason})." for score, reason in scores.unavailable.items()]
-    guard = []
-    if motion_floor is not None:
-        share = f"{motion_floor:.0%}"
-        guard = [f"A row moving less than {share} of real wins no consistency."]
+    guard = [] if motion_floor is None else [f"A row moving less than {motion_floor:.0%} of real wins no consistency."]
     restarted = {trial.result.trial_id for trial in study.trials if trial.result.restarts}
     resumed = [f"Restarted after a fault and resumed: trial {trial_id}." for trial_id in sorted(restarted)]
     return (*reasons, *scores.gaps, *study.remarks, *guard, *resumed, *_pruned(study))
@@ -93,19 +90,20 @@ def protocol_lines(study: Study) -> tuple[str, ...]:
     return tuple(f"{score}: {text}" for score, text in sorted(recorded.items()))
 
 
-def _clips(study: Study, scores: TrialScores) -> str:
-    data = [spec.config.data for spec in study.specs]
+def _clips(estimates: Estimates) -> str:
+    specs = estimates.study.specs
+    data = [spec.config.data for spec in specs]
     frames = _either(str(each.frames) for each in data)
     fps = _either(f"{each.fps:g}" for each in data)
     size = _either(f"{each.width}x{each.height}" for each in data)
     resize = _either(RESIZE[each.resize] for each in data)
-    kept = {spec.config.score.keep_first_frame for spec in study.specs}
+    kept = {spec.config.score.keep_first_frame for spec in specs}
     first = {
         frozenset({True}): "the first frame is scored too, though the model was given it",
         frozenset({False}): "the first frame, given to the model, is not scored (consistency and motion start from it)",
     }.get(frozenset(kept), "the first frame is scored in some trials only")
     return (
-        f"{len(scores.clips)} held-out clips of {frames} frames at {fps} fps, {size} pixels "
+        f"{len(estimates.scores.clips)} held-out clips of {frames} frames at {fps} fps, {size} pixels "
         f"(resize: {resize}); {first}."
     )
 
@@ -115,20 +113,18 @@ def _step_cache(study: Study) -> str:
     return f" Passes of the sampler are cut short ({_either(sorted(used))})." if any(used) else ""
 
 
-def _set_scores(study: Study, scores: TrialScores) -> str:
-    known = {score for found in scores.values.values() for score in found}
+def _set_scores(estimates: Estimates) -> str:
+    known = {score for found in estimates.scores.values.values() for score in found}
     nets = dict.fromkeys(net for score, net in SET_SCORES.items() if score in known)
-    return " ".join(_of_net(net, study, scores) for net in nets)
+    return " ".join(_of_net(net, estimates) for net in nets)
 
 
-def _of_net(net: str, study: Study, scores: TrialScores) -> str:
-    dimensions = study.reference.features[net].values.shape[1]
-    biased = len(scores.clips) <= dimensions
-    doubt = (
-        f" With {len(scores.clips)} clips for {dimensions} dimensions fvd is mostly bias: rank by kvd."
-        if biased
-        else ""
-    )
+def _of_net(net: str, estimates: Estimates) -> str:
+    scores = estimates.scores
+    dimensions = estimates.study.reference.features[net].values.shape[1]
+    doubt = ""
+    if len(scores.clips) <= dimensions:
+        doubt = f" With {len(scores.clips)} clips for {dimensions} dimensions fvd is mostly bias: rank by kvd."
     scale = "standardised by" if WEIGHTS[net].standardised else "as the net gives them, against"
     jedi = f" jedi[{net}]: polynomial MMD of degree 2, biased, times 100." if f"jedi[{net}]" in SET_SCORES else ""
     return (

@@ -10,9 +10,8 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-import pandas as pd
-
 from analysis.statistics.plateau import Plateau
+from analysis.study.files import csv_text
 from analysis.study.load import COLUMNS, Study, Trial
 from analysis.study.rows import Estimates, Row, RowKey
 from analysis.study.scores import CORE, TABLE_SCORES, shown_further, shown_optional
@@ -39,25 +38,25 @@ def rank_csv(estimates: Estimates, plateaus: Mapping[RowKey, Plateau]) -> str:
         for score in scores:
             line |= _score(row, score)
         lines.append(line | dict.fromkeys(absent, NOT_AVAILABLE))
-    real = {score: _nine_digits(value) for score, value in estimates.scores.real.items() if score in scores}
+    real = {score: value for score, value in estimates.scores.real.items() if score in scores}
     lines.append({"row": REAL, "clips": len(estimates.scores.clips)} | real)
-    return pd.DataFrame(lines, columns=columns, dtype=object).to_csv(index=False, lineterminator="\n")
+    return csv_text(columns, lines)
 
 
 def _settings(row: Row) -> dict[str, object]:
     key = row.key
     line: dict[str, object] = {"row": key.label or ("base" if row.is_base else "lora"), "rank": key.rank}
     if key.rank:
-        line |= {"alpha": _nine_digits(key.alpha), "scale": _nine_digits(row.scale)}
+        line |= {"alpha": key.alpha, "scale": row.scale}
         line |= {"scaling": key.scaling, "targets": key.targets}
     if not row.is_base:
-        line["learning_rate"] = _nine_digits(key.learning_rate)
+        line["learning_rate"] = key.learning_rate
     return line | {"other": "; ".join(f"{name}={text}" for name, text in key.other)}
 
 
 def _costs(row: Row, estimates: Estimates) -> dict[str, object]:
     clips = len(estimates.scores.clips) if row.done else 0
-    cost = (_nine_digits(row.adapter_megabytes), _nine_digits(row.seconds_per_step))
+    cost = (row.adapter_megabytes, row.seconds_per_step)
     return dict(zip(COSTS, (row.parameters, *cost, row.done, row.planned, clips), strict=True))
 
 
@@ -70,7 +69,7 @@ def _score(row: Row, score: str) -> dict[str, object]:
     found = row.estimates.get(score)
     if found is None:
         return {score: NOT_AVAILABLE if row.done else "", f"{score}_seeds": 0}
-    numbers = [_nine_digits(number) for number in (found.mean, found.low, found.high)]
+    numbers = (found.mean, found.low, found.high)
     return dict(zip((f"{score}{part}" for part in PARTS), (*numbers, len(found.values)), strict=True))
 
 
@@ -95,6 +94,6 @@ def _head(study: Study, trial: Trial) -> tuple[object, ...]:
     return (study.home(trial.spec.trial_id).name, *trial.head) if study.merged else trial.head
 
 
-def _nine_digits(value: float | None) -> str:
+def _nine_digits(value: float) -> str:
     """Stable against the last bits that differ between machines."""
-    return "" if value is None else f"{value:.9g}"
+    return f"{value:.9g}"

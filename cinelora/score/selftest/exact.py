@@ -17,10 +17,9 @@ from scipy import stats
 
 from cinelora.core.seeds import counter_seed
 from cinelora.data.synthetic import make_clip
-from cinelora.metrics.distances import frechet_distance, polynomial_mmd, standardise
+from cinelora.metrics.distances import Array, frechet_distance, polynomial_mmd, standardise
 from cinelora.score.selftest.distortions import shake
 
-Array = NDArray[np.float64]
 Frames = NDArray[np.uint8]
 
 Seen = TypeVar("Seen")

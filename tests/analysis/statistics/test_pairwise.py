@@ -92,5 +92,5 @@ def test_signed_ranks_and_improvement_on_paper() -> None:
     assert signed_ranks(np.array([1.0, 2.0, 3.0])) == pytest.approx(0.25)  # 2 of the 8 signs
     assert signed_ranks(np.zeros(3)) == 1.0
     assert improvement(np.array([[1.0, 2.0], [3.0, 0.0]]), np.array([1.0, 1.0])) == pytest.approx(2.5 / 4)
-    with pytest.raises(ValueError, match="a comparison takes two"):
+    with pytest.raises(ValueError, match="a comparison needs two"):
         against_best({1: np.zeros((1, 60))}, SHOTS, None, 0.9)

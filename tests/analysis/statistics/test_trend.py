@@ -6,14 +6,13 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from scipy import stats
 
 from analysis.statistics import trend as ordered
 from analysis.statistics.trend import FALLS, NOT_SHOWN, RISES, _standardised, shot_means, slope, trend, umbrella
+from analysis.study.files import Array
 
 SHOTS = [f"s{i}" for i in range(40)]
-Array = NDArray[np.float64]
 
 
 def tables(
@@ -70,7 +69,7 @@ def test_two_seeds_are_too_few_for_a_word() -> None:
     values = tables([0, 1, 2, 3], 0.0, np.random.default_rng(3), seeds=2)
     found = trend(values, SHOTS)
     assert found.word == NOT_SHOWN and found.page_rising < 1e-6 and found.slope.low > 0
-    with pytest.raises(ValueError, match="a trend takes three"):
+    with pytest.raises(ValueError, match="a trend needs three"):
         trend({1: values[1], 2: values[2]}, SHOTS)
 
 

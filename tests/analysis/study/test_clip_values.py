@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analysis.study.clip_values import _pseudo_values, _scale_effects
+from analysis.study.files import Array
 from cinelora.metrics.distances import polynomial_mmd, standardise
-
-Array = NDArray[np.float64]
 
 
 def sets(clips: int = 200) -> tuple[Array, Array]:
