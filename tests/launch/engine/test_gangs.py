@@ -1,0 +1,41 @@
+"""Gangs of changing size on a real Ray, with real process groups."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+import ray
+
+from launch.engine.pool import START, Pool, gang_phases
+from sweeps.scheduling.cluster import GangShape
+from sweeps.scheduling.scheduler import Start
+from sweeps.scheduling.tasks import Task
+from tests.launch.engine.meeting_worker import Meeting
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    found = Pool(worker=Meeting)
+    found.refresh()
+    yield found
+    found.close()
+    ray.shutdown()
+
+
+@pytest.mark.slow
+def test_gangs_of_one_two_and_three_in_turn_meet_whole(pool: Pool) -> None:
+    (node,) = pool.nodes
+    draw = random.Random(0)
+    for size in (1, 2, 1, 2, 3, 2, 1, 3, 2, 2, 1, 2):
+        draw.shuffle(pool.idle)  # as after gangs that ended in any order
+        task = Task("t", GangShape(size, 1, 0.0), "base", 1.0)
+        gang = pool.take(Start(task, ((node, size),), warm=False))
+        phases = gang_phases(gang, None)
+        phase, calls = next(phases)
+        while phase == START:
+            phase, calls = phases.send(ray.get(calls, timeout=60))
+        assert ray.get(calls, timeout=60) == [list(range(size))] * size
+        pool.release(gang)
