@@ -96,6 +96,6 @@ def test_a_pruned_rate_was_tried(builder: Builder) -> None:
     prune(builder, "r8s1")
     study = load_study(root)
     found = searches(study)
-    assert found[1] == Search("rank 8", 8, {1e-3: 0.6}, (3e-3,))
+    assert found[1] == Search(8, {1e-3: 0.6}, frozenset({3e-3}))
     assert "| rank 8 | **0.6000** | pruned | 0.001 |" in markdown(study, found)
-    assert not Search("rank 8", 8, {3e-3: 0.6}, (1e-3, 1e-2)).at_edge
+    assert not Search(8, {3e-3: 0.6}, frozenset({1e-3, 1e-2})).at_edge
