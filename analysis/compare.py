@@ -30,7 +30,7 @@ from analysis.study.rows import Estimates, Row, estimate, settings, varying
 from analysis.study.scores import DIRECTIONS
 from cinelora.core.cli import Parser, UserError, exit_status
 from cinelora.core.config import Method
-from cinelora.core.files import whole_file
+from cinelora.core.files import check_writable, whole_file
 
 RATE = "train.learning_rate"
 ALWAYS = frozenset({"method", "lora.rank"})  # settings that always identify a row
@@ -67,6 +67,10 @@ def _command(arguments: Sequence[str]) -> None:
     parser.add_argument("studies", type=Path, nargs=2, metavar="STUDY", help="two study folders, only read")
     parser.add_argument("--out", type=Path, default=None, help="folder for compare.md and compare.csv; default: none")
     options = parser.parse_args(arguments)
+    if options.out is not None:
+        check_writable("--out", options.out)
+    if options.studies[0].resolve() == options.studies[1].resolve():
+        raise UserError(f"{options.studies[0]}: twice the same study; name two studies")
     found = compare(*named([load_study(root) for root in options.studies]))
     text = markdown(found)
     print(text, end="")

@@ -27,7 +27,7 @@ from analysis.tables.csv_files import rank_csv, write_scores
 from analysis.tables.markdown_latex import latex, markdown, markdown_body, terminal
 from analysis.tables.rank_table import Table, rank_table
 from cinelora.core.cli import Parser, UserError, exit_status
-from cinelora.core.files import whole_file
+from cinelora.core.files import check_writable, whole_file
 
 WIDTH = 100  # characters of printed text
 
@@ -47,16 +47,19 @@ def report(roots: Sequence[Path], out: Path | None = None) -> Path:
     """Write the whole report, of several studies as one, and print its table. Returns the folder written."""
     if len(roots) > 1 and out is None:
         raise UserError("several studies: name a folder for their report with --out; the studies are only read")
+    if out is not None:
+        check_writable("--out", out)
     study = load_studies(roots)
+    folder = study.folder.report if out is None else out
+    check_writable("report folder", folder)
     findings = find(study)
     table = rank_table(findings)
-    folder = study.folder.report if out is None else out
+    print(printed(findings, table), flush=True)
     drawn = draw(findings, folder)
     for name, text in texts(findings, table, drawn).items():
         _write_or_remove(folder / name, text)
     write_scores(findings.estimates, folder / "scores.csv")
     page = write_page(findings, table, drawn, folder)
-    print(printed(findings, table))
     print(f"table:   {folder / 'rank_table.md'}")
     for name in drawn:
         print(f"figure:  {folder / name}.png")

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cinelora.core.cli import Parser, UserError, exit_status
-from cinelora.core.files import file_sha256, read_json, whole_file, write_json
+from cinelora.core.files import check_writable, file_sha256, read_json, whole_file, write_json
 
 
 @dataclass(frozen=True)
@@ -201,6 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         cache = parser.parse_args(arguments).cache
+        check_writable("--cache", cache)
         print(f"{len(fetch(cache))} clips and weight files in {cache}, hashes checked")
 
     return exit_status(command)

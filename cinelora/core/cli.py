@@ -23,7 +23,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def exit_status(command: Callable[[], int | None], quiet: bool = False, stopped: str = "stopped") -> int:
-    """Run a command. Returns its own status (None: 0), 2 after one line for a UserError, 130 after Ctrl-C.
+    """Run a command. Returns its own status (None: 0), 2 after one line for a UserError or for a file that the system
+    refuses, 130 after Ctrl-C.
 
     `quiet`: print no line, as the processes of a group do but the first. `stopped`: the line after Ctrl-C.
     """
@@ -31,6 +32,10 @@ def exit_status(command: Callable[[], int | None], quiet: bool = False, stopped:
         return command() or 0
     except UserError as error:
         status, text = 2, str(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        status, text = 2, f"{error.filename}: {error.strerror}"
     except KeyboardInterrupt:
         status, text = 130, stopped
     if not quiet:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cinelora.core.cli import UserError
+
 
 def content_hash(value: Any, digits: int = 64) -> str:
     """SHA-256 of the canonical JSON of `value` (sorted keys, no spaces, no NaN), first `digits` hex digits."""
@@ -31,6 +33,16 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a whole file."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_writable(name: str, folder: Path) -> None:
+    """Raises UserError, naming the option `name`, unless files can be written in `folder`, which need not exist yet."""
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise UserError(f"{name} {folder}: cannot be written ({error.strerror}); name another place") from error
 
 
 @contextmanager

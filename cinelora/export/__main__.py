@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cinelora.core.cli import Parser, UserError, exit_status
 from cinelora.core.config import Method
-from cinelora.core.files import whole_file, whole_folder
+from cinelora.core.files import check_writable, whole_file, whole_folder
 from cinelora.core.paths import StudyFolder, TrialFolder
 from cinelora.core.records import TrialResult, TrialSpec, read_trial
 from cinelora.export.formats import FORMATS, MERGED_LOADING, AdapterFile, write_merged
@@ -72,6 +72,7 @@ def check_out(out: Path, merged: bool) -> None:
     for path in (out,) if merged else (out, out.parent / CARD):
         if path.exists():
             raise UserError(f"--out {out}: {path} exists; name another file in a folder of its own")
+    check_writable("--out", out.parent)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

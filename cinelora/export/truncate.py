@@ -21,7 +21,7 @@ import torch
 
 from cinelora.core.cli import Parser, Progress, UserError, exit_status
 from cinelora.core.config import LoraConfig, Method, Scaling, TrackingConfig, ZeroConfig
-from cinelora.core.files import content_hash, read_json, write_json
+from cinelora.core.files import check_writable, content_hash, read_json, write_json
 from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialResult, TrialSpec, TruncationResult, reference_key, to_dict
 from cinelora.data.encodings import WINDOWS_FILE, missing
@@ -231,6 +231,7 @@ def run(arguments: Sequence[str] | None) -> None:
     parser.add_argument("--scores", action="store_true", help="generate and score the held-out clips too")
     options = parser.parse_args(arguments)
     study = StudyFolder(options.study.resolve())
+    check_writable("study folder", study.truncation.root)
     try:
         results = truncate_study(study, options.cache, options.scores)
     except Stopped as stopped:

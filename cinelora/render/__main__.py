@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cinelora.core.cli import Parser, UserError, exit_status
 from cinelora.core.config import TrialConfig
-from cinelora.core.files import write_json
+from cinelora.core.files import check_writable, write_json
 from cinelora.core.paths import StudyFolder
 from cinelora.core.records import to_dict
 from cinelora.render.selection import (
@@ -100,6 +100,7 @@ def check_out(out: Path, names: Sequence[str]) -> None:
     for path in [out / RECORD, out / SHEET, *(out / f"{name}.mp4" for name in names)]:
         if path.exists():
             raise UserError(f"--out {out}: {path} exists; name another folder")
+    check_writable("--out", out)
 
 
 def net_weights(config: TrialConfig, cache: Path) -> Path | None:

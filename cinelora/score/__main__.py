@@ -19,7 +19,7 @@ import torch
 
 from cinelora.core.cli import Parser, Progress, UserError, exit_status
 from cinelora.core.config import Resize
-from cinelora.core.files import write_json
+from cinelora.core.files import check_writable, write_json
 from cinelora.metrics.feature_nets import WEIGHTS, pins_by_role
 from cinelora.score.clips import ReadOptions
 from cinelora.score.request import known, parse_metrics
@@ -103,12 +103,16 @@ def _named(options: Sequence[str], option: str) -> dict[str, str]:
 def run(arguments: Sequence[str] | None = None) -> None:
     """Parse, score, print; write the JSON if `--out` is given. Raises UserError."""
     request, out = request_of(arguments)
+    if out is not None:
+        check_writable("--out", out.parent)
+        if out.is_dir():
+            raise UserError(f"--out {out}: is a folder; name a file in it")
     scores = score_folders(request, Progress("clips"))
     for warning in scores.warnings:
         print(f"cinelora: warning: {warning}", file=sys.stderr)
+    print(table(scores, request), flush=True)
     if out is not None:
         write_json(out, as_json(scores, request))
-    print(table(scores, request))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
