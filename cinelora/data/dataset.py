@@ -133,7 +133,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _pairs(root: Path) -> Iterator[tuple[str, Clip]]:
     # A name that begins with a dot is a half-written or a system file.
-    videos = [path for path in root.rglob("[!.]*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()]
+    videos = [path for path in root.rglob("[!.]*") if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()]
     if not videos:
         raise UserError(f"data.path={root}: no metadata.csv, no metadata.jsonl, no videos; provide one of them")
     for path in sorted(videos):

@@ -1,8 +1,9 @@
-"""Video files to pixels and back, by time stamps (PyAV, NumPy, Pillow; no torch).
+"""Video and image files to pixels and back, by time stamps (PyAV, NumPy, Pillow; no torch).
 
-In: a video file. Out: uint8 RGB arrays in 0..255, layout (T, H, W, 3): T frames, H rows, W columns.
-A time is in seconds after the file's first frame. Rotation tags are ignored: a clip comes out as stored.
-Raises UserError naming the file when it cannot be read.
+In: a video or image file. Out: uint8 RGB arrays in 0..255, layout (T, H, W, 3): T frames, H rows, W columns.
+A time is in seconds after the file's first frame. Pictures come out as a person sees them: upright, of square pixels,
+in standard dynamic range; cover pictures are passed over. Raises UserError naming the file that cannot be read so:
+no regular file, damaged, HDR, transparent.
 """
 
 from __future__ import annotations
@@ -12,17 +13,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from itertools import chain, islice, repeat
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import Resize
@@ -38,17 +42,41 @@ _EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BIT
 # off because with it x264 core 165 wrote other bytes from run to run (40 runs of one thread, measured here).
 _X264 = {"crf": "10", "threads": "1", "x264-params": "mbtree=0"}
 _BT601 = 6  # H.273 matrix "SMPTE 170M": said in the file, or players guess BT.709 for large pictures
+_HDR = {16: "PQ", 18: "HLG"}  # H.273 transfer functions whose levels mean other light than those of sRGB and BT.709
+_STILL = ("mjpeg", "png", "bmp", "gif", "tiff", "webp")  # codecs of a cover picture beside a film
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Size in pixels, number of frames, seconds on screen, mean frames per second."""
+    """Size in pixels as shown, number of frames, seconds on screen, mean frames per second.
+
+    `corrected`: how the pictures differ from those that the first stream stores; empty: not at all.
+    """
 
     width: int
     height: int
     frames: int
     seconds: float
     fps: float
+    corrected: str = ""
+
+
+@dataclass(frozen=True)
+class _View:
+    """How stored pictures are shown: stretched to `width` x `height` pixels, transposed, then mirrored."""
+
+    width: int
+    height: int
+    transposed: bool
+    down: int  # 1, or -1: rows in reverse order
+    right: int
+    stream: int
+
+    def describe(self, frame: VideoFrame) -> str:
+        """Empty when pictures of the form of `frame` in the first video stream are shown as stored."""
+        stored = (frame.width, frame.height, False, 1, 1, 0)
+        shown = (self.width, self.height, self.transposed, self.down, self.right, self.stream)
+        return "" if shown == stored else " ".join(map(str, shown))
 
 
 def probe(path: Path) -> VideoInfo:
@@ -57,12 +85,12 @@ def probe(path: Path) -> VideoInfo:
     Raises UserError for a file that is no video, has no frames or no duration.
     """
     frames = 0
-    for last, until in _shown(path, 0.0):
-        width, height, seconds = last.width, last.height, until
+    for frame, view, seconds in _shown(path, 0.0):  # noqa: B007
         frames += 1
     if seconds <= 0:
         raise UserError(f"{path}: the video lasts {seconds} seconds; export it again or remove it")
-    return VideoInfo(width, height, frames, seconds, frames / seconds)
+    width, height = (view.height, view.width) if view.transposed else (view.width, view.height)
+    return VideoInfo(width, height, frames, seconds, frames / seconds, view.describe(frame))
 
 
 def decode_window(
@@ -76,10 +104,10 @@ def decode_window(
     times = [start_seconds + k / fps + TIME_TOLERANCE_SECONDS for k in range(frames)]
     out = np.empty((frames, height, width, 3), dtype=np.uint8)
     filled = 0
-    for frame, until in _shown(path, times[0]):
+    for frame, view, until in _shown(path, times[0]):
         if times[filled] >= until:
             continue
-        image = resize_rgb(_rgb(frame), height, width, resize)
+        image = resize_rgb(_rgb(frame, view), height, width, resize)
         while filled < frames and times[filled] < until:
             out[filled] = image
             filled += 1
@@ -97,8 +125,42 @@ def read_all(path: Path, most: int | None = None) -> NDArray[np.uint8]:
     Time stamps are ignored.
     """
     with _opened(path) as (container, stream):
-        frames = container.decode(stream)
-        return np.stack([_rgb(frame) for frame in islice(chain([_first(frames, path)], frames), most)])
+        frames = _sound(container.decode(stream), path)
+        first = _first(frames, path)
+        view = _view(first, stream, path)
+        return np.stack([_rgb(frame, view) for frame in islice(chain([first], frames), most)])
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """An image file as shown, upright: uint8 (H, W, 3), 0..255; levels of 16 bits are rounded to 8."""
+    require_regular(path)
+    try:
+        with Image.open(path) as stored:
+            image = ImageOps.exif_transpose(stored)
+            if image.mode.startswith("I;16"):
+                grey = (np.asarray(image).astype(np.uint32) + 128) // 257
+                return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+            if image.mode in ("CMYK", "LAB", "I", "F"):
+                raise UserError(f"{path}: its colours are {image.mode}, not RGB; export it as 8-bit RGB")
+            if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+                raise UserError(f"{path}: has transparent pixels; put it on a background and export it without alpha")
+            return np.asarray(image.convert("RGB"), dtype=np.uint8)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises
+        raise UserError(f"{path}: cannot be read as an image ({type(error).__name__}); replace it") from error
+
+
+def require_regular(path: Path) -> None:
+    """UserError for a pipe, socket, device or folder: opening one may wait for ever."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: is not a regular file; copy its content into one or remove it")
+
+
+def film_stream(container: InputContainer, path: Path) -> VideoStream:
+    """The first video stream that is no cover picture."""
+    films = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not films:
+        raise UserError(f"{path}: holds no video stream; give a video file or remove it")
+    return next((s for s in films if getattr(s.codec_context, "name", "") not in _STILL), films[0])
 
 
 def write_mp4(path: Path, frames: NDArray[np.uint8], fps: float) -> None:
@@ -149,12 +211,11 @@ def resize_rgb(image: NDArray[np.uint8], height: int, width: int, resize: Resize
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The open file and its first video stream; any fault of the decoder becomes a UserError."""
+    """The open file and its film; any fault of the decoder becomes a UserError."""
+    require_regular(path)
     try:
         with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise UserError(f"{path}: holds no video stream; give a video file or remove it")
-            yield container, container.streams.video[0]
+            yield container, film_stream(container, path)
     except av.error.FFmpegError as error:
         reason = error.strerror
         raise UserError(f"{path}: cannot be read as video ({reason}); export or fetch it again") from error
@@ -166,18 +227,58 @@ def _first(frames: Iterator[VideoFrame], path: Path) -> VideoFrame:
     raise UserError(f"{path}: holds no frame that decodes; export it again or remove it")
 
 
-def _shown(path: Path, start: float) -> Iterator[tuple[VideoFrame, float]]:
-    """Pairs (frame, the time in seconds at which it leaves the screen), beginning at or before `start`."""
+def _sound(frames: Iterator[VideoFrame], path: Path) -> Iterator[VideoFrame]:
+    """The frames as they come. UserError: one is damaged, which the decoder hides, HDR or transparent."""
+    for frame in frames:
+        second = f"at second {frame.time or 0.0:.3g}"
+        if frame.is_corrupt:
+            raise UserError(f"{path}: damaged {second}; export or fetch it again")
+        if frame.color_trc in _HDR:
+            hdr = _HDR[frame.color_trc]
+            raise UserError(f"{path}: HDR video ({hdr}); convert it to SDR (BT.709) with tone mapping or remove it")
+        if _has_alpha(frame.format.name) and frame.to_ndarray(format="rgba")[..., 3].min() < 255:
+            raise UserError(f"{path}: transparent pixels {second}; put it on a background, export it without alpha")
+        yield frame
+
+
+@cache
+def _has_alpha(pixel_format: str) -> bool:
+    return pixel_format == "pal8" or any(each.is_alpha for each in av.VideoFormat(pixel_format).components)
+
+
+def _view(frame: VideoFrame, stream: VideoStream, path: Path) -> _View:
+    """How the pictures of `stream` are shown, of which `frame` is one."""
+    if stream.metadata.get("alpha_mode") == "1":  # WebM: a second stream of its own, which the decoder passes over
+        raise UserError(f"{path}: has an alpha channel; put it on a background and export it without alpha")
+    square = Fraction(1)
+    aspect = stream.sample_aspect_ratio or square  # width of a pixel over its height; a short side is stretched
+    width, height = round(frame.width * max(aspect, square)), round(frame.height / min(aspect, square))
+    right, shear, lean, down = 1, 0, 0, 1
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is not None:  # x' = right x + lean y, y' = shear x + down y
+        right, shear, _, lean, down = (int(each) for each in np.sign(np.frombuffer(matrix, np.int32, 5)))
+    if (shear, lean) == (0, 0) != (right, down):
+        transposed = False
+    elif (right, down) == (0, 0) != (shear, lean):
+        transposed, right, down = True, lean, shear
+    else:
+        raise UserError(f"{path}: shown turned by {frame.rotation} degrees; export it upright")
+    return _View(width, height, transposed, down, right, stream.container.streams.video.index(stream))
+
+
+def _shown(path: Path, start: float) -> Iterator[tuple[VideoFrame, _View, float]]:
+    """(frame, how it is shown, the second at which it leaves the screen), beginning at or before `start`."""
     # A seek without an index may land too late: for frame 0 of cityCC0.mpg on frame 12 (measured). Then, and
     # where seeking fails, everything before `start` is decoded.
     for seek in (True, False):
         with _opened(path) as (container, stream):
             base = stream.time_base or Fraction(1, 1)
-            frames = container.decode(stream)  # one generator: a second would lose frames the first holds
+            frames = _sound(container.decode(stream), path)  # one generator: a second would lose frames it holds
             shown = _first(frames, path)
+            view = _view(shown, stream, path)
             origin = _pts(shown, path)
             if seek:
-                frames = _sought(container, stream, origin + int(start / base))
+                frames = _sound(_sought(container, stream, origin + int(start / base)), path)
                 landed = next(frames, None)
                 if landed is None or (_pts(landed, path) - origin) * base > start:
                     continue
@@ -186,11 +287,11 @@ def _shown(path: Path, start: float) -> Iterator[tuple[VideoFrame, float]]:
                 until = float((_pts(frame, path) - origin) * base)
                 if _pts(frame, path) < _pts(shown, path):  # H.264 in AVI: the container stores decoding order
                     raise UserError(f"{path}: time stamps run backwards at second {until}; encode it as mp4")
-                yield shown, until
+                yield shown, view, until
                 shown = frame
             rate = stream.average_rate or stream.guessed_rate or Fraction(25)
             end = _pts(shown, path) + (shown.duration or round(1 / (base * rate)))
-            yield shown, float((end - origin) * base)
+            yield shown, view, float((end - origin) * base)
             return
 
 
@@ -209,6 +310,10 @@ def _pts(frame: VideoFrame, path: Path) -> int:
     return frame.pts
 
 
-def _rgb(frame: VideoFrame) -> NDArray[np.uint8]:
-    """uint8 (H, W, 3); the colour matrix is the one the file names, BT.601 where it names none."""
-    return np.asarray(frame.to_ndarray(format="rgb24", interpolation=_EXACT), dtype=np.uint8)
+def _rgb(frame: VideoFrame, view: _View) -> NDArray[np.uint8]:
+    """uint8 (H, W, 3) as shown; the colour matrix is the one the file names, BT.601 where it names none."""
+    stored = np.asarray(frame.to_ndarray(format="rgb24", interpolation=_EXACT), dtype=np.uint8)
+    image = resize_rgb(stored, view.height, view.width, Resize.squash)
+    if view.transposed:
+        image = image.swapaxes(0, 1)
+    return np.ascontiguousarray(image[:: view.down, :: view.right])

@@ -3,7 +3,8 @@
 In: a dataset folder, the data settings, the cache folder. Out: a `WindowPlan`, the same on every machine.
 A shot is a take without a cut: named by the dataset's `shot` column, else found by PySceneDetect. A window
 lies inside one shot, and shots, never windows, are split, so no held-out scene is seen in training.
-Duration and cuts of a video are kept in `<cache>/shots/<SHA-256 of the video>.json`: a second plan decodes nothing.
+Duration, corrections (`VideoInfo`) and cuts of a video are kept in `<cache>/shots/<SHA-256 of the video>.json`:
+a second plan decodes nothing.
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ def plan_windows(root: Path, data: DataConfig, cache_dir: Path) -> WindowPlan:
     _refuse_copies(hashes)
     caches = {video: cache_dir / "shots" / f"{digest}.json" for video, digest in hashes.items()}
     shots = [shot for clip in clips for shot in _shots(root, clip, caches[clip.video])]
+    corrected = {video: how for video, cache in caches.items() if (how := read_json(cache)["corrected"])}
     usable: dict[str, list[_Shot]] = {}  # several rows may name one source shot: they are split together
     for shot in shots:
         if shot.starts(data):
@@ -113,6 +115,8 @@ def plan_windows(root: Path, data: DataConfig, cache_dir: Path) -> WindowPlan:
         "data": to_dict(data, identity_only=True),
         "shots": [[shot.shot_id, shot.first_seconds, shot.last_seconds] for shot in shots],
     }
+    if corrected:  # plans of clips shown as stored keep the fingerprint that they had before corrections
+        identity["corrected"] = corrected
     return WindowPlan(**splits, fingerprint=content_hash(identity))
 
 
@@ -142,12 +146,13 @@ def _shots(root: Path, clip: Clip, cache: Path) -> list[_Shot]:
 def _timing(video: Path, cache: Path, detect: bool) -> tuple[float, float, list[float]]:
     """Seconds, mean frames per second and the times of the cuts (none without `detect`)."""
     known = read_json(cache) if cache.is_file() else {}
-    if "seconds" not in known or (detect and known.get("settings") != DETECTOR):
+    if "corrected" not in known or (detect and known.get("settings") != DETECTOR):
         from cinelora.data.video import probe
 
         info = probe(video)
-        known = {"seconds": info.seconds, "fps": info.fps, "frames": info.frames}
-        if detect:
+        kept = known if known.get("settings") == DETECTOR and not info.corrected else {}  # from before corrections
+        known = kept | {"seconds": info.seconds, "fps": info.fps, "frames": info.frames, "corrected": info.corrected}
+        if detect and not kept:
             known |= {"settings": DETECTOR, "cuts": _detect_cuts(video)}
         write_json(cache, known)
     return known["seconds"], known["fps"], known["cuts"] if detect else []
@@ -155,11 +160,21 @@ def _timing(video: Path, cache: Path, detect: bool) -> tuple[float, float, list[
 
 def _detect_cuts(video: Path) -> list[float]:
     """Time stamps of the first frame of every shot but the first, in seconds after the first frame."""
-    from scenedetect import ContentDetector, SceneManager, open_video
+    from scenedetect import ContentDetector, SceneManager
+    from scenedetect.backends.pyav import VideoStreamAv
+
+    from cinelora.data.video import film_stream
+
+    class Film(VideoStreamAv):  # type: ignore[misc]  # PySceneDetect alone would take a cover picture
+        @property
+        def _video_stream(self) -> Any:
+            return film_stream(self._container, video)
 
     manager = SceneManager()
     manager.add_detector(ContentDetector(**DETECTOR))
-    manager.detect_scenes(open_video(str(video), backend="pyav", suppress_output=True))
+    film = Film(str(video), suppress_output=True)
+    film._decoder = film._container.decode(film._video_stream)
+    manager.detect_scenes(film)
     scenes = manager.get_scene_list(start_in_scene=True)
     return [round(begin.seconds, 6) for begin, _ in scenes[1:]]
 

@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import DataConfig, Method, TrialConfig
 from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialResult, TrialSpec, read_trial, to_dict
-from cinelora.data.video import decode_window, resize_rgb
+from cinelora.data.video import decode_window, read_image, resize_rgb
 
 SHARED = ("model", "data", "sample")  # settings in which the clips must not differ
 
@@ -103,20 +102,14 @@ def by_clip_name(adapters: Sequence[FinishedAdapter]) -> dict[str, FinishedAdapt
 def read_keyframe(text: str, data: DataConfig) -> NDArray[np.uint8]:
     """The picture (H, W, 3) of --image, resized to the size of the clips as the training clips were. UserError."""
     if Path(text).is_file():
-        return resize_rgb(_image(Path(text)), data.height, data.width, data.resize).copy()  # Pillow's is read-only
+        try:
+            picture = read_image(Path(text))
+        except UserError as error:
+            raise UserError(f"--image {error}; for a frame of a video give {text}@SECONDS") from error
+        return resize_rgb(picture, data.height, data.width, data.resize).copy()  # Pillow's is read-only
     video, at, seconds = text.rpartition("@")
     if not at or not Path(video).is_file():
         raise UserError(f"--image {text}: no such file; give an image, or FILE@SECONDS of a video")
     if not re.fullmatch(r"\d+\.?\d*|\.\d+", seconds, re.ASCII):
         raise UserError(f"--image {text}: {seconds!r} is not a time in seconds; give FILE@SECONDS, e.g. clip.mp4@1.5")
     return decode_window(Path(video), float(seconds), data.fps, 1, data.height, data.width, data.resize)[0]
-
-
-def _image(path: Path) -> NDArray[np.uint8]:
-    try:
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"--image {path}: cannot be read as an image; for a frame of a video give {path}@SECONDS"
-        ) from error

@@ -16,11 +16,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import Resize
-from cinelora.data.video import TIME_TOLERANCE_SECONDS, decode_window, probe, read_all, resize_rgb
+from cinelora.data.video import TIME_TOLERANCE_SECONDS, decode_window, probe, read_all, read_image, resize_rgb
 
 Frames = NDArray[np.uint8]
 
@@ -128,7 +127,7 @@ def facts_of(clip: Clip) -> Facts:
         info = probe(clip.path)
         return Facts(info.height, info.width, info.frames, info.seconds, info.fps)
     _check_numbers(clip)
-    shapes = [_image(path).shape[:2] for path in clip.images]
+    shapes = [read_image(path).shape[:2] for path in clip.images]
     for path, shape in zip(clip.images, shapes, strict=True):
         if shape != shapes[0]:
             sizes = f"{shape[0]}x{shape[1]} pixels, {clip.images[0].name} has {shapes[0][0]}x{shapes[0][1]}"
@@ -169,7 +168,7 @@ def read_clip(clip: Clip, form: Form, reading: ReadOptions) -> Frames:
     if reading.fps is not None and not clip.images:
         return decode_window(clip.path, 0.0, reading.fps, form.frames, form.height, form.width, reading.resize)
     if clip.images:
-        frames = np.stack([_image(path) for path in clip.images[: form.frames]])
+        frames = np.stack([read_image(path) for path in clip.images[: form.frames]])
     else:
         frames = read_all(clip.path, form.frames)
     return np.stack([resize_rgb(frame, form.height, form.width, reading.resize) for frame in frames])
@@ -206,14 +205,6 @@ def _check_numbers(clip: Clip) -> None:
                 f"{clip.path}: frame {_number(before) + 1} is missing between {before.name} and {after.name}; "
                 "number the frames without gaps"
             )
-
-
-def _image(path: Path) -> Frames:
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"), dtype=np.uint8)
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:  # what Pillow raises on damaged files
-        raise UserError(f"{path}: cannot be read as an image ({type(error).__name__}); replace it") from error
 
 
 def _check_alike(clips: Sequence[tuple[Clip, Facts]], reading: ReadOptions) -> None:

@@ -164,3 +164,10 @@ def test_fingerprint_sees_content_caption_shot_and_path_but_not_order(tmp_path: 
     assert len({before, *(fingerprint(other) for other in others)}) == 5
     (tmp_path / "a.mp4").write_bytes(b"changed")
     assert fingerprint(clips) != before
+
+
+def test_a_pipe_among_the_videos_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.mp4")
+    (tmp_path / "a.txt").write_text("a street")
+    with pytest.raises(UserError, match=r"video=a.mp4 is no file"):
+        read_clips(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import Resize
@@ -245,3 +247,141 @@ def test_time_stamps_that_run_backwards_are_refused(tmp_path: Path) -> None:
     path = even(tmp_path / "a.avi", 30)  # H.264 with B-frames in AVI: only the decoding order is stored
     with pytest.raises(UserError, match=r"a.avi: time stamps run backwards at second .*; encode it as mp4"):
         video.probe(path)
+
+
+CORNERS = np.repeat(np.repeat(np.array([[20, 80, 140], [50, 110, 200]], np.uint8), 16, 0), 16, 1)  # 32 x 48, six greys
+ONE = 1 << 16
+
+
+def put_corners(path: Path, matrix: tuple[int, int, int, int] = (1, 0, 0, 1), **settings: object) -> Path:
+    """Three frames of CORNERS, shown by `matrix`; `settings` of the encoder."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=25, options={"crf": "1"})
+        stream.height, stream.width = CORNERS.shape
+        stream.pix_fmt = "yuv420p"
+        for name, value in settings.items():
+            setattr(stream.codec_context, name, value)
+        a, b, c, d = (each * ONE for each in matrix)
+        stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
+        for _ in range(3):
+            frame = av.VideoFrame.from_ndarray(np.repeat(CORNERS[..., None], 3, 2), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("matrix", "shown"),
+    [
+        ((1, 0, 0, 1), CORNERS),
+        ((0, 1, -1, 0), np.rot90(CORNERS, -1)),  # a phone held upright: a quarter turn clockwise
+        ((-1, 0, 0, -1), np.rot90(CORNERS, 2)),
+        ((0, -1, 1, 0), np.rot90(CORNERS, 1)),
+        ((-1, 0, 0, 1), CORNERS[:, ::-1]),
+        ((1, 0, 0, -1), CORNERS[::-1]),
+        ((0, 1, 1, 0), CORNERS.T),
+    ],
+)
+def test_clips_come_out_as_they_are_shown(tmp_path: Path, matrix: Any, shown: np.ndarray) -> None:
+    path = put_corners(tmp_path / "a.mp4", matrix)
+    info = video.probe(path)
+    assert (info.height, info.width) == shown.shape and bool(info.corrected) == (shown is not CORNERS)
+    window = video.decode_window(path, 0.0, 25.0, 1, *shown.shape, Resize.crop)
+    for frames in (video.read_all(path), window):
+        assert np.abs(frames[0].mean(2) - shown)[8::16, 8::16].max() <= 2
+
+
+def test_a_slanted_clip_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a.mp4: shown turned by -?45 degrees; export it upright"):
+        video.probe(put_corners(tmp_path / "a.mp4", (1, 1, -1, 1)))
+
+
+def test_pixels_become_square(tmp_path: Path) -> None:
+    for aspect, shape in ((Fraction(2), (32, 96)), (Fraction(1, 2), (64, 48))):
+        path = put_corners(tmp_path / "a.mp4", sample_aspect_ratio=aspect)
+        info = video.probe(path)
+        assert (info.height, info.width) == shape == video.read_all(path).shape[1:3] and info.corrected
+
+
+@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
+def test_hdr_is_refused(tmp_path: Path, transfer: int, name: str) -> None:
+    path = put_corners(tmp_path / "a.mp4", color_trc=transfer)
+    for read in (video.probe, video.read_all, lambda p: window(p, 0.0, 16.0, 1)):
+        with pytest.raises(UserError, match=rf"a.mp4: HDR video \({name}\); convert it to SDR"):
+            read(path)
+
+
+def put_behind_cover(path: Path, pictures: np.ndarray) -> Path:
+    """The pictures, uint8 (T, 32, 32, 3) at 25 fps, as the second stream, behind a still picture."""
+    with av.open(str(path), "w") as container:
+        cover: Any = container.add_stream("mjpeg", rate=25)
+        cover.width = cover.height = 16
+        cover.pix_fmt = "yuvj420p"
+        film: Any = container.add_stream("libx264", rate=25, options=NEARLY_LOSSLESS)
+        film.width = film.height = 32
+        film.pix_fmt = "yuv420p"
+        for stream, shown in ((cover, np.zeros((1, 16, 16, 3), np.uint8)), (film, pictures)):
+            for picture in shown:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+    return path
+
+
+def test_a_cover_picture_is_not_the_film(tmp_path: Path) -> None:
+    levels = 8 + 6 * np.arange(12, dtype=np.uint8)
+    path = put_behind_cover(tmp_path / "a.mkv", np.tile(levels[:, None, None, None], (1, 32, 32, 3)))
+    assert indices(video.read_all(path)) == list(range(12)) and window(path, 0.2, 25, 5) == [5, 6, 7, 8, 9]
+    assert video.probe(path).frames == 12 and video.probe(path).corrected
+
+
+def damage(path: Path, number: int) -> Path:
+    """Puts zeros into the second half of a picture's data: decoders fill in without an error."""
+    with av.open(str(path)) as container:
+        packet = [each for each in container.demux(video=0) if each.size][number]
+        start, size = packet.pos or 0, packet.size
+    data = bytearray(path.read_bytes())
+    data[start + size // 2 : start + size] = bytes(size - size // 2)
+    path.write_bytes(data)
+    return path
+
+
+def test_damage_that_the_decoder_hides_is_refused_with_its_second(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (12, 64, 64, 3), dtype=np.uint8)
+    video.write_mp4(tmp_path / "a.mp4", noise, 25.0)
+    damage(tmp_path / "a.mp4", 0)
+    for read in (video.probe, video.read_all, lambda p: window(p, 0.0, 25, 9)):
+        with pytest.raises(UserError, match=r"a.mp4: damaged at second \S+; export or fetch it again"):
+            read(tmp_path / "a.mp4")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.mp4")
+    for read in (video.probe, video.read_all, video.read_image, lambda p: window(p, 0.0, 16.0, 1)):
+        with pytest.raises(UserError, match=r"a.mp4: is not a regular file"):
+            read(tmp_path / "a.mp4")
+
+
+def test_images_come_out_upright_in_8_bits(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown a quarter turn clockwise
+    Image.fromarray(CORNERS).save(tmp_path / "turned.png", exif=exif)
+    assert (video.read_image(tmp_path / "turned.png")[..., 1] == np.rot90(CORNERS, -1)).all()
+    Image.fromarray(CORNERS.astype(np.uint16) * 257 + 100).save(tmp_path / "deep.png")
+    assert (video.read_image(tmp_path / "deep.png") == CORNERS[..., None]).all()
+
+
+def test_transparent_and_ink_colours_are_refused(tmp_path: Path) -> None:
+    grey = Image.fromarray(CORNERS)
+    clear = grey.convert("RGBA")
+    clear.save(tmp_path / "opaque.png")
+    assert (video.read_image(tmp_path / "opaque.png") == CORNERS[..., None]).all()
+    clear.putpixel((0, 0), (9, 9, 9, 0))
+    clear.save(tmp_path / "clear.png")
+    grey.convert("CMYK").save(tmp_path / "ink.jpg")
+    clear.save(tmp_path / "clear.gif", save_all=True, append_images=[clear])
+    with pytest.raises(UserError, match=r"clear.png: has transparent pixels"):
+        video.read_image(tmp_path / "clear.png")
+    with pytest.raises(UserError, match=r"ink.jpg: its colours are CMYK, not RGB; export it as 8-bit RGB"):
+        video.read_image(tmp_path / "ink.jpg")
+    with pytest.raises(UserError, match=r"clear.gif: transparent pixels at second 0"):
+        video.probe(tmp_path / "clear.gif")

@@ -17,6 +17,7 @@ from cinelora.core.cli import UserError
 from cinelora.core.config import DataConfig, Resize
 from cinelora.data import video, windows
 from cinelora.data.windows import WindowPlan, plan_windows
+from tests.cinelora.data.test_video import put_behind_cover
 
 COLOURS = ((230, 10, 10), (10, 90, 10), (10, 10, 230))
 SHOTS = (30, 20, 40)
@@ -227,3 +228,24 @@ def test_uneven_frame_times_are_cut_by_time_and_not_by_count(tmp_path: Path, cac
         frames = video.decode_window(path, window.start_seconds, 16.0, 5, 32, 32, Resize.crop)
         assert {int(frame.mean(axis=(0, 1)).argmax()) for frame in frames} == {int(window.shot_id[-1])}
     assert {window.shot_id for window in every(plan)} == {"vfr.mkv#00", "vfr.mkv#01"}
+
+
+def test_corrected_clips_have_another_fingerprint_and_older_caches_are_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_video(tmp_path / "data" / "a.mp4", SHOTS)
+    root, cache = put_rows(tmp_path / "data", "a.mp4,a street"), tmp_path / "cache"
+    before = plan_windows(root, settings(), cache).fingerprint
+    (known,) = (cache / "shots").iterdir()
+    facts = json.loads(known.read_text())
+    monkeypatch.setattr(windows, "_detect_cuts", lambda _: pytest.fail("cuts are known"))
+    known.write_text(json.dumps({name: value for name, value in facts.items() if name != "corrected"}))
+    assert plan_windows(root, settings(), cache).fingerprint == before and json.loads(known.read_text()) == facts
+    known.write_text(json.dumps(facts | {"corrected": "32 32 True 1 1 0"}))
+    assert plan_windows(root, settings(), cache).fingerprint != before
+
+
+def test_cuts_are_those_of_the_film_and_not_of_its_cover(tmp_path: Path) -> None:
+    colours = np.repeat(np.array(COLOURS, np.uint8), SHOTS, axis=0)
+    put_behind_cover(tmp_path / "a.mkv", np.tile(colours[:, None, None], (1, 32, 32, 1)))
+    assert windows._detect_cuts(tmp_path / "a.mkv") == [1.2, 2.0]

@@ -99,7 +99,10 @@ def test_bad_input_in_one_line(
         ([*image, "--parallel", "both", *out], "torchrun --nproc-per-node"),
         ([*image, "--base", str(root), *out], "missing"),
         ([*image, "--out", str(root / "taken")], "base.mp4 exists; name another folder"),
-        (["--image", str(root / "clip.mp4"), *out], "cannot be read as an image; for a frame of a video give"),
+        (
+            ["--image", str(root / "clip.mp4"), *out],
+            "(UnidentifiedImageError); replace it; for a frame of a video give",
+        ),
         (["--image", f"{root / 'clip.mp4'}@-1", *out], "'-1' is not a time"),
         (["--image", f"{root / 'clip.mp4'}@9", *out], "then the video ends"),
         (["--image", str(root / "absent.png"), *out], "no such file"),

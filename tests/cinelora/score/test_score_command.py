@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.score import run as scorerun
 from cinelora.score.__main__ import main
 from cinelora.score.request import parse_metrics
+from tests.cinelora.data.test_video import damage
 
 HASH = "ab" * 32
 Run = Callable[..., dict[str, Any]]
@@ -243,6 +245,19 @@ def test_a_corrupt_video_is_named(tmp_path: Path, run: Run, refuse: Refuse) -> N
     assert str(torn) in refuse("--metrics", "motion")
     found = run("--metrics", "psnr", "--skip-bad")
     assert found["scores"]["psnr"]["per_clip"] == {"deep/0": PSNR_CAP_DB, "deep/2": PSNR_CAP_DB}
+
+
+def test_damage_that_decodes_and_pipes_drop_their_pairs(tmp_path: Path, run: Run, refuse: Refuse) -> None:
+    for side in ("gen", "real"):
+        for index in range(4):
+            write_mp4(tmp_path / side / f"{index}.mp4", noise(index, frames=9, side=64), 16)
+    damage(tmp_path / "gen" / "1.mp4", 0)
+    (tmp_path / "gen" / "2.mp4").unlink()
+    os.mkfifo(tmp_path / "gen" / "2.mp4")
+    assert "1.mp4: damaged at second 0; export or fetch it again" in refuse("--metrics", "psnr")
+    found = run("--metrics", "psnr", "--skip-bad")
+    assert list(found["scores"]["psnr"]["per_clip"]) == ["0", "3"] and len(found["skipped"]) == 2
+    assert "is not a regular file" in found["skipped"][1]["reason"] and "2 skipped" in found["stdout"]
 
 
 def test_stems_pair_across_folders_and_strangers_do_not(tmp_path: Path, run: Run, refuse: Refuse) -> None:
