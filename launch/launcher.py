@@ -5,11 +5,12 @@ In: Hydra's context and one list of overrides per job. Out: one JobReturn per jo
 
 from __future__ import annotations
 
+import difflib
 import math
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ def launch_jobs(
     context: HydraContext, config: DictConfig, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
 ) -> Sequence[JobReturn]:
     """Run one batch of Hydra jobs as trials. When a trial fails, the others still run to their end."""
+    if not job_overrides:
+        empty = " ".join(config.hydra.overrides.task)
+        raise UserError(f"{empty}: no trial, since one of these choices is empty; write the values, e.g. lora.rank=4,8")
     jobs = [compose(context, config, item, initial_job_idx + i) for i, item in enumerate(job_overrides)]
     study = one_study(jobs)
     grid = len(jobs)
@@ -86,6 +90,7 @@ def compose(context: HydraContext, config: DictConfig, overrides: Sequence[str],
     with open_dict(tree):
         tree.hydra.job.id = tree.hydra.job.num = index
         hydra_part = tree.pop("hydra")
+    _check_keys(tree)
     try:
         study = OmegaConf.to_object(tree)
     except ValueError as error:
@@ -96,9 +101,38 @@ def compose(context: HydraContext, config: DictConfig, overrides: Sequence[str],
     return ComposedJob(list(overrides), tree, study)
 
 
+def known_keys(owner: Any = None, prefix: str = "") -> list[str]:
+    """Dotted names of every setting."""
+    owner = StudyConfig() if owner is None else owner
+    names = []
+    for item in fields(owner):
+        value = getattr(owner, item.name)
+        nested = is_dataclass(value)
+        names += known_keys(value, f"{prefix}{item.name}.") if nested else [f"{prefix}{item.name}"]
+    return names
+
+
+def unknown_setting(key: str) -> str:
+    """What to say of a key that is no setting."""
+    rooms = {name.rpartition(".")[0] for name in known_keys()} - {""}
+    near = difflib.get_close_matches(key, [*known_keys(), *rooms], n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"settings are {', '.join(known_keys())}"
+    return f"{key}: unknown setting; {hint}"
+
+
+def _check_keys(tree: DictConfig, prefix: str = "") -> None:
+    """Raises UserError for a key that is no setting, which `+` and `++` would let through in silence."""
+    names = {item.name for item in fields(OmegaConf.get_type(tree))}
+    for key in tree:
+        if key not in names:
+            raise UserError(unknown_setting(f"{prefix}{key}"))
+        if is_dataclass(OmegaConf.get_type(tree, str(key))):
+            _check_keys(tree[key], f"{prefix}{key}.")
+
+
 def one_study(jobs: list[ComposedJob]) -> StudyConfig:
     """The study that all jobs belong to. Raises UserError if the sweep varies where or how it runs."""
-    for name in ("name", "study_dir", "cache_dir", "plan_only", "prune", "cluster", "tracking"):
+    for name in ("name", "study_dir", "cache_dir", "plan_only", "prune", "cluster", "tracking", "answer", "fail_fast"):
         values = {str(getattr(job.config, name)) for job in jobs}
         if len(values) > 1:
             raise UserError(f"{name}: a sweep cannot vary it (found {len(values)} values); run one sweep for each")
@@ -110,7 +144,10 @@ def extra_overrides(extra: list[str], jobs: Sequence[Sequence[str]]) -> list[lis
     shared = [item for item in jobs[0] if all(item in job for job in jobs)]
     lines = []
     for line in extra:
-        parsed = OverridesParser.create().parse_overrides(shlex.split(line))
+        try:
+            parsed = OverridesParser.create().parse_overrides(shlex.split(line))
+        except ValueError as error:
+            raise UserError(f"extra: {line!r}: {error}; close the quote") from error
         own = {override.key_or_group for override in parsed}
         kept = [item for item in shared if item.lstrip("+~").split("=")[0] not in own]
         (expanded,) = BasicSweeper.split_arguments(parsed, None)

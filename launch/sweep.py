@@ -11,24 +11,24 @@ Exit status 0 all done, 1 a trial failed, 2 bad input, 130 stopped by Ctrl-C.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-from dataclasses import fields, is_dataclass
-from typing import Any
+import sys
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError
 
 from cinelora.core.cli import UserError, exit_status
 from cinelora.core.config import StudyConfig, TargetSet
 from cinelora.core.files import is_disk_full
-from launch.launcher import TrialsFailed
+from launch.launcher import TrialsFailed, known_keys, unknown_setting
 
 CONF = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "conf")
+FULL_ERROR = "HYDRA_FULL_ERROR"
 ConfigStore.instance().store(name="study_schema", node=StudyConfig)
 for targets in TargetSet:  # lora=NAME
     ConfigStore.instance().store(group="lora", name=targets.value, node={"targets": targets.value})
@@ -41,17 +41,29 @@ def _hydra_main(config: DictConfig) -> None:
 
 
 def main() -> int:
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors reach us instead of Hydra's own printing
-    return exit_status(_sweep, stopped="stopped; the same command continues from the last checkpoints")
+    # Always on here; Hydra takes no overrides on both sides of it, and no other mode beside it.
+    sys.argv = [item for item in sys.argv if item not in ("--multirun", "-m")]
+    if os.environ.get(FULL_ERROR) == "1":  # the user wants to see all
+        _hydra_main()
+        return 0
+    os.environ[FULL_ERROR] = "1"  # let errors reach us instead of Hydra's own printing
+    try:
+        return exit_status(_sweep, stopped="stopped; the same command continues from the last checkpoints")
+    finally:
+        del os.environ[FULL_ERROR]
 
 
 def _sweep() -> int:
     """Run Hydra. Raises UserError for whatever the user can mend: settings, files, the disk."""
+    if any("hydra.sweeper.params=" in item for item in sys.argv):
+        raise UserError(
+            "hydra.sweeper.params: is for study files; here write the grid itself, e.g. lora.rank=4,8 seed=0,1"
+        )
     try:
         _hydra_main()
     except TrialsFailed:
         return 1  # the reasons were printed, one line each
-    except (UserError, HydraException, OmegaConfBaseException) as error:
+    except (UserError, HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(one_line(error)) from error
     except Exception as error:
         if not isinstance(error, OSError) and not is_disk_full(error):
@@ -61,35 +73,49 @@ def _sweep() -> int:
     return 0
 
 
-def known_keys(owner: Any = None, prefix: str = "") -> list[str]:
-    """Dotted names of every setting."""
-    owner = StudyConfig() if owner is None else owner
-    names = []
-    for item in fields(owner):
-        value = getattr(owner, item.name)
-        nested = is_dataclass(value)
-        names += known_keys(value, f"{prefix}{item.name}.") if nested else [f"{prefix}{item.name}"]
-    return names
-
-
 def one_line(error: BaseException) -> str:
-    """The first line of the error and of its cause; an unknown key gets a suggestion."""
+    """The first line of the error and of its cause, or a remedy for what Hydra is known to refuse."""
+    if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark):
+        return f"{mark.name} line {mark.line + 1}: {error.problem}; indent by spaces and quote odd values"
     first = [next(iter(str(each or "").strip().splitlines()), "") for each in (error, error.__cause__)]
     text = first[0] or type(error).__name__
     if first[1] and not isinstance(error, UserError):
         text += f": {first[1]}"
+    lines = (read(text, str(error)) for read in (_missing_option, _unreadable_value, _unknown_key))
+    return next((line for line in lines if line), text)
+
+
+def _missing_option(text: str, whole: str) -> str | None:
     missing = re.search(r"Could not find '([\w/]+)'", text) or re.search(r"In '[^']+': (Could not [^.]+)", text)
-    options = re.search(r"Available options in '[^']+':\n((?:\t\S+\n?)+)", str(error))
-    if missing and options:
-        return f"{missing.group(1)}: no such option; there are {', '.join(options.group(1).split())}"
+    options = re.search(r"Available options in '[^']+':\n((?:\t\S+\n?)+)", whole)
+    return f"{missing[1]}: no such option; there are {', '.join(options[1].split())}" if missing and options else None
+
+
+def _unreadable_value(text: str, whole: str) -> str | None:
+    if grid := re.match(r"Error merging override ([\w.]+)=\[(.*)\]: Value '\[", text):
+        return f"{grid[1]}: [{grid[2]}] is read as one value; write a grid as text: {grid[2].replace(' ', '')}"
+    found = re.search(r"(?:LexerNoViableAltException: |Error parsing override ')([^'\n]+)", text)
+    if not found:
+        return None
+    name, equals, value = found[1].partition("=")
+    if not equals:
+        return f"{found[1]}: not a setting; write NAME=VALUE"
+    remedy = f"write $HOME{value[1:]}" if value.startswith("~/") else f"quote it for Hydra: '{name}=\"{value}\"'"
+    return f"{found[1]}: this value cannot be read; {remedy}"
+
+
+def _unknown_key(text: str, whole: str) -> str | None:
+    file = re.match(r"In '(\S+)': \w+ raised while composing config", text)
+    if file and (key := re.search(r"Key '\w+' not in '\w+'\n\s+full_key: (\S+)", whole)):
+        if file[1].startswith(f"{key[1]}/"):
+            return f"{file[1]}.yaml: its first line must be `# @package _global_`"
+        return f"{file[1]}.yaml: {unknown_setting(key[1])}"
     key = re.search(r"Could not override '([\w.]+)'", text)
-    if key is not None:
-        if key.group(1) in known_keys():  # a mapping without entries yet
-            return f"{key.group(1)}: to fill it write +{key.group(1)}={{...}}"
-        near = difflib.get_close_matches(key.group(1), known_keys(), n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"settings are {', '.join(known_keys())}"
-        return f"{key.group(1)}: unknown setting; {hint}"
-    return text
+    if key is None:
+        return None
+    if key[1] in known_keys():  # a mapping without entries yet
+        return f"{key[1]}: to fill it write +{key[1]}={{...}}"
+    return unknown_setting(key[1])
 
 
 if __name__ == "__main__":

@@ -146,6 +146,17 @@ BAD = {
     "model.path=/nowhere": "model.path=/nowhere",
     "score.flow=raft": "score.flow=raft: no such optical flow; take dis or farneback",
     "score.tnv2=/nowhere": "score.tnv2=/nowhere: no such file",
+    "++lora.rnk=4": "lora.rnk: unknown setting; did you mean lora.rank?",
+    "+trian.steps=4": "trian: unknown setting; did you mean train?",
+    'extra=["+lora.rnk=4 seed=0"]': "lora.rnk: unknown setting; did you mean lora.rank?",
+    'extra=["arm=x lora.rank=\\"4"]': "No closing quotation; close the quote",
+    "lora.rank=range(4,4)": "no trial, since one of these choices is empty",
+    "seed=glob(*)": "no trial, since one of these choices is empty",
+    "hydra.sweeper.params={seed:1}": "hydra.sweeper.params: is for study files",
+    "data.path=~/clips": "data.path=~/clips: this value cannot be read; write $HOME/clips",
+    "name=\u00fcn\u00ef": "quote it for Hydra: 'name=\"\u00fcn\u00ef\"'",
+    "answer.share=0.8,0.9": "answer: a sweep cannot vary it",
+    "fail_fast=true,false": "fail_fast: a sweep cannot vary it",
 }
 
 
@@ -156,20 +167,37 @@ def test_bad_input_is_one_line_and_starts_nothing(
     assert_refused(study_root, override, BAD[override], capsys, monkeypatch)
 
 
-def assert_refused(root: Path, override: str, message: str, capsys: Any, monkeypatch: Any) -> None:
+def assert_refused(root: Path, override: str, message: str, capsys: Any, monkeypatch: Any, *options: str) -> None:
     from hydra.core.global_hydra import GlobalHydra
 
     from launch.sweep import main
 
     GlobalHydra.instance().clear()
     arguments = [item for item in command(root) if not item.startswith(override.split("=")[0] + "=")]
-    monkeypatch.setattr(sys, "argv", ["sweep", *arguments[3:], override])
+    monkeypatch.setattr(sys, "argv", ["sweep", *options, *arguments[3:], override])
     monkeypatch.setattr("launch.engine.pool.connect", lambda address: pytest.fail("Ray was started"))
     assert main() == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith("cinelora: ") and len(error.splitlines()) == 1, error
     assert message in error, error
     assert not (root / "sweep").exists()
+
+
+STUDY_FILES = {
+    "# @package _global_\ntrian: {steps: 5}": "study/mine.yaml: trian: unknown setting; did you mean train?",
+    "# @package _global_\ntrain:\n\tsteps: 5": "mine.yaml line 3: found character",
+    "seed: 1": "study/mine.yaml: its first line must be `# @package _global_`",
+    "# @package _global_\nhydra: {sweeper: {params: {seed: [0, 1]}}}": "write a grid as text: 0,1",
+}
+
+
+@pytest.mark.parametrize("content", list(STUDY_FILES))
+def test_a_mistake_in_a_study_file_is_one_line(
+    study_root: Path, tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "mine.yaml").write_text(content)
+    assert_refused(study_root, "+study=mine", STUDY_FILES[content], capsys, monkeypatch, f"--config-dir={tmp_path}")
 
 
 def test_wrong_weight_file(study_root: Path, capsys: Any, monkeypatch: Any) -> None:
