@@ -122,11 +122,13 @@ def unknown_setting(key: str) -> str:
 
 def _check_keys(tree: DictConfig, prefix: str = "") -> None:
     """Raises UserError for a key that is no setting, which `+` and `++` would let through in silence."""
-    names = {item.name for item in fields(OmegaConf.get_type(tree))}
-    for key in tree:
+    kind = OmegaConf.get_type(tree)
+    assert is_dataclass(kind)
+    names = {item.name for item in fields(kind)}
+    for key in map(str, tree):
         if key not in names:
-            raise UserError(unknown_setting(f"{prefix}{key}"))
-        if is_dataclass(OmegaConf.get_type(tree, str(key))):
+            raise UserError(unknown_setting(prefix + key))
+        if is_dataclass(OmegaConf.get_type(tree, key)):
             _check_keys(tree[key], f"{prefix}{key}.")
 
 

@@ -368,6 +368,12 @@ class ClusterConfig:
     price_per_gpu_hour: float = 0.0  # in your currency; 0: no cost is printed
 
     def __post_init__(self) -> None:
+        if self.address not in ("", "auto"):
+            host, _, port = self.address.rpartition(":")
+            found = host and "/" not in host and port.isdecimal() and 0 < int(port) < 65536
+            require(
+                bool(found), "cluster.address", self.address, "give HOST:PORT of `ray start`, e.g. head:6379, or auto"
+            )
         positive(self, "cluster", "workers_per_trial", "cpus_per_worker", "hang_seconds", "cpus_per_node")
         not_negative(self, "cluster", "gpus_per_worker", "max_restarts", "free_disk_gib")
         not_negative(self, "cluster", "nodes", "gpus_per_node", "price_per_gpu_hour")

@@ -7,7 +7,9 @@ A member that fails is discarded. Ray starts, finds and kills the processes; wha
 
 from __future__ import annotations
 
+import logging
 import os
+import socket
 import sys
 import threading
 import time
@@ -18,7 +20,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cinelora.core.cli import clock
+from cinelora.core.cli import UserError, clock
 from cinelora.trial.job import Job
 from launch.engine.worker import Worker
 from sweeps.scheduling.cluster import GangShape, Node
@@ -26,6 +28,7 @@ from sweeps.scheduling.scheduler import Start
 
 SHARDED = " sharded"  # ends the name of a base that ZeRO stage 3 has sharded over its gang
 CONNECT_SECONDS = 90
+ANSWER_SECONDS = 10
 JOIN_SECONDS = 300
 RENEW_GIB = 4.0  # growth of a process over its first trial
 START, RUN = "start", "run"  # phases of a gang
@@ -34,15 +37,42 @@ Phases = Generator[tuple[str, Calls], list[Any], None]  # yields a phase and its
 
 
 def connect(address: str) -> None:
-    """Join the cluster, or start a Ray of our own on this machine, on loopback and without dashboard."""
-    own = {} if address else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-    options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, **own}
+    """Join the cluster, or start a Ray of our own here: loopback only, no dashboard. Raises UserError."""
+    own: dict[str, Any] = {}
+    if address:
+        _check_answers(address)
+    else:
+        own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # a notice that a token protects it
     watchdog = threading.Timer(CONNECT_SECONDS, _give_up, [address or "local"])
     watchdog.start()
     try:
-        ray.init(address=address or "local", **options)
+        ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **own)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(_why_not(address, str(error))) from error
     finally:
         watchdog.cancel()
+
+
+def _check_answers(address: str) -> None:
+    """Raises UserError if nothing listens there; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        if host:
+            socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        remedy = f"start it there with `ray start --head --port={port}`, or leave the address empty to use this machine"
+        raise UserError(f"cluster.address={address}: no Ray answers there ({reason}); {remedy}") from error
+
+
+def _why_not(address: str, error: str) -> str:
+    """One line for what Ray raised."""
+    first = next(iter(error.splitlines()), "")
+    if not address:
+        return f"Ray cannot start here ({first}); set RAY_TMPDIR to a short path with free space, e.g. /tmp"
+    remedy = "export RAY_AUTH_MODE=token and the RAY_AUTH_TOKEN with which its nodes were started"
+    return f"cluster.address={address}: Ray cannot be joined ({first}); {remedy}"
 
 
 def wait_for_nodes(wanted: int, seconds: float = JOIN_SECONDS) -> None:
