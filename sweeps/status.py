@@ -19,7 +19,8 @@ from sweeps.ledger import Ledger, check_schema
 DONE, RUNNING, WAITING, FAILED, PRUNED = "done", "running", "waiting", "failed", "pruned"
 STATES = (DONE, RUNNING, WAITING, FAILED, PRUNED)
 ENDS = ("done", "failed", "stopped", "pruned", "lost", "hang", "out_of_memory", "disk_full")  # after which none runs
-STAGE_SHARE = {"train": (0.0, 0.7), "generate": (0.7, 1.0)}  # of a trial; rough, for the time left only
+# Share of a trial at the start and the end of a stage; rough, for the time left only.
+STAGE_SHARE = {"train": (0.0, 0.7), "evaluate": (0.7, 0.7), "generate": (0.7, 1.0)}
 LEAST_WORK = 0.05  # trials done before a time left is given
 
 

@@ -6,7 +6,7 @@ The noise is keyed by window and time, so windows are compared in pairs over all
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
@@ -26,16 +26,21 @@ from cinelora.wan.loading import TORCH_DTYPE
 
 @torch.no_grad()
 def window_losses(
-    model: Any, config: TrialConfig, encodings: Encodings, windows: Sequence[Window]
+    model: Any,
+    config: TrialConfig,
+    encodings: Encodings,
+    windows: Sequence[Window],
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> NDArray[np.float64]:
     """Mean flow loss over `flow.HELDOUT_TIMES` of each window, (N,); the same on every worker.
 
-    Data groups take batches in turn.
+    Data groups take batches in turn. `on_progress` sees this worker's passes: at 14B all of them take an hour.
     """
     size, dtype = config.data.heldout_batch, TORCH_DTYPE[config.model.dtype]
     jobs = list(product(range(0, len(windows), size), enumerate(flow.HELDOUT_TIMES)))
     table = torch.zeros(len(windows), len(flow.HELDOUT_TIMES), dtype=torch.float64)
-    for (start, (column, time)), counts in distributed.deal(jobs, config.model.sequence_workers):
+    share = distributed.deal(jobs, config.model.sequence_workers)
+    for turn, ((start, (column, time)), counts) in enumerate(share, start=1):
         chunk = list(windows[start : start + size])
         clean = encodings.latents(chunk)
         noise = torch.stack([draw_noise(tuple(clean.shape[1:]), "heldout", w.window_id, str(time)) for w in chunk])
@@ -43,4 +48,5 @@ def window_losses(
         losses = batch.losses(model).double().cpu()
         if counts:
             table[start : start + len(chunk), column] = losses
+        on_progress(turn, len(share))
     return np.asarray(distributed.sum_over_workers(table).mean(1).numpy(), dtype=np.float64)

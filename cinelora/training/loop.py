@@ -152,8 +152,16 @@ def train(
     log = TrainLog(folder.train_csv, done, write=distributed.rank() == 0, mirror=mirror)
     watched = plan.heldout[: settings.heldout_windows]
     batches = my_batches(config, encodings, plan, range(done, settings.steps))
+
+    def heldout_loss(finished: int, loss: float | None) -> float:
+        """Each pass is a sign of life in the progress of the step."""
+        losses = window_losses(
+            engine, config, encodings, watched, lambda *_: report("train", finished, settings.steps, loss)
+        )
+        return float(losses.mean())
+
     if done == 0:
-        heldout = float(window_losses(engine, config, encodings, watched).mean())
+        heldout = heldout_loss(0, None)
         log.write(0, None, heldout, None, learning_rate(settings, 0), 0.0)
     for step in range(done, settings.steps):
         started = time.perf_counter()
@@ -169,7 +177,7 @@ def train(
         # once in a while: held-out loss (all workers)
         now = None
         if finished % settings.heldout_every == 0 or finished == settings.steps:
-            now = float(window_losses(engine, config, encodings, watched).mean())
+            now = heldout_loss(finished, loss)
         log.write(finished, loss, now, norm, learning_rate(settings, step), round(elapsed, 6))
         report("train", finished, settings.steps, loss)
 

@@ -61,8 +61,12 @@ def run_trial(job: Job, resident: ResidentModel, report: Report) -> TrialResult:
                 lora.load_adapter(transformer, job.study.trial(config.first).adapter_file)
             model, trained = _open_model(transformer, job, encodings, report, tracker.log, stop)
             seconds, begun = {"train": trained.seconds if trained else 0.0}, time.perf_counter()
-            losses = window_losses(model, config, encodings, plan.heldout)
-            other = window_losses(model, config, encodings, plan.other)
+
+            def evaluating(done: int, total: int) -> None:
+                report("evaluate", done, total, None)
+
+            losses = window_losses(model, config, encodings, plan.heldout, evaluating)
+            other = window_losses(model, config, encodings, plan.other, evaluating)
             seconds["evaluate"] = time.perf_counter() - begun
             state, digest = _gathered_adapter(trained.parameters) if trained and trained.steps else ({}, "")
             own, seconds["generate"], seconds["score"] = generate_and_score(

@@ -154,7 +154,11 @@ def generate_and_score(
             raise Stopped(f"stopped after batch {done} of {total}")
 
     vae, base = resident.vae, resident.folder
-    for index, chunk, frames in generate(model, vae, base, config, encodings, windows, todo, on_progress):
+
+    def on_step(done: int, total: int) -> None:
+        report("generate", done, total, None)
+
+    for index, chunk, frames in generate(model, vae, base, config, encodings, windows, todo, on_progress, on_step):
         before = time.perf_counter()
         reference = np.stack([resident.reference_frames(config.data, window) for window in chunk])
         part = score_batch(_batch(resident, config, chunk, frames, reference), _ids(chunk), metrics, features)

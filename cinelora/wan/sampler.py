@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def denoise(
     noise: torch.Tensor,
     conditions: Conditions,
     negative: torch.Tensor | None,
+    on_step: Callable[[], None] = lambda: None,
 ) -> torch.Tensor:
     """Integrate noise (N, 16, T, h, w) to clean latents of that shape and dtype; `folder`: of the base model.
 
@@ -77,6 +79,7 @@ def denoise(
                 without, predicted = predicted.chunk(2) if batched else (velocity(time, unguided, "uncond"), predicted)
                 predicted = without + sample.guidance * (predicted - without)
             latents = scheduler.step(predicted, time, latents, return_dict=False)[0]
+            on_step()
     return latents
 
 
@@ -93,10 +96,12 @@ def generate(
     windows: list[Window],
     todo: Sequence[int],
     report: Callable[[int, int], None] = lambda done, total: None,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[tuple[int, list[Window], np.ndarray]]:
     """Yield (batch, its windows, frames (N, F, H, W, 3)) of this worker's share of the batches `todo`.
 
-    `todo`: indices into `batches(windows, ..)`, the same on all workers.
+    `todo`: indices into `batches(windows, ..)`, the same on all workers. `report` sees (batches done, of how many)
+    after each batch, `on_step` sees them after each step of the sampler.
     """
     sample, device = config.sample, distributed.device_name()
     chunks = batches(windows, sample.batch_size)
@@ -111,6 +116,7 @@ def generate(
             starting_noise(encodings, chunk, sample.seed).to(device),
             encodings.conditions(chunk).to(device, TORCH_DTYPE[config.model.dtype]),
             negative,
+            partial(on_step, turn - 1, len(share)),
         )
         if counts:
             yield index, chunk, decode_video(vae, latents)

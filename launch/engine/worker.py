@@ -139,16 +139,18 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 
 class ProgressFile:
-    """Writes progress.json at most twice a second: stage, done, total, loss."""
+    """Writes progress.json at most twice a second: stage, done, total, loss, number of calls (a sign of life)."""
 
     def __init__(self, path: Path, active: bool) -> None:
         self.path, self.active, self.last = path, active, 0.0
+        self.calls = 0
 
     def __call__(self, stage: str, done: int, total: int, loss: float | None) -> None:
         now = time.monotonic()
+        self.calls += 1
         if not self.active or (now - self.last < PROGRESS_SECONDS and done < total):
             return
         from cinelora.core.files import write_json
 
         self.last = now
-        write_json(self.path, {"stage": stage, "done": done, "total": total, "loss": loss})
+        write_json(self.path, {"stage": stage, "done": done, "total": total, "loss": loss, "calls": self.calls})
