@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 LOST, HANG, MEMORY, DISK = "lost", "hang", "out_of_memory", "disk_full"
 FIRST = "first_failed"  # the trial whose adapter it needs
@@ -20,21 +21,36 @@ class RetryDecision:
     retry: bool
     elsewhere: bool = False  # not on the nodes where it ran, if others can hold it
     micro_batch: int | None = None  # run it with this one
+    checkpointing: bool = False  # run it with all blocks checkpointed
     pause: bool = False  # start nothing until there is room on the disk
     remedy: str = ""
 
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Settings of `train` for the next try; they need less memory and leave the step as it is."""
+        if self.checkpointing:
+            return {"gradient_checkpointing": True, "checkpointed_blocks": 0}
+        return {"micro_batch": self.micro_batch} if self.micro_batch else {}
 
-def decide_retry(kind: str, causes: Sequence[str], micro_batch: int, max_restarts: int) -> RetryDecision:
-    """What to do; a failure of another class is final. `causes`: classes of the trial's earlier failures."""
+
+def decide_retry(
+    kind: str, causes: Sequence[str], micro_batch: int, checkpointed: bool, max_restarts: int
+) -> RetryDecision:
+    """What to do; a failure of another class is final. `causes`: classes of the trial's earlier failures.
+
+    `micro_batch`: windows that a worker had in memory at once. `checkpointed`: nothing is left to be recomputed.
+    """
     if kind in (LOST, HANG):  # a process, a node or the connection went away: not the trial's fault
         lost = sum(cause in (LOST, HANG) for cause in causes)
         if lost < max_restarts:
             return RetryDecision(True, elsewhere=True)
         return RetryDecision(False, remedy=f"restarted {lost} times already (cluster.max_restarts)")
-    if kind == MEMORY:  # once, with half the windows at a time and twice the accumulation: the same step
+    if kind == MEMORY:  # with half the windows at a time and twice the accumulation, then by recomputing: the same step
         if micro_batch > 1 and MEMORY not in causes:
             return RetryDecision(True, micro_batch=micro_batch // 2)
-        remedy = "take train.gradient_checkpointing=true, a smaller train.micro_batch, or more workers a trial"
+        if not checkpointed:
+            return RetryDecision(True, checkpointing=True)
+        remedy = "take shorter or smaller windows (data.frames, data.height), zero.stage=3, or more workers a trial"
         return RetryDecision(False, remedy=remedy)
     if kind == DISK:  # the sweep does not see quotas or other disks, so the tries are limited
         if causes.count(DISK) < DISK_TRIES:

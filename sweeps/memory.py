@@ -179,8 +179,9 @@ def footprint(
         resident["base"] = 0.0  # is what trains
     resident["VAE"], working = vae_bytes(config, vae, config.sample.batch_size, VAE_DECODE)
     resident["feature nets"] = nets
-    share = max(1, config.train.batch_size * config.model.sequence_workers // workers)
-    micro = max(m for m in range(1, min(share, config.train.micro_batch) + 1) if share % m == 0)
+    groups = max(1, workers // config.model.sequence_workers)
+    micro = config.train.windows_at_once(groups)
+    accumulates = config.train.batch_size > micro * groups
     passes = 2 if config.sample.guidance > 1 else 1
     clips = config.sample.batch_size * (passes if config.sample.batched_guidance else 1)
     generating = _forward(net, config, token, clips)
@@ -189,7 +190,7 @@ def footprint(
     bucket, training = BUCKET * BYTES[config.model.dtype] if config.zero.stage else 0, dict[str, BytesByPart]()
     if config.method is not Method.base:
         gradients = count * per.gradient
-        training["train"] = _training(net, config, token, micro, share > micro, gradients) | {"bucket": bucket}
+        training["train"] = _training(net, config, token, micro, accumulates, gradients) | {"bucket": bucket}
         training["step"] = {"gradients": gradients, "optimiser step": count * per.step}
     phases = training | {
         "heldout": _forward(net, config, token, min(heldout, config.data.heldout_batch)),

@@ -256,6 +256,11 @@ class TrainConfig:
             value = getattr(self, name)
             require(0 <= value < 1, f"train.{name}", value, "is a share: 0 (off) or more, below 1")
 
+    def windows_at_once(self, groups: int) -> int:
+        """Of one worker: the largest divisor of its data group's share of the batch that `micro_batch` allows."""
+        share = max(1, self.batch_size // groups)
+        return max(m for m in range(1, min(share, self.micro_batch) + 1) if share % m == 0)
+
 
 @dataclass
 class ZeroConfig:

@@ -22,11 +22,10 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def micro_batch(train: TrainConfig, groups: int) -> int:
-    """Windows per worker at a time: the largest divisor of its data group's share that `train.micro_batch` allows."""
-    share, rest = divmod(train.batch_size, groups)
-    if rest:
+    """Windows per worker at a time. ValueError if the data groups cannot share the batch."""
+    if train.batch_size % groups:
         raise ValueError(f"train.batch_size={train.batch_size} must be a multiple of the {groups} data groups")
-    return max(m for m in range(1, min(share, train.micro_batch) + 1) if share % m == 0)
+    return train.windows_at_once(groups)
 
 
 def deepspeed_config(train: TrainConfig, zero: ZeroConfig, dtype: Dtype, groups: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 import ray
 
 from cinelora.core.cli import UserError
-from cinelora.core.config import ClusterConfig
+from cinelora.core.config import ClusterConfig, Method
 from cinelora.trial.job import Job
 from launch.engine.errors import STOPPED, all_stopped, failure_kind, first_cause, is_lost
 from launch.engine.pool import RUN, START, Calls, Member, Phases, Pool, gang_phases
@@ -238,8 +238,15 @@ class Engine:
         elif run.phase == START:
             self._start_failed(run, cause, now)
         else:
-            micro_batch = run.job.spec.config.train.micro_batch
-            self._act(run, kind, cause, decide_retry(kind, run.job.causes, micro_batch, self.cluster.max_restarts))
+            self._act(run, kind, cause, self._decision(run, kind))
+
+    def _decision(self, run: Running, kind: str) -> RetryDecision:
+        config = run.job.spec.config
+        micro_batch = config.train.windows_at_once(max(1, len(run.members) // config.model.sequence_workers))
+        checkpointed = config.method is Method.base or (
+            config.train.gradient_checkpointing and not config.train.checkpointed_blocks
+        )
+        return decide_retry(kind, run.job.causes, micro_batch, checkpointed, self.cluster.max_restarts)
 
     def _prune(self, job: Job, why: str) -> None:
         assert self.pruner is not None
@@ -266,11 +273,11 @@ class Engine:
             return
         self.ledger.event(kind, trial_id=task.task_id, error=cause)
         job = replace(job, causes=(*job.causes, kind))
-        if decision.micro_batch:
+        if changes := decision.changes:
             config = job.spec.config
-            smaller = replace(config, train=replace(config.train, micro_batch=decision.micro_batch))
-            job = replace(job, spec=replace(job.spec, config=smaller))
-            print(f"{task.task_id}: out of memory, once more with train.micro_batch={decision.micro_batch}", flush=True)
+            job = replace(job, spec=replace(job.spec, config=replace(config, train=replace(config.train, **changes))))
+            text = ", ".join(f"train.{name}={value}" for name, value in changes.items())
+            print(f"{task.task_id}: out of memory, once more with {text}", flush=True)
         self.waits_for_disk = self.waits_for_disk or decision.pause
         nodes = frozenset(member.node for member in run.members) if decision.elsewhere else frozenset[str]()
         self.jobs[task.task_id] = job

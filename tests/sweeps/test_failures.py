@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from cinelora.core.config import TrainConfig
 from sweeps.failures import DISK, DISK_TRIES, HANG, LOST, MEMORY, RetryDecision, decide_retry
 
 
-def after(kind: str, *causes: str, micro_batch: int = 8) -> RetryDecision:
-    return decide_retry(kind, causes, micro_batch, max_restarts=3)
+def after(kind: str, *causes: str, micro_batch: int = 8, checkpointed: bool = True) -> RetryDecision:
+    return decide_retry(kind, causes, micro_batch, checkpointed, max_restarts=3)
 
 
 @pytest.mark.parametrize("kind", ["user", "diverged", "error", "of no known class"])
@@ -27,7 +28,19 @@ def test_lost_and_hung_trials_move_until_max_restarts() -> None:
 def test_memory_is_halved_once() -> None:
     assert after(MEMORY).micro_batch == 4 and after(MEMORY, LOST).retry
     assert not after(MEMORY, MEMORY).retry and not after(MEMORY, micro_batch=1).retry
-    assert "gradient_checkpointing" in after(MEMORY, micro_batch=1).remedy
+    assert "zero.stage=3" in after(MEMORY, micro_batch=1).remedy
+
+
+def test_memory_is_then_saved_by_recomputing() -> None:
+    last = after(MEMORY, MEMORY, checkpointed=False)
+    assert last.retry and last.changes == {"gradient_checkpointing": True, "checkpointed_blocks": 0}
+    assert after(MEMORY, micro_batch=1, checkpointed=False).checkpointing
+    assert after(MEMORY, checkpointed=False).changes == {"micro_batch": 4}
+
+
+@pytest.mark.parametrize("groups, setting, used", [(2, 8, 4), (2, 4, 4), (2, 2, 2), (1, 8, 8), (8, 8, 1), (1, 3, 2)])
+def test_what_is_halved_is_the_batch_in_use(groups: int, setting: int, used: int) -> None:
+    assert TrainConfig(batch_size=8, micro_batch=setting).windows_at_once(groups) == used
 
 
 def test_a_full_disk_pauses_a_limited_number_of_times() -> None:
