@@ -39,6 +39,11 @@ class TrainLog:
                 csv.DictWriter(stream, COLUMNS).writerow(row)
 
     @property
+    def seconds(self) -> float:
+        """Of all steps so far."""
+        return sum(float(row["seconds"]) for row in self.rows)
+
+    @property
     def median_seconds(self) -> float | None:
         values = [float(row["seconds"]) for row in self.rows if row["loss"] != ""]
         return statistics.median(values) if values else None

@@ -55,7 +55,8 @@ class Trained:
     parameters: lora.NamedParameters
     steps: int
     train_loss: float | None
-    seconds: float  # wall time of the loop in this run: steps, held-out losses, checkpoints
+    seconds: float  # wall time of the loop (steps, held-out losses, checkpoints), and `seconds_before`
+    seconds_before: float  # of the steps that earlier runs of the trial did
     seconds_per_step: float | None
 
     @property
@@ -150,6 +151,7 @@ def train(
     engine, parameters, done = prepare(transformer, spec, folder)
     begun = time.perf_counter()
     log = TrainLog(folder.train_csv, done, write=distributed.rank() == 0, mirror=mirror)
+    before = log.seconds
     watched = plan.heldout[: settings.heldout_windows]
     batches = my_batches(config, encodings, plan, range(done, settings.steps))
 
@@ -190,5 +192,5 @@ def train(
             release(engine, parameters)  # the next trial gets the base unchanged
             raise Stopped(f"stopped after step {finished} of {settings.steps}")
     last = log.mean_last_tenth(settings.steps)
-    seconds = time.perf_counter() - begun
-    return Trained(engine, parameters, settings.steps, last, seconds, log.median_seconds)
+    seconds = before + time.perf_counter() - begun
+    return Trained(engine, parameters, settings.steps, last, seconds, before, log.median_seconds)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import resource
 import time
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,6 +51,7 @@ def run_trial(job: Job, resident: ResidentModel, report: Report) -> TrialResult:
     spec, config, started = job.spec, job.spec.config, time.perf_counter()
     folder, plan, transformer = job.folder, job.windows(), resident.transformer
     provenance.begin(job)
+    _reset_peak_memory()
     grey = grey_latent(resident.vae, config.data.height, config.data.width) if config.train.stills else None
     encodings = Encodings(job.encodings, grey=grey)
     result, trained, stop = None, None, StopSign(job.study.stop, folder.stop)
@@ -60,6 +63,7 @@ def run_trial(job: Job, resident: ResidentModel, report: Report) -> TrialResult:
             if config.first:
                 lora.load_adapter(transformer, job.study.trial(config.first).adapter_file)
             model, trained = _open_model(transformer, job, encodings, report, tracker.log, stop)
+            started -= trained.seconds_before if trained else 0.0  # the trial's cost is that of all its runs
             seconds, begun = {"train": trained.seconds if trained else 0.0}, time.perf_counter()
 
             def evaluating(done: int, total: int) -> None:
@@ -98,7 +102,7 @@ def _open_model(
     if config.zero.stage == 3:  # the base may only fit sharded: an adapter at its zero start is the base exactly
         parameters = lora.attach(transformer, config.lora, config.seed)
         engine = build_engine(transformer, parameters, config.train, config.zero, config.model)
-        return engine, Trained(engine, parameters, 0, None, 0.0, None)
+        return engine, Trained(engine, parameters, 0, None, 0.0, 0.0, None)
     return transformer, None
 
 
@@ -153,10 +157,22 @@ def _result(
     )
 
 
+def _reset_peak_memory() -> None:
+    """A worker runs many trials, and the peak of each is its own. Not possible everywhere: then that of all so far."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, see proc(5)
+
+
 def _peak_memory_gib() -> float:
-    """Of this process: device memory on a GPU, resident memory elsewhere."""
+    """Of this process since `_reset_peak_memory`: device memory on a GPU, resident memory elsewhere."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
+    with suppress(OSError):  # Linux
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 

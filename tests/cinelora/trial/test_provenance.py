@@ -98,7 +98,10 @@ def test_a_trial_resumed_once_records_both_runs(study_root: Path, monkeypatch: p
         tiny_study.run(job, report=leave_at_three)
     assert read_json(folder.provenance)["runs"][0]["finished"] is None
     folder.stop.unlink()
-    tiny_study.run(replace(job, causes=("lost",)))
+    result = tiny_study.run(replace(job, causes=("lost",)))
+    steps = [float(row.split(",")[-1]) for row in folder.train_csv.read_text().splitlines()[1:]]
+    assert result.seconds["train"] >= sum(steps), "the cost of both runs"
+    assert result.seconds["overhead"] > 0
     record = read_json(folder.provenance)
     first, second = record["runs"]
     assert (first["finished"], first["causes"], second["causes"]) == (None, [], ["lost"]) and second["finished"]
