@@ -7,14 +7,26 @@ works. Loads no torch once caches are warm.
 
 from __future__ import annotations
 
+import netrc
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from cinelora.core.cli import UserError
-from cinelora.core.config import ClusterConfig, DataConfig, Method, ModelConfig, StudyConfig, TrialConfig
+from cinelora.core.config import (
+    ClusterConfig,
+    DataConfig,
+    Method,
+    ModelConfig,
+    StudyConfig,
+    TrackingConfig,
+    TrialConfig,
+    Wandb,
+)
 from cinelora.core.files import read_json, write_json
 from cinelora.data.encodings import WINDOWS_FILE, encoder_fingerprint, encoding_folder
 from cinelora.data.sample_sets import data_path
@@ -40,6 +52,7 @@ SHARDED = 3  # ZeRO stage whose hooks gather weights inside the blocks
 def make_plan(configs: list[StudyConfig], fingerprints: Fingerprints) -> Plan:
     """The plan of these configs. Raises UserError at the first thing that cannot work."""
     for config in configs:
+        check_tracking(config.tracking)
         check_division(config, config.cluster)
         if config.stage1.enabled:
             stage = replace(config, method=Method.lora, lora=config.stage1.lora, train=config.stage1.train)
@@ -49,6 +62,22 @@ def make_plan(configs: list[StudyConfig], fingerprints: Fingerprints) -> Plan:
     for trial in trials:
         check_denoiser(trial, fingerprints.denoiser(trial.model), here)
     return build_plan([(trial, fingerprints.of(trial)) for trial in trials])
+
+
+def check_tracking(tracking: TrackingConfig) -> None:
+    """Raises UserError where W&B would take no run for want of a key."""
+    if tracking.wandb is not Wandb.online:
+        return
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        saved = netrc.netrc(os.environ.get("NETRC")).authenticators(host)
+    except (OSError, netrc.NetrcParseError):
+        saved = None
+    if not (saved or os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE")):
+        raise UserError(
+            f"tracking=online: no W&B key for {host} on this machine; run `wandb login`, export WANDB_API_KEY, "
+            "or take tracking=offline and upload later with make wandb-sync"
+        )
 
 
 def stages(config: StudyConfig, fingerprints: Fingerprints) -> list[TrialConfig]:

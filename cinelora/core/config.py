@@ -401,6 +401,10 @@ class TrackingConfig:
     wandb: Wandb = Wandb.offline
     project: str = "cinelora"
 
+    def __post_init__(self) -> None:
+        good = 0 < len(self.project) <= 128 and not set(self.project) & set("/\\#?%:")
+        require(good, "tracking.project", self.project, "W&B takes 1 to 128 characters without / \\ # ? % :")
+
 
 @dataclass
 class AnswerConfig:

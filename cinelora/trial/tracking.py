@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,14 @@ from cinelora.core.records import TrialResult, TrialSpec
 TRAIN, SCORE, COST, CLIP = "train/", "score/", "cost/", "clip/"  # prefixes of a run's keys
 
 
+UNREACHABLE = "unreachable.txt"  # in the study's W&B folder: why its runs are offline although they should be online
+
+
 class Tracker:
-    """A W&B run that switches itself off at its first error, with one line on stderr."""
+    """A W&B run that switches itself off at its first error, with one line on stderr.
+
+    Where the server cannot be reached, this run and the later ones of the sweep are offline, and UNREACHABLE says why.
+    """
 
     def __init__(self, spec: TrialSpec, tracking: TrackingConfig, study: str, folder: Path, active: bool) -> None:
         self._run: Any = None
@@ -34,15 +40,26 @@ class Tracker:
             import wandb
 
             folder.mkdir(parents=True, exist_ok=True)
-            self._run = wandb.init(
-                project=tracking.project,
-                id=run_id(spec.trial_id, study),
-                **labels(spec, study),
-                dir=str(folder.parent),
-                mode="online" if tracking.wandb is Wandb.online else "offline",
-                resume="allow",
-                settings=wandb.Settings(console="off", x_disable_stats=True, init_timeout=30),
-            )
+
+            def init(mode: Literal["online", "offline"]) -> Any:
+                return wandb.init(
+                    project=tracking.project,
+                    id=run_id(spec.trial_id, study),
+                    **labels(spec, study),
+                    dir=str(folder.parent),
+                    mode=mode,
+                    resume="allow",
+                    settings=wandb.Settings(console="off", x_disable_stats=True, init_timeout=30),
+                )
+
+            if tracking.wandb is Wandb.online and not (folder / UNREACHABLE).exists():
+                try:
+                    self._run = init("online")
+                    return
+                except Exception as error:
+                    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                    (folder / UNREACHABLE).write_text(reason)
+            self._run = init("offline")
 
     @contextmanager
     def _guard(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from cinelora.core.config import Prune, StudyConfig
 from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialSpec
 from cinelora.trial.job import Job
+from cinelora.trial.tracking import UNREACHABLE
 from launch.engine.display import Display
 from launch.status import plan_counts
 from sweeps.ledger import Ledger
@@ -43,6 +44,7 @@ def run_missing(study: StudyConfig, ledger: Ledger, plan: Plan, seconds: Mapping
     if pruner and not pruner.compares:
         print(f"prune={study.prune.value}: no two trials differ in train.learning_rate alone, so none will be pruned")
     ledger.folder.stop.unlink(missing_ok=True)
+    (ledger.folder.wandb / UNREACHABLE).unlink(missing_ok=True)
     connect(study.cluster.address)
     if study.cluster.address:
         wait_for_nodes(study.cluster.nodes)
@@ -63,9 +65,19 @@ def run_missing(study: StudyConfig, ledger: Ledger, plan: Plan, seconds: Mapping
             raise KeyboardInterrupt
         return errors
     finally:
+        _report_tracking(ledger)
         engine.pool.close()
         ledger.folder.stop.unlink(missing_ok=True)
         ray.shutdown()
+
+
+def _report_tracking(ledger: Ledger) -> None:
+    """Say once that W&B could not be reached."""
+    folder = ledger.folder
+    if (folder.wandb / UNREACHABLE).exists():
+        why = (folder.wandb / UNREACHABLE).read_text()
+        ledger.event("wandb_unreachable", error=why)
+        print(f"W&B could not be reached ({why}); the runs are in {folder.wandb}: make wandb-sync STUDY={folder.root}")
 
 
 def _job(study: StudyConfig, ledger: Ledger, spec: TrialSpec) -> Job:

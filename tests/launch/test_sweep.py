@@ -149,6 +149,8 @@ BAD = {
     "cluster.address=head": "cluster.address=head: give HOST:PORT of `ray start`, e.g. head:6379",
     "cluster.address=http\\://head\\:6379": "cluster.address=http://head:6379: give HOST:PORT",
     "cluster.address=head\\:99999": "cluster.address=head:99999: give HOST:PORT",
+    "tracking.project=a/b": "tracking.project=a/b: W&B takes",
+    "tracking.wandb=online": "no W&B key for nowhere.invalid on this machine",
     "++lora.rnk=4": "lora.rnk: unknown setting; did you mean lora.rank?",
     "+trian.steps=4": "trian: unknown setting; did you mean train?",
     'extra=["+lora.rnk=4 seed=0"]': "lora.rnk: unknown setting; did you mean lora.rank?",
@@ -178,6 +180,8 @@ def assert_refused(root: Path, override: str, message: str, capsys: Any, monkeyp
     GlobalHydra.instance().clear()
     arguments = [item for item in command(root) if not item.startswith(override.split("=")[0] + "=")]
     monkeypatch.setattr(sys, "argv", ["sweep", *options, *arguments[3:], override])
+    monkeypatch.setenv("WANDB_BASE_URL", "https://nowhere.invalid")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setattr("launch.engine.pool.connect", lambda address: pytest.fail("Ray was started"))
     assert main() == 2
     error = capsys.readouterr().err.strip()

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from cinelora.core.config import LoraConfig, Method, Scaling, TrackingConfig, TrialConfig
+from cinelora.core.config import LoraConfig, Method, Scaling, TrackingConfig, TrialConfig, Wandb
 from cinelora.core.records import TrialSpec
-from cinelora.trial.tracking import Tracker, flat_config, row_name, run_id, run_name, score_key
+from cinelora.trial.tracking import UNREACHABLE, Tracker, flat_config, row_name, run_id, run_name, score_key
 from sweeps.plan import trial_spec
 
 SPEC = trial_spec(TrialConfig(), {"model": "m", "data": "d"})
@@ -52,3 +52,30 @@ def test_a_broken_tracker_is_switched_off(tmp_path: Path, capsys: pytest.Capture
     tracker.log({"loss": 1.0}, step=1)
     tracker.finish(None)
     assert "W&B switched off" in capsys.readouterr().err
+
+
+def test_an_unreachable_server_costs_one_wait_and_the_runs_are_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    tried: list[str] = []
+
+    def init(mode: str, **_: Any) -> str:
+        tried.append(mode)
+        if mode == "online":
+            raise TimeoutError("no answer within 30 s")
+        return "a run"
+
+    monkeypatch.setattr(wandb, "init", init)
+    for _ in range(2):
+        tracker = Tracker(SPEC, TrackingConfig(wandb=Wandb.online), "quick", tmp_path / "wandb", active=True)
+        assert tracker._run == "a run"
+    assert tried == ["online", "offline", "offline"]
+    assert (tmp_path / "wandb" / UNREACHABLE).read_text() == "TimeoutError: no answer within 30 s"
+
+
+@pytest.mark.parametrize("project", ["team/film", "", "a" * 129, "50%"])
+def test_a_project_that_wandb_refuses(project: str) -> None:
+    with pytest.raises(ValueError, match="tracking.project"):
+        TrackingConfig(project=project)
