@@ -146,3 +146,16 @@ def reference_key(spec: TrialSpec) -> str:
     """Key of the reference clips of a trial and of how they were scored: data, frames kept, feature weights."""
     used = {name: value for name, value in spec.fingerprints.items() if name not in ("model", "encoder")}
     return content_hash({"marks": used, "keep_first_frame": spec.config.score.keep_first_frame}, 12)
+
+
+def resident_key(spec: TrialSpec) -> str:
+    """Trials with equal keys may share what a worker keeps in memory: base model, VAE and feature nets.
+
+    All that a trial leaves on them is in the key: the engine casts weights in place, ZeRO-3 leaves them partitioned,
+    and compiled blocks stay compiled.
+    """
+    model = spec.config.model
+    weights = {name: digest for name, digest in spec.fingerprints.items() if name != "data"}
+    flags = {"compiled": model.compile, "short text": model.short_text, "sharded": spec.config.zero.stage == 3}
+    names = [model.dtype.value, model.attention, *(name for name, on in flags.items() if on)]
+    return " ".join([content_hash(weights, digits=16), *names])

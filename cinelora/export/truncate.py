@@ -23,14 +23,14 @@ from cinelora.core.cli import Parser, Progress, UserError, exit_status
 from cinelora.core.config import LoraConfig, Method, Scaling, TrackingConfig, ZeroConfig
 from cinelora.core.files import check_writable, content_hash, read_json, write_json
 from cinelora.core.paths import StudyFolder
-from cinelora.core.records import TrialResult, TrialSpec, TruncationResult, reference_key, to_dict
+from cinelora.core.records import TrialResult, TrialSpec, TruncationResult, reference_key, resident_key, to_dict
 from cinelora.data.encodings import WINDOWS_FILE, missing
 from cinelora.features.results import Scored, drop_parts, write_scored
 from cinelora.training.checkpoint import Stopped, StopSign
 from cinelora.training.heldout import window_losses
 from cinelora.training.loop import Report
 from cinelora.trial.job import Job
-from cinelora.trial.resident import ResidentModel, load_resident_model, resident_key
+from cinelora.trial.resident import ResidentModel, load_resident_model
 from cinelora.trial.run import HELDOUT_LOSS
 from cinelora.trial.scoring import generate_and_score, memorised
 from cinelora.wan import lora, low_rank

@@ -14,7 +14,7 @@ import numpy as np
 from cinelora import distributed
 from cinelora.core.config import DataConfig
 from cinelora.core.files import content_hash
-from cinelora.core.records import TrialSpec, to_dict
+from cinelora.core.records import resident_key, to_dict
 from cinelora.data.windows import Window
 from cinelora.features.motion import FLOWS, PairStats, pair_stats
 from cinelora.features.nets import open_net
@@ -26,14 +26,14 @@ from cinelora.wan.encoding import reference_frames
 from cinelora.wan.loading import load_transformer, load_vae
 
 FRAME_BYTES = 2**28  # of decoded reference frames kept in memory
-SPENT = ()  # key of a model whose own weights were trained: no trial may use it again
+SPENT = ""  # key of a model whose own weights were trained: no trial may use it again
 
 
 @dataclass
 class ResidentModel:
     """Denoiser, VAE and feature nets, and the reference frames decoded so far. `key`: see `resident_key`."""
 
-    key: tuple[str | bool, ...]
+    key: str
     folder: Path
     transformer: Any
     vae: Any
@@ -59,15 +59,6 @@ class ResidentModel:
                 self._pairs[key] = pair_stats(self.reference_frames(data, window)[None], FLOWS[flow])
         found = [astuple(self._pairs[key]) for key in keys]
         return PairStats(*(np.concatenate(rows) for rows in zip(*found, strict=True)))
-
-
-def resident_key(spec: TrialSpec) -> tuple[str | bool, ...]:
-    """Trials with equal keys may share a resident model: all that a trial leaves on it is in the key.
-
-    The engine casts the weights in place, ZeRO-3 leaves them partitioned, and compiled blocks stay compiled.
-    """
-    model, sharded = spec.config.model, spec.config.zero.stage == 3
-    return spec.fingerprints["model"], model.dtype.value, sharded, model.short_text, model.attention, model.compile
 
 
 def load_resident_model(job: Job, nets: bool = True) -> ResidentModel:

@@ -95,7 +95,8 @@ class Worker:
 
     def _base_for(self, job: Job) -> ResidentModel:
         """The resident base, loaded anew only when this trial needs another."""
-        from cinelora.trial.resident import load_resident_model, resident_key
+        from cinelora.core.records import resident_key
+        from cinelora.trial.resident import load_resident_model
 
         if self.base is None or self.base.key != resident_key(job.spec):
             self.base = None

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cinelora.core.config import ClusterConfig, Method, TrialConfig
-from cinelora.core.records import TrialSpec
+from cinelora.core.records import TrialSpec, resident_key
 from sweeps.scheduling.cluster import GangShape
 
 Key = tuple[float, ...]
@@ -32,8 +32,9 @@ Order = Callable[[Task], Key]  # least first; within one shape it must take the 
 def task_for(cluster: ClusterConfig, spec: TrialSpec, seconds: float) -> Task:
     """The task of a trial. A base that ZeRO stage 3 shards fits gangs of its own size only."""
     config, count = spec.config, workers(cluster, spec.config)
-    base = f"{spec.fingerprints['model']} {config.model.dtype.value}"
-    base += f" {count} sharded" if config.zero.stage == 3 else ""
+    base = resident_key(spec)
+    if config.zero.stage == 3:
+        base = f"{count} {base}"
     return Task(spec.trial_id, shape(cluster, count), base, seconds, after=config.first)
 
 

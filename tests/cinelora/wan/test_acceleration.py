@@ -13,10 +13,11 @@ from diffusers.models.attention_dispatch import AttentionBackendName, _Attention
 from cinelora import distributed
 from cinelora.core.cli import UserError
 from cinelora.core.config import Dtype, LoraConfig, ModelConfig, TargetSet
+from cinelora.core.records import resident_key
 from cinelora.training.batch import prefetch, training_batch
 from cinelora.training.engine import deepspeed_config
 from cinelora.trial import resident as base
-from cinelora.trial.resident import ResidentModel, load_resident_model, resident_key
+from cinelora.trial.resident import ResidentModel, load_resident_model
 from cinelora.wan import acceleration, lora
 from cinelora.wan.acceleration import checkpoint_blocks
 from cinelora.wan.attention import backend_error, use_attention

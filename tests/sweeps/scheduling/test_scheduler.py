@@ -6,14 +6,17 @@ import heapq
 import random
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from benchmarks.cluster import ORDERS
+from cinelora.core.config import ClusterConfig, Dtype, ModelConfig, TrialConfig
+from cinelora.core.records import TrialSpec
 from sweeps.scheduling.cluster import GangShape, Infeasible, Node
 from sweeps.scheduling.scheduler import Scheduler, Start
 from sweeps.scheduling.simulate import simulate
-from sweeps.scheduling.tasks import Order, Task, longest_first
+from sweeps.scheduling.tasks import Order, Task, longest_first, task_for
 
 Places = dict[str, tuple[str, ...]]
 
@@ -441,3 +444,15 @@ def test_a_task_waits_for_the_result_it_needs() -> None:
     assert ids(made.starts(9)) == ["third"]
     runs = simulate(chain, [node("a")])
     assert [(run.task.task_id, run.start) for run in runs] == [("first", 0), ("second", 5), ("third", 95)]
+
+
+def test_what_a_worker_keeps_depends_on_all_that_is_loaded() -> None:
+    def base(fingerprints: dict[str, str] | None = None, **model: Any) -> str:
+        config = TrialConfig(model=ModelConfig(**model))
+        spec = TrialSpec("t", config, {"model": "m", "data": "d", "tnv2": "w"} | (fingerprints or {}))
+        return task_for(ClusterConfig(), spec, 1.0).base
+
+    assert base() == base({"data": "other clips"})
+    others = [base({"tnv2": "other"}), base({"i3d": "x"}), base(compile=True), base(short_text=True)]
+    others += [base(dtype=Dtype.bfloat16), base(attention="_native_flash")]
+    assert len({base(), *others}) == 7
