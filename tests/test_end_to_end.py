@@ -37,7 +37,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     ("name", "smaller", "ranks", "beside"),
     [
         ("quick", ["lora.rank=1,16", "seed=0", "data.max_heldout_windows=12", *SHORT], (1, 16), 3),
-        ("clips", ["lora.rank=8", "seed=0", *SHORT], (8,), 0),
+        ("clips", ["lora.rank=8", "seed=0", "train.steps=150", "train.heldout_every=75"], (8,), 0),
     ],
 )
 def test_study(tmp_path: Path, name: str, smaller: list[str], ranks: tuple[int, ...], beside: int) -> None:
