@@ -10,11 +10,9 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from numpy.typing import NDArray
 
 from analysis.figures.style import (
     BASE,
@@ -33,11 +31,10 @@ from analysis.figures.style import (
 )
 from analysis.statistics.differences import COMPARED
 from analysis.statistics.findings import Findings
-from analysis.study.load import Trial
 from analysis.study.rows import Estimates, Row
 
 PANELS = ("kvd[tnv2]", "fvd[tnv2]", "consistency[mnv2]", "motion[absdiff]", "psnr", "heldout_loss")
-SMOOTHING = 20  # a training loss is averaged over this fraction of the steps: steps / SMOOTHING
+SMOOTHING = 20  # the training loss is averaged over steps / SMOOTHING steps
 
 
 def quality_vs_rank(findings: Findings) -> Figure:
@@ -47,7 +44,9 @@ def quality_vs_rank(findings: Findings) -> Figure:
     for axes, score in zip(figure.subplots(2, 3).flat, PANELS, strict=True):
         axes.set_title(score_title(score))
         if score in estimates.scores.unavailable:
-            _not_available(axes, estimates.scores.unavailable[score])
+            text = "\n".join(["n/a", *textwrap.wrap(estimates.scores.unavailable[score], 28)])
+            axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, fontsize=7)
+            axes.set(xticks=[], yticks=[])
         else:
             _score_panel(axes, score, estimates)
     legend_below(figure, _quality_legend(estimates), 3)
@@ -92,8 +91,12 @@ def learning_curves(findings: Findings) -> Figure | None:
     figure = Figure(figsize=size, layout="constrained")
     left, right = figure.subplots(1, 2)
     for row in (each for each in estimates.rows if each.in_grid):
-        for trial in estimates.trials(row):
-            _curve(left, right, trial, {"color": colours[row.key.rank], "linestyle": styles[row.series]})
+        style: Mapping[str, Any] = {"color": colours[row.key.rank], "linestyle": styles[row.series]}
+        for curve in (trial.curve for trial in estimates.trials(row)):
+            loss = curve["loss"].rolling(smoothing_window(len(curve)), center=True, min_periods=1).mean()
+            left.plot(curve["step"], loss, linewidth=0.7, **style)
+            heldout = curve.dropna(subset="heldout_loss")
+            right.plot(heldout["step"], heldout["heldout_loss"], marker="o", markersize=2, linewidth=1.0, **style)
     window = max(smoothing_window(len(trial.curve)) for trial in trials)
     left.set_title("training loss" + (f" (mean of {window} steps)" if window > 1 else ""))
     right.set_title("held-out loss (first windows only; step 0 is the base)")
@@ -103,18 +106,9 @@ def learning_curves(findings: Findings) -> Figure | None:
     return figure
 
 
-def smoothed(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """Centred moving mean of (S,) over `window` steps; at the ends over the steps that there are."""
-    if window <= 1:
-        return values
-    kernel = np.ones(window)
-    weight = np.convolve(np.ones(len(values)), kernel, mode="same")
-    return np.asarray(np.convolve(values, kernel, mode="same") / weight, dtype=np.float64)
-
-
 def smoothing_window(steps: int) -> int:
-    """An odd number of steps, about steps / SMOOTHING; at most `steps`."""
-    return max(1, steps // SMOOTHING // 2 * 2 + 1) if steps >= SMOOTHING else 1
+    """Steps of the moving mean of the training loss: an odd number, about steps / SMOOTHING."""
+    return steps // SMOOTHING // 2 * 2 + 1
 
 
 def _score_panel(axes: Axes, score: str, estimates: Estimates) -> None:
@@ -144,13 +138,6 @@ def _line_style(row: Row, estimates: Estimates) -> Mapping[str, Any]:
     return {"color": colour, "linestyle": "-.", "linewidth": 1.0}
 
 
-def _not_available(axes: Axes, reason: str) -> None:
-    text = "\n".join(["n/a", *textwrap.wrap(reason, 28)])
-    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, fontsize=7)
-    axes.set_xticks([])
-    axes.set_yticks([])
-
-
 def _quality_legend(estimates: Estimates) -> list[Line2D]:
     handles = [
         Line2D([], [], ms=4, label=series or "LoRA, mean over seeds", **series_marker(index))
@@ -163,9 +150,3 @@ def _quality_legend(estimates: Estimates) -> list[Line2D]:
         handles.append(Line2D([], [], **REAL, label="real clips"))
     return handles
 
-
-def _curve(left: Axes, right: Axes, trial: Trial, style: Mapping[str, Any]) -> None:
-    steps, loss, heldout = (trial.curve[name].to_numpy(dtype=np.float64) for name in ("step", "loss", "heldout_loss"))
-    left.plot(steps, smoothed(loss, smoothing_window(len(loss))), linewidth=0.7, **style)
-    known = np.isfinite(heldout)
-    right.plot(steps[known], heldout[known], marker="o", markersize=2, linewidth=1.0, **style)

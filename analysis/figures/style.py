@@ -15,7 +15,6 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from matplotlib.typing import LineStyleType, RcKeyType
 
 from analysis.study.load import Study
@@ -44,37 +43,35 @@ BETTER, WORSE, UNDECIDED = COLOURS[2], COLOURS[1], "0.6"
 BASE: Mapping[str, Any] = {"color": "0.25", "linestyle": (0, (5, 2)), "linewidth": 1.0}
 REAL: Mapping[str, Any] = {"color": "0.25", "linestyle": (0, (1, 1.5)), "linewidth": 1.3}
 LINE_STYLES: tuple[LineStyleType, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 4)))
-Colour = tuple[float, float, float, float]
+Colour = tuple[float, float, float, float]  # red, green, blue, opacity, 0 to 1
 
 
 def rank_colours(ranks: Iterable[int]) -> dict[int, Colour]:
     """Dark for the smallest rank to light for the largest, never as pale as paper."""
     distinct = sorted(set(ranks))
-    colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, max(len(distinct), 2)))
-    return {rank: (float(r), float(g), float(b), 1.0) for rank, (r, g, b, _) in zip(distinct, colours, strict=False)}
+    places = np.linspace(0.0, 0.85, max(len(distinct), 2))
+    return {rank: matplotlib.colormaps["viridis"](float(place)) for rank, place in zip(distinct, places, strict=False)}
 
 
 def series_marker(index: int) -> dict[str, Any]:
     """Colour and hollow marker of an adapter series, by its place among the series."""
-    colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-    return {"color": colour, "marker": marker, "mfc": "white"}
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)], "mfc": "white"}
 
 
 def score_title(score: str) -> str:
-    """The score, and which way is better."""
+    """The score and its direction."""
     return f"{column_name(score)}\n({SENSE[DIRECTIONS[score]]})"
 
 
 def rank_axis(axes: Axes, ranks: Sequence[int]) -> None:
-    """x is log2 of the rank, a tick at each of `ranks`, which are sorted."""
+    """A logarithmic x axis with a tick at each of `ranks`, which are sorted."""
     axes.set_xlabel("rank")
     if not ranks:
         return
     axes.set_xscale("log", base=2)
     axes.set_xlim(ranks[0] / math.sqrt(2), ranks[-1] * math.sqrt(2))
-    axes.xaxis.set_major_locator(FixedLocator(ranks))
-    axes.xaxis.set_major_formatter(FixedFormatter([str(rank) for rank in ranks]))
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(ranks, [str(rank) for rank in ranks])
+    axes.set_xticks([], minor=True)
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
@@ -83,7 +80,7 @@ def legend_below(figure: Figure, handles: Sequence[Artist], columns: int) -> Non
 
 
 def headline(study: Study) -> str:
-    """What a reader must know before the first number, for the line above each figure; "" where there is nothing."""
+    """The line above each figure: an untrained base, missing trials; "" for a finished study."""
     done, planned = len(study.trials), len(study.specs)
     parts = [] if study.trained else [BANNER]
     if done < planned:
