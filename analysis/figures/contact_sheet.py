@@ -1,18 +1,18 @@
 """The contact sheet: frames of a few held-out clips, the reference on top, below it the base and each rank.
 
-In: `Estimates`; reads `samples/<clip_id>.mp4`. Out: one picture, rows are models, columns are frames, grouped by clip.
+In: `Findings`; reads `samples/<clip_id>.mp4`. Out: one picture, rows are models, columns are frames, grouped by clip.
 A clip that is not on disk, or of another size, stays blank. R rows, C clips, F frames of H x W pixels.
 """
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from analysis.figures.style import WIDTH, headline
 from analysis.statistics.findings import Findings
@@ -22,9 +22,10 @@ from analysis.study.rows import Estimates
 CLIPS, FRAMES = 3, 4
 MAX_ROWS = 12  # a sheet taller than a page helps nobody
 BLANK = 235  # grey of a clip that is absent
-LABEL_LETTERS = 13  # of a row label: 0.75 inches of 7-point type
+LABEL_LETTERS = 13, 30  # of a line of a row label; the margin widens for longer words, up to the second
+LETTER = 0.058  # inches per letter of 7-point type
 GAP, CLIP_GAP = 2, 10  # pixels between frames and between clips
-LEFT, RIGHT, BOTTOM = 0.8, 0.05, 0.05  # margins in inches
+SIDE = 0.05  # other margins in inches
 TOP, TOP_WITH_HEADLINE = 0.32, 0.5
 
 
@@ -40,17 +41,25 @@ def contact_sheet(findings: Findings) -> Figure | None:
     sheet = read_sheet(findings.estimates)
     if sheet is None:
         return None
-    picture, tops, lefts = mosaic(sheet.frames)
-    top = TOP_WITH_HEADLINE if headline(findings.study) else TOP
-    inner_width = WIDTH - LEFT - RIGHT
+    picture = mosaic(sheet.frames)
+    labels = row_labels(sheet.rows)
+    left = SIDE + LETTER * max(len(line) for label in labels for line in label.split("\n"))
+    inner_width = WIDTH - left - SIDE
     inner_height = inner_width * picture.shape[0] / picture.shape[1]
-    height = inner_height + top + BOTTOM
+    height = inner_height + SIDE + (TOP_WITH_HEADLINE if headline(findings.study) else TOP)
     figure = Figure(figsize=(WIDTH, height))
-    axes = figure.add_axes((LEFT / WIDTH, BOTTOM / height, inner_width / WIDTH, inner_height / height))
+    axes = figure.add_axes((left / WIDTH, SIDE / height, inner_width / WIDTH, inner_height / height))
     axes.imshow(picture, interpolation="antialiased", aspect="equal")
     axes.set_axis_off()
-    _label(axes, sheet, tops, lefts)
+    _label(axes, sheet, labels)
     return figure
+
+
+def row_labels(names: Sequence[str]) -> list[str]:
+    """The names in lines of the same width, which fits the longest word, so that no word is broken."""
+    least, most = LABEL_LETTERS
+    width = min(most, max(least, *(len(word) for name in names for word in name.split())))
+    return ["\n".join(textwrap.wrap(name, width)) for name in names]
 
 
 def read_sheet(estimates: Estimates) -> Sheet | None:
@@ -69,32 +78,28 @@ def read_sheet(estimates: Estimates) -> Sheet | None:
     return Sheet(names, clips, numbers, grid)
 
 
-def mosaic(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], list[int], list[list[int]]]:
-    """(R, C, F, H, W, 3) -> one picture on white, the top of each row, the left of each frame of each clip."""
+def mosaic(frames: Image) -> Image:
+    """(R, C, F, H, W, 3) -> one picture on white, (R (H + GAP) - GAP, width, 3)."""
     rows, clips, count, height, width, _ = frames.shape
-    clip_width = count * width + (count - 1) * GAP
-    tops = [row * (height + GAP) for row in range(rows)]
-    lefts = [
-        [clip * (clip_width + CLIP_GAP) + frame * (width + GAP) for frame in range(count)] for clip in range(clips)
-    ]
-    picture = np.full((tops[-1] + height, lefts[-1][-1] + width, 3), 255, dtype=np.uint8)
-    for row, clip, frame in np.ndindex(rows, clips, count):
-        top, left = tops[row], lefts[clip][frame]
-        picture[top : top + height, left : left + width] = frames[row, clip, frame]
-    return picture, tops, lefts
+    padded = np.pad(frames, ((0, 0),) * 3 + ((0, GAP), (0, GAP), (0, 0)), constant_values=255)
+    strips = padded.transpose(0, 3, 1, 2, 4, 5).reshape(rows * (height + GAP), clips, count * (width + GAP), 3)
+    apart = np.pad(strips, ((0, 0), (0, 0), (0, CLIP_GAP - GAP), (0, 0)), constant_values=255)
+    return apart.reshape(len(apart), -1, 3)[:-GAP, :-CLIP_GAP]
 
 
-def _label(axes: Axes, sheet: Sheet, tops: list[int], lefts: list[list[int]]) -> None:
+def _label(axes: Axes, sheet: Sheet, labels: Sequence[str]) -> None:
     """Rows at the left; above the top row the name of each clip and the number of each frame."""
-    height, width = sheet.frames.shape[3:5]
-    for name, top in zip(sheet.rows, tops, strict=True):
-        lines = "\n".join(textwrap.wrap(name, LABEL_LETTERS))
-        axes.text(-4, top + height / 2, lines, ha="right", va="center", fontsize=7)
+    count, height, width = sheet.frames.shape[2:5]
+    for row, label in enumerate(labels):
+        axes.text(-4, row * (height + GAP) + height / 2, label, ha="right", va="center", fontsize=7)
     above: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "annotation_clip": False}
-    for clip, starts in zip(sheet.clips, lefts, strict=True):
-        axes.annotate(clip, ((starts[0] + starts[-1] + width) / 2, 0), (0, 11), fontsize=7, **above)
-        for number, start in zip(sheet.frame_numbers, starts, strict=True):
-            axes.annotate(f"{number}", (start + width / 2, 0), (0, 2), fontsize=6, color="0.35", **above)
+    clip_width = count * (width + GAP) - GAP
+    for clip, name in enumerate(sheet.clips):
+        left = clip * (clip_width + CLIP_GAP)
+        axes.annotate(name, (left + clip_width / 2, 0), (0, 11), fontsize=7, **above)
+        for frame, number in enumerate(sheet.frame_numbers):
+            place = left + frame * (width + GAP) + width / 2
+            axes.annotate(f"{number}", (place, 0), (0, 2), fontsize=6, color="0.35", **above)
 
 
 def _pick(frames: Image | None, numbers: tuple[int, ...], blank: Image) -> Image:

@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from analysis.figures.style import BASE, WIDTH, Colour, legend_below, rank_axis, rank_colours, series_marker
 from analysis.statistics.findings import Findings
@@ -48,19 +47,20 @@ def noise_floor(findings: Findings) -> Figure | None:
     if not down:
         return None
     figure = Figure(figsize=(WIDTH, 0.6 + 1.8 * len(down)), layout="constrained")
-    grid = figure.add_gridspec(len(down), CELLS)
-    panels = [
-        figure.add_subplot(grid[line, CELLS // count * place : CELLS // count * (place + 1)])
-        for line, count in enumerate(down)
-        for place in range(count)
-    ]
+    cells: list[Any] = [[f"{line}.{cell * count // CELLS}" for cell in range(CELLS)] for line, count in enumerate(down)]
+    panels = list(figure.subplot_mosaic(cells).values())
     for own, axes in zip(halves.values(), panels, strict=False):
         _distances(axes, own, series)
     for floor, axes in zip(floors, panels[len(halves) :], strict=True):
         _differences(axes, floor, [each for each in tests if each.score == floor.score], series)
     for axes in panels:
         rank_axis(axes, sorted({row.key.rank for row in estimates.rows if row.in_grid}))
-    legend_below(figure, _floor_legend(series), 4)
+    handles: list[Line2D | Patch] = [
+        Line2D([], [], label=name or "LoRA (filled: the best rank)", **_style(index))
+        for index, name in enumerate(series)
+    ]
+    handles += [Line2D([], [], **BASE, label="base, no adapter"), Patch(**BAND, label="noise floor")]
+    legend_below(figure, handles, 4)
     return figure
 
 
@@ -95,14 +95,6 @@ def _style(index: int) -> dict[str, Any]:
     return {**series_marker(index), "ms": 3.5, "mew": 0.8, "linewidth": 0.8}
 
 
-def _floor_legend(series: Sequence[str]) -> list[Line2D | Patch]:
-    lines = [
-        Line2D([], [], label=name or "LoRA (filled: the best rank)", **_style(index))
-        for index, name in enumerate(series)
-    ]
-    return [*lines, Line2D([], [], **BASE, label="base, no adapter"), Patch(**BAND, label="noise floor")]
-
-
 def fvd_vs_n(findings: Findings) -> Figure | None:
     """Distances against the number of clips they are computed on: the bias of fvd, and that kvd has none.
 
@@ -129,11 +121,9 @@ def fvd_vs_n(findings: Findings) -> Figure | None:
         axes.set_title(f"{score}, {of}")
     for axes in grid[-1]:
         axes.set_xlabel("number of clips n (axis: 1/n)")
-    handles = [Line2D([], [], color=BASE["color"], marker="o", ms=3, label="base")]
-    handles = handles if any(each.row.is_base for each in curves) else []
-    handles += [
-        Line2D([], [], color=colour, marker="o", ms=3, label=f"rank {rank}") for rank, colour in colours.items()
-    ]
+    entries = {"base": BASE["color"]} if any(each.row.is_base for each in curves) else {}
+    entries |= {f"rank {rank}": colour for rank, colour in colours.items()}
+    handles = [Line2D([], [], color=colour, marker="o", ms=3, label=name) for name, colour in entries.items()]
     legend_below(figure, handles, 5)
     return figure
 
@@ -150,12 +140,8 @@ def _sizes_panel(axes: Axes, own: Sequence[SizeCurve], colours: Mapping[int, Col
         else:
             axes.plot(1 / sizes, line.scores, ":", linewidth=0.8, color=colour)
         place = INTERCEPTS * right * (1 + index * 0.6)  # next to each other, left of infinity
-        reach = NORMAL_95 * line.standard_error
-        axes.plot([place, place], [line.value - reach, line.value + reach], linewidth=0.7, color=colour)
-        face = colour if each.straight else "white"
-        axes.plot([place], [line.value], "D", ms=3, mew=0.7, mfc=face, color=colour)
+        reach, face = NORMAL_95 * line.standard_error, colour if each.straight else "white"
+        axes.errorbar(place, line.value, reach, fmt="D", ms=3, mew=0.7, mfc=face, elinewidth=0.7, color=colour)
     axes.axvline(0, color="0.85", linewidth=0.6, zorder=0)
     ticks = sizes[np.unique([0, 1, len(sizes) - 1])]
-    axes.xaxis.set_major_locator(FixedLocator([0, *(1 / ticks[::-1])]))
-    axes.xaxis.set_major_formatter(FixedFormatter(["∞", *(f"{size:.0f}" for size in ticks[::-1])]))
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks([0, *(1 / ticks)], ["∞", *(f"{size:.0f}" for size in ticks)])

@@ -5,7 +5,8 @@ In: `Findings`. Out: the figure, and `front` for any points.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from analysis.figures.style import COLOURS, MARKERS, WIDTH, legend_below
 from analysis.statistics.findings import Findings
@@ -27,11 +28,10 @@ SHORT = 600.0  # worker-seconds: longer trainings are given in hours
 FRONT: Mapping[str, Any] = {"color": "0.6", "linewidth": 0.9, "zorder": 1}
 FULL, FULL_COLOUR = "full", "0.25"
 LABEL_WIDTH, LABEL_HEIGHT = 0.06, 0.09  # of a panel
-Costs = dict[str, Callable[[Row], float]]  # axis label -> cost of a row
 
 
 class Point(NamedTuple):
-    """A row in one panel. Gains over the base are turned so that larger is better."""
+    """A row in one panel. Gains over the base have their sign changed where lower is better."""
 
     row: Row
     cost: float
@@ -51,17 +51,19 @@ def pareto(findings: Findings) -> Figure | None:
     gains = {score: known for score in SCORES if (known := _gains(findings, score, rows))}
     if not gains:
         return None
-    costs, styles = _costs(estimates, rows), _styles(rows)
+    costs, (styles, handles) = _costs(estimates, rows), _styles(rows)
     figure = Figure(figsize=(WIDTH, 0.6 + 1.9 * len(gains)), layout="constrained")
     grid = figure.subplots(len(gains), len(costs), sharex="col", sharey="row", squeeze=False)
     for (score, known), panels in zip(gains.items(), grid, strict=True):
         panels[0].set_ylabel(f"gain over the base,\n{column_name(score)}")
-        for axes, cost in zip(panels, costs.values(), strict=True):
-            points = [Point(row, cost(row), *known[row.full_name]) for row in rows if row.full_name in known]
-            _panel(axes, [each for each in points if each.cost > 0], styles)  # a full fine-tune has no adapter
+        for axes, of_rows in zip(panels, costs.values(), strict=True):
+            paid = [(row, cost) for row, cost in zip(rows, of_rows, strict=True) if cost]  # full: no adapter
+            _panel(
+                axes, [Point(row, cost, *known[row.full_name]) for row, cost in paid if row.full_name in known], styles
+            )
     for axes, name in zip(grid[-1], costs, strict=True):
         axes.set_xlabel(name)
-    legend_below(figure, _legend(rows, styles), 4)
+    legend_below(figure, handles, 4)
     return figure
 
 
@@ -80,24 +82,23 @@ def _gains(findings: Findings, score: str, rows: Sequence[Row]) -> dict[str, tup
     """Full name of a row -> gain, low, high."""
     sign = -1.0 if DIRECTIONS[score] == LOWER else 1.0
     names = {row.full_name for row in rows}
-    turned = {}
+    gains = {}
     for each in findings.differences:
         if each.score == score and each.row in names:
             low, high = sorted((sign * each.interval.low, sign * each.interval.high))
-            turned[each.row] = (sign * each.interval.mean, low, high)
-    return turned
+            gains[each.row] = (sign * each.interval.mean, low, high)
+    return gains
 
 
-def _costs(estimates: Estimates, rows: Sequence[Row]) -> Costs:
-    def seconds(row: Row) -> float:
-        results = [trial.result for trial in estimates.trials(row)]
-        return float(np.mean([each.seconds.get("train", 0.0) * each.world_size for each in results]))
-
-    unit, size = ("seconds", 1) if max(map(seconds, rows)) < SHORT else ("hours", 3600)
+def _costs(estimates: Estimates, rows: Sequence[Row]) -> dict[str, list[float]]:
+    """Axis label -> the cost of each row; 0 where it has none."""
+    results = [[trial.result for trial in estimates.trials(row)] for row in rows]
+    seconds = [np.mean([each.seconds.get("train", 0.0) * each.world_size for each in own]) for own in results]
+    unit, size = ("seconds", 1) if max(seconds) < SHORT else ("hours", 3600)
     return {
-        "trainable parameters": lambda row: float(row.parameters or 0),
-        f"worker-{unit} of training": lambda row: seconds(row) / size,
-        "adapter, MB": lambda row: row.adapter_megabytes or 0.0,
+        "trainable parameters": [float(row.parameters or 0) for row in rows],
+        f"worker-{unit} of training": [float(each / size) for each in seconds],
+        "adapter, MB": [row.adapter_megabytes or 0.0 for row in rows],
     }
 
 
@@ -111,21 +112,14 @@ def _panel(axes: Axes, points: Sequence[Point], styles: Mapping[str, tuple[str, 
         axes.plot([each.cost] * 2, [each.low, each.high], color=colour, linewidth=0.7, alpha=alpha, zorder=2)
         face = colour if each in best else "white"
         axes.plot([each.cost], [each.gain], marker, color=colour, mfc=face, ms=4, mew=0.8, zorder=3)
-    _cost_axis(axes, [each.cost for each in points])
-    _label(axes, labelled, styles)
-
-
-def _cost_axis(axes: Axes, costs: Sequence[float]) -> None:
-    """Logarithmic where costs differ by more than a decade."""
+    costs = [each.cost for each in points]
     if max(costs) > 10 * min(costs):
         axes.set_xscale("log")
-        subs = (1.0, 2.0, 5.0) if max(costs) < 100 * min(costs) else (1.0,)
-        axes.xaxis.set_major_locator(LogLocator(subs=subs))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if max(costs) < 100 * min(costs) else (1.0,)))
         axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: short_count(round(value)) if value >= 1e3 else f"{value:g}")
-    )
+    axes.xaxis.set_major_formatter(lambda value, _: short_count(round(value)) if value >= 1e3 else f"{value:g}")
     axes.margins(x=0.12)
+    _label(axes, labelled, styles)
 
 
 def _label(axes: Axes, points: Sequence[Point], styles: Mapping[str, tuple[str, str]]) -> None:
@@ -143,33 +137,18 @@ def _label(axes: Axes, points: Sequence[Point], styles: Mapping[str, tuple[str, 
         text.set(color=styles[each.row.full_name][0], path_effects=[outline], zorder=4)
 
 
-def _styles(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
-    """Full name -> colour by target set, marker by what else varies besides the rank."""
+def _styles(rows: Sequence[Row]) -> tuple[dict[str, tuple[str, str]], list[Line2D]]:
+    """Full name -> colour by target set, marker by what else varies besides the rank; and the legend."""
     grid = [row for row in rows if row.in_grid]
-    targets = list(dict.fromkeys(row.key.targets for row in grid))
-    rules = list(dict.fromkeys(map(_rule, grid)))
+    rules = [", ".join(part for part in row.series.split(", ") if part != row.key.targets) for row in grid]
+    colours = dict(zip(dict.fromkeys(row.key.targets for row in grid), cycle(COLOURS), strict=False))
+    markers = dict(zip(dict.fromkeys(rules), cycle(MARKERS), strict=False))
     styles = {row.full_name: (FULL_COLOUR, "X") for row in rows}
-    for row in grid:
-        colour = COLOURS[targets.index(row.key.targets) % len(COLOURS)]
-        styles[row.full_name] = (colour, MARKERS[rules.index(_rule(row)) % len(MARKERS)])
-    return styles
-
-
-def _rule(row: Row) -> str:
-    """What the series is named for besides its targets."""
-    return ", ".join(part for part in row.series.split(", ") if part != row.key.targets)
-
-
-def _legend(rows: Sequence[Row], styles: Mapping[str, tuple[str, str]]) -> list[Line2D]:
-    grid = [row for row in rows if row.in_grid]
-    colours = {row.key.targets: styles[row.full_name][0] for row in grid}
-    markers = {_rule(row): styles[row.full_name][1] for row in grid}
-    handles = [Line2D([], [], color=colour, marker="o", ls="", ms=4, label=name) for name, colour in colours.items()]
+    styles |= {row.full_name: (colours[row.key.targets], markers[rule]) for row, rule in zip(grid, rules, strict=True)}
+    entries = [(name, colour, "o", colour) for name, colour in colours.items()]
     if len(markers) > 1:
-        handles += [
-            Line2D([], [], color="0.4", marker=marker, mfc="white", ls="", ms=4, label=name)
-            for name, marker in markers.items()
-        ]
-    if any(not row.in_grid for row in rows):
-        handles.append(Line2D([], [], color=FULL_COLOUR, marker="X", ls="", ms=4, label="full fine-tune"))
-    return [*handles, Line2D([], [], **FRONT, marker="o", ms=4, mfc="0.4", mec="0.4", label="Pareto front")]
+        entries += [(name, "0.4", marker, "white") for name, marker in markers.items()]
+    if len(grid) < len(rows):
+        entries.append(("full fine-tune", FULL_COLOUR, "X", FULL_COLOUR))
+    handles = [Line2D([], [], color=c, marker=m, mfc=face, ls="", ms=4, label=name) for name, c, m, face in entries]
+    return styles, [*handles, Line2D([], [], **FRONT, marker="o", ms=4, mfc="0.4", mec="0.4", label="Pareto front")]

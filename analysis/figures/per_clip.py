@@ -1,7 +1,6 @@
 """Clip by clip: what each held-out clip scores under the base and under each rank.
 
-In: `Estimates`. Out: a figure of panels, one marker per clip; the value of a rank is the mean over its seeds.
-N clips.
+In: `Findings`. Out: a figure of panels, one marker per clip; the value of a rank is the mean over its seeds.
 """
 
 from __future__ import annotations
@@ -13,9 +12,7 @@ from matplotlib.figure import Figure
 from analysis.figures.style import BASE, BETTER, WIDTH, WORSE
 from analysis.statistics.findings import Findings
 from analysis.statistics.pairwise import improvement
-from analysis.study.clip_values import Scorer, clip_scorers
 from analysis.study.files import Array
-from analysis.study.rows import Estimates, Row
 from analysis.study.scores import DIRECTIONS, LOWER
 from analysis.tables.rank_table import column_name
 
@@ -32,13 +29,12 @@ def per_clip(findings: Findings) -> Figure | None:
     half. Of more than MAX_RANKS ranks the smallest are shown.
     """
     estimates = findings.estimates
-    base, series, clips = estimates.base, estimates.series, estimates.scores.clips
+    base, series = estimates.base, estimates.series
     ranks = sorted({row.key.rank for row in estimates.rows if row.in_grid and row.done})[:MAX_RANKS]
-    if base is None or len(clips) < FEWEST_CLIPS or not ranks:
+    if base is None or len(estimates.scores.clips) < FEWEST_CLIPS or not ranks:
         return None
-    scorers = clip_scorers(findings.study, clips)
     scores = SCORES if len(series) == 1 else (SCORE_OF_MANY,)
-    of_base = {score: values for score in scores if (values := scorers[score](base)) is not None}
+    of_base = {score: values for score in scores if (values := estimates.scorers[score](base)) is not None}
     lines = [(name, score) for score in of_base for name in series]
     if not lines:
         return None
@@ -48,11 +44,12 @@ def per_clip(findings: Findings) -> Figure | None:
     for (name, score), panels in zip(lines, grid, strict=True):
         rows = {row.key.rank: row for row in estimates.finished(name)}
         for rank, axes in zip(ranks, panels, strict=True):
-            after = _mean(estimates, rows.get(rank), scorers[score])
-            if after is None:
-                axes.set_axis_off()
+            trials = estimates.trials(rows[rank]) if rank in rows else []
+            known = [values for trial in trials if (values := estimates.scorers[score](trial)) is not None]
+            if known:
+                _panel(axes, of_base[score], np.mean(known, axis=0), DIRECTIONS[score] == LOWER)
             else:
-                _panel(axes, of_base[score], after, DIRECTIONS[score] == LOWER)
+                axes.set_axis_off()
         panels[0].set_ylabel(column_name(score) if len(series) == 1 else name.replace(", ", "\n"), fontsize=7)
     for rank, axes in zip(ranks, grid[0], strict=True):
         axes.set_title(f"rank {rank}")
@@ -62,14 +59,8 @@ def per_clip(findings: Findings) -> Figure | None:
     return figure
 
 
-def _mean(estimates: Estimates, row: Row | None, scorer: Scorer) -> Array | None:
-    """Mean over the seeds that have the score, (N,)."""
-    found = [] if row is None else [scorer(trial) for trial in estimates.trials(row)]
-    known = [each for each in found if each is not None]
-    return np.mean(known, axis=0) if known else None
-
-
 def _panel(axes: Axes, before: Array, after: Array, lower: bool) -> None:
+    """`before`, `after`: one score of each clip, (N,). `lower`: lower is better."""
     gain = before - after if lower else after - before
     ends = (min(before.min(), after.min()), max(before.max(), after.max()))
     axes.plot(ends, ends, **{**BASE, "linewidth": 0.6})

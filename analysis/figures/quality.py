@@ -93,9 +93,9 @@ def learning_curves(findings: Findings) -> Figure | None:
     for row in (each for each in estimates.rows if each.in_grid):
         style: Mapping[str, Any] = {"color": colours[row.key.rank], "linestyle": styles[row.series]}
         for curve in (trial.curve for trial in estimates.trials(row)):
-            loss = curve["loss"].rolling(smoothing_window(len(curve)), center=True, min_periods=1).mean()
-            left.plot(curve["step"], loss, linewidth=0.7, **style)
-            heldout = curve.dropna(subset="heldout_loss")
+            trained, heldout = curve.dropna(subset="loss"), curve.dropna(subset="heldout_loss")
+            loss = trained["loss"].rolling(smoothing_window(len(curve)), center=True, min_periods=1).mean()
+            left.plot(trained["step"], loss, linewidth=0.7, **style)
             right.plot(heldout["step"], heldout["heldout_loss"], marker="o", markersize=2, linewidth=1.0, **style)
     window = max(smoothing_window(len(trial.curve)) for trial in trials)
     left.set_title("training loss" + (f" (mean of {window} steps)" if window > 1 else ""))
@@ -149,4 +149,3 @@ def _quality_legend(estimates: Estimates) -> list[Line2D]:
     if any(score in estimates.scores.real for score in PANELS):
         handles.append(Line2D([], [], **REAL, label="real clips"))
     return handles
-

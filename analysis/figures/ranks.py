@@ -16,7 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from matplotlib.typing import LineStyleType, RcKeyType
 
 from analysis.figures.style import BASE, COLOURS, legend_below, rank_axis, rank_colours
@@ -116,11 +115,9 @@ def paired_panels(count: int) -> tuple[Figure, list[tuple[Axes, Axes]]]:
     size = (COLUMN * across + 0.2 * (across - 1), PAIR_HEIGHT * lines + LEGEND_HEIGHT)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(lines, 2 * across, squeeze=False)
-    found = [(line[2 * place], line[2 * place + 1]) for line in grid for place in range(across)]
-    for unused in found[count:]:
-        for axes in unused:
-            axes.remove()
-    return figure, found[:count]
+    for unused in grid.flat[2 * count :]:
+        unused.remove()
+    return figure, [(left, right) for left, right in grid.reshape(-1, 2)[:count]]
 
 
 def _values_panel(axes: Axes, rows: Sequence[Row], spectra: Spectra, colours: Mapping[int, Any]) -> None:
@@ -147,11 +144,8 @@ def _effective_panel(axes: Axes, rows: Sequence[Row], spectra: Spectra) -> None:
         of_kind = [[each.effective_rank for each in spectra[row.key] if each.kind == kind] for row in rows]
         axes.plot(ranks, [np.mean(each) for each in of_kind], marker=".", ms=3, linewidth=0.9, **kind_style(kind))
     axes.plot(ranks, ranks, **IN_FULL)
-    ticks = [2**power for power in range(int(math.log2(max(ranks))) + 1)]
     axes.set_yscale("log", base=2)
-    axes.yaxis.set_major_locator(FixedLocator(ticks))
-    axes.yaxis.set_major_formatter(FixedFormatter([str(tick) for tick in ticks]))
-    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_ylabel("effective rank")
 
 
