@@ -13,7 +13,6 @@ intervals of `analysis/statistics/intervals.py`. A score with different protocol
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,20 +48,11 @@ class Comparison:
     left_out: tuple[str, ...]  # a sentence for each row or score that could not be compared
 
 
-@dataclass(frozen=True, eq=False)
-class _Known:
-    """A finished row and the settings that its trials share."""
-
-    row: Row
-    family: Family
-    settings: dict[str, str]
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    return exit_status(lambda: _command(sys.argv[1:] if arguments is None else arguments))
+    return exit_status(lambda: _command(arguments))
 
 
-def _command(arguments: Sequence[str]) -> None:
+def _command(arguments: Sequence[str] | None) -> None:
     parser = Parser(prog="python -m analysis.compare", description="Compare two studies.")
     parser.add_argument("studies", type=Path, nargs=2, metavar="STUDY", help="two study folders, only read")
     parser.add_argument("--out", type=Path, default=None, help="folder for compare.md and compare.csv; default: none")
@@ -106,40 +96,35 @@ def compare(first: Study, second: Study) -> Comparison:
 
 
 def matched(first: Estimates, second: Estimates) -> tuple[list[tuple[Row, Row]], tuple[list[Row], list[Row]]]:
-    """The finished rows that both have, in the order of the first; those that only the first or the second has."""
-    known = [_known(each) for each in (first, second)]
-    names = _identifying(known)
-    mine, theirs = (_by_key(rows, names) for rows in known)
-    pairs = [pair for key, rows in mine.items() for pair in _pairs(rows, theirs.get(key, []))]
+    """The finished rows that both have, in the order of the first; those that only the first or the second has.
+
+    Rows of a family are identified by the settings that vary among them in either study, but the rate, and ALWAYS.
+    """
+    families: list[dict[Family, list[tuple[Row, dict[str, str]]]]] = [{}, {}]
+    for found, by_family in zip((first, second), families, strict=True):
+        for row in (row for row in found.rows if row.done):
+            spec = found.trials(row)[0].spec
+            family = (spec.config.arm, spec.config.method is Method.full)
+            by_family.setdefault(family, []).append((row, settings(spec)))
+    pairs: list[tuple[Row, Row]] = []
+    for family, rows in families[0].items():
+        others = families[1].get(family, [])
+        names = ALWAYS.union(*(varying(texts for _, texts in each) for each in (rows, others))) - {RATE}
+        groups: list[dict[object, list[Row]]] = [{}, {}]
+        for each, by_key in zip((rows, others), groups, strict=True):
+            for row, texts in each:
+                by_key.setdefault(frozenset((name, texts.get(name)) for name in names), []).append(row)
+        pairs += [pair for key, own in groups[0].items() for pair in _pairs(own, groups[1].get(key, []))]
     paired = [{pair[index].key for pair in pairs} for index in (0, 1)]
-    alone = [[each.row for each in known[index] if each.row.key not in paired[index]] for index in (0, 1)]
-    return pairs, (alone[0], alone[1])
-
-
-def _known(found: Estimates) -> list[_Known]:
-    firsts = [(row, found.trials(row)[0].spec) for row in found.rows if row.done]
-    return [_Known(row, (spec.config.arm, spec.config.method is Method.full), settings(spec)) for row, spec in firsts]
-
-
-def _identifying(known: Iterable[Sequence[_Known]]) -> dict[Family, frozenset[str]]:
-    """Family -> the settings that vary among its rows, in either study, but the learning rate; and ALWAYS."""
-    found: dict[Family, frozenset[str]] = {}
-    for rows in known:
-        for family in {each.family for each in rows}:
-            names = varying(each.settings for each in rows if each.family == family)
-            found[family] = found.get(family, ALWAYS) | (set(names) - {RATE})
-    return found
-
-
-def _by_key(rows: Iterable[_Known], names: dict[Family, frozenset[str]]) -> dict[object, list[Row]]:
-    found: dict[object, list[Row]] = {}
-    for each in rows:
-        facts = tuple((name, text) for name, text in sorted(each.settings.items()) if name in names[each.family])
-        found.setdefault((each.family, facts), []).append(each.row)
-    return found
+    mine, theirs = (
+        [row for row in found.rows if row.done and row.key not in keys]
+        for found, keys in zip((first, second), paired, strict=True)
+    )
+    return pairs, (mine, theirs)
 
 
 def _pairs(mine: Sequence[Row], theirs: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """Rows that agree but for the rate: of several, those of the same rate."""
     if len(mine) == len(theirs) == 1:
         return [(mine[0], theirs[0])]
     rates = {row.key.learning_rate: row for row in theirs}

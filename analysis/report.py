@@ -57,7 +57,11 @@ def report(roots: Sequence[Path], out: Path | None = None) -> Path:
     print(printed(findings, table), flush=True)
     drawn = draw(findings, folder)
     for name, text in texts(findings, table, drawn).items():
-        _write_or_remove(folder / name, text)
+        if text is None:  # a file of an earlier report would pass for a part of this one
+            (folder / name).unlink(missing_ok=True)
+            continue
+        with whole_file(folder / name) as path:
+            path.write_text(text)
     write_scores(findings.estimates, folder / "scores.csv")
     page = write_page(findings, table, drawn, folder)
     print(f"table:   {folder / 'rank_table.md'}")
@@ -128,15 +132,6 @@ def printed(findings: Findings, table: Table) -> str:
 
 def _bullets(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _write_or_remove(path: Path, text: str | None) -> None:
-    """A file of an earlier report that this one has nothing for would pass for a part of it."""
-    if text is None:
-        path.unlink(missing_ok=True)
-        return
-    with whole_file(path) as temporary:
-        temporary.write_text(text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Ways to generate faster, and what each changes in the clips: the second half of `benchmarks/generation.py`.
+"""Accelerations of generation, and what each changes in the clips: the second half of `benchmarks/generation.py`.
 
 In: held-out clips of the built-in film set, the shipped small base, a wider random one, TransNetV2's weights. Out: rows
 of Markdown tables. As a program it is one of two processes that generate together.
@@ -44,27 +44,29 @@ MODES = ("a process a clip", Parallel.ulysses.value, Parallel.fsdp.value, Parall
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to generate: settings, the text as 512 tokens or shortened, precision."""
+class Generation:
+    """How clips are generated: settings, the text as 512 tokens or shortened, precision."""
 
     sample: SampleConfig = field(default_factory=lambda: PLAIN)
     short: bool = False
     dtype: Dtype = Dtype.float32
 
 
-def first_block(threshold: float) -> Way:
-    return Way(replace(PLAIN, cache=StepCache.first_block, cache_threshold=threshold))
+def first_block(threshold: float) -> Generation:
+    return Generation(replace(PLAIN, cache=StepCache.first_block, cache_threshold=threshold))
 
 
-WAYS = {
-    "plain: one clip at a time, two passes": Way(),
-    "short text": Way(short=True),
-    f"batch {BATCH}": Way(replace(PLAIN, batch_size=BATCH)),
-    "guidance in one batch": Way(replace(PLAIN, batched_guidance=True)),
-    f"short text, batch {BATCH}, guidance in one": Way(replace(PLAIN, batch_size=BATCH, batched_guidance=True), True),
+SETTINGS = {
+    "plain: one clip at a time, two passes": Generation(),
+    "short text": Generation(short=True),
+    f"batch {BATCH}": Generation(replace(PLAIN, batch_size=BATCH)),
+    "guidance in one batch": Generation(replace(PLAIN, batched_guidance=True)),
+    f"short text, batch {BATCH}, guidance in one": Generation(
+        replace(PLAIN, batch_size=BATCH, batched_guidance=True), True
+    ),
     "first block, threshold 0.15": first_block(0.15),
     "first block, threshold 0.3": first_block(0.3),
-    "bfloat16": Way(dtype=Dtype.bfloat16),
+    "bfloat16": Generation(dtype=Dtype.bfloat16),
 }
 
 
@@ -88,23 +90,23 @@ class Film:
         encode_windows(base, folder, Path(data.path), data, todo, "cpu")
         return Film(base, data, windows, Encodings(folder))
 
-    def truth(self) -> np.ndarray:
+    def real(self) -> np.ndarray:
         return np.stack([reference_frames(Path(self.data.path), self.data, window) for window in self.windows])
 
-    def generate(self, model: Any, vae: Any, way: Way, windows: Sequence[Window]) -> np.ndarray:
+    def generate(self, model: Any, vae: Any, settings: Generation, windows: Sequence[Window]) -> np.ndarray:
         """Frames (N, F, H, W, 3), decoded."""
-        made = []
-        for chunk in batches(list(windows), way.sample.batch_size):
+        generated = []
+        for chunk in batches(list(windows), settings.sample.batch_size):
             latents = denoise(
                 model,
                 self.folder,
-                way.sample,
+                settings.sample,
                 starting_noise(self.encodings, chunk, 0),
-                self.encodings.conditions(chunk).to("cpu", TORCH_DTYPE[way.dtype]),
+                self.encodings.conditions(chunk).to("cpu", TORCH_DTYPE[settings.dtype]),
                 self.encodings.texts([""] * len(chunk)),
             )
-            made.append(decode_video(vae, latents))
-        return np.concatenate(made)
+            generated.append(decode_video(vae, latents))
+        return np.concatenate(generated)
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -133,7 +135,7 @@ def forward(transformer: Any, side: int = 8) -> torch.Tensor:
 def member(mode: str, film: Film, wide: Path, out: Path) -> None:
     """One of two processes: clips of the small base and passes of the wide one, timed; the first writes them."""
     vae, rank, whole = load_vae(SMALL), distributed.rank(), mode == MODES[0]
-    took, made = [], np.empty(0)
+    took, generated = [], np.empty(0)
     for folder in (SMALL, wide):
         model = load_transformer(folder, Dtype.float32)
         with nullcontext() if whole else spread(model, Parallel(mode)):
@@ -142,21 +144,21 @@ def member(mode: str, film: Film, wide: Path, out: Path) -> None:
             torch.distributed.barrier()
             started = time.perf_counter()
             if folder == SMALL:
-                made = film.generate(model, vae, Way(), mine)
+                generated = film.generate(model, vae, Generation(), mine)
             else:
                 steps = PLAIN.steps * (1 if whole else 2)  # a half of one clip, or all of it
                 [forward(model, side=16) for _ in range(steps)]
             torch.distributed.barrier()
             took.append(time.perf_counter() - started)
     if rank == 0:
-        np.savez(out / f"{mode}.npz", made=made, small=took[0] / CLIPS, wide=took[1])
+        np.savez(out / f"{mode}.npz", generated=generated, small=took[0] / CLIPS, wide=took[1])
 
 
 def processes(film: Film, cache: Path, wide: Path, out: Path) -> dict[str, dict[str, Any]]:
-    """The table, and what each mode made."""
+    """Print the table; mode -> its clips, times and gain."""
     model, plain = load_transformer(SMALL, Dtype.float32), load_transformer(wide, Dtype.float32)
     vae = load_vae(SMALL)
-    alone = seconds(lambda: film.generate(model, vae, Way(), film.windows)) / CLIPS
+    alone = seconds(lambda: film.generate(model, vae, Generation(), film.windows)) / CLIPS
     alone_wide = seconds(lambda: [forward(plain, side=16) for _ in range(2 * PLAIN.steps)])
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     arguments = ["-m", "benchmarks.accelerations", str(cache), str(wide), str(out)]
@@ -171,9 +173,9 @@ def processes(film: Film, cache: Path, wide: Path, out: Path) -> dict[str, dict[
 
 
 def fidelity(film: Film, tnv2: Path, others: dict[str, dict[str, Any]]) -> None:
-    """Against the plain loop; kvd against the true clips, its difference from that of the plain loop in pairs."""
-    net, truth, vae = open_net("tnv2", tnv2).net, film.truth(), load_vae(SMALL)
-    real = NETS["tnv2"].extract(net, truth[:, 1:])
+    """Print each acceleration against the plain loop: PSNR, SSIM, and the paired change of kvd to the real clips."""
+    net, clips, vae = open_net("tnv2", tnv2).net, film.real(), load_vae(SMALL)
+    real = NETS["tnv2"].extract(net, clips[:, 1:])
     stock, plain, base = load_transformer(SMALL, Dtype.float32), np.empty(0), np.empty(0)
     counts = half_samples(CLIPS, DRAWS, np.random.default_rng(0))
 
@@ -181,35 +183,35 @@ def fidelity(film: Film, tnv2: Path, others: dict[str, dict[str, Any]]) -> None:
         scaled_real, scaled = standardise(real, features)
         return matched_mmd_replicates(kernel_grams(scaled, scaled_real), counts)
 
-    def told(name: str, made: np.ndarray, took: float, gain: float) -> None:
-        features = NETS["tnv2"].extract(net, made[:, 1:])
+    def show(name: str, generated: np.ndarray, took: float, gain: float) -> None:
+        features = NETS["tnv2"].extract(net, generated[:, 1:])
         kvd = [polynomial_mmd(x, y, matched=True) for y, x in (standardise(real, f) for f in (features, base))]
         spread_of = float(np.std(replicates(features) - replicates(base)))
-        psnr, ssim = clip_scores.psnr(made, plain, 0).mean(), clip_scores.ssim(made, plain, 0).mean()
-        near = ("exact", 1) if np.array_equal(made, plain) else (f"{psnr:.1f}", f"{ssim:.4f}")
+        psnr, ssim = clip_scores.psnr(generated, plain, 0).mean(), clip_scores.ssim(generated, plain, 0).mean()
+        near = ("exact", 1) if np.array_equal(generated, plain) else (f"{psnr:.1f}", f"{ssim:.4f}")
         change = f"{kvd[0] - kvd[1]:+.4f} ± {spread_of:.4f}"
         row(name, f"{took:.3f}", f"{gain:.2f}", *near, f"{kvd[0]:.3f}", change, "n/a")
 
-    for name, way in WAYS.items():
-        model = load_transformer(SMALL, way.dtype, short_text=way.short)
-        film.generate(model, vae, way, film.windows[: way.sample.batch_size])
-        beside = seconds(partial(film.generate, stock, vae, Way(), film.windows[:BATCH])) / BATCH
+    for name, settings in SETTINGS.items():
+        model = load_transformer(SMALL, settings.dtype, short_text=settings.short)
+        film.generate(model, vae, settings, film.windows[: settings.sample.batch_size])
+        stock_seconds = seconds(partial(film.generate, stock, vae, Generation(), film.windows[:BATCH])) / BATCH
         with passes(model) as calls:
             started = time.perf_counter()
-            made = film.generate(model, vae, way, film.windows)
+            generated = film.generate(model, vae, settings, film.windows)
             took = (time.perf_counter() - started) / CLIPS
         if not len(plain):
-            plain, base = made, NETS["tnv2"].extract(net, made[:, 1:])
-        cut = f", {1 - calls[1] / calls[0]:.0%} of the passes cut" if calls[1] < calls[0] else ""
-        told(name + cut, made, took, beside / took)
+            plain, base = generated, NETS["tnv2"].extract(net, generated[:, 1:])
+        cut = f", {1 - calls[1] / calls[0]:.0%} of the passes shortened" if calls[1] < calls[0] else ""
+        show(name + cut, generated, took, stock_seconds / took)
     for mode in MODES[1:]:
         each = others[mode]
-        told(f"2 processes, {mode}", each["made"], float(each["small"]), float(each["gain"]))
+        show(f"2 processes, {mode}", each["generated"], float(each["small"]), float(each["gain"]))
 
 
 @contextmanager
 def passes(model: Any) -> Iterator[list[int]]:
-    """How often the first and the second block are asked."""
+    """How often the first and the second block have run."""
     calls = [0, 0]
 
     def count(place: int, *_: Any) -> None:

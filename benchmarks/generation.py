@@ -1,4 +1,4 @@
-"""What generation costs, and what each way to make it cheaper changes in the clips.
+"""What generation costs, and what each acceleration changes in the clips.
 
     OMP_NUM_THREADS=1 python -m benchmarks.generation --cache .cache        (4 minutes on 2 cores; after `make fetch`)
 
@@ -28,7 +28,7 @@ import transformers
 from diffusers import WanImageToVideoPipeline
 from PIL import Image
 
-from benchmarks.accelerations import BATCH, PLAIN, SMALL, Film, Way, fidelity, forward, processes, row, seconds
+from benchmarks.accelerations import BATCH, PLAIN, SMALL, Film, Generation, fidelity, forward, processes, row, seconds
 from cinelora.core.config import Dtype, LoraConfig, ModelConfig, Scaling
 from cinelora.core.seeds import draw_noise
 from cinelora.wan import lora
@@ -96,20 +96,20 @@ def against_stock(film: Film, name: str, sizes: Sequence[int]) -> None:
     pipeline: Any = WanImageToVideoPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = load_scheduler(folder, PLAIN.scheduler, PLAIN.shift)
-    windows, truth = film.windows[:BATCH], film.truth()[:BATCH]
+    windows, real = film.windows[:BATCH], film.real()[:BATCH]
     noise = starting_noise(film.encodings, windows, 0)
 
     def stock(index: int) -> np.ndarray:
-        made = pipeline(
-            image=Image.fromarray(truth[index, 0]), prompt=windows[index].caption, negative_prompt="", height=64,
+        frames = pipeline(
+            image=Image.fromarray(real[index, 0]), prompt=windows[index].caption, negative_prompt="", height=64,
             width=64, num_frames=17, num_inference_steps=PLAIN.steps, guidance_scale=PLAIN.guidance,
             latents=noise[index : index + 1], output_type="np",
         ).frames[0]  # fmt: skip
-        return np.rint(made * 255)
+        return np.rint(frames * 255)
 
     def encoded(index: int) -> None:
-        condition_latents(vae, pixels(truth[index : index + 1, :1])[:, :, 0], film.data.frames)
-        encode_image(pipeline.image_processor, pipeline.image_encoder, truth[index, 0])
+        condition_latents(vae, pixels(real[index : index + 1, :1])[:, :, 0], film.data.frames)
+        encode_image(pipeline.image_processor, pipeline.image_encoder, real[index, 0])
         for text in (windows[index].caption, ""):
             encode_text(pipeline.tokenizer, pipeline.text_encoder, text)
 
@@ -121,10 +121,11 @@ def against_stock(film: Film, name: str, sizes: Sequence[int]) -> None:
         taken[0].append(seconds(lambda reference=reference: reference.extend(map(stock, range(BATCH)))) / BATCH)
         encoding.append(seconds(lambda: [encoded(index) for index in range(BATCH)]) / BATCH)
         for size in sizes:
-            way, made = Way(replace(PLAIN, batch_size=size)), []
-            took = seconds(lambda way=way, made=made: made.append(film.generate(model, vae, way, windows)))
+            started = time.perf_counter()
+            generated = film.generate(model, vae, Generation(replace(PLAIN, batch_size=size)), windows)
+            took = time.perf_counter() - started
             taken[size].append(took / BATCH)
-    apart = np.abs(made[0].astype(float) - np.stack(reference))
+    apart = np.abs(generated.astype(float) - np.stack(reference))
     stock_time, once = median(taken[0]), median(encoding)
     row(f"{name}: stock pipeline, called per clip", f"{stock_time:.3f}", 1, 1)
     for size in sizes:

@@ -1,14 +1,14 @@
-"""Seconds a step, peak memory and utilisation at the 14B model's true shape, beside what the plan predicts.
+"""Seconds per step, peak memory and utilisation at the shape of the 14B model, and what the plan predicts.
 
     python -m benchmarks.gpu                                    one 80 GB card, under 10 minutes
     OMP_NUM_THREADS=1 python -m benchmarks.gpu                  without a GPU: the small base, a minute; times only
 
-In: nothing; random weights and made-up encodings, 480 x 832, bfloat16, one clip a step, checkpointed blocks (without a
-GPU 64 x 64, float32). Out: two Markdown tables. Training runs the product's own step on its engine: one step to warm
-up at each number of frames, then `--steps` timed, the median told. Generation: two sampler steps with guidance and one
-decoded clip, reckoned up to `--sampler` steps. Rows that `--minutes` leave no time for stay empty. Memory is what the
-allocator handed out at most; utilisation counts no recomputation (sweeps/cost.py) and is of the data sheet's peak,
-or, for an unknown device, of a matrix multiplication measured here.
+In: nothing; random weights and encodings, 480 x 832, bfloat16, one clip per step, checkpointed blocks (without a GPU
+64 x 64, float32). Out: two Markdown tables. Training takes the steps of a trial on its engine: at each number of frames
+one step to warm up, then the median of `--steps` timed ones. Generation takes two sampler steps with guidance and
+decodes one clip; seconds per clip are extrapolated to `--sampler` steps. Rows that would begin after `--minutes` stay
+empty. Memory is the allocator's peak. Utilisation counts no recomputation (sweeps/cost.py) and is relative to the peak
+of the data sheet, or, for an unknown device, to a matrix multiplication measured here.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ EMPTY = "-"
 
 @dataclass(frozen=True)
 class Machine:
-    """`peak`: operations a second; `whole`: the 14B shape, else the small base."""
+    """`peak`: operations per second; `whole`: the 14B shape, otherwise the small base."""
 
     name: str
     peak: float
@@ -86,7 +86,7 @@ def settings(on: Machine, frames: int, rank: int, sampler: int) -> TrialConfig:
 
 
 def started() -> float:
-    """The time, with nothing left in flight and the memory's peak forgotten."""
+    """Wait for the device, reset its peak of memory, and return the time in seconds."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -106,7 +106,7 @@ def most_gib() -> float | None:
 def trained(
     model: Any, config: TrialConfig, encodings: Encodings, plan: WindowPlan, steps: int, warm: bool
 ) -> tuple[float, float | None]:
-    """(median seconds a step, most GiB) of an adapter of this rank; `warm`: shapes and buffers were met before."""
+    """(median seconds per step, peak GiB) of an adapter of this rank; `warm`: the warm-up step was taken before."""
     parameters = lora.attach(model, config.lora, seed=0)
     engine = build_engine(model, parameters, config.train, config.zero, config.model)
     checkpoint_blocks(model, 0)
@@ -129,7 +129,7 @@ def trained(
 def generated(
     model: Any, vae: Any, folder: Path, config: TrialConfig, encodings: Encodings, plan: WindowPlan
 ) -> tuple[float, float, float | None, float | None]:
-    """Seconds of one sampler step and of decoding one clip; most GiB of both."""
+    """Seconds of one sampler step and of decoding one clip; peak GiB of each."""
     windows, device = list(plan.train[:1]), distributed.device_name()
     sample = replace(config.sample, steps=SAMPLED)
     noise = encodings.latents(windows).to(device)
@@ -199,13 +199,13 @@ def measure(on: Machine, options: argparse.Namespace, root: Path) -> None:
         for index, rank in enumerate(options.ranks):
             each = replace(config, lora=replace(config.lora, rank=rank))
             late = time.perf_counter() > until
-            found = None if late else trained(model, each, encodings, plan, options.steps, warm=index > 0)
-            print(training_row(on, each, shape, found, dict(vae.config)), flush=True)
+            timed = None if late else trained(model, each, encodings, plan, options.steps, warm=index > 0)
+            print(training_row(on, each, shape, timed, dict(vae.config)), flush=True)
         if time.perf_counter() < until:
             sampled.append((config, generated(model, vae, folder, config, encodings, plan)))
     print(SAMPLING)
-    for config, made in sampled:
-        print(sampling_row(on, config, shape, made, dict(vae.config)))
+    for config, found in sampled:
+        print(sampling_row(on, config, shape, found, dict(vae.config)))
 
 
 def main() -> int:
@@ -214,10 +214,10 @@ def main() -> int:
     add: Any = parser.add_argument
     add("--frames", type=int, nargs="+", default=[17, 33, 49, 81] if on.whole else [5, 17])
     add("--ranks", type=int, nargs="+", default=[4, 16, 64, 128] if on.whole else [4, 16])
-    add("--steps", type=int, default=2, help="timed, of each rank")
-    add("--sampler", type=int, default=40, help="steps that the seconds of a clip are reckoned with")
-    add("--layers", type=int, default=40, help="of the 14B model's blocks")
-    add("--minutes", type=float, default=9.0, help="until when a row is begun")
+    add("--steps", type=int, default=2, help="timed steps per rank")
+    add("--sampler", type=int, default=40, help="sampler steps of a clip, for its seconds")
+    add("--layers", type=int, default=40, help="blocks of the 14B model")
+    add("--minutes", type=float, default=9.0, help="no row begins later than this")
     options = parser.parse_args()
     distributed.start(0, 1, "127.0.0.1", distributed.free_port())
     if on.whole:

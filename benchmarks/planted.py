@@ -1,15 +1,14 @@
 """Do the answer, the differences and the tests over ranks find what is planted, and nothing else?
 
-    OMP_NUM_THREADS=1 python -m benchmarks.planted            (4 minutes on one core; LEDGERS studies of each kind)
+    OMP_NUM_THREADS=1 python -m benchmarks.planted [--studies 200]            (4 minutes on one core)
 
-In: nothing; simulated studies (`benchmarks/ledgers.py`) that go through the analysis itself. Out: Markdown tables: the
-planted spreads beside those of study `quick`; how often the smallest sufficient rank is found; false alarms; words for
-trends; coverage of intervals. Exit code 1 if a target is missed.
+In: nothing; simulated studies (`benchmarks/ledgers.py`) are analysed as real ones are. Out: Markdown tables: the
+planted spreads and those of study `quick`; how often the smallest sufficient rank is found; false alarms; words for
+trends; coverage of intervals. Exit status 1 if a target is missed.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,10 +23,10 @@ from analysis.study.clip_values import clip_scorers
 from analysis.study.load import Study
 from analysis.study.rows import estimate
 from benchmarks.ledgers import CLIPS, KVD, LOSS, RANKS, Kind, ledger
+from cinelora.core.cli import Parser, UserError, exit_status
 from cinelora.metrics.distances import Array
 from sweeps.ledger import SHARE
 
-LEDGERS = 200
 SCORES = (LOSS, KVD)
 NONE = Kind("no effect", (0.0,) * 6)
 EQUAL = Kind("all ranks alike", (1.0,) * 6)
@@ -37,15 +36,15 @@ FLAT_SEEDS = Kind("flat after 16, 8 seeds", FLAT.shares, seeds=8)
 PEAK = Kind("peak at 16", (0.6, 0.8, 1.0, 0.8, 0.6, 0.4))
 RISING = Kind("rising to 128", (0.3, 0.44, 0.58, 0.72, 0.86, 1.0))
 KINDS = (NONE, EQUAL, FLAT, FLAT_SHOTS, FLAT_SEEDS, PEAK, RISING)
-FACTORS = ("clip", "rank x clip", "seed x clip", "rest", "seed", "rank x seed")
+FACTORS = ("clip", "rank x clip", "seed x clip", "residual", "seed", "rank x seed")
 QUICK = {LOSS: (0.110, 0.0070, 0.0059, 0.0078, 0.0, 0.0023), KVD: (3.70, 0.189, 0.663, 0.443, 0.207, 0.065)}  # measured
 MOSTLY, COVERED = (0.9, 1.0), (0.93, 0.97)
-RARELY, NOMINAL, NO_MORE = (0.0, 0.05), (0.03, 0.07), (0.0, 0.07)  # 5 % +- 2, of which a corrected test may stay below
+RARELY, NOMINAL, NO_MORE = (0.0, 0.05), (0.03, 0.07), (0.0, 0.07)  # 5 % +- 2; a corrected test may be below
 
 
 @dataclass(frozen=True)
 class Found:
-    """What the analysis says of one score of one ledger."""
+    """What the analysis finds for one score of one study."""
 
     answer: Answer
     differences: tuple[Difference, ...]  # by rank, as RANKS
@@ -54,10 +53,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Line:
-    """`share` of the ledgers, or of the claims, of which something is said; wanted within `target`, if any."""
+    """`share` of the studies, or of the claims, with this conclusion; it should lie within `target`, if any."""
 
     kind: str
-    said: str
+    conclusion: str
     share: float
     target: tuple[float, float] | None = None
     note: str = ""
@@ -71,67 +70,67 @@ Part = Callable[[Kind, Sequence[Found]], list[Line]]
 
 
 def look(study: Study) -> dict[str, Found]:
-    """Score -> what the report of that study says."""
+    """Score -> what the report of that study concludes."""
     estimates = estimate(study)
-    said = {each.score: each for each in answers(estimates)}
+    found = {each.score: each for each in answers(estimates)}
     tests = {each.score: each for each in rank_tests(estimates)}
     against = differences(estimates)
     return {
-        score: Found(said[score], tuple(each for each in against if each.score == score), tests[score])
+        score: Found(found[score], tuple(each for each in against if each.score == score), tests[score])
         for score in SCORES
     }
 
 
 def looks(kind: Kind, count: int) -> dict[str, list[Found]]:
-    """Score -> what is said of each of `count` ledgers; ledger i of a kind is always the same."""
+    """Score -> the findings of each of `count` studies; study i of a kind is always the same."""
     found = [look(ledger(kind, np.random.default_rng([index, *kind.name.encode()]))) for index in range(count)]
     return {score: [each[score] for each in found] for score in SCORES}
 
 
 def smallest(kind: Kind, found: Sequence[Found]) -> list[Line]:
-    """What is called the smallest sufficient rank, against what is."""
-    truth = RANKS[_enough(kind).index(True)]
+    """The rank that is called the smallest sufficient one, against the planted one."""
+    truth = RANKS[_sufficient(kind).index(True)]
     named = [each.answer.smallest.rank if each.answer.smallest else 0 for each in found]
     return [
-        Line(kind.name, f"rank {truth} is enough", _share(rank == truth for rank in named), MOSTLY),
-        Line(kind.name, f"a larger one is; {truth} undecided", _share(rank > truth for rank in named)),
+        Line(kind.name, f"rank {truth} is sufficient", _share(rank == truth for rank in named), MOSTLY),
+        Line(kind.name, f"a larger one is; {truth} is undecided", _share(rank > truth for rank in named)),
         Line(kind.name, "all undecided", _share(rank == 0 for rank in named)),
-        Line(kind.name, "a smaller one is enough: false", _share(0 < rank < truth for rank in named), RARELY),
+        Line(kind.name, "a smaller one is sufficient: false", _share(0 < rank < truth for rank in named), RARELY),
     ]
 
 
 def against_base(kind: Kind, found: Sequence[Found]) -> list[Line]:
-    """Where no rank differs from the base: what is said to."""
+    """Where no rank differs from the base: differences that are claimed."""
     wrong = [[each.verdict != "undecided" for each in one.differences] for one in found]
     gains = _share(any(rank.verdict == SUFFICIENT for rank in each.answer.ranks) for each in found)
     return [
         *_each_and_any(kind, "better or worse than the base", wrong, NOMINAL),
-        Line(kind.name, "some rank is enough", gains, RARELY),
+        Line(kind.name, "some rank is sufficient", gains, RARELY),
     ]
 
 
 def insufficient(kind: Kind, found: Sequence[Found]) -> list[Line]:
-    """Ranks called insufficient that are not."""
+    """Sufficient ranks that are called insufficient."""
     wrong = [
-        [rank.verdict == INSUFFICIENT for rank, ok in zip(each.answer.ranks, _enough(kind), strict=True) if ok]
+        [rank.verdict == INSUFFICIENT for rank, ok in zip(each.answer.ranks, _sufficient(kind), strict=True) if ok]
         for each in found
     ]
-    return _each_and_any(kind, "insufficient, and is not", wrong, NO_MORE)
+    return _each_and_any(kind, "insufficient, though sufficient", wrong, NO_MORE)
 
 
-def told_apart(kind: Kind, found: Sequence[Found]) -> list[Line]:
-    """Where all ranks are alike: ranks told from the best of them."""
+def distinguished(kind: Kind, found: Sequence[Found]) -> list[Line]:
+    """Where all ranks are equal: ranks that are distinguished from the best."""
     wrong = [[each.distinct for each in one.tests.pairs.others] for one in found if one.tests.pairs]
-    return _each_and_any(kind, "told from the best rank", wrong, NO_MORE)
+    return _each_and_any(kind, "different from the best rank", wrong, NO_MORE)
 
 
 def words(right: str, *wrong: str) -> Part:
-    """The words for the order of the ranks: `right` is wanted nearly always, each of `wrong` hardly ever."""
+    """The words for the trend over the ranks: `right` should be nearly always used, each of `wrong` hardly ever."""
 
     def part(kind: Kind, found: Sequence[Found]) -> list[Line]:
-        said = [one.tests.trend.word if one.tests.trend else NOT_SHOWN for one in found]
+        trends = [one.tests.trend.word if one.tests.trend else NOT_SHOWN for one in found]
         peaks = f"{PEAKS} 16"
-        named = [word if word in (RISES, FALLS, NOT_SHOWN, peaks) else f"{PEAKS} other than 16" for word in said]
+        named = [word if word in (RISES, FALLS, NOT_SHOWN, peaks) else f"{PEAKS} other than 16" for word in trends]
         targets = {right: MOSTLY} | dict.fromkeys(wrong, RARELY)
         order = (RISES, FALLS, peaks, f"{PEAKS} other than 16", NOT_SHOWN)
         return [Line(kind.name, word, named.count(word) / len(named), targets.get(word)) for word in order]
@@ -140,21 +139,21 @@ def words(right: str, *wrong: str) -> Part:
 
 
 def coverage(kind: Kind, found: Sequence[Found], target: tuple[float, float] | None = None) -> list[Line]:
-    """95 % intervals of rank minus base that hold the true difference, their half width, the bias of their middle."""
+    """95 % intervals of rank minus base: how often they cover the true difference, their half width and bias."""
     seen = [each for one in found for each in one.differences]
     truths = [kind.difference(seen[0].score, rank) for rank in RANKS] * len(found)
     held = _share(each.interval.low <= true <= each.interval.high for each, true in zip(seen, truths, strict=True))
     bias = np.mean([each.interval.mean - true for each, true in zip(seen, truths, strict=True)])
     half = np.mean([(each.interval.high - each.interval.low) / 2 for each in seen])
-    return [Line(kind.name, "the true difference is held", held, target, f" (±{half:.2g}, bias {bias:+.1g})")]
+    return [Line(kind.name, "covers the true difference", held, target, f" (±{half:.2g}, bias {bias:+.1g})")]
 
 
 def tables(found: dict[Kind, dict[str, list[Found]]]) -> dict[str, dict[str, list[Line]]]:
-    """Title -> score -> lines, of the kinds looked at."""
+    """Title -> score -> lines, for the kinds in `found`."""
     same = (NOT_SHOWN, RISES, FALLS)
     plan: dict[str, list[tuple[Part, tuple[Kind, ...]]]] = {
         "Smallest sufficient rank": [(smallest, (FLAT, FLAT_SHOTS, FLAT_SEEDS, PEAK, RISING))],
-        "False alarms": [(against_base, (NONE,)), (told_apart, (NONE, EQUAL)), (insufficient, (NONE, EQUAL, FLAT))],
+        "False alarms": [(against_base, (NONE,)), (distinguished, (NONE, EQUAL)), (insufficient, (NONE, EQUAL, FLAT))],
         "Words for the order of the ranks": [
             (words(*same), (NONE, EQUAL)),
             (words(RISES, FALLS), (FLAT, RISING)),
@@ -176,7 +175,7 @@ def tables(found: dict[Kind, dict[str, list[Found]]]) -> dict[str, dict[str, lis
         for title, parts in plan.items()
     }
     for lines in out["95 % intervals of rank minus base"].values():
-        lines.append(Line("all of these", lines[0].said, float(np.mean([line.share for line in lines])), COVERED))
+        lines.append(Line("all of these", lines[0].conclusion, float(np.mean([line.share for line in lines])), COVERED))
     return out
 
 
@@ -206,7 +205,7 @@ def spreads(study: Study, score: str) -> Array:
 
 
 def sizes(count: int) -> str:
-    """Planted spreads (standard deviations) as the analysis sees them, beside those of `quick`."""
+    """Planted spreads (standard deviations) as the analysis estimates them, and those of `quick`."""
     lines = ["| gains | mean | " + " | ".join(FACTORS) + " |", "|:--|" + "--:|" * (1 + len(FACTORS))]
     for score in SCORES:
         seen = np.mean([spreads(ledger(EQUAL, np.random.default_rng(index)), score) for index in range(count)], axis=0)
@@ -217,20 +216,22 @@ def sizes(count: int) -> str:
 
 
 def markdown(lines: dict[str, list[Line]]) -> str:
-    """One row for each thing said of each kind, the scores side by side; a missed target in bold. What is never said
-    and has no target is left out."""
-    out = ["| planted | said | " + " | ".join(lines) + " | target |", "|:--|:--|" + "--:|" * len(lines) + ":--|"]
+    """One row per conclusion and kind, the scores side by side; a missed target in bold.
+
+    A conclusion that is never drawn and has no target is left out.
+    """
+    out = ["| planted | conclusion | " + " | ".join(lines) + " | target |", "|:--|:--|" + "--:|" * len(lines) + ":--|"]
     for row in zip(*lines.values(), strict=True):
         if row[0].target is None and not any(each.share for each in row):
             continue
         shares = [f"{each.share:.1%}{each.note}" for each in row]
         marked = [text if each.met else f"**{text}**" for text, each in zip(shares, row, strict=True)]
-        out.append(f"| {row[0].kind} | {row[0].said} | " + " | ".join(marked) + f" | {_wanted(row[0].target)} |")
+        out.append(f"| {row[0].kind} | {row[0].conclusion} | " + " | ".join(marked) + f" | {_wanted(row[0].target)} |")
     return "\n".join(out)
 
 
-def _enough(kind: Kind) -> list[bool]:
-    """Of each rank, whether it truly keeps SHARE of the best gain."""
+def _sufficient(kind: Kind) -> list[bool]:
+    """Whether each rank keeps SHARE of the best gain by construction."""
     return [share >= SHARE * max(kind.shares) for share in kind.shares]
 
 
@@ -239,12 +240,12 @@ def _share(hits: Iterable[bool]) -> float:
 
 
 def _each_and_any(
-    kind: Kind, said: str, wrong: list[list[bool]], target: tuple[float, float] | None = None
+    kind: Kind, conclusion: str, wrong: list[list[bool]], target: tuple[float, float] | None = None
 ) -> list[Line]:
-    """Of all claims, and of ledgers with at least one."""
+    """The share of all claims, and of studies with at least one."""
     return [
-        Line(kind.name, f"{said}, a rank", _share(hit for one in wrong for hit in one), target),
-        Line(kind.name, f"{said}, any of {len(wrong[0])}", _share(any(one) for one in wrong)),
+        Line(kind.name, f"{conclusion}, a rank", _share(hit for one in wrong for hit in one), target),
+        Line(kind.name, f"{conclusion}, any of {len(wrong[0])}", _share(any(one) for one in wrong)),
     ]
 
 
@@ -255,11 +256,24 @@ def _wanted(target: tuple[float, float] | None) -> str:
     return f"at least {low:.0%}" if high == 1 else f"at most {high:.0%}" if low == 0 else f"{low:.0%} to {high:.0%}"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    def command() -> int:
+        parser = Parser(prog="python -m benchmarks.planted", description=(__doc__ or "").splitlines()[0])
+        parser.add_argument("--studies", type=int, default=200, help="simulated studies of each kind; default 200")
+        count = parser.parse_args(arguments).studies
+        if count < 4:
+            raise UserError(f"--studies {count}: give at least 4")
+        return measure(count)
+
+    return exit_status(command)
+
+
+def measure(count: int) -> int:
+    """Print all tables; 1 if a target is missed."""
     start = time.perf_counter()
-    print(f"{LEDGERS} ledgers of each kind: ranks {RANKS}, {len(CLIPS)} clips, 3 seeds. Standard deviations:\n")
-    print(sizes(LEDGERS // 4), flush=True)
-    found = tables({kind: looks(kind, LEDGERS) for kind in KINDS})
+    print(f"{count} studies of each kind: ranks {RANKS}, {len(CLIPS)} clips, 3 seeds. Standard deviations:\n")
+    print(sizes(count // 4), flush=True)
+    found = tables({kind: looks(kind, count) for kind in KINDS})
     for title, lines in found.items():
         print(f"\n{title}\n\n{markdown(lines)}")
     print(f"\n{time.perf_counter() - start:.0f} s; a missed target is bold")
@@ -267,4 +281,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -56,9 +56,9 @@ def contact_sheet(findings: Findings) -> Figure | None:
 
 
 def row_labels(names: Sequence[str]) -> list[str]:
-    """The names in lines of the same width, which fits the longest word, so that no word is broken."""
-    least, most = LABEL_LETTERS
-    width = min(most, max(least, *(len(word) for name in names for word in name.split())))
+    """The names in lines of the same width, which fits the longest word, so that no word and no "rank 8" is broken."""
+    names, (least, most) = [name.replace("rank ", "rank\N{NO-BREAK SPACE}") for name in names], LABEL_LETTERS
+    width = min(most, max(least, *(len(word) for name in names for word in name.split(" "))))
     return ["\n".join(textwrap.wrap(name, width)) for name in names]
 
 

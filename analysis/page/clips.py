@@ -1,9 +1,9 @@
 """Clips of every row -> film strips small enough to put inside a page: all frames of a clip as one WebP picture.
 
-In: `Estimates`; reads `samples/<clip_id>.mp4`. Out: `Reel`: lanes (reference, base, one seed of each row) by clips,
-spaced evenly over the held-out set; `clips.html` lays them out, `script.js` plays them. Strips and not mp4: at 64
-pixels 9 kB against 12 kB of H.264 (`film` study, quality 90, 39 to 41 dB), no codec that a browser may lack, and all
-lanes show the same frame at the same moment. T frames of H x W pixels.
+In: `Estimates`; reads `samples/<clip_id>.mp4`. Out: the strips of each lane (reference, base, one seed of each row)
+for clips spaced evenly over the held-out set; `clips.html` lays them out, `script.js` plays them. Strips instead of
+mp4: 9 kB against 12 kB of H.264 at 64 pixels (`film` study, quality 90, 39 to 41 dB), every browser has the codec,
+and all lanes show the same frame at the same moment. T frames of H x W pixels.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,34 +43,26 @@ class Lane:
     scores: ClipScores
 
 
-@dataclass(frozen=True)
-class Reel:
-    """`strips[clip]` has one strip per lane, None where its file is not on disk. `total`: clips that could be shown."""
+def reel(estimates: Estimates) -> dict[str, Any] | None:
+    """What `clips.html` shows: as many clips as MAX_CLIPS and MAX_BYTES allow, at least one; None without any.
 
-    lanes: tuple[Lane, ...]
-    strips: Mapping[str, tuple[dict[str, Any] | None, ...]]
-    total: int
-    rows_left_out: int
-    index: dict[str, Any]  # what the script reads: frame rate, lanes, and of each clip its caption and scores
-
-
-def reel(estimates: Estimates) -> Reel | None:
-    """As many clips as MAX_CLIPS and MAX_BYTES allow, at least one; None where no clip is on disk."""
+    `strips`: clip -> one strip per lane, None where its file is not on disk. `total`: clips that could be shown.
+    `described`: what the script reads: frame rate, lanes, and of each clip its caption and scores.
+    """
     study, lanes = estimates.study, _lanes(estimates)
     shown = lanes[:MAX_LANES]
     ids = tuple(clip for clip in estimates.scores.clips if any(lane.folder.sample(clip).exists() for lane in shown))
     if not ids:
         return None
-    strips = _fitting(ids, shown)
-    captions = study.reference.captions
-    index = {
+    strips, captions = _fitting(ids, shown), study.reference.captions
+    described = {
         "fps": study.trials[0].spec.config.data.fps,
         "lanes": [{"name": lane.name, "kind": lane.kind, "detail": lane.detail} for lane in shown],
         "clips": [
             {"caption": captions[clip], "scores": [clip_numbers(lane, clip) for lane in shown]} for clip in strips
         ],
     }
-    return Reel(shown, strips, len(ids), len(lanes) - len(shown), index)
+    return {"strips": strips, "total": len(ids), "rows_left_out": len(lanes) - len(shown), "described": described}
 
 
 def strip(frames: Pixels) -> dict[str, Any]:
@@ -97,12 +88,8 @@ def strip(frames: Pixels) -> dict[str, Any]:
 
 def clip_numbers(lane: Lane, clip: str) -> str:
     """The scores that this lane has of this clip, one per line."""
-    known = {score: lane.scores[score].get(clip) for score in SHOWN if score in lane.scores}
-    return "\n".join(
-        f"{SHOWN[score][0]} {value:.{SHOWN[score][1]}f}"
-        for score, value in known.items()
-        if value is not None and math.isfinite(value)
-    )
+    known = [(*SHOWN[score], lane.scores[score].get(clip, math.nan)) for score in SHOWN if score in lane.scores]
+    return "\n".join(f"{name} {value:.{digits}f}" for name, digits, value in known if math.isfinite(value))
 
 
 def _fitting(ids: tuple[str, ...], lanes: tuple[Lane, ...]) -> dict[str, tuple[dict[str, Any] | None, ...]]:
@@ -126,8 +113,7 @@ def _lanes(estimates: Estimates) -> tuple[Lane, ...]:
     for row in estimates.rows:
         if row.done:
             trial = estimates.trials(row)[0]
-            trial_id = trial.spec.trial_id
-            detail = f"trial {trial_id}" if row.is_base else f"seed {trial.result.seed}, trial {trial_id}"
-            kind = BASE if row.is_base and all(lane.kind != BASE for lane in lanes) else CHOICE
-            lanes.append(Lane(row.full_name, kind, detail, study.trial_folder(trial_id), trial.scores))
+            detail = ("" if row.is_base else f"seed {trial.result.seed}, ") + f"trial {row.trial_ids[0]}"
+            kind = BASE if trial is estimates.base else CHOICE
+            lanes.append(Lane(row.full_name, kind, detail, study.trial_folder(row.trial_ids[0]), trial.scores))
     return tuple(lanes)

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import base64
 import shlex
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -26,7 +24,7 @@ from analysis.statistics.findings import Findings
 from analysis.statistics.trend import Trend
 from analysis.study.load import WAITING, Study
 from analysis.study.provenance import provenance_lines
-from analysis.study.rows import Estimates
+from analysis.study.rows import Estimates, distinct
 from analysis.study.scores import DIRECTIONS, HIGHER, LOWER, NONE, spec_name
 from analysis.tables.captions import protocol_lines
 from analysis.tables.markdown_latex import MARKDOWN_ARROW
@@ -52,6 +50,10 @@ def page(findings: Findings, table: Table, pictures: Mapping[str, bytes]) -> str
     study, estimates = findings.study, findings.estimates
     compared = [each for each in findings.differences if each.score in COMPARED]
     tested = [each for each in findings.tests if each.score in COMPARED]
+    figures = {
+        name: {"title": name.replace("_", " "), "caption": FIGURES[name].caption, "png": base64.b64encode(png).decode()}
+        for name, png in pictures.items()
+    }
     return (
         templates()
         .get_template("template.html")
@@ -61,14 +63,14 @@ def page(findings: Findings, table: Table, pictures: Mapping[str, bytes]) -> str
             study=study,
             estimates=estimates,
             table=table,
-            missing_states=_missing_states(study),
+            waiting=sum(each.reason == WAITING for each in study.missing),
             answers=[sentence(answer) for answer in findings.answers],
             differences=compared,
             differences_heading=differences.heading(findings.differences) if compared else "",
             tests=tested,
             tests_heading=rank_tests.heading(tested) if tested else "",
             reel=reel(estimates),
-            figures={name: _figure(name, png) for name, png in pictures.items()},
+            figures=figures,
             truncation_lines=truncation.sentences(findings.truncations),
             protocol=protocol_lines(study),
             trials=trial_lines(estimates),
@@ -113,51 +115,31 @@ def page_columns(table: Table) -> tuple[list[Column], tuple[Cell, ...] | None]:
     return sorted(shown, key=lambda column: column.drop_order > 0), varies  # what a narrow terminal drops comes last
 
 
-def trial_lines(estimates: Estimates) -> list[list[str]]:
+def trial_lines(estimates: Estimates) -> list[list[object]]:
     """Every planned trial: what it is, whether it has finished, what it cost; of several studies, which it is from."""
     study = estimates.study
     names = {trial_id: row.full_name for row in estimates.rows for trial_id in row.trial_ids}
-    lines = []
-    for trial in study.trials:
-        result = trial.result
-        cost = [f"{sum(result.seconds.values()):.0f}", f"{result.peak_memory_gib:.3g}", str(result.world_size)]
-        own = [names[result.trial_id], str(result.seed), result.trial_id, "finished", str(result.steps), *cost]
-        lines.append([*own, str(result.restarts), *([study.home(result.trial_id).name] if study.merged else [])])
+    lines: list[list[object]] = []
+    for result in (trial.result for trial in study.trials):
+        cost = [f"{sum(result.seconds.values()):.0f}", f"{result.peak_memory_gib:.3g}", result.world_size]
+        own = [names[result.trial_id], result.seed, result.trial_id, "finished", result.steps, *cost, result.restarts]
+        lines.append([*own, *([study.home(result.trial_id).name] if study.merged else [])])
     for each in (*study.missing, *study.pruned):
-        config = each.spec.config
-        own = [spec_name(config), str(config.seed), each.spec.trial_id, each.reason]
+        own = [spec_name(each.spec.config), each.spec.config.seed, each.spec.trial_id, each.reason]
         lines.append(own + [NOTHING] * (6 if study.merged else 5))
     return lines
 
 
-def _missing_states(study: Study) -> str:
-    """2 failed and 3 queued or running."""
-    counts = Counter(WAITING if each.reason == WAITING else "failed" for each in study.missing)
-    return " and ".join(f"{counts[state]} {state}" for state in ("failed", WAITING) if counts[state])
-
-
-def _figure(name: str, png: bytes) -> dict[str, Any]:
-    return {
-        "title": name.replace("_", " "),
-        "caption": FIGURES[name].caption,
-        "png": base64.b64encode(png).decode(),
-    }
-
-
 def _gathered(found: Iterable[Mapping[str, str]]) -> str:
     """Name and value over all trials; values that differ are given as a/b."""
-    values: dict[str, dict[str, None]] = {}
-    for each in found:
-        for name, text in each.items():
-            values.setdefault(name, {})[text] = None
-    return ", ".join(f"{name} {'/'.join(texts)}" for name, texts in sorted(values.items()))
+    return ", ".join(f"{name} {'/'.join(texts)}" for name, texts in sorted(distinct(found).items()))
 
 
 def _command(study: Study) -> str:
     """How to draw the report again, from the folder that holds `studies/`."""
     homes = list(study.merged.values()) or [study]
     names = sorted({home.folder.root.name for home in homes})
-    command = " ".join(["python -m analysis.report", *(shlex.quote(f"studies/{name}") for name in names)])
+    command = shlex.join(["python", "-m", "analysis.report", *(f"studies/{name}" for name in names)])
     return command + (" --out DIR" if study.merged else "")
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.figures.contact_sheet import BLANK, mosaic, read_sheet
-from analysis.figures.quality import smoothed, smoothing_window
+from analysis.figures.contact_sheet import BLANK, mosaic, read_sheet, row_labels
+from analysis.figures.quality import smoothing_window
 from analysis.report import main
 from analysis.study.frames import read_clip, spread
 from analysis.study.load import load_study
@@ -126,13 +126,18 @@ def test_scores_csv_holds_clips_and_trials(study: Path) -> None:
 def test_mosaic_places_frames() -> None:
     frames = np.zeros((2, 2, 2, 3, 4, 3), np.uint8)
     frames[1, 1, 1] = 200
-    picture, tops, lefts = mosaic(frames)
-    assert (picture[tops[1] :, lefts[1][1] :] == 200).all() and (picture == 200).sum() == 3 * 4 * 3
+    picture = mosaic(frames)
+    assert picture.shape == (2 * 3 + 2, 4 * 4 + 2 + 10 + 2, 3), "frames are 2 pixels apart, clips 10"
+    assert (picture[-3:, -4:] == 200).all() and (picture == 200).sum() == 3 * 4 * 3
+    assert (picture[:3, :4] == 0).all() and (picture == 0).sum() == 7 * 3 * 4 * 3
 
 
-def test_smoothing_keeps_a_constant_and_its_length() -> None:
-    assert smoothed(np.full(10, 3.0), 5).tolist() == [3.0] * 10
-    assert smoothed(np.array([0.0, 3.0, 0.0]), 3).tolist() == [1.5, 1.0, 1.5]
+def test_no_word_of_a_row_label_is_broken() -> None:
+    assert row_labels(["base", "base_other_noise, rank 8"]) == ["base", "base_other_noise,\nrank\xa08"]
+    assert row_labels(["source, rank 8"]) == ["source,\nrank\xa08"]
+
+
+def test_smoothing_takes_an_odd_number_of_steps() -> None:
     assert [smoothing_window(steps) for steps in (0, 10, 100, 200)] == [1, 1, 5, 11]
 
 

@@ -1,4 +1,4 @@
-"""The page: whole in itself, escaped, honest about what is missing, and its script runs in a browser."""
+"""The page: self-contained, escaped, with missing trials named; its script runs in a browser."""
 
 from __future__ import annotations
 
