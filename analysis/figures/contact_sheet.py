@@ -1,7 +1,7 @@
 """The contact sheet: frames of a few held-out clips, the reference on top, below it the base and each rank.
 
 In: `Findings`; reads `samples/<clip_id>.mp4`. Out: one picture, rows are models, columns are frames, grouped by clip.
-A clip that is not on disk, or of another size, stays blank. R rows, C clips, F frames of H x W pixels.
+A clip that is not on disk, shorter, or of another size, stays blank. R rows, C clips, F frames of H x W pixels.
 """
 
 from __future__ import annotations
@@ -73,8 +73,11 @@ def read_sheet(estimates: Estimates) -> Sheet | None:
     if first is None:
         return None
     numbers = spread(tuple(range(len(first))), FRAMES)
-    blank = np.full((len(numbers), *first.shape[1:]), BLANK, dtype=np.uint8)
-    grid = np.stack([np.stack([_pick(frames, numbers, blank) for frames in row]) for row in shown])
+    grid = np.full((len(shown), len(clips), len(numbers), *first.shape[1:]), BLANK, dtype=np.uint8)
+    for row, clip in np.ndindex(grid.shape[:2]):
+        frames = shown[row][clip]
+        if frames is not None and len(frames) > max(numbers) and frames.shape[1:] == first.shape[1:]:
+            grid[row, clip] = frames[list(numbers)]
     return Sheet(names, clips, numbers, grid)
 
 
@@ -100,10 +103,3 @@ def _label(axes: Axes, sheet: Sheet, labels: Sequence[str]) -> None:
         for frame, number in enumerate(sheet.frame_numbers):
             place = left + frame * (width + GAP) + width / 2
             axes.annotate(f"{number}", (place, 0), (0, 2), fontsize=6, color="0.35", **above)
-
-
-def _pick(frames: Image | None, numbers: tuple[int, ...], blank: Image) -> Image:
-    """The numbered frames (F, H, W, 3); blank if the clip is absent, shorter or of another size."""
-    if frames is None or len(frames) <= max(numbers) or frames.shape[1:] != blank.shape[1:]:
-        return blank
-    return np.asarray(frames[list(numbers)], dtype=np.uint8)

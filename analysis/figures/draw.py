@@ -8,9 +8,8 @@ name of its files, the function, and the caption that the page shows below it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -32,8 +31,7 @@ WITHOUT_DATES: dict[str, dict[str, Any]] = {  # suffix -> metadata
 }
 
 
-@dataclass(frozen=True)
-class Plot:
+class Plot(NamedTuple):
     draw: Callable[[Findings], Figure | None]
     caption: str
 
@@ -95,25 +93,21 @@ FIGURES: Mapping[str, Plot] = {  # in the order of the report
 
 def draw(findings: Findings, folder: Path) -> list[str]:
     """Write what can be drawn, remove what an earlier report drew and this one cannot. Returns the names."""
-    drawn = []
+    drawn, above = [], headline(findings.study)
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # whatever the user's own matplotlibrc says
+        matplotlib.rcdefaults()  # no settings of the user's own matplotlibrc
         matplotlib.rcParams.update(STYLE)
         for name, plot in FIGURES.items():
             figure = plot.draw(findings)
-            paths = [folder / f"{name}{suffix}" for suffix in WITHOUT_DATES]
-            if figure is None:
-                for path in paths:
+            if figure is not None:
+                drawn.append(name)
+            if figure is not None and above:
+                figure.suptitle(above, fontsize=8, color="#A33B00", fontweight="bold", wrap=True)
+            for suffix, metadata in WITHOUT_DATES.items():
+                path = folder / f"{name}{suffix}"
+                if figure is None:
                     path.unlink(missing_ok=True)
-                continue
-            _save(figure, headline(findings.study), paths)
-            drawn.append(name)
+                    continue
+                with whole_file(path) as temporary:
+                    figure.savefig(temporary, dpi=DOTS_PER_INCH, metadata=metadata)
     return drawn
-
-
-def _save(figure: Figure, above: str, paths: list[Path]) -> None:
-    if above:
-        figure.suptitle(above, fontsize=8, color="#A33B00", fontweight="bold", wrap=True)
-    for path in paths:
-        with whole_file(path) as temporary:
-            figure.savefig(temporary, dpi=DOTS_PER_INCH, metadata=WITHOUT_DATES[path.suffix])

@@ -1,6 +1,6 @@
 """How far noise and the number of clips move a score: the noise floor, and distances on fewer clips.
 
-In: `Findings`. Out: one figure a function.
+In: `Findings`. Out: one figure per function.
 """
 
 from __future__ import annotations
@@ -32,12 +32,7 @@ INTERCEPTS = -0.06  # place of the first intercept on the axis of fvd_vs_n, as a
 
 
 def noise_floor(findings: Findings) -> Figure | None:
-    """Distances above, differences below; None where neither can be drawn.
-
-    Distances of half of a rank's clips to the other half of the real ones, mean over splits; band: real clips against
-    real clips, middle 95 % of the splits. Differences of each rank to the best one, with their interval (Holm); band:
-    95 % of the differences that another sampling seed makes to one and the same base.
-    """
+    """Distances above (mean over splits), differences below (Holm's intervals); None where neither can be drawn."""
     estimates, series = findings.estimates, findings.estimates.series
     halves = {score: own for score in DISTANCES if (own := [each for each in findings.halves if each.score == score])}
     tests = [each for each in findings.tests if each.pairs]
@@ -96,12 +91,7 @@ def _style(index: int) -> dict[str, Any]:
 
 
 def fvd_vs_n(findings: Findings) -> Figure | None:
-    """Distances against the number of clips they are computed on: the bias of fvd, and that kvd has none.
-
-    A row of panels per series. x is 1/n, infinitely many clips at the left; a marker is the mean over subsets, a line
-    leads to the intercept. A dotted line joins the markers where no straight line in 1/n is to be expected (no more
-    clips than dimensions), and its intercept is hollow. Bars: 95 % over other clips. None where nothing was computed.
-    """
+    """A row of panels per series; x is 1/n, with infinitely many clips at the left. None where nothing was computed."""
     curves = [each for each in findings.sizes if each.row.is_base or each.row.in_grid]
     series = series_of(each.row for each in curves)
     kinds = list(dict.fromkeys((each.score, each.dimensions) for each in curves))

@@ -41,10 +41,9 @@ class Point(NamedTuple):
 
 
 def pareto(findings: Findings) -> Figure | None:
-    """Gain over the base against cost, a point per row with its 95 % interval; None without gains or costs.
+    """A point per rank, and for the full fine-tune, but for no control arm; None without gains over the base.
 
-    Filled: on the Pareto front of the means, nothing else costs less and gains as much. Rows are the ranks and the
-    full fine-tune, no control arm. Time is that of training alone, times its workers, mean over seeds.
+    Time is that of training alone, times its workers, mean over seeds.
     """
     estimates = findings.estimates
     rows = [row for row in estimates.rows if row.done and (row.in_grid or row.key.label == FULL)]

@@ -25,8 +25,7 @@ FEWEST_CLIPS = 3
 def per_clip(findings: Findings) -> Figure | None:
     """A row of panels per score (or series), a panel per rank; None without a base, a rank or FEWEST_CLIPS clips.
 
-    Markers on the better side of the diagonal are green; the number is the share of clips that improve, ties counted
-    half. Of more than MAX_RANKS ranks the smallest are shown.
+    Of more than MAX_RANKS ranks the smallest are shown.
     """
     estimates = findings.estimates
     base, series = estimates.base, estimates.series

@@ -1,6 +1,6 @@
 """Scores against the rank, differences to the base, and the losses during training.
 
-In: `Findings`. Out: one figure a function.
+In: `Findings`. Out: one figure per function.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a rank holds: singular values and effective ranks of the updates; truncated against trained adapters.
 
-In: `Findings`. Out: one figure a function, of panels in pairs, one pair per series (and score); one or two pairs are as
-wide as one column of a two-column page, more of them as the whole page.
+In: `Findings`. Out: one figure per function, of panels in pairs, one pair per series (and score). One or two pairs are
+as wide as one column of a two-column page, more are as wide as the page.
 """
 
 from __future__ import annotations
@@ -80,10 +80,7 @@ def spectra(findings: Findings) -> Figure | None:
 
 
 def truncation(findings: Findings) -> Figure | None:
-    """Left the scores of truncated and of trained adapters, right their paired difference; None without truncated ones.
-
-    A marker per seed, lines through the means; the two meet at the rank that was truncated.
-    """
+    """A marker per seed, lines through the means; the two meet at the rank that was truncated. None without one."""
     drawn = [each for each in findings.truncations if each.score in SCORES]
     cells = list(dict.fromkeys((each.series, each.score) for each in drawn))
     if not cells:
@@ -158,24 +155,20 @@ def kind_style(kind: str) -> dict[str, Any]:
 def _role_and_branch(kind: str) -> tuple[str, str]:
     """attn2.to_q -> q, cross-attention; "" where unknown."""
     module, _, name = kind.partition(".")
-    branches = {"attn1": "self-attention", "attn2": "cross-attention"}
-    branch = "image branch" if name.startswith("add_") else branches.get(module, "")
-    return ROLES.get(name, ""), branch
+    branch = {"attn1": "self-attention", "attn2": "cross-attention"}.get(module, "")
+    return ROLES.get(name, ""), "image branch" if name.startswith("add_") else branch
 
 
 def _spectra_legend(found: Sequence[str]) -> list[Line2D]:
     seen = {part for kind in found for part in _role_and_branch(kind)}
     handles = [Line2D([], [], color=colour, label=role) for role, colour in COLOUR_OF_ROLE.items() if role in seen]
-    handles += [
-        Line2D([], [], color="0.3", linestyle=style, linewidth=1, label=branch)
-        for branch, style in BRANCHES.items()
-        if branch in seen
-    ]
+    branches = {branch: style for branch, style in BRANCHES.items() if branch in seen}
+    handles += [Line2D([], [], color="0.3", ls=style, lw=1, label=branch) for branch, style in branches.items()]
     return [*handles, Line2D([], [], **IN_FULL, label="rank used in full")]
 
 
 def _scores_panel(axes: Axes, style: Mapping[str, Any], values: Mapping[int, Sequence[float]]) -> None:
-    """`values`: rank -> one score a seed."""
+    """`values`: rank -> one score per seed."""
     known = {rank: found for rank, found in values.items() if found}
     axes.plot(list(known), [np.mean(found) for found in known.values()], **{**style, "marker": ""}, zorder=2)
     for rank, found in known.items():
@@ -190,8 +183,7 @@ def _differences_panel(axes: Axes, own: Sequence[Truncated]) -> None:
         found = each.difference
         if found is None or each.rank == each.source_rank:
             continue
-        better = {CUT_BETTER: TRUNCATED["color"], TRAINED_BETTER: TRAINED["color"]}.get(each.verdict, "0.25")
-        colour = better if found.low > 0 or found.high < 0 else UNCLEAR
+        colour = {CUT_BETTER: TRUNCATED["color"], TRAINED_BETTER: TRAINED["color"]}.get(each.verdict, UNCLEAR)
         axes.plot([each.rank] * 2, [found.low, found.high], color=colour, linewidth=1.4)
         axes.plot([each.rank], [found.mean], "D", color=colour, ms=3)
     axes.set_ylabel("trained \N{MINUS SIGN} truncated")

@@ -21,7 +21,6 @@ from analysis.statistics import differences, rank_tests, truncation
 from analysis.statistics.answer import sentence
 from analysis.statistics.differences import COMPARED, DIGITS
 from analysis.statistics.findings import Findings
-from analysis.statistics.trend import Trend
 from analysis.study.load import WAITING, Study
 from analysis.study.provenance import provenance_lines
 from analysis.study.rows import Estimates, distinct
@@ -92,7 +91,10 @@ def templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters |= {"signed": _signed, "p_value": _p_value, "page_p": _page_p}
+    environment.filters |= {
+        "signed": lambda value: f"{value:+.{DIGITS}g}".replace("-", "\N{MINUS SIGN}"),
+        "p_value": lambda value: "< 0.001" if value < 0.001 else f"{value:.3f}",
+    }
     environment.globals |= {
         "arrow": {direction: text.replace(" ", "\N{NO-BREAK SPACE}") for direction, text in MARKDOWN_ARROW.items()},
         "sense": {LOWER: "lower is better", HIGHER: "higher is better", NONE: ""},
@@ -141,16 +143,3 @@ def _command(study: Study) -> str:
     names = sorted({home.folder.root.name for home in homes})
     command = shlex.join(["python", "-m", "analysis.report", *(f"studies/{name}" for name in names)])
     return command + (" --out DIR" if study.merged else "")
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.{DIGITS}g}".replace("-", "\N{MINUS SIGN}")
-
-
-def _p_value(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _page_p(trend: Trend) -> float:
-    """Two-sided p of Page's test."""
-    return min(1.0, 2 * min(trend.page_rising, trend.page_falling))
