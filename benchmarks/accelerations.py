@@ -40,7 +40,7 @@ from cinelora.wan.sampler import batches, denoise, starting_noise
 SMALL = SHIPPED["small"]
 PLAIN = SampleConfig(steps=8, guidance=5.0, shift=2.0, batch_size=1)  # the guidance that the stock pipeline starts with
 BATCH, CLIPS, DRAWS = 8, 24, 1000
-MODES = ("a process a clip", Parallel.ulysses.value, Parallel.fsdp.value, Parallel.both.value)
+MODES = ("a process per clip", Parallel.ulysses.value, Parallel.fsdp.value, Parallel.both.value)
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def hydra_ray(root: Path, count: int) -> Slots:
 
 
 def packages(root: Path) -> dict[str, str]:
-    """An environment that has them, beside ours. Raises CalledProcessError where pip does not."""
+    """A separate environment with the other launchers. Raises CalledProcessError if pip fails."""
     target = root / "packages"
     if not target.exists():
         pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), *PACKAGES]

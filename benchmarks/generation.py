@@ -91,7 +91,7 @@ def switching(folder: Path, name: str, root: Path) -> None:
 
 
 def against_stock(film: Film, name: str, sizes: Sequence[int]) -> None:
-    """Seconds a clip, decoding included, of the stock pipeline and of ours in batches of these sizes."""
+    """Seconds per clip, decoding included, of the stock pipeline and of ours in batches of these sizes."""
     folder = film.folder
     pipeline: Any = WanImageToVideoPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
@@ -132,7 +132,7 @@ def against_stock(film: Film, name: str, sizes: Sequence[int]) -> None:
         ours = median(taken[size])
         row(f"{name}: ours, batch {size}", f"{ours:.3f}", *(f"**{stock_time / t:.1f}**" for t in (ours, ours + once)))
     decoding = seconds(lambda: decode_video(vae, film.encodings.latents(windows))) / BATCH
-    row(f"{name}: of that decoding; encoding, once a clip", f"{decoding:.3f}; {once:.3f}", "", "")
+    row(f"{name}: of that decoding; encoding, once per clip", f"{decoding:.3f}; {once:.3f}", "", "")
     equal, most = (apart < 1).mean(), apart.max()
     print(f"<!-- batch {BATCH} against stock: {equal:.2%} of the values equal, at most {most:.0f} levels off -->")
 
@@ -153,13 +153,13 @@ def main() -> None:
         heading("Switching", "base", "reload, ms", "switch, ms", "ratio", "equal outputs", "base restored")
         for name, base in (("small, 4 blocks of 128", SMALL), ("random, 8 blocks of 256", wide)):
             switching(base, name, root)
-        heading("Batches", "", "s a clip", "faster", "faster, encoding counted")
+        heading("Batches", "", "s per clip", "faster", "faster, encoding counted")
         against_stock(film, "small", (1, 2, 4, BATCH))
         tiny = model_folder(ModelConfig(), options.cache)
         against_stock(Film.of(options.cache, tiny, BATCH), "tiny", (BATCH,))
-        heading("Processes", "processes", "mode", "small, s a clip", "speed-up", "wide, s a clip", "speed-up")
+        heading("Processes", "processes", "mode", "small, s per clip", "speed-up", "wide, s per clip", "speed-up")
         others = processes(film, options.cache, wide, root)
-        columns = ("s a clip", "speed-up", "PSNR, dB", "SSIM", "kvd[tnv2]", "kvd - plain's", "LPIPS")
+        columns = ("s per clip", "speed-up", "PSNR, dB", "SSIM", "kvd[tnv2]", "kvd - plain's", "LPIPS")
         heading("Fidelity", "", *columns)
         fidelity(film, options.cache / "weights" / "tnv2.safetensors", others)
 

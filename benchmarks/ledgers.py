@@ -1,9 +1,9 @@
 """Simulated studies with planted effects: records as a finished study folder gives them, without the folder.
 
-In: a `Kind` (what is true of the ranks) and a random generator. Out: `analysis.study.load.Study`, held in memory,
-and the
-true values behind it. Two scores are planted: `heldout_loss`, a number a clip, and `kvd[tnv2]`, through Gaussian
-features whose distance has a closed form. All sizes are those of study `quick` (docs/results.md: 96 clips, 3 seeds).
+In: a `Kind` (the effects planted in the ranks) and a random generator. Out: `analysis.study.load.Study`, held in
+memory, and its true values. Two scores are planted: `heldout_loss`, a number per clip, and `kvd[tnv2]`, through
+Gaussian features whose distance has a closed form. All sizes are those of study `quick` (docs/results.md: 96 clips,
+3 seeds).
 R ranks, S seeds, N clips, D features; z: standard normal.
 """
 
@@ -72,7 +72,7 @@ class Kind:
     kvd: Plant = QUICK_KVD
 
     def difference(self, score: str, rank: int) -> float:
-        """What is true of rank minus base: the mean over all training seeds and all clips."""
+        """The true value of rank minus base: the mean over all training seeds and all clips."""
         plant = {LOSS: self.loss, KVD: self.kvd}[score]
         return -plant.gain * self.shares[RANKS.index(rank)]
 
@@ -80,14 +80,14 @@ class Kind:
 def ledger(kind: Kind, random: np.random.Generator) -> Study:
     """One study of that kind: base, RANKS x seeds, all finished."""
     losses = _losses(kind, random)
-    real, made = _features(kind, random)
+    real, generated = _features(kind, random)
     specs = (
         _spec(Method.base, 8, 0),
         *(_spec(Method.lora, rank, seed) for rank in RANKS for seed in range(kind.seeds)),
     )
     trials = tuple(
         Trial(spec, _result(spec), {"tnv2": _held(rows)}, {LOSS: ClipValues(CLIPS, values)}, lambda: _NO_CURVE)
-        for spec, rows, values in zip(specs, made, losses, strict=True)
+        for spec, rows, values in zip(specs, generated, losses, strict=True)
     )
     shots = {clip: f"shot{index // kind.clips_per_shot:02d}" for index, clip in enumerate(CLIPS)}
     captions = dict.fromkeys(CLIPS, "")
@@ -121,14 +121,15 @@ def _clips(random: np.random.Generator, per_shot: int, *shape: int) -> Array:
     return np.asarray(np.sqrt(WITHIN_SHOT) * of_shot + np.sqrt(1 - WITHIN_SHOT) * own, dtype=np.float64)
 
 
-# Features. The true clips are N(0, C), those of a model N(m, NARROW^2 C) with m along one axis of C: in `quick` the
+# Features. The real clips are N(0, C), those of a model N(m, NARROW^2 C) with m along one axis of C: in `quick` the
 # eigenvalues of the 448 standardised TransNetV2 features fall as 0.27, 0.22, 0.13, 0.11, 0.07 of their sum, the models'
-# clips have 0.55 of the true ones' variance, and the base's mean lies where the true clips' variance is 0.16 of all.
+# clips have 0.55 of the variance of the real ones, and the base's mean lies on an axis with 0.16 of the variance of the
+# real clips.
 DIMENSIONS = 32
 DECAY = 0.73
 AXIS = 2
 NARROW = 0.75
-# Shares of a feature's variance that clips have in common: a model's with the true one, a rank's with the base's, both
+# Shares of a feature's variance that clips have in common: a model's with the real one, a rank's with the base's, both
 # as correlated as in `quick` (0.4, 0.73); the rest divided so that gains spread as there (`planted.sizes` prints both).
 WITH_TRUTH, WITH_BASE, OF_ALL_RANKS, OF_RANK, OF_SEED, OF_TRIAL = 0.16, 0.57, 0.06, 0.015, 0.11, 0.085
 OF_BASE = 1 - WITH_TRUTH - WITH_BASE
@@ -145,12 +146,12 @@ def true_kvd(shift: Array) -> Array:
 
     Expanded in powers of a.b the kernel is a sum of products of moments, so the distance is that of the first three
     moment tensors: 3 |m|^2 / D + 3 |M - C|^2 / D^2 + |T|^2 / D^3, with M = S + m m', S = NARROW^2 C and, for a normal
-    law, |T|^2 = |m|^6 + 6 |m|^2 m'S m + 3 |m|^2 |S|^2 + 6 m'S S m. The true clips have no third moment.
+    distribution, |T|^2 = |m|^6 + 6 |m|^2 m'S m + 3 |m|^2 |S|^2 + 6 m'S S m. The real clips have no third moment.
     """
-    true = variances()
-    made, square = NARROW**2 * true, np.square(shift)
-    second = np.square(made - true).sum() + 2 * square * (made - true)[AXIS] + square**2
-    third = square**3 + 6 * square**2 * made[AXIS] + square * (3 * np.square(made).sum() + 6 * made[AXIS] ** 2)
+    real = variances()
+    own, square = NARROW**2 * real, np.square(shift)
+    second = np.square(own - real).sum() + 2 * square * (own - real)[AXIS] + square**2
+    third = square**3 + 6 * square**2 * own[AXIS] + square * (3 * np.square(own).sum() + 6 * own[AXIS] ** 2)
     return np.asarray(3 * square / DIMENSIONS + 3 * second / DIMENSIONS**2 + third / DIMENSIONS**3, dtype=np.float64)
 
 

@@ -5,7 +5,7 @@
 
 In: nothing; diffusers' Wan2.1 I2V-14B and its autoencoder, PEFT's adapter, tensors without storage. Every tensor that
 an operator returns is counted until it is freed, through forward pass, checkpointing and backward pass.
-Out: a Markdown table of GiB beside the weights, predicted and counted. The two kernels that differ between the devices
+Out: a Markdown table of GiB besides the weights, predicted and counted. The two kernels that differ between the devices
 are set to what a GPU runs: fused attention, with the float32 scratch of its backward pass, and the fused RMS norm.
 """
 
@@ -142,7 +142,7 @@ def _without_storage(model: Any, dtype: torch.dtype) -> None:
 
 
 def count_denoiser(sizes: dict[str, Any], config: TrialConfig, trains: bool, clips: int = 1) -> int:
-    """Bytes beside the weights at the peak of one pass over `clips` windows, with its backward pass if it `trains`."""
+    """Bytes besides the weights at the peak of one pass over `clips` windows, with its backward pass if it `trains`."""
     model, data, dtype = denoiser(sizes, config), config.data, TORCH_DTYPE[config.model.dtype]
     if trains and config.train.gradient_checkpointing:
         checkpoint_blocks(model, config.train.checkpointed_blocks)
@@ -167,7 +167,7 @@ def count_denoiser(sizes: dict[str, Any], config: TrialConfig, trains: bool, cli
 
 
 def count_vae(data: DataConfig, decodes: bool) -> int:
-    """Bytes beside the weights at the peak of decoding or encoding one window."""
+    """Bytes besides the weights at the peak of decoding or encoding one window."""
     with init_empty_weights():
         vae: Any = AutoencoderKLWan()
     with FakeTensorMode(), torch.no_grad():
@@ -182,7 +182,7 @@ def count_vae(data: DataConfig, decodes: bool) -> int:
 
 
 def resident() -> None:
-    """A real training pass of a narrow model on the CPU: what is counted beside what the process grew by.
+    """A real training pass of a narrow model on the CPU: the bytes counted and the growth of the process.
 
     MALLOC_MMAP_THRESHOLD_=65536 in the environment gives freed tensors back at once, as the count does.
     """
@@ -219,7 +219,7 @@ RESIDENT = ("base", "kept in float32", "gathered blocks", "adapter and its optim
 
 
 def predicted(sizes: dict[str, Any], config: TrialConfig, phase: str) -> float:
-    """Bytes beside what is resident."""
+    """Bytes besides those that are resident."""
     parts = footprint(Denoiser.of(sizes), VAE, config, workers=1, heldout=1)[phase]
     return sum(size for name, size in parts.items() if name not in RESIDENT)
 
@@ -252,7 +252,7 @@ def rows() -> Iterator[tuple[str, TrialConfig, str, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--resident", action="store_true", help="count a small real pass beside resident memory")
+    parser.add_argument("--resident", action="store_true", help="compare with the resident memory of a small pass")
     if parser.parse_args().resident:
         return resident()
     print("| frames | rank | targets | what | phase | predicted GiB | counted GiB | error |")

@@ -1,4 +1,4 @@
-"""Our training loop against a plain one of diffusers, peft and accelerate, as their users write it: seconds a step.
+"""Our training loop against a plain one of diffusers, peft and accelerate, as their users write it: seconds per step.
 
     OMP_NUM_THREADS=1 python -m benchmarks.throughput [--rounds 8] [--steps 8]                       3 minutes of a CPU
     python -m benchmarks.throughput --layers 8 --frames 17 [--compile] [--attention NAME]              on a GPU
@@ -265,7 +265,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=8, help="of each turn")
-    parser.add_argument("--batch", type=int, default=0, help="clips a step; 0: 8 without a GPU, 1 with one")
+    parser.add_argument("--batch", type=int, default=0, help="clips per step; 0: 8 without a GPU, 1 with one")
     parser.add_argument("--frames", type=int, default=17)
     parser.add_argument("--targets", default="cross")
     parser.add_argument("--layers", type=int, default=8, help="GPU: of the 40 blocks")

@@ -56,10 +56,8 @@ def pareto(findings: Findings) -> Figure | None:
     for (score, known), panels in zip(gains.items(), grid, strict=True):
         panels[0].set_ylabel(f"gain over the base,\n{column_name(score)}")
         for axes, of_rows in zip(panels, costs.values(), strict=True):
-            paid = [(row, cost) for row, cost in zip(rows, of_rows, strict=True) if cost]  # full: no adapter
-            _panel(
-                axes, [Point(row, cost, *known[row.full_name]) for row, cost in paid if row.full_name in known], styles
-            )
+            paid = [(row, cost) for row, cost in zip(rows, of_rows, strict=True) if cost and row.full_name in known]
+            _panel(axes, [Point(row, cost, *known[row.full_name]) for row, cost in paid], styles)
     for axes, name in zip(grid[-1], costs, strict=True):
         axes.set_xlabel(name)
     legend_below(figure, handles, 4)
@@ -90,7 +88,7 @@ def _gains(findings: Findings, score: str, rows: Sequence[Row]) -> dict[str, tup
 
 
 def _costs(estimates: Estimates, rows: Sequence[Row]) -> dict[str, list[float]]:
-    """Axis label -> the cost of each row; 0 where it has none."""
+    """Axis label -> the cost of each row; 0 where it has none, as a full fine-tune has no adapter."""
     results = [[trial.result for trial in estimates.trials(row)] for row in rows]
     seconds = [np.mean([each.seconds.get("train", 0.0) * each.world_size for each in own]) for own in results]
     unit, size = ("seconds", 1) if max(seconds) < SHORT else ("hours", 3600)
