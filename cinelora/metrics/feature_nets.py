@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import ScoreConfig
-from cinelora.core.files import file_sha256
+from cinelora.core.files import file_sha256, read_json
 
 RESIZE_RULE = "squash, bilinear, antialiased, float"
 SQUASH = "squash, bilinear, not antialiased, float"
@@ -174,14 +174,23 @@ def checked_files(net: str, path: Path, pins: Mapping[str, str] | None = None) -
 
     `path` is a file, or the folder of a net with `folder`. UserError: as `checked`. KeyError: no such net.
     """
-    facts, pins = WEIGHTS[net], pins or {}
-    places = {file.role: (in_folder(path, file) if facts.folder else path) for file in facts.files}
-    found = {}
+    facts, pins, found = WEIGHTS[net], pins or {}, {}
+    if net in CLIP_NETS:
+        _check_clip(facts, path)
     for file in facts.files:
-        place = places[file.role]
+        place = in_folder(path, file) if facts.folder else path
         wanted = I3D_SCRIPT if net == "i3d" and is_script(place) else file
         found[file.role] = checked(net, wanted, place, pins.get(file.role, ""))
     return found
+
+
+def _check_clip(net: Weights, folder: Path) -> None:
+    """UserError unless the `config.json` of a model of this width is there."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"score.{net.name}={folder}: no config.json there; give the folder of the published model")
+    width = read_json(folder / "config.json").get("projection_dim", 512)  # the default of transformers
+    if width != net.dimension:
+        raise UserError(f"score.{net.name}={folder}: a model of width {width}; {net.name} has {net.dimension}")
 
 
 def is_script(path: Path) -> bool:

@@ -27,7 +27,7 @@ from cinelora.core.files import whole_file, write_json
 from cinelora.core.seeds import draw_noise
 from cinelora.data.synthetic import COLOURS, DIRECTIONS, SHAPES, Scene, caption, draw_scene, render
 from cinelora.features.motion import frame_difference
-from cinelora.features.nets import open_net, transnet
+from cinelora.features.nets import NETS, open_net
 from cinelora.metrics.distances import polynomial_mmd, standardise
 from cinelora.wan.encoding import (
     Conditions,
@@ -137,7 +137,7 @@ def directions_followed(model: Model) -> float:
 
 def kernel_distances(net: Any, reference: Frames, sets: dict[str, Frames]) -> dict[str, float]:
     """kvd[tnv2] of each set of clips to the reference, frame 0 left out, matched pairs not counted."""
-    feats = [transnet.extract(net, frames[:, 1:]) for frames in (reference, *sets.values())]
+    feats = [NETS["tnv2"].extract(net, frames[:, 1:]) for frames in (reference, *sets.values())]
     real, *others = standardise(*feats)
     return {name: polynomial_mmd(real, other, matched=True) for name, other in zip(sets, others, strict=True)}
 

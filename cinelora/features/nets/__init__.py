@@ -1,4 +1,4 @@
-"""Feature nets behind one signature: name -> how to load it and how to run it.
+"""Feature nets behind one signature: name -> how to build it and how to run it.
 
 
     loaded = open_net("i3d", path)                         # UserError: wrong or missing file
@@ -10,39 +10,46 @@ Facts of each net: `cinelora/metrics/feature_nets.py`. No weights come with this
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from cinelora.features.nets import clip, dino, i3d, lpips, mobilenet, transnet, videomae, vjepa
 from cinelora.features.nets.files import Loaded
-from cinelora.features.nets.frames import Floats
-from cinelora.metrics.feature_nets import WEIGHTS, Weights
+from cinelora.features.nets.frames import Floats, extract
+from cinelora.metrics.feature_nets import WEIGHTS, Weights, checked_files
 
 
 @dataclass(frozen=True)
 class Net:
-    """How to load and run a net; `facts` describe its input and output."""
+    """How to build and run a net; `facts` describe its files, input and output."""
 
     facts: Weights
-    load: Callable[..., Loaded]  # (path, sha256 pin or pins by role, device) -> Loaded
+    build: Callable[[str, Path, torch.device | str], nn.Module]  # its files are those of `facts`, already checked
     extract: Callable[..., Floats]  # (net, frames, batch) or, for a pair, (net, frames, frames, batch)
+    bundled: dict[str, str] = field(default_factory=dict)  # SHA-256 by role of what a package brings
 
 
-_CODE: dict[str, Any] = {
-    "tnv2": transnet,
-    "mnv2": mobilenet,
-    "i3d": i3d,
-    "videomae": videomae,
-    "vjepa": vjepa,
-    "dino": dino,
-    "lpips": lpips,
+def _net(name: str, code: Any, batch: int = 1) -> Net:
+    facts = WEIGHTS[name]
+    return Net(facts, code.build, partial(extract, facts, code.pixels, batch=batch))
+
+
+NETS: dict[str, Net] = {
+    "tnv2": _net("tnv2", transnet, batch=2),  # the fastest on a CPU
+    "mnv2": _net("mnv2", mobilenet),
+    "i3d": _net("i3d", i3d),
+    "videomae": _net("videomae", videomae),
+    "vjepa": _net("vjepa", vjepa),
+    "clip_b32": _net("clip_b32", clip),
+    "clip_l14": _net("clip_l14", clip),
+    "dino": _net("dino", dino),
+    "lpips": Net(WEIGHTS["lpips"], lpips.build, lpips.extract, {lpips.HEADS_FILE.role: lpips.HEADS_FILE.sha256[0]}),
 }
-NETS: dict[str, Net] = {name: Net(WEIGHTS[name], code.load, code.extract) for name, code in _CODE.items()}
-NETS |= {name: Net(WEIGHTS[name], partial(clip.load, name), clip.extract) for name in clip.DIMENSION}
 
 
 def open_net(
@@ -53,7 +60,6 @@ def open_net(
     UserError: a file is missing, has another hash than its pin or the published one, or holds another net.
     KeyError: no such net.
     """
-    net, given = NETS[name], dict(pins or {})
-    if len(net.facts.files) > 1:
-        return net.load(path, sha256=given, device=device)
-    return net.load(path, sha256=given.get(net.facts.files[0].role, ""), device=device)
+    net, path = NETS[name], Path(path)
+    found = checked_files(name, path, pins)
+    return Loaded(net.build(name, path, device), found | net.bundled)

@@ -18,26 +18,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cinelora.core.cli import UserError
-from cinelora.features.nets.files import NAMES_SHOWN, Loaded, checked
+from cinelora.features.nets.files import NAMES_SHOWN
 from cinelora.features.nets.frames import (
     Floats,
-    Frames,
     centre,
-    check_frames,
     device_of,
-    frame_features,
     run,
     shorter_side,
     standardised,
 )
-from cinelora.metrics.feature_nets import CLIP_NETS, TOKENIZER_FILES, WEIGHTS, in_folder
+from cinelora.metrics.feature_nets import TOKENIZER_FILES
 
 SIDE = 224
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's own training set, RGB in 0..1
 STD = (0.26862954, 0.26130258, 0.27577711)
 LONGEST_TEXT = 77  # tokens, start and end included
-DIMENSION = {name: WEIGHTS[name].dimension for name in CLIP_NETS}
-FILES = {name: WEIGHTS[name].files[0] for name in DIMENSION}
 
 
 class Clip(nn.Module):
@@ -58,40 +53,24 @@ class Clip(nn.Module):
         return functional.normalize(features, dim=-1)
 
 
-def load(name: str, path: Path | str, sha256: str = "", device: torch.device | str = "cpu") -> Loaded:
-    """CLIP from the folder `path`; `name` is "clip_b32" or "clip_l14", `sha256` pins the weights.
+def build(name: str, path: Path, device: torch.device | str) -> nn.Module:
+    """CLIP from the folder `path`. UserError: tensors are missing."""
+    from transformers import CLIPModel  # seconds to import, and only for this net
 
-    UserError: a file is missing, has another hash, or holds a model of another width. KeyError: no such name.
-    """
-    from transformers import CLIPConfig, CLIPModel  # seconds to import, and only for this net
-
-    path, dimension = Path(path), DIMENSION[name]
-    if not (path / "config.json").is_file():
-        raise UserError(f"score.{name}={path}: no config.json there; give the folder of the published model")
-    config = CLIPConfig.from_pretrained(path, local_files_only=True)
-    if config.projection_dim != dimension:
-        raise UserError(f"score.{name}={path}: a model of width {config.projection_dim}; {name} has {dimension}")
-    weights = in_folder(path, FILES[name])
-    found = checked(name, FILES[name], weights, sha256)
-    # reads safetensors first, as above; a .bin with weights_only
+    # reads safetensors first, as the check of the hash does; a .bin with weights_only
     read: Any = CLIPModel.from_pretrained
-    model, info = read(path, config=config, local_files_only=True, dtype=torch.float32, output_loading_info=True)
+    model, info = read(path, local_files_only=True, dtype=torch.float32, output_loading_info=True)
     if info["missing_keys"]:  # transformers would fill them with random values and a warning
         missing = ", ".join(sorted(info["missing_keys"])[:NAMES_SHOWN])
         raise UserError(
             f"score.{name}={path}: not the weights of {name}: {len(info['missing_keys'])} missing ({missing})"
         )
-    return Loaded(Clip(model, path).eval().requires_grad_(False).to(device), {"weights": found})
+    return Clip(model, path).eval().requires_grad_(False).to(device)
 
 
-def extract(net: nn.Module, frames: Frames, batch: int = 1) -> Floats:
-    """`frames` uint8 (N, T, H, W, 3) -> float32 (N, T, D) of length 1: each frame alone.
-
-    As CLIP was trained: shorter side to 224, bicubic and antialiased, centre crop.
-    ValueError: frames of another type or shape.
-    """
-    check_frames(frames)
-    return frame_features(net, frames, _pixels, batch)
+def pixels(images: Tensor) -> Tensor:
+    """As CLIP was trained: shorter side to 224, bicubic and antialiased, centre crop."""
+    return standardised(centre(shorter_side(images, SIDE, "bicubic"), SIDE), MEAN, STD)
 
 
 def text_features(net: Clip, texts: Sequence[str], batch: int = 32) -> Floats:
@@ -114,7 +93,3 @@ def text_features(net: Clip, texts: Sequence[str], batch: int = 32) -> Floats:
         device = device_of(net)
         parts.append(run(net.text, cut["input_ids"].to(device), cut["attention_mask"].to(device)))
     return np.concatenate(parts)
-
-
-def _pixels(images: Tensor) -> Tensor:
-    return standardised(centre(shorter_side(images, SIDE, "bicubic"), SIDE), MEAN, STD)

@@ -13,23 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cinelora.features.nets.files import Loaded, checked, fitted, read_tensors, unwrapped, without
+from cinelora.features.nets.files import fitted, read_tensors
 from cinelora.features.nets.frames import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    Floats,
-    Frames,
-    check_frames,
-    frame_features,
     shorter_side,
     standardised,
 )
 from cinelora.features.nets.vit import EPSILON, Block, Patches
-from cinelora.metrics.feature_nets import WEIGHTS
 
 SIDE = 224
 PATCH = 16
-FILE = WEIGHTS["dino"].files[0]
 
 
 class DinoVit(nn.Module):
@@ -64,28 +58,15 @@ class DinoVit(nn.Module):
         return self.norm(tokens)[:, 0]
 
 
-def load(path: Path | str, sha256: str = "", device: torch.device | str = "cpu") -> Loaded:
-    """DINO from its backbone file. `sha256` pins a file of one's own.
+def build(name: str, path: Path, device: torch.device | str) -> nn.Module:
+    """DINO from its backbone file. UserError: tensors of another net."""
+    tensors = read_tensors(name, path, ("teacher",), ("module.", "backbone."))
+    return fitted(name, path, DinoVit, tensors, unused=("head.",)).to(device)
 
-    UserError: no such file, another hash, or tensors of another net.
+
+def pixels(images: Tensor) -> Tensor:
+    """As VBench: shorter side to 224, nothing cut off, ImageNet mean and deviation.
+
+    Whether its resize antialiases depends on the torchvision it runs under; ours does, as torchvision since 0.17.
     """
-    path = Path(path)
-    found = checked("dino", FILE, path, sha256)
-    tensors = without(unwrapped(read_tensors("dino", path), "teacher"), "module.", "backbone.")
-    net = fitted("dino", path, DinoVit, tensors, unused=("head.",))
-    return Loaded(net.to(device), {"weights": found})
-
-
-def extract(net: nn.Module, frames: Frames, batch: int = 1) -> Floats:
-    """`frames` uint8 (N, T, H, W, 3) -> float32 (N, T, 768), any sign, not normalised.
-
-    As VBench: shorter side to 224, nothing cut off, ImageNet mean and deviation. Whether its resize antialiases
-    depends on the torchvision it runs under; ours does, as torchvision does since 0.17.
-    ValueError: frames of another type or shape.
-    """
-    check_frames(frames)
-    return frame_features(net, frames, _pixels, batch)
-
-
-def _pixels(images: Tensor) -> Tensor:
     return standardised(shorter_side(images, SIDE, "bilinear"), IMAGENET_MEAN, IMAGENET_STD)

@@ -1,12 +1,12 @@
 """Weight files: read without pickle and fitted to a net. Names and hashes: `cinelora/metrics/feature_nets.py`.
 
-In: a path from the configuration and what is known of the published file. Out: its SHA-256, its tensors, a frozen net.
+In: a path from the configuration. Out: its tensors, a frozen net.
 """
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,11 +16,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from cinelora.core.cli import UserError
-from cinelora.metrics.feature_nets import WeightFile, checked
-
-__all__ = ["Loaded", "WeightFile", "checked", "fitted", "fitted_part", "read_tensors", "unwrapped", "without"]
 
 NAMES_SHOWN = 3  # of the tensors that do not fit
 
@@ -33,17 +31,18 @@ class Loaded:
     sha256: dict[str, str] = field(default_factory=dict)
 
 
-def read_tensors(net: str, path: Path) -> dict[str, Any]:
-    """What a .safetensors file or a PyTorch checkpoint holds, on the CPU; a checkpoint may nest dicts.
+def read_tensors(net: str, path: Path, wrappers: Sequence[str] = (), prefixes: Sequence[str] = ()) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file or a PyTorch checkpoint, on the CPU.
 
-    Checkpoints are read with `weights_only`, so no code in them can run.
+    Of a nested checkpoint those under the first of `wrappers` that is there. `prefixes` are taken off the names, in
+    order. Checkpoints are read with `weights_only`, so no code in them can run.
     UserError: neither format, or objects other than tensors, numbers, strings and containers.
     """
     try:
         if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        # mapped, not read: a training checkpoint holds optimiser state several times the size of the weights
-        held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            held: Any = load_file(path)
+        else:  # mapped, not read: a training checkpoint holds optimiser state several times the size of the weights
+            held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
@@ -51,21 +50,11 @@ def read_tensors(net: str, path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(held, Mapping):
         raise UserError(f"score.{net}={path}: holds a {type(held).__name__}, not named tensors")
-    return dict(held)
-
-
-def unwrapped(held: Mapping[str, Any], *wrappers: str) -> dict[str, Tensor]:
-    """The tensors under the first of `wrappers` that is there, else those of `held` itself."""
     inner = next((held[name] for name in wrappers if name in held), held)
-    return {name: value for name, value in inner.items() if isinstance(value, Tensor)}
-
-
-def without(tensors: Mapping[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
-    """The same tensors, each name without `prefixes`, which are taken off in order."""
-    renamed = dict(tensors)
+    tensors = {name: value for name, value in inner.items() if isinstance(value, Tensor)}
     for prefix in prefixes:
-        renamed = {name.removeprefix(prefix): value for name, value in renamed.items()}
-    return renamed
+        consume_prefix_in_state_dict_if_present(tensors, prefix)
+    return tensors
 
 
 def fitted(
@@ -79,12 +68,11 @@ def fitted(
     with torch.device("meta"):  # shapes alone: no initial values to draw, nothing to hold twice
         net = make()
     wanted = net.state_dict()
-    given = {key: value for key, value in tensors.items() if not key.startswith(unused)} if unused else dict(tensors)
-    for key, value in wanted.items():  # files older than PyTorch 0.4.1 lack the counter, which eval mode never reads
-        if key.endswith("num_batches_tracked"):
-            given.setdefault(key, torch.zeros_like(value, device="cpu"))
+    given = {key: value for key, value in tensors.items() if not key.startswith(unused)}
+    # files older than PyTorch 0.4.1 lack the counter, which eval mode never reads and PyTorch then fills in
+    missing = sorted(key for key in wanted.keys() - given.keys() if not key.endswith("num_batches_tracked"))
     faults = {
-        "missing": sorted(wanted.keys() - given.keys()),
+        "missing": missing,
         "unknown": sorted(given.keys() - wanted.keys()),
         "of another shape": sorted(k for k in wanted.keys() & given.keys() if wanted[k].shape != given[k].shape),
     }
@@ -93,10 +81,3 @@ def fitted(
         raise UserError(f"score.{name}={path}: not the weights of {name}: tensors {'; '.join(problems)}")
     net.load_state_dict(given, assign=True)
     return net.float().eval().requires_grad_(False)
-
-
-def fitted_part(name: str, path: Path, make: Callable[[], nn.Module], tensors: Mapping[str, Tensor]) -> nn.Module:
-    """As `fitted`, for a net that is the front part of the one the file holds: other tensors are left out."""
-    with torch.device("meta"):
-        wanted = make().state_dict().keys()
-    return fitted(name, path, make, {key: value for key, value in tensors.items() if key in wanted})

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cinelora.metrics.feature_nets import Weights
+
 Frames = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-Prepare = Callable[[Tensor], Tensor]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB in 0..1
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -80,23 +81,24 @@ def standardised(images: Tensor, mean: Sequence[float], std: Sequence[float]) ->
     return (images / 255 - images.new_tensor(mean).view(shape)) / images.new_tensor(std).view(shape)
 
 
-def video_features(net: nn.Module, frames: Frames, prepare: Prepare, batch: int) -> Floats:
-    """`frames` -> (N, D): `prepare` maps images (N * T, 3, H, W) in 0..255 to the net's pixels (N * T, 3, h, w).
+def extract(
+    facts: Weights, pixels: Callable[[Tensor], Tensor], net: nn.Module, frames: Frames, batch: int = 1
+) -> Floats:
+    """uint8 `frames` (N, T, H, W, 3) -> float32 (N, D) of a video net, (N, T, D) of a frame net: each frame alone.
 
-    The net is given (N, 3, T, h, w). `batch` clips per pass.
+    `pixels` maps images (N * T, 3, H, W), levels 0..255, to what the net sees, (N * T, 3, h, w); a video net is given
+    (N, 3, T, h, w). `batch` clips per pass changes memory, speed and, by rounding below 1e-5, nothing else.
+    ValueError: frames of another type or shape, or fewer or more than the net takes.
     """
+    check_frames(frames, facts.most_frames, facts.least_frames)
     parts = []
     for clips in batches(frames, batch):
-        images = prepare(images_of(clips, device_of(net)))
-        videos = images.unflatten(0, clips.shape[:2]).transpose(1, 2).contiguous()
-        parts.append(run(net, videos))
-    return np.concatenate(parts)
-
-
-def frame_features(net: nn.Module, frames: Frames, prepare: Prepare, batch: int) -> Floats:
-    """`frames` -> (N, T, D): as `video_features`, but each frame alone; the net is given (N * T, 3, h, w)."""
-    parts = [run(net, prepare(images_of(clips, device_of(net)))) for clips in batches(frames, batch)]
-    return np.concatenate(parts).reshape(*frames.shape[:2], -1)
+        images = pixels(images_of(clips, device_of(net)))
+        if facts.kind == "video":
+            images = images.unflatten(0, clips.shape[:2]).transpose(1, 2).contiguous()
+        parts.append(run(net, images))
+    features = np.concatenate(parts)
+    return features if facts.kind == "video" else features.reshape(*frames.shape[:2], -1)
 
 
 def batches(frames: Frames, batch: int) -> Iterator[Frames]:

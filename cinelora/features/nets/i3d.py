@@ -17,14 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cinelora.core.cli import UserError
-from cinelora.features.nets.files import Loaded, checked, fitted, read_tensors, unwrapped
-from cinelora.features.nets.frames import Floats, Frames, check_frames, squashed, video_features
-from cinelora.metrics.feature_nets import I3D_SCRIPT, WEIGHTS, is_script
+from cinelora.features.nets.files import fitted, read_tensors
+from cinelora.features.nets.frames import squashed
+from cinelora.metrics.feature_nets import is_script
 
 SIDE = 224
 CLASSES = 400
-LEAST_FRAMES = 10  # what the published tools ask for; the layers would take 9
-STATE_FILE, SCRIPT_FILE = WEIGHTS["i3d"].files[0], I3D_SCRIPT
 
 Triple = tuple[int, int, int]
 
@@ -115,21 +113,13 @@ class InflatedInception(nn.Module):
             channels = widths[0] + widths[2] + widths[4] + widths[5]
         self.logits = _Unit(channels, CLASSES, (1, 1, 1), last=True)
 
-    def stages(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, T, 224, 224) in -1..1 -> the output of every stage by name, in order."""
-        outputs = {}
-        for name, stage in self.named_children():
-            if name != "logits":
-                x = outputs[name] = stage(x)
-        return outputs
-
     def forward(self, x: Tensor) -> Tensor:  # (N, 3, T, 224, 224) in -1..1 -> (N, 400)
-        for name, stage in self.named_children():
-            if name != "logits":
-                x = stage(x)
+        *stages, logits = self.children()
+        for stage in stages:
+            x = stage(x)
         pooled = functional.avg_pool3d(x, (2, 7, 7), stride=1)  # (N, 1024, T / 8 - 1, 1, 1)
-        logits: Tensor = self.logits(pooled)
-        return logits.mean(dim=(2, 3, 4))
+        features: Tensor = logits(pooled).mean(dim=(2, 3, 4))
+        return features
 
 
 class ScriptedI3d(nn.Module):
@@ -148,29 +138,22 @@ class ScriptedI3d(nn.Module):
         return features
 
 
-def load(path: Path | str, sha256: str = "", device: torch.device | str = "cpu") -> Loaded:
+def build(name: str, path: Path, device: torch.device | str) -> nn.Module:
     """I3D from a state dict (.pt, .safetensors) or from the TorchScript file.
 
-    `sha256` pins the file. UserError: no such file, another hash, a script that is neither published nor pinned,
-    or tensors of another net.
+    UserError: tensors of another net, or a script that this PyTorch cannot run.
     """
-    path = Path(path)
-    script = is_script(path)
-    found = checked("i3d", SCRIPT_FILE if script else STATE_FILE, path, sha256)
-    if not script:
-        net = fitted("i3d", path, InflatedInception, unwrapped(read_tensors("i3d", path), "state_dict"))
-        return Loaded(net.to(device), {"weights": found})
+    if not is_script(path):
+        return fitted(name, path, InflatedInception, read_tensors(name, path, ("state_dict",))).to(device)
     try:
-        loaded = torch.jit.load(path, map_location=device)
+        script = torch.jit.load(path, map_location=device)  # there at once: a frozen script keeps its constants there
     except RuntimeError as error:
-        raise UserError(f"score.i3d={path}: PyTorch {torch.__version__} cannot run it; use the state dict") from error
-    return Loaded(ScriptedI3d(loaded).eval().requires_grad_(False), {"weights": found})
+        raise UserError(
+            f"score.{name}={path}: PyTorch {torch.__version__} cannot run it; use the state dict"
+        ) from error
+    return ScriptedI3d(script).eval().requires_grad_(False)
 
 
-def extract(net: nn.Module, frames: Frames, batch: int = 1) -> Floats:
-    """`frames` uint8 (N, T, H, W, 3), T >= 10 -> float32 (N, 400), any sign: logits averaged over time.
-
-    ValueError: frames of another type or shape, or fewer than 10.
-    """
-    check_frames(frames, least=LEAST_FRAMES)
-    return video_features(net, frames, lambda images: 2 * squashed(images, SIDE) / 255 - 1, batch)
+def pixels(images: Tensor) -> Tensor:
+    """Squashed to 224x224, levels to -1..1."""
+    return 2 * squashed(images, SIDE) / 255 - 1

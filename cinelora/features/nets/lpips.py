@@ -14,16 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cinelora.features.nets.files import Loaded, WeightFile, checked, fitted, read_tensors, unwrapped
+from cinelora.features.nets.files import fitted, read_tensors
 from cinelora.features.nets.frames import Floats, Frames, batches, check_frames, device_of, images_of, run
-from cinelora.metrics.feature_nets import LPIPS_SIDE, WEIGHTS
+from cinelora.metrics.feature_nets import LPIPS_SIDE, WeightFile, checked
 
 WIDTHS = (64, 192, 384, 256, 256)
 TAPS = (1, 4, 7, 9, 11)  # the rectifiers, by their place in torchvision's `features`
 # Mean and deviation of ImageNet for RGB in -1..1, to the three digits that version 0.1 was fitted with
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
-TRUNK_FILE = WEIGHTS["lpips"].files[0]
 HEADS_FILE = WeightFile(
     "heads",
     ("alex.pth",),
@@ -69,20 +68,17 @@ class PerceptualDistance(nn.Module):
         return torch.stack(parts).sum(dim=0)
 
 
-def load(path: Path | str, sha256: str = "", device: torch.device | str = "cpu") -> Loaded:
+def build(name: str, path: Path, device: torch.device | str) -> nn.Module:
     """LPIPS from the AlexNet at `path` (torchvision's names; its classifier is ignored) and the heads of torchmetrics.
 
-    `sha256` pins the trunk. UserError: no such file, another hash, or tensors of another net.
+    UserError: other heads, or tensors of another net.
     """
-    path = Path(path)
-    found = {"trunk": checked("lpips", TRUNK_FILE, path, sha256)}
-    tensors = unwrapped(read_tensors("lpips", path), "state_dict")
+    tensors = read_tensors(name, path, ("state_dict",))
     with as_file(files("torchmetrics.functional.image") / "lpips_models" / "alex.pth") as heads:
-        found["heads"] = checked("lpips", HEADS_FILE, heads)
-        held = read_tensors("lpips", heads)
+        checked(name, HEADS_FILE, heads)
+        held = read_tensors(name, heads)
     tensors |= {f"heads.{place}": held[f"lin{place}.model.1.weight"] for place in range(len(WIDTHS))}
-    net = fitted("lpips", path, PerceptualDistance, tensors, unused=("classifier.",))
-    return Loaded(net.to(device), found)
+    return fitted(name, path, PerceptualDistance, tensors, unused=("classifier.",)).to(device)
 
 
 def extract(net: nn.Module, first: Frames, second: Frames, batch: int = 1) -> Floats:

@@ -10,19 +10,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.fx.experimental.optimization import fuse
 
-from cinelora.features.nets.files import Loaded, checked, fitted_part, read_tensors
+from cinelora.features.nets.files import fitted, read_tensors
 from cinelora.features.nets.frames import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    Floats,
-    Frames,
-    check_frames,
-    frame_features,
     shrunk,
+    standardised,
 )
-from cinelora.metrics.feature_nets import WEIGHTS
 
 SIZE = (128, 128)  # why not 224: cinelora/metrics/feature_nets.py
 
@@ -74,39 +70,18 @@ class MobileNetTrunk(nn.Module):
         layers.append(nn.Sequential(*_conv(channels, 1280, 1), nn.ReLU6()))
         self.features = nn.Sequential(*layers)
 
-    def forward(self, x: Tensor) -> Tensor:  # (N, 3, H, W) in 0..1 -> (N, 1280), 0..6
-        mean = x.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
-        std = x.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
-        maps: Tensor = self.features((x - mean) / std)
+    def forward(self, x: Tensor) -> Tensor:  # (N, 3, H, W), standardised -> (N, 1280), 0..6
+        maps: Tensor = self.features(x)
         return maps.mean(dim=(2, 3))
 
 
-def load(path: Path | str, sha256: str = "", device: torch.device | str = "cpu") -> Loaded:
-    """The trunk of MobileNetV2; tensors beyond it are ignored. UserError: no such file, another hash or net."""
-    path = Path(path)
-    found = checked("mnv2", WEIGHTS["mnv2"].files[0], path, sha256)
-    net = fitted_part("mnv2", path, MobileNetTrunk, read_tensors("mnv2", path))
-    _fold_norms(net)  # with the next line 2.7 times as fast on a CPU, equal to 2e-5
-    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Loaded(net.to(device), {"weights": found})
+def build(name: str, path: Path, device: torch.device | str) -> nn.Module:
+    """The trunk of MobileNetV2; a classifier is ignored. UserError: tensors of another net."""
+    net = fitted(name, path, MobileNetTrunk, read_tensors(name, path), unused=("classifier.",))
+    net = fuse(net)  # batch norms into the convolutions: with channels last 2.7 times as fast on a CPU, equal to 2e-5
+    return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def extract(net: nn.Module, frames: Frames, batch: int = 1) -> Floats:
-    """`frames` uint8 (N, T, H, W, 3) -> float32 (N, T, 1280), 0..6: space means per frame.
-
-    Each frame alone: order does not matter. `batch` clips per pass changes memory, speed and, by
-    rounding below 1e-5, nothing else; on a CPU 1 is fastest.
-    ValueError: frames are not uint8 (N, T, H, W, 3), or there are none.
-    """
-    check_frames(frames)
-    return frame_features(net, frames, lambda images: shrunk(images, SIZE).div(255), batch)
-
-
-def _fold_norms(net: nn.Module) -> None:
-    """Multiply every batch norm into the convolution before it."""
-    for part in net.modules():
-        if isinstance(part, nn.Sequential):
-            for index in range(len(part) - 1):
-                conv, norm = part[index], part[index + 1]
-                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                    part[index], part[index + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
+def pixels(images: Tensor) -> Tensor:
+    """Shrunk to 128x128, ImageNet mean and deviation."""
+    return standardised(shrunk(images, SIZE), IMAGENET_MEAN, IMAGENET_STD)

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cinelora.features.nets.files import Loaded, checked, fitted_part, read_tensors
-from cinelora.features.nets.frames import Floats, Frames, check_frames, shrunk, video_features
-from cinelora.metrics.feature_nets import WEIGHTS
+from cinelora.features.nets.files import fitted, read_tensors
+from cinelora.features.nets.frames import shrunk
 
 SIZE = (27, 48)  # rows, columns: what the net was trained on
+HEADS = ("cls_layer", "color_hist_layer.", "fc1.", "frame_sim_layer.")  # of the boundary detector
 
 
 class _DilatedConv(nn.Module):
@@ -84,20 +84,11 @@ class TransNetTrunk(nn.Module):
         return torch.cat([each.mean(dim=(2, 3, 4)) for each in self.stacks(x)], dim=1)
 
 
-def load(path: Path | str, sha256: str = "", device: torch.device | str = "cpu") -> Loaded:
-    """The trunk of TransNetV2; tensors beyond it are ignored. UserError: no such file, another hash or net."""
-    path = Path(path)
-    found = checked("tnv2", WEIGHTS["tnv2"].files[0], path, sha256)
-    net = fitted_part("tnv2", path, TransNetTrunk, read_tensors("tnv2", path))
-    return Loaded(net.to(device), {"weights": found})
+def build(name: str, path: Path, device: torch.device | str) -> nn.Module:
+    """The trunk of TransNetV2; the layers after it are ignored. UserError: tensors of another net."""
+    return fitted(name, path, TransNetTrunk, read_tensors(name, path), HEADS).to(device)
 
 
-def extract(net: nn.Module, frames: Frames, batch: int = 2) -> Floats:
-    """`frames` uint8 (N, T, H, W, 3) -> float32 (N, 448), 0 or more: time and space means of three stacks.
-
-    Frames are the video: their order and number matter. `batch` clips per pass changes memory, speed
-    and, by rounding below 1e-5, nothing else; on a CPU 2 is fastest.
-    ValueError: frames are not uint8 (N, T, H, W, 3), or there are none.
-    """
-    check_frames(frames)
-    return video_features(net, frames, lambda images: shrunk(images, SIZE).div(255), batch)
+def pixels(images: Tensor) -> Tensor:
+    """Shrunk to 27x48, levels to 0..1."""
+    return shrunk(images, SIZE) / 255

@@ -15,14 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cinelora.features.nets.files import Loaded, checked, fitted, read_tensors, unwrapped
-from cinelora.features.nets.frames import Floats, Frames, check_frames, squashed, video_features
+from cinelora.features.nets.files import fitted, read_tensors
+from cinelora.features.nets.frames import squashed
 from cinelora.features.nets.vit import EPSILON, Block, Patches, sinusoids
-from cinelora.metrics.feature_nets import WEIGHTS
 
 SIDE = 224
-LENGTH = 16  # frames; the positions are those of 8 pairs
-FILE = WEIGHTS["videomae"].files[0]
 
 fixed_positions = cache(sinusoids)  # not in the file: computed, never trained
 
@@ -49,24 +46,15 @@ class VideoMae(nn.Module):
         return feature
 
 
-def load(path: Path | str, sha256: str = "", device: torch.device | str = "cpu") -> Loaded:
-    """VideoMAE-v2 from its fine-tuned checkpoint; the classifier is ignored. `sha256` pins a file of one's own.
+def build(name: str, path: Path, device: torch.device | str) -> nn.Module:
+    """VideoMAE-v2 from its fine-tuned checkpoint; the classifier is ignored. UserError: tensors of another net."""
+    tensors = read_tensors(name, path, ("model", "module"))
+    return fitted(name, path, VideoMae, tensors, unused=("head.",)).to(device)
 
-    UserError: no such file, another hash, or tensors of another net.
+
+def pixels(images: Tensor) -> Tensor:
+    """As cd-fvd: squashed to 224x224, levels to 0..1, not standardised although the net was trained so.
+
+    Its published numbers are computed this way.
     """
-    path = Path(path)
-    found = checked("videomae", FILE, path, sha256)
-    tensors = unwrapped(read_tensors("videomae", path), "model", "module")
-    net = fitted("videomae", path, VideoMae, tensors, unused=("head.",))
-    return Loaded(net.to(device), {"weights": found})
-
-
-def extract(net: nn.Module, frames: Frames, batch: int = 1) -> Floats:
-    """`frames` uint8 (N, 16, H, W, 3) -> float32 (N, 1408), any sign.
-
-    As cd-fvd: squashed to 224x224, levels to 0..1, not standardised although the net was trained
-    so: its published numbers are computed this way.
-    ValueError: frames of another type or shape, or not 16.
-    """
-    check_frames(frames, length=LENGTH)
-    return video_features(net, frames, lambda images: squashed(images, SIDE) / 255, batch)
+    return squashed(images, SIDE) / 255

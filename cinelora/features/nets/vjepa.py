@@ -7,30 +7,23 @@ The weights are CC-BY-NC: for research, not for a product.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from cinelora.features.nets.files import Loaded, checked, fitted, read_tensors, unwrapped, without
+from cinelora.features.nets.files import fitted, read_tensors
 from cinelora.features.nets.frames import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    Floats,
-    Frames,
-    check_frames,
     squashed,
     standardised,
-    video_features,
 )
 from cinelora.features.nets.vit import EPSILON, Block, Mlp, Patches, attended
 from cinelora.metrics.feature_nets import WEIGHTS
 
 SIDE = 224
-LENGTH = 16
-TOKENS = (LENGTH // 2) * (SIDE // 16) ** 2  # 1568
-FILES = WEIGHTS["vjepa"].files
+TOKENS = (16 // 2) * (SIDE // 16) ** 2  # 1568, of 16 frames
 
 
 class _CrossAttention(nn.Module):
@@ -101,31 +94,14 @@ class VJepa(nn.Module):
         return pooled
 
 
-def load(path: Path | str, sha256: Mapping[str, str] | None = None, device: torch.device | str = "cpu") -> Loaded:
-    """V-JEPA from the folder `path` that holds both published files. `sha256` pins them by role.
-
-    UserError: a file is not there, has another hash than its pin, or holds tensors of another net.
-    """
-    path = Path(path)
-    pins = sha256 or {}
-    places = {file.role: path / file.published[0] for file in FILES}
-    found = {file.role: checked("vjepa", file, places[file.role], pins.get(file.role, "")) for file in FILES}
-    encoder = unwrapped(read_tensors("vjepa", places["encoder"]), "target_encoder", "encoder")
-    probe = without(unwrapped(read_tensors("vjepa", places["probe"]), "classifier"), "module.")
-    tensors = without(encoder, "module.", "backbone.") | probe
-    net = fitted("vjepa", path, VJepa, tensors, unused=("linear.",))
-    return Loaded(net.to(device), found)
+def build(name: str, path: Path, device: torch.device | str) -> nn.Module:
+    """V-JEPA from the folder `path` that holds both published files. UserError: tensors of another net."""
+    encoder, probe = (path / file.published[0] for file in WEIGHTS[name].files)
+    tensors = read_tensors(name, encoder, ("target_encoder", "encoder"), ("module.", "backbone."))
+    tensors |= read_tensors(name, probe, ("classifier",), ("module.",))
+    return fitted(name, path, VJepa, tensors, unused=("linear.",)).to(device)
 
 
-def extract(net: nn.Module, frames: Frames, batch: int = 1) -> Floats:
-    """`frames` uint8 (N, 16, H, W, 3) -> float32 (N, 1280), any sign.
-
-    JEDi asks for clips that are 224x224 already; larger ones are squashed here. ImageNet mean and deviation.
-    ValueError: frames of another type or shape, or not 16.
-    """
-    check_frames(frames, length=LENGTH)
-    return video_features(net, frames, _pixels, batch)
-
-
-def _pixels(images: Tensor) -> Tensor:
+def pixels(images: Tensor) -> Tensor:
+    """JEDi asks for clips that are 224x224 already; larger ones are squashed here. ImageNet mean and deviation."""
     return standardised(squashed(images, SIDE), IMAGENET_MEAN, IMAGENET_STD)

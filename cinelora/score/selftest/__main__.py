@@ -27,9 +27,7 @@ from cinelora.data.windows import plan_windows
 from cinelora.features.clip_scores import consistency
 from cinelora.features.extract import Batch
 from cinelora.features.motion import tdelta
-from cinelora.features.nets import open_net
-from cinelora.features.nets.mobilenet import extract as frame_features
-from cinelora.features.nets.transnet import extract as video_features
+from cinelora.features.nets import NETS, open_net
 from cinelora.metrics.catalogue import metric
 from cinelora.metrics.distances import polynomial_mmd, standardise
 from cinelora.score.selftest.distortions import DISTORTIONS
@@ -49,7 +47,7 @@ GENERATED_CLIPS = 16
 # (5 draws, here), and 0.96 times on average: a single draw cannot decide within the required 15 %.
 DRAWS = {"static warp": 5, "warp per frame": 5}
 PIXEL_METRICS = tuple(map(metric, ("temporal_flickering", "motion[dis]", "warp_error[dis]")))
-ENCODERS: dict[str, Callable[[Any, Frames], Features]] = {"tnv2": video_features, "mnv2": frame_features}
+ENCODERS = ("tnv2", "mnv2")
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,9 @@ def load_nets(cache: Path) -> dict[str, Encode]:
     UserError: a weight file is not the pinned one.
     """
     files = {name: cache / "weights" / f"{name}.safetensors" for name in ENCODERS}
-    return {name: partial(ENCODERS[name], open_net(name, path).net) for name, path in files.items() if path.is_file()}
+    return {
+        name: partial(NETS[name].extract, open_net(name, path).net) for name, path in files.items() if path.is_file()
+    }
 
 
 def sample_material(cache: Path) -> Material | None:

@@ -12,18 +12,16 @@ import torch
 from safetensors.torch import save_file
 
 from cinelora.core.cli import UserError
-from cinelora.features.nets import open_net
+from cinelora.features.nets import NETS, open_net
 from cinelora.features.nets.frames import shrunk
 from cinelora.features.nets.mobilenet import MobileNetTrunk
-from cinelora.features.nets.mobilenet import extract as frame_features
 from cinelora.features.nets.transnet import TransNetTrunk, _DilatedConv
-from cinelora.features.nets.transnet import extract as video_features
 from cinelora.metrics.feature_nets import WEIGHTS
 
 CACHE = Path(os.environ.get("CINELORA_CACHE") or Path(__file__).parents[3] / ".cache")
 LoadNet = Callable[[str], torch.nn.Module]
 TRUNKS: dict[str, Callable[[], torch.nn.Module]] = {"tnv2": TransNetTrunk, "mnv2": MobileNetTrunk}
-EXTRACT = {"tnv2": video_features, "mnv2": frame_features}
+video_features, frame_features = NETS["tnv2"].extract, NETS["mnv2"].extract
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +90,7 @@ def test_transnet_branch_spans_its_dilation() -> None:
 def test_shapes_and_types(name: str) -> None:
     torch.manual_seed(0)
     net = TRUNKS[name]().eval()
-    got = EXTRACT[name](net, _moving_squares(2, 3), batch=2)
+    got = NETS[name].extract(net, _moving_squares(2, 3), batch=2)
     per_frame = (3,) if WEIGHTS[name].kind == "frame" else ()
     assert got.shape == (2, *per_frame, WEIGHTS[name].dimension) and got.dtype == np.float32
 
@@ -129,9 +127,9 @@ def test_real_net_is_frozen_and_repeatable(name: str, real_net: LoadNet) -> None
     net, clips = real_net(name), _moving_squares()
     assert torch.equal(torch.get_rng_state(), before)
     assert not net.training and not any(each.requires_grad for each in net.parameters())
-    one = EXTRACT[name](net, clips, batch=1)
-    assert np.array_equal(one, EXTRACT[name](net, clips, batch=1))
-    np.testing.assert_allclose(EXTRACT[name](net, clips, batch=3), one, atol=1e-5)
+    one = NETS[name].extract(net, clips, batch=1)
+    assert np.array_equal(one, NETS[name].extract(net, clips, batch=1))
+    np.testing.assert_allclose(NETS[name].extract(net, clips, batch=3), one, atol=1e-5)
     assert one.min() >= 0 and one.std() > 0.01
 
 

@@ -12,16 +12,16 @@ from safetensors.torch import save_file
 
 from cinelora.core.cli import UserError
 from cinelora.core.files import file_sha256
-from cinelora.features.nets import NETS
-from cinelora.features.nets.files import fitted, read_tensors, unwrapped, without
+from cinelora.features.nets import NETS, open_net
+from cinelora.features.nets.files import fitted, read_tensors
 from cinelora.features.nets.frames import (
     centre,
     check_frames,
+    extract,
     images_of,
     shorter_side,
     squashed,
     standardised,
-    video_features,
 )
 from cinelora.metrics.feature_nets import WEIGHTS, WeightFile, checked, checked_files, pins_by_role
 
@@ -54,7 +54,7 @@ def test_every_net_has_its_published_width() -> None:
 @pytest.mark.parametrize("name", NETS)
 def test_a_missing_file_names_the_setting_and_the_way_out(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"^score\.{name}=.*nowhere"):
-        NETS[name].load(tmp_path / "nowhere")
+        open_net(name, tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("name", ["i3d", "videomae", "dino", "lpips"])
@@ -62,7 +62,7 @@ def test_the_message_of_a_missing_file_says_what_to_give(name: str, tmp_path: Pa
     with pytest.raises(
         UserError, match=rf"no such file; give {WEIGHTS[name].files[0].published[0]}.*or set score\.{name}"
     ):
-        NETS[name].load(tmp_path / "nowhere")
+        open_net(name, tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("name", ["videomae", "dino", "lpips"])
@@ -72,9 +72,9 @@ def test_a_file_that_is_not_the_published_one_needs_a_pin(name: str, tmp_path: P
     with pytest.raises(
         UserError, match=rf"expected {WEIGHTS[name].files[0].sha256[0]}, found [0-9a-f]{{64}}; .*_sha256"
     ):
-        NETS[name].load(path)
+        open_net(name, path)
     with pytest.raises(UserError, match="missing"):  # pinned, it is opened, and found to hold another net
-        NETS[name].load(path, sha256=file_sha256(path))
+        open_net(name, path, {WEIGHTS[name].files[0].role: file_sha256(path)})
 
 
 def test_a_pin_is_compared_even_where_no_hash_is_published(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_nested_checkpoints_are_unwrapped_and_renamed(legacy: bool, tmp_path: Pa
     path, weight = tmp_path / "w.pth", torch.arange(3.0)
     inner = {"module.backbone.a": weight, "epoch": 3}
     torch.save({"other": {}, "target": inner}, path, _use_new_zipfile_serialization=not legacy)
-    got = without(unwrapped(read_tensors("any", path), "absent", "target"), "module.", "backbone.")
+    got = read_tensors("any", path, ("absent", "target"), ("module.", "backbone."))
     assert got.keys() == {"a"} and torch.equal(got["a"], weight)
 
 
@@ -170,7 +170,7 @@ def test_videos_reach_the_net_with_time_after_channels() -> None:
     clips += np.arange(2, dtype=np.uint8).reshape(1, 2, 1, 1, 1) * 10  # frame
     clips += np.arange(3, dtype=np.uint8)  # channel
     for batch in (1, 2, 5):
-        got = video_features(Recorder(), clips, lambda images: images, batch)
+        got = extract(WEIGHTS["tnv2"], lambda images: images, Recorder(), clips, batch)
         assert got[:, :2].tolist() == [[0, 10], [100, 110], [200, 210]] and got[0].tolist() == [0, 10, 1, 11, 2, 12]
 
 

@@ -13,7 +13,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from cinelora.core.cli import UserError
 from cinelora.core.files import file_sha256
-from cinelora.features.nets import NETS, clip
+from cinelora.features.nets import NETS, clip, open_net
+from cinelora.metrics.feature_nets import WEIGHTS, checked_files
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 VOCABULARY = [START, END, "a", "b", "c", "a</w>", "b</w>", "c</w>"]
@@ -39,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def net(folder: Path) -> clip.Clip:
-    loaded = NETS["clip_b32"].load(folder, sha256=file_sha256(folder / "model.safetensors"))
+    loaded = open_net("clip_b32", folder, {"weights": file_sha256(folder / "model.safetensors")})
     assert isinstance(loaded.net, clip.Clip)
     return loaded.net
 
@@ -73,7 +74,7 @@ def test_frames_become_directions(net: clip.Clip) -> None:
 def test_pixels_are_those_of_transformers(size: tuple[int, int]) -> None:
     frames = _clips(size)[0]
     wanted = CLIPImageProcessorPil()(list(frames), return_tensors="pt")["pixel_values"]
-    got = clip._pixels(torch.from_numpy(frames).permute(0, 3, 1, 2).float())
+    got = clip.pixels(torch.from_numpy(frames).permute(0, 3, 1, 2).float())
     level = 1 / 255 / min(clip.STD)
     assert (got - wanted).abs().max() < 2 * level  # they round to levels twice, we do not
     assert (got - wanted).abs().mean() < 0.3 * level
@@ -108,19 +109,24 @@ def test_a_checkpoint_is_read_without_pickle_and_must_be_whole(folder: Path, tmp
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
     path = tmp_path / "pytorch_model.bin"
     torch.save(state, path)
-    loaded = clip.load("clip_b32", tmp_path, sha256=file_sha256(path))
+    loaded = open_net("clip_b32", tmp_path, {"weights": file_sha256(path)})
     assert all(torch.equal(value, state[key.removeprefix("model.")]) for key, value in loaded.net.state_dict().items())
     del state["visual_projection.weight"]
     torch.save(state, path)
     with pytest.raises(UserError, match=r"not the weights of clip_b32: 1 missing \(visual_projection\.weight\)"):
-        clip.load("clip_b32", tmp_path, sha256=file_sha256(path))
+        open_net("clip_b32", tmp_path, {"weights": file_sha256(path)})
 
 
 def test_the_other_size_and_unpinned_weights_are_refused(folder: Path) -> None:
     with pytest.raises(UserError, match="a model of width 512; clip_l14 has 768"):
-        NETS["clip_l14"].load(folder)
-    with pytest.raises(UserError, match=rf"expected {clip.FILES['clip_b32'].sha256[0]}, found"):
-        NETS["clip_b32"].load(folder)
+        open_net("clip_l14", folder)
+    with pytest.raises(UserError, match=rf"expected {WEIGHTS['clip_b32'].files[0].sha256[0]}, found"):
+        open_net("clip_b32", folder)
+
+
+def test_a_folder_without_the_config_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"score\.clip_b32=.*: no config\.json there; give the folder"):
+        checked_files("clip_b32", tmp_path)
 
 
 def test_texts_need_a_tokenizer(net: clip.Clip, tmp_path: Path) -> None:

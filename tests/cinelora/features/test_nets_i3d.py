@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cinelora.core.cli import UserError
 from cinelora.core.files import file_sha256
-from cinelora.features.nets import NETS, i3d
-from cinelora.features.nets.files import Loaded
+from cinelora.features.nets import NETS, i3d, open_net
+from cinelora.metrics.feature_nets import I3D_SCRIPT, is_script
 
 # After each stage, of a clip of 16 frames: arXiv 1705.07750, fig. 3, with the channels of arXiv 1409.4842, table 1
 STAGES = {
@@ -71,9 +71,12 @@ def test_cost_is_the_published_one() -> None:
 
 
 def test_stages_have_the_published_shapes() -> None:
-    stages = _meta().stages(torch.zeros(1, 3, 16, 224, 224, device="meta"))
-    assert {name: tuple(each.shape[1:]) for name, each in stages.items()} == STAGES
-    assert list(stages) == list(STAGES)
+    net, shapes = _meta(), {}
+    for name, stage in net.named_children():
+        stage.register_forward_hook(lambda _, __, found, name=name: shapes.update({name: tuple(found.shape[1:])}))
+    assert net(torch.zeros(1, 3, 16, 224, 224, device="meta")).shape == (1, 400)
+    assert shapes.pop("logits") == (400, 1, 1, 1)
+    assert list(shapes.items()) == list(STAGES.items())
 
 
 def test_branches_are_joined_in_the_order_of_the_file() -> None:
@@ -106,7 +109,7 @@ def test_a_state_dict_and_its_safetensors_load_alike(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "i3d_pretrained_400.pt")
     save_file(state, tmp_path / "i3d.safetensors")
     for name in ("i3d_pretrained_400.pt", "i3d.safetensors"):
-        loaded = NETS["i3d"].load(tmp_path / name)
+        loaded = open_net("i3d", tmp_path / name)
         assert loaded.sha256 == {"weights": file_sha256(tmp_path / name)}
         assert all(torch.equal(value, state[key]) for key, value in loaded.net.state_dict().items())
 
@@ -128,15 +131,15 @@ def _scripted(tmp_path: Path) -> Path:
 
 def test_a_script_is_run_only_when_pinned(tmp_path: Path) -> None:
     path = _scripted(tmp_path)
-    assert i3d.is_script(path)
-    with pytest.raises(UserError, match=f"expected {i3d.SCRIPT_FILE.sha256[0]}, found"):
-        i3d.load(path)
-    assert i3d.load(path, sha256=file_sha256(path)).sha256 == {"weights": file_sha256(path)}
+    assert is_script(path)
+    with pytest.raises(UserError, match=f"expected {I3D_SCRIPT.sha256[0]}, found"):
+        open_net("i3d", path)
+    assert open_net("i3d", path, {"weights": file_sha256(path)}).sha256 == {"weights": file_sha256(path)}
 
 
 def test_a_script_sees_resized_pixels_from_minus_one_to_one(tmp_path: Path) -> None:
     path = _scripted(tmp_path)
-    loaded: Loaded = i3d.load(path, sha256=file_sha256(path))
+    loaded = open_net("i3d", path, {"weights": file_sha256(path)})
     clips = np.zeros((1, 10, 20, 36, 3), np.uint8)
     clips[..., 0], clips[..., 1] = 255, 51
     got = NETS["i3d"].extract(loaded.net, clips)
@@ -145,9 +148,9 @@ def test_a_script_sees_resized_pixels_from_minus_one_to_one(tmp_path: Path) -> N
 
 def test_a_state_dict_is_no_script(tmp_path: Path) -> None:
     torch.save({"code": torch.zeros(1)}, tmp_path / "code.pt")
-    assert not i3d.is_script(tmp_path / "code.pt")
+    assert not is_script(tmp_path / "code.pt")
 
 
 def test_too_short_clips_are_refused() -> None:
     with pytest.raises(ValueError, match="9 frames: give 10 or more"):
-        i3d.extract(_meta(), _clips(9))
+        NETS["i3d"].extract(_meta(), _clips(9))

@@ -10,7 +10,7 @@ import torch
 from torchmetrics.functional.image import lpips as reference
 
 from cinelora.core.files import file_sha256
-from cinelora.features.nets import NETS
+from cinelora.features.nets import NETS, open_net
 from cinelora.features.nets.lpips import HEADS_FILE, PerceptualDistance
 
 
@@ -45,7 +45,7 @@ def test_the_classifier_accounts_for_the_rest_of_alexnet() -> None:
 
 
 def test_equals_torchmetrics(trunk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = NETS["lpips"].load(trunk, sha256=file_sha256(trunk))
+    loaded = open_net("lpips", trunk, {"trunk": file_sha256(trunk)})
     assert loaded.sha256 == {"trunk": file_sha256(trunk), "heads": HEADS_FILE.sha256[0]}
     monkeypatch.setattr(reference, "_get_tv_model_features", lambda *_: loaded.net.features)
     theirs = reference._LPIPS(net="alex")
@@ -60,7 +60,7 @@ def test_equals_torchmetrics(trunk: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_distance_is_zero_for_equals_symmetric_and_grows(trunk: Path) -> None:
-    loaded = NETS["lpips"].load(trunk, sha256=file_sha256(trunk))
+    loaded = open_net("lpips", trunk, {"trunk": file_sha256(trunk)})
     first = _frames(1) // 2
     near, far = first.copy(), first.copy()
     near[:, :, 10:20, 10:20] += 20

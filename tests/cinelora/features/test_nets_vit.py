@@ -13,7 +13,7 @@ from transformers import VideoMAEConfig, VideoMAEModel, ViTConfig, ViTModel
 
 from cinelora.core.cli import UserError
 from cinelora.core.files import file_sha256
-from cinelora.features.nets import NETS, dino, videomae, vjepa
+from cinelora.features.nets import NETS, dino, open_net, videomae, vjepa
 from cinelora.features.nets.vit import sinusoids
 
 WIDTH, HEADS, DEPTH = 32, 4, 2
@@ -226,7 +226,7 @@ def test_dino_looks_at_the_whole_wide_frame(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(dino, "DinoVit", small_dino)
     net = _random(small_dino())
     torch.save(net.state_dict() | {"head.weight": torch.zeros(1)}, tmp_path / "dino.pth")
-    loaded = NETS["dino"].load(tmp_path / "dino.pth", sha256=file_sha256(tmp_path / "dino.pth"))
+    loaded = open_net("dino", tmp_path / "dino.pth", {"weights": file_sha256(tmp_path / "dino.pth")})
     clips = _clips(2, (32, 64))
     got = NETS["dino"].extract(loaded.net, clips)
     assert got.shape == (2, 2, WIDTH) and got.dtype == np.float32
@@ -242,7 +242,7 @@ def test_videomae_reads_its_checkpoint_and_zero_to_one(tmp_path: Path, monkeypat
     path = tmp_path / "vit_g_hybrid_pt_1200e_ssv2_ft.pth"
     head = {"head.weight": torch.zeros(174, WIDTH), "head.bias": torch.zeros(174)}
     torch.save({"module": {k: v.half() for k, v in net.state_dict().items()} | head}, path)
-    loaded = NETS["videomae"].load(path, sha256=file_sha256(path))
+    loaded = open_net("videomae", path, {"weights": file_sha256(path)})
     clips = np.full((1, 16, 20, 36, 3), 51, np.uint8)
     got = NETS["videomae"].extract(loaded.net, clips)
     with torch.inference_mode():
@@ -258,11 +258,11 @@ def test_vjepa_reads_encoder_and_probe_from_one_folder(tmp_path: Path, monkeypat
     other = {key: torch.zeros_like(value) for key, value in encoder.items()}
     torch.save({"encoder": other, "target_encoder": encoder, "opt": {}, "epoch": 300}, tmp_path / "vith16.pth.tar")
     with pytest.raises(UserError, match=r"score\.vjepa=.*ssv2-probe\.pth\.tar: no such file"):
-        NETS["vjepa"].load(tmp_path)
+        open_net("vjepa", tmp_path)
     probe = {f"module.{key}": value for key, value in state.items() if key.startswith("pooler.")}
     probe["module.linear.weight"] = torch.zeros(174, WIDTH)
     torch.save({"classifier": probe, "epoch": 20}, tmp_path / "ssv2-probe.pth.tar")
-    loaded = NETS["vjepa"].load(tmp_path)
+    loaded = open_net("vjepa", tmp_path)
     assert loaded.sha256 == {
         "encoder": file_sha256(tmp_path / "vith16.pth.tar"),
         "probe": file_sha256(tmp_path / "ssv2-probe.pth.tar"),
@@ -270,7 +270,7 @@ def test_vjepa_reads_encoder_and_probe_from_one_folder(tmp_path: Path, monkeypat
     assert all(torch.equal(value, state[key]) for key, value in loaded.net.state_dict().items())
     assert NETS["vjepa"].extract(loaded.net, _clips()).shape == (2, WIDTH)
     with pytest.raises(UserError, match="SHA-256 of the probe expected 00"):
-        NETS["vjepa"].load(tmp_path, sha256={"probe": "00"})
+        open_net("vjepa", tmp_path, {"probe": "00"})
 
 
 def test_vjepa_sees_the_mean_of_imagenet_as_zero() -> None:

@@ -94,7 +94,7 @@ def corner_nets(monkeypatch: pytest.MonkeyPatch) -> None:
         return frames[:, :, 0, 0, :2].astype(np.float32)
 
     for name, extract in (("i3d", of_clip), ("mnv2", of_frames)):
-        monkeypatch.setitem(NETS, name, Net(WEIGHTS[name], NETS[name].load, extract))
+        monkeypatch.setitem(NETS, name, Net(WEIGHTS[name], NETS[name].build, extract))
     opened = Loaded(torch.nn.Identity(), {"weights": HASH})
     monkeypatch.setattr(scorerun, "open_net", lambda name, path, pins, device: opened)
 
@@ -333,7 +333,7 @@ def test_features_without_spread_or_meaning_are_refused(
     assert "fvd_inf[i3d] needs 20 clips in each folder; there are 2 and 2" in refuse("--metrics", "fvd_inf[i3d]", *I3D)
     assert "exactly 16 frames, there are 10" in refuse("--metrics", "fvd[vjepa]", "--weights", "vjepa=x")
     assert "dynamic_degree[dis] needs the frame rate" in refuse("--metrics", "dynamic_degree")
-    broken = Net(WEIGHTS["i3d"], NETS["i3d"].load, lambda net, frames: np.full((len(frames), 1), np.nan, np.float32))
+    broken = Net(WEIGHTS["i3d"], NETS["i3d"].build, lambda net, frames: np.full((len(frames), 1), np.nan, np.float32))
     monkeypatch.setitem(NETS, "i3d", broken)
     assert "clip0: i3d features: not a finite number" in refuse("--metrics", "fvd[i3d]", *I3D)
 

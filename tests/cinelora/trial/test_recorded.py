@@ -99,7 +99,7 @@ def test_a_trial_records_what_its_features_give(study_root: Path, monkeypatch: p
     def levels(net: Any, frames: np.ndarray) -> np.ndarray:
         return frames[:, [0, -1]].mean(axis=(2, 3, 4)).astype(np.float32)
 
-    monkeypatch.setitem(NETS, "tnv2", Net(WEIGHTS["tnv2"], NETS["tnv2"].load, levels))
+    monkeypatch.setitem(NETS, "tnv2", Net(WEIGHTS["tnv2"], NETS["tnv2"].build, levels))
     config = tiny_study.tiny_config(study_root / "clips", method="base", data__heldout_shots=2)
     job = tiny_study.make_job(study_root, config)
     base = load_resident_model(job)

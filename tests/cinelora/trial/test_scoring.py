@@ -43,7 +43,7 @@ def nets(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name, facts in WEIGHTS.items():
         extract = {"video": video, "frame": frame, "pair": pair}[facts.kind]
-        monkeypatch.setitem(NETS, name, Net(facts, NETS[name].load, extract))
+        monkeypatch.setitem(NETS, name, Net(facts, NETS[name].build, extract))
     monkeypatch.setattr(
         "cinelora.features.extract.text_features", lambda net, texts: np.tile(np.float32([0, len(texts)]), (2, 1))
     )
