@@ -190,9 +190,7 @@ FAMILIES: dict[str, Family] = {
     "consistency": Family(
         "clip", "higher", FRAME_NETS, more_facts={"unit": "0..1", "negative_cosines": 0}, **_START, frozen_wins=True
     ),
-    "image_similarity": Family(
-        "paired", "higher", FRAME_NETS, more_facts={"unit": "0..1", "first_frame": "dropped"}, frozen_wins=True
-    ),
+    "image_similarity": Family("paired", "higher", FRAME_NETS, more_facts={"unit": "0..1"}, frozen_wins=True),
     "clip_sim": Family(
         "clip",
         "higher",

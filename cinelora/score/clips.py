@@ -137,7 +137,7 @@ def facts_of(clip: Clip) -> Facts:
 
 
 def common_form(clips: Sequence[tuple[Clip, Facts]], reading: ReadOptions) -> Form:
-    """The form in which all `clips` are read. UserError: they differ where `look` has no rule, or are too short."""
+    """The form in which all `clips` are read. UserError: they differ where `reading` has no rule, or are too short."""
     _check_alike(clips, reading)
     first = clips[0][1]
     height, width = reading.size or (first.height, first.width)

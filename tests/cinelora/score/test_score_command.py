@@ -175,6 +175,19 @@ def test_a_folder_scores_as_in_a_study(tmp_path: Path, run: Run, corner_nets: No
     assert set(of_study) == set(names)
 
 
+@pytest.mark.parametrize(("option", "frames", "first"), [("--keep-first", 3, "kept"), ("--drop-first", 2, "dropped")])
+def test_the_protocol_says_whether_the_first_frame_counts(
+    option: str, frames: int, first: str, tmp_path: Path, run: Run, corner_nets: None
+) -> None:
+    for side in ("gen", "real"):
+        clips(tmp_path, side, [noise(0), noise(1)])
+    asked = ("--metrics", "image_similarity[mnv2],psnr,motion[absdiff]", "--weights", "mnv2=anywhere", option)
+    found = {name: score["protocol"] for name, score in run(*asked)["scores"].items()}
+    for name in ("image_similarity[mnv2]", "psnr"):
+        assert (found[name]["frames"], found[name]["first_frame"]) == (frames, first), name
+    assert (found["motion[absdiff]"]["frames"], found["motion[absdiff]"]["first_frame"]) == (3, "kept")
+
+
 def test_without_weights_pixels_are_scored_and_the_rest_is_named(tmp_path: Path, run: Run) -> None:
     clips(tmp_path, "gen", [noise(0), noise(1)])
     clips(tmp_path, "real", [noise(2), noise(3)])
