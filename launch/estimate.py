@@ -97,8 +97,17 @@ def _makespan(
 def _nodes(cluster: ClusterConfig) -> list[Node]:
     """This machine, or the nodes that the settings describe; none where they do not."""
     if not cluster.address:
-        return [Node("this machine", os.cpu_count() or 1, 0)]
+        return [Node("this machine", os.cpu_count() or 1, local_gpus())]
     return [Node(f"node {index}", cluster.cpus_per_node, cluster.gpus_per_node) for index in range(cluster.nodes)]
+
+
+def local_gpus(devices: Path = Path("/dev")) -> int:
+    """NVIDIA GPUs of this machine that a process may use, counted without their libraries."""
+    there = len(list(devices.glob("nvidia[0-9]*")))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return (
+        there if visible is None else min(there, len([name for name in visible.split(",") if name not in ("", "-1")]))
+    )
 
 
 def _cost(cluster: ClusterConfig, work: Mapping[str, Workload], seconds: dict[str, float], whole: float | None) -> str:

@@ -56,7 +56,7 @@ def launch_jobs(
         if ledger.folder.study.exists():
             check_schema(ledger.folder)
         print_plan(plan, ledger, study.prune is not Prune.off)
-        print(*expected.lines, *fingerprints.remarks, sep="\n")
+        print(*fingerprints.clips.values(), *expected.lines, *fingerprints.remarks, sep="\n")
         return [_returned(job, JobStatus.COMPLETED, None) for job in jobs[:grid]]
     with ledger.locked():
         ledger.open(study.name, study.answer.share)
@@ -64,7 +64,7 @@ def launch_jobs(
             plan = ledger.plan().merged(plan)
         ledger.write_plan(plan)
         ledger.event("sweep", overrides=[job.overrides for job in jobs])
-        print(*expected.lines, sep="\n")
+        print(*fingerprints.clips.values(), *expected.lines, sep="\n")
         started = time.monotonic()
         errors = run_missing(study, ledger, plan, expected.seconds)
         took = time.monotonic() - started

@@ -61,7 +61,8 @@ def make_plan(configs: list[StudyConfig], fingerprints: Fingerprints) -> Plan:
     here = not any(config.cluster.address for config in configs)
     for trial in trials:
         check_denoiser(trial, fingerprints.denoiser(trial.model), here)
-    return build_plan([(trial, fingerprints.of(trial)) for trial in trials])
+    plan = build_plan([(trial, fingerprints.of(trial)) for trial in trials])
+    return replace(plan, clips=tuple(fingerprints.clips))
 
 
 def check_tracking(tracking: TrackingConfig) -> None:
@@ -127,6 +128,7 @@ class Fingerprints:
         self.cache_dir = cache_dir
         self.plan_only = plan_only
         self.remarks: list[str] = []  # to print under the plan
+        self.clips: dict[str, str] = {}  # what became of every file of each data set -> the same, to print
         self._known: dict[str, Any] = {}
 
     def of(self, config: TrialConfig) -> dict[str, str]:
@@ -145,8 +147,10 @@ class Fingerprints:
         found |= {"flow": config.score.flow} if config.score.flow else {}
         found["model"] = self._once("model", (model.path, model.hub, model.revision), lambda: self._model(config))
         target = encoding_folder(self.cache_dir, found["data"], found["model"], model.text_dtype) / WINDOWS_FILE
-        if not target.exists():
+        if not target.exists() or WindowPlan.from_json(read_json(target)) != windows:
             write_json(target, windows.to_json())
+        name = f"Clips in {Path(config.data.path).name}"
+        self.clips[f"{name}: {windows.account()}"] = f"{name}: {windows.account(target)}"
         return found
 
     def denoiser(self, model: ModelConfig) -> dict[str, Any]:

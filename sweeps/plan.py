@@ -37,20 +37,22 @@ def trial_spec(config: TrialConfig, fingerprints: dict[str, str]) -> TrialSpec:
 
 @dataclass(frozen=True)
 class Plan:
-    """Trials in the order in which they are wanted."""
+    """Trials in the order in which they are wanted; `clips`: what became of the files of each data set, a line each."""
 
     trials: tuple[TrialSpec, ...]
+    clips: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return {"trials": [spec.to_json() for spec in self.trials]}
+        return {"trials": [spec.to_json() for spec in self.trials], "clips": self.clips}
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> Plan:
-        return Plan(tuple(TrialSpec.from_json(item) for item in data["trials"]))
+        return Plan(tuple(TrialSpec.from_json(item) for item in data["trials"]), tuple(data.get("clips", ())))
 
     def merged(self, other: Plan) -> Plan:
         """This plan followed by what `other` adds."""
-        return Plan(tuple({spec.trial_id: spec for spec in (*self.trials, *other.trials)}.values()))
+        trials = {spec.trial_id: spec for spec in (*self.trials, *other.trials)}
+        return Plan(tuple(trials.values()), tuple(dict.fromkeys((*self.clips, *other.clips))))
 
 
 def base_of(config: TrialConfig) -> TrialConfig:

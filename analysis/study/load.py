@@ -100,6 +100,7 @@ class Study:
     remarks: tuple[str, ...] = ()  # on merging and on first stages, for the notes of the rank table
     share: float = SHARE  # of the best gain that counts as enough
     pruned: tuple[Missing, ...] = ()  # all seeds of learning rates that were stopped early; they enter no mean
+    clips: tuple[str, ...] = ()  # what became of the files of each data set, a line each
 
     @cached_property
     def by_id(self) -> Mapping[str, Trial]:
@@ -169,7 +170,8 @@ def load_study(root: Path) -> Study:
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
     header = check_schema(folder)
-    planned = _planned(folder.plan)
+    plan = _plan(folder.plan)
+    planned = tuple(sorted(plan.trials, key=sort_key))
     pruned, first_stages = _pruned(planned, folder), _first_stages(planned, folder)
     left_out = {each.spec.trial_id for each in pruned} | {each.spec.trial_id for each in first_stages}
     places = [(spec, folder.trial(spec.trial_id)) for spec in planned if spec.trial_id not in left_out]
@@ -190,6 +192,7 @@ def load_study(root: Path) -> Study:
         remarks=tuple(map(_first_stage_remark, first_stages)),
         share=float(header.get("share", SHARE)),
         pruned=pruned,
+        clips=plan.clips,
     )
 
 
@@ -209,16 +212,16 @@ def _check_protocols(results: list[TrialResult]) -> None:
                 )
 
 
-def _planned(path: Path) -> tuple[TrialSpec, ...]:
+def _plan(path: Path) -> Plan:
     if not path.exists():
         raise UserError(f"{path}: missing; plan the study first")
     try:
-        specs = Plan.from_json(json_of(path)).trials
+        plan = Plan.from_json(json_of(path))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a plan this program reads ({type(error).__name__}: {error})") from error
-    if not specs:
+    if not plan.trials:
         raise UserError(f"{path}: plans no trial")
-    return tuple(sorted(specs, key=sort_key))
+    return plan
 
 
 def _missing(spec: TrialSpec, place: TrialFolder) -> Missing:

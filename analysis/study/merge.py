@@ -70,6 +70,7 @@ def merged(studies: Sequence[Study]) -> Study:
         remarks=tuple(dict.fromkeys((*(line for part in parts for line in part.remarks), *remarks, *of_references))),
         share=max(part.share for part in parts),
         pruned=tuple(sorted(pruned.values(), key=lambda each: sort_key(each.spec))),
+        clips=tuple(dict.fromkeys(line for part in parts for line in part.clips)),
     )
 
 

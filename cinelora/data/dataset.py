@@ -5,15 +5,18 @@ In: a folder in one of three layouts, tried in this order:
                   (prompt, caption, text); an optional column `shot` names the source shot of a row
   metadata.jsonl  the same keys, one JSON object a line
   pairs           clip.mp4 beside clip.txt, in any subfolder
-Out: `Clip` records sorted by path, and one SHA-256 over their contents.
+Links to files and folders are followed; what a metadata file names must lie under the folder.
+Out: `Clip` records sorted by path, one SHA-256 over their contents, and the videos that are no clip.
 Raises UserError for every fault of the folder that the user has to correct.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +30,11 @@ CAPTION_KEYS = ("prompt", "caption", "text")
 SHOT_KEY = "shot"
 SPLIT_KEY = "split"
 SPLITS = ("train", "heldout", "other")
-VIDEO_SUFFIXES = frozenset((".mp4", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m4v"))
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m4v", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp")
+)
+ANIMATIONS = frozenset((".gif", ".apng", ".webp"))
+TABLES = ("metadata.csv", "metadata.jsonl")  # the first one present is read
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,19 @@ def read_clips(root: Path) -> tuple[Clip, ...]:
     return tuple(sorted(clips.values(), key=lambda clip: clip.video))
 
 
+def unlisted(root: Path, clips: Iterable[Clip]) -> dict[str, str]:
+    """The other videos and metadata files under `root`, each with the reason why it is left out, sorted by path."""
+    tables = [name for name in TABLES if (root / name).is_file()]
+    listed = {(root / clip.video).resolve() for clip in clips}
+    left_out = dict.fromkeys(tables[1:], f"{tables[0]} is read instead" if tables else "")
+    for path in _files(root):
+        if path.suffix.lower() in ANIMATIONS:
+            left_out[path.relative_to(root).as_posix()] = "an animated image; convert it to .mp4"
+        elif path.suffix.lower() in VIDEO_SUFFIXES and path.resolve() not in listed:
+            left_out[path.relative_to(root).as_posix()] = f"not in {tables[0]}"
+    return dict(sorted(left_out.items()))
+
+
 def _require_all_or_none(root: Path, clips: Iterable[Clip]) -> None:
     """A split is given for every clip or for none, and a shot lies in one split."""
     by_shot: dict[str, str | None] = {}
@@ -96,25 +116,70 @@ def dataset_fingerprint(clips: Iterable[Clip], hashes: Mapping[str, str]) -> str
 
 def _layout(root: Path) -> Iterator[tuple[str, Clip]]:
     """Pairs (file and line of the clip, for messages; the checked clip)."""
-    if (root / "metadata.csv").is_file():
-        rows = _csv_rows(root / "metadata.csv")
-    elif (root / "metadata.jsonl").is_file():
-        rows = _jsonl_rows(root / "metadata.jsonl")
-    else:
+    table = next((root / name for name in TABLES if (root / name).is_file()), None)
+    if table is None:
         return _pairs(root)
+    rows = _csv_rows(table) if table.suffix == ".csv" else _jsonl_rows(table)
     return ((where, _clip_of_row(root, where, row)) for where, row in rows)
 
 
+def _files(root: Path) -> Iterator[Path]:
+    """Every file under `root`, also behind linked folders, each folder once.
+
+    A name that begins with a dot is a half-written or a system file. Raises UserError for a name that is not UTF-8.
+    """
+    whole = root.resolve()
+    seen = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        here = Path(folder)
+        real = here.resolve()
+        # A link to a folder in here leads to files that have their own names, or round in circles.
+        if real in seen or (here != root and here.is_symlink() and real.is_relative_to(whole)):
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        for name in names:
+            if not name.startswith("."):
+                _whole_text(name, f"{folder}/{name}", "rename the file")
+                yield here / name
+
+
+def _whole_text(value: str, where: str, remedy: str) -> str:
+    """`value`; UserError where it holds bytes or halves of characters that cannot be written as UTF-8."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        shown, bad = (text.encode("ascii", "backslashreplace").decode() for text in (where, value[error.start]))
+        raise UserError(f"{shown}: holds {bad}, which is not UTF-8 text; {remedy}") from error
+    return value
+
+
 def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    reader = csv.DictReader(_read_text(path).splitlines(keepends=True), restkey="", strict=True)
+    reader = csv.DictReader(io.StringIO(_read_text(path), newline=""), restkey="", strict=True)
     columns = reader.fieldnames or ()
     _key_of(columns, VIDEO_KEYS, path.name, "video")
     _key_of(columns, CAPTION_KEYS, path.name, "caption")
-    for row in reader:
-        where = f"{path.name} line {reader.line_num}"
-        if "" in row:
-            raise UserError(f"{where}: has more cells than the header; quote captions that hold a comma")
-        yield where, row
+    first = reader.line_num + 1
+    try:
+        for row in reader:
+            where = f"{path.name} line {reader.line_num}"
+            if "" in row:
+                raise UserError(f"{where}: has more cells than the header; quote captions that hold a comma")
+            _refuse_swallowed_rows(row, f"{path.name} line {first}")
+            first = reader.line_num + 1
+            yield where, row
+    except csv.Error as error:
+        raise UserError(f"{path.name} line {first}: {error}; close the quote, or write quotes twice") from error
+
+
+def _refuse_swallowed_rows(row: Mapping[str, Any], where: str) -> None:
+    """Raises UserError where a quote that is not closed has made the next rows part of a cell."""
+    for cell in filter(None, row.values()):
+        for line in cell.splitlines()[1:]:
+            name, comma, _ = line.partition(",")
+            if comma and Path(name.strip('" ')).suffix.lower() in VIDEO_SUFFIXES:
+                raise UserError(f"{where}: a cell goes on over the row {line[:60]!r}; close its quote")
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -132,13 +197,12 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _pairs(root: Path) -> Iterator[tuple[str, Clip]]:
-    # A name that begins with a dot is a half-written or a system file.
-    videos = [path for path in root.rglob("[!.]*") if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()]
+    videos = sorted(path for path in _files(root) if path.suffix.lower() in VIDEO_SUFFIXES)
     if not videos:
         raise UserError(f"data.path={root}: no metadata.csv, no metadata.jsonl, no videos; provide one of them")
-    for path in sorted(videos):
+    for path in videos:
         name = path.relative_to(root).as_posix()
-        text = path.with_suffix(".txt")
+        text = _spelled(path.with_suffix(".txt"))
         if not text.is_file():
             raise UserError(f"{name}: has no caption; write it into {text.name} or list it in metadata.csv")
         yield name, Clip(_inside(root, name, name), _caption(_read_text(text), text.name), None)
@@ -164,24 +228,36 @@ def _key_of(present: Collection[str], wanted: tuple[str, ...], where: str, what:
     for key in wanted:
         if key in present:
             return key
-    raise UserError(f"{where}: no {what} among the columns {sorted(set(present))}; name one {' or '.join(wanted)}")
+    remedy = "separate them by commas and name one" if any(";" in key or "\t" in key for key in present) else "name one"
+    raise UserError(f"{where}: no {what} among the columns {sorted(set(present))}; {remedy} {' or '.join(wanted)}")
 
 
 def _caption(value: object, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise UserError(f"{where}: caption={value!r} is blank or not text; write what the clip shows")
-    return value.strip()
+    return _whole_text(value.strip(), f"{where}: caption", "write it anew")
 
 
 def _inside(root: Path, video: str, where: str) -> str:
-    """`video` as a normal POSIX path under `root`; UserError where it leaves `root` or names no file."""
-    name = os.path.normpath(video)
-    resolved = (root / name).resolve()
-    if os.path.isabs(name) or not resolved.is_relative_to(root.resolve()):
-        raise UserError(f"{where}: video={video} leaves the dataset folder {root}; copy the file into it")
-    if not resolved.is_file():
+    """`video` as a normal POSIX path under `root`; UserError where it leaves `root` or names no file.
+
+    A file under `root` may be a link: it was put there by whoever made the folder.
+    """
+    _whole_text(video, f"{where}: video", "name the file anew")
+    homes = [home for home in (root.absolute(), root.resolve()) if Path(os.path.normpath(video)).is_relative_to(home)]
+    name = os.path.relpath(video, homes[0]) if homes else os.path.normpath(video)
+    if os.path.isabs(name) or name.split(os.sep)[0] == os.pardir:
+        raise UserError(f"{where}: video={video} leaves the dataset folder {root}; copy or link the file into it")
+    path = _spelled(root / name)
+    if not path.is_file():
         raise UserError(f"{where}: video={video} is no file under {root}; correct or remove the row")
-    return Path(name).as_posix()
+    return path.relative_to(root).as_posix()
+
+
+def _spelled(path: Path) -> Path:
+    """`path`, or the file of that name whose accents are stored in the other of Unicode's two forms."""
+    forms = (path, *(path.with_name(unicodedata.normalize(form, path.name)) for form in ("NFC", "NFD")))
+    return next((form for form in forms if form.is_file()), path)
 
 
 def _read_text(path: Path) -> str:

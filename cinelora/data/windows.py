@@ -13,7 +13,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ from cinelora.core.cli import UserError
 from cinelora.core.config import TEMPORAL_FACTOR, DataConfig
 from cinelora.core.files import content_hash, file_sha256, read_json, write_json
 from cinelora.core.records import to_dict
-from cinelora.data.dataset import SPLITS, Clip, dataset_fingerprint, read_clips
+from cinelora.data.dataset import SPLITS, TABLES, Clip, dataset_fingerprint, read_clips, unlisted
 
 # PySceneDetect's defaults except the shortest scene, which is 15 frames there: a cut missed is a cut inside
 # a window, a shot too short is only skipped.
 DETECTOR = {"threshold": 27.0, "min_scene_len": 8}
+NAMED = 5  # files of one reason that an account names
 END_MARGIN_SECONDS = 1e-3  # a window stops this much before the video's end, above the decoder's tolerance
 
 
@@ -46,13 +47,15 @@ class Window:
 class WindowPlan:
     """The splits, each sorted by video and start. `fingerprint` is the SHA-256 of everything that determines them.
 
-    `other` is empty unless the dataset names a second domain, on which forgetting is measured.
+    `other` is empty unless the dataset names a second domain, on which forgetting is measured. `left_out`: each file
+    that gives no window, with the reason; it determines nothing.
     """
 
     train: tuple[Window, ...]
     heldout: tuple[Window, ...]
     fingerprint: str
     other: tuple[Window, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def all(self) -> tuple[Window, ...]:
@@ -64,7 +67,19 @@ class WindowPlan:
     @staticmethod
     def from_json(data: dict[str, Any]) -> WindowPlan:
         train, heldout, other = (tuple(Window(**row) for row in data[split]) for split in SPLITS)
-        return WindowPlan(train, heldout, data["fingerprint"], other)
+        return WindowPlan(train, heldout, data["fingerprint"], other, data.get("left_out", {}))
+
+    def account(self, full_list: Path | None = None) -> str:
+        """What became of every file, in one line, with all names, or with few and the file that holds them all."""
+        used = len({window.video for window in self.all})
+        most = NAMED if full_list else len(self.left_out)
+        text = f"{used} of {used + len(self.left_out.keys() - TABLES)} used"
+        for why, count in Counter(self.left_out.values()).most_common():
+            names = [name for name, reason in self.left_out.items() if reason == why]
+            more = f" and {count - most} more, all in {full_list}" if count > most else ""
+            text += f"; left out: {', '.join(names[:most])}{more} ({why})"
+        other = f", {len(self.other)} other" if self.other else ""
+        return f"{text}; {len(self.train)} training, {len(self.heldout)} held-out{other} windows"
 
 
 @dataclass(frozen=True)
@@ -117,7 +132,24 @@ def plan_windows(root: Path, data: DataConfig, cache_dir: Path) -> WindowPlan:
     }
     if corrected:  # plans of clips shown as stored keep the fingerprint that they had before corrections
         identity["corrected"] = corrected
-    return WindowPlan(**splits, fingerprint=content_hash(identity))
+    left_out = _without_window(clips, shots, splits, data) | unlisted(root, clips)
+    return WindowPlan(**splits, fingerprint=content_hash(identity), left_out=left_out)
+
+
+def _without_window(
+    clips: Iterable[Clip], shots: Iterable[_Shot], splits: Mapping[str, Sequence[Window]], data: DataConfig
+) -> dict[str, str]:
+    """The clips that no window shows, each with the reason."""
+    shown = {window.video for windows in splits.values() for window in windows}
+    longest: dict[str, int] = {}
+    for shot in shots:
+        longest[shot.clip.video] = max(longest.get(shot.clip.video, 0), shot.fits(data))
+    return {
+        video: f"shorter than a window, {data.frames} frames at {data.fps:g} fps"
+        if longest[video] < data.frames
+        else "past data.max_train_windows and data.max_heldout_windows"
+        for video in (clip.video for clip in clips if clip.video not in shown)
+    }
 
 
 def _split(usable: Mapping[str, Sequence[_Shot]], data: DataConfig) -> dict[str, list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from cinelora.core.config import (
     TrialConfig,
 )
 from cinelora.wan.checkpoint import EXAMPLE, SHAPES
-from launch.estimate import Demand, memory_lines, nearest
+from launch.estimate import Demand, local_gpus, memory_lines, nearest
 from sweeps.denoiser import Denoiser
 
 CONFIG = json.loads((SHAPES[EXAMPLE] / "transformer" / "config.json").read_text())
@@ -115,3 +116,16 @@ def test_settings_that_cannot_be_divided_are_not_proposed() -> None:
     assert trial.changed({"cluster.workers_per_trial": 3}) is None, "8 windows on 3 workers"
     assert trial.changed({"model.sequence_workers": 2}) is None, "one worker"
     assert trial.changed({"zero.offload": Offload.weights}) is None, "stage 0"
+
+
+def test_gpus_of_this_machine_are_those_that_are_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    found = {}
+    for visible in (None, "1", "0,1,2", "", "-1"):
+        if visible is None:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        else:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        found[visible] = local_gpus(tmp_path)
+    assert found == {None: 2, "1": 1, "0,1,2": 2, "": 0, "-1": 0}

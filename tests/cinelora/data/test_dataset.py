@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from cinelora.core.cli import UserError
 from cinelora.core.files import file_sha256
-from cinelora.data.dataset import Clip, dataset_fingerprint, read_clips
+from cinelora.data.dataset import Clip, dataset_fingerprint, read_clips, unlisted
 
 
 def put(root: Path, *names: str) -> None:
@@ -50,7 +51,7 @@ def test_jsonl_layout(tmp_path: Path) -> None:
 
 
 def test_pairs_layout_in_subfolders_with_every_suffix(tmp_path: Path) -> None:
-    suffixes = ("mp4", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "m4v", "MP4")
+    suffixes = ("mp4", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "m4v", "MP4", "ts")
     names = [f"deep/er/{i}.{suffix}" for i, suffix in enumerate(suffixes)]
     put(tmp_path, *names, *(f"deep/er/{i}.txt" for i in range(len(suffixes))), "README.txt", "deep/.half.mp4")
     assert [clip.video for clip in read_clips(tmp_path)] == names
@@ -82,6 +83,7 @@ def test_no_layout_names_what_was_looked_for(tmp_path: Path) -> None:
         ("clip,prompt\na.mp4,one\n", r"metadata.csv: no video among the columns \['clip', 'prompt'\]"),
         ("video,words\na.mp4,one\n", r"metadata.csv: no caption among the columns \['video', 'words'\]"),
         ("", "metadata.csv: no video among the columns"),
+        ("video;prompt\na.mp4;one\n", "no video among .*; separate them by commas and name one video or"),
         ("video,prompt\n", "no clips listed"),
         ("video,prompt\na.mp4,one\nb.mp4,   \n", r"metadata.csv line 3: caption='   ' is blank"),
         ("video,prompt\na.mp4\n", r"metadata.csv line 2: caption=None is blank"),
@@ -103,15 +105,84 @@ def test_a_bad_csv_names_the_line_the_value_and_the_remedy(tmp_path: Path, text:
     assert "\n" not in str(caught.value)
 
 
-def test_an_absolute_path_and_a_link_to_outside_leave_the_folder(tmp_path: Path) -> None:
+def test_an_absolute_path_is_fine_inside_the_folder_alone(tmp_path: Path) -> None:
     put(tmp_path, "x.mp4")
     root = put_csv(tmp_path / "data", f"video,prompt\n{tmp_path / 'data' / 'a.mp4'},one\n", "a.mp4")
-    with pytest.raises(UserError, match="leaves the dataset folder"):
+    assert read_clips(root) == (Clip("a.mp4", "one", None),)
+    put_csv(root, f"video,prompt\n{tmp_path / 'x.mp4'},one\n")
+    with pytest.raises(UserError, match=r"video=/.*/x.mp4 leaves the dataset folder .*; copy or link the file"):
         read_clips(root)
-    os.symlink(tmp_path / "x.mp4", root / "link.mp4")
-    put_csv(root, "video,prompt\nlink.mp4,one\n")
-    with pytest.raises(UserError, match="video=link.mp4 leaves the dataset folder"):
+
+
+def test_links_are_followed_and_lead_round_in_no_circle(tmp_path: Path) -> None:
+    put(tmp_path, "store/b.mp4", "store/b.txt", "data/a.mp4", "data/a.txt", "blobs/1f")
+    root = tmp_path / "data"
+    (root / "more").symlink_to(tmp_path / "store")
+    (tmp_path / "store/back").symlink_to(root)
+    (root / "again").symlink_to(root)
+    assert [clip.video for clip in read_clips(root)] == ["a.mp4", "more/b.mp4"]
+    (root / "c.mp4").symlink_to(tmp_path / "blobs/1f")  # as a cache of downloads holds them
+    put_csv(root, "video,prompt\nc.mp4,one\n")
+    assert [clip.video for clip in read_clips(root)] == ["c.mp4"]
+    (root / "self.mp4").symlink_to(root / "self.mp4")
+    put_csv(root, "video,prompt\nself.mp4,one\n")
+    with pytest.raises(UserError, match="line 2: video=self.mp4 is no file"):
         read_clips(root)
+
+
+def test_every_video_that_is_no_clip_is_named(tmp_path: Path) -> None:
+    put_csv(tmp_path, "video,prompt\na.mp4,one\n", "a.mp4", "b.mp4", "sub/c.ts", "d.gif", "notes.txt", ".half.mp4")
+    (tmp_path / "metadata.jsonl").write_text("{}")
+    assert unlisted(tmp_path, read_clips(tmp_path)) == {
+        "b.mp4": "not in metadata.csv",
+        "d.gif": "an animated image; convert it to .mp4",
+        "metadata.jsonl": "metadata.csv is read instead",
+        "sub/c.ts": "not in metadata.csv",
+    }
+
+
+def test_a_quote_that_swallows_rows_is_named_and_a_caption_of_two_lines_is_not(tmp_path: Path) -> None:
+    put_csv(tmp_path, 'video,prompt\na.mp4,"one\nb.mp4,two\nc.mp4,three"\n', "a.mp4", "b.mp4", "c.mp4")
+    with pytest.raises(UserError, match=r"metadata.csv line 2: .* over the row 'b.mp4,two'; close its quote"):
+        read_clips(tmp_path)
+    put_csv(tmp_path, 'video,prompt\na.mp4,one\nb.mp4,"two\nc.mp4,three\n')
+    with pytest.raises(UserError, match=r"metadata.csv line 3: unexpected end of data; close the quote"):
+        read_clips(tmp_path)
+    put_csv(tmp_path, 'video,prompt\na.mp4,"a street,\nat night, wet"\n')
+    assert read_clips(tmp_path)[0].caption == "a street,\nat night, wet"
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
+def test_only_line_feeds_end_a_row(tmp_path: Path, separator: str) -> None:
+    put_csv(tmp_path, f"video,prompt\r\na.mp4,one{separator}two\r\nb.mp4,three\r\n", "a.mp4", "b.mp4")
+    assert [clip.caption for clip in read_clips(tmp_path)] == [f"one{separator}two", "three"]
+
+
+def test_half_a_character_is_named(tmp_path: Path) -> None:
+    put(tmp_path, "a.mp4")
+    (tmp_path / "metadata.jsonl").write_text('{"video": "a.mp4", "prompt": "a square \\ud83d"}\n')
+    with pytest.raises(
+        UserError, match=r"metadata.jsonl line 1: caption: holds \\ud83d, which is not UTF-8 text"
+    ) as caught:
+        read_clips(tmp_path)
+    str(caught.value).encode("ascii")
+
+
+def test_a_file_name_in_latin_1_is_named(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"x")
+    with pytest.raises(UserError, match=r"caf\\udce9.mp4: holds .*; rename the file") as caught:
+        read_clips(tmp_path)
+    str(caught.value).encode("ascii")
+
+
+@pytest.mark.parametrize(("stored", "written"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_accents_match_in_both_forms(tmp_path: Path, stored: str, written: str) -> None:
+    on_disk, named = (unicodedata.normalize(form, "caf\u00e9.mp4") for form in (stored, written))
+    put_csv(tmp_path, f"video,prompt\n{named},one\n", on_disk)
+    assert [clip.video for clip in read_clips(tmp_path)] == [on_disk]
+    (tmp_path / "metadata.csv").unlink()
+    put(tmp_path, named.replace("mp4", "txt"))
+    assert [clip.video for clip in read_clips(tmp_path)] == [on_disk]
 
 
 @pytest.mark.parametrize(

@@ -249,3 +249,28 @@ def test_cuts_are_those_of_the_film_and_not_of_its_cover(tmp_path: Path) -> None
     colours = np.repeat(np.array(COLOURS, np.uint8), SHOTS, axis=0)
     put_behind_cover(tmp_path / "a.mkv", np.tile(colours[:, None, None], (1, 32, 32, 1)))
     assert windows._detect_cuts(tmp_path / "a.mkv") == [1.2, 2.0]
+
+
+def test_every_file_is_accounted_for(tmp_path: Path, cache: Path) -> None:
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        put_video(tmp_path / name, (30,), tint=ord(name[0]) - ord("a"))
+    put_video(tmp_path / "short.mp4", (3,))
+    put_video(tmp_path / "loose.mp4", (30,), tint=9)
+    put_rows(tmp_path, *(f"{name}.mp4,one" for name in ("a", "b", "c", "short")))
+    plan = plan_windows(tmp_path, settings(frames=9, max_train_windows=1), cache)
+    assert len(plan.left_out) == 3 and plan.left_out["loose.mp4"] == "not in metadata.csv"
+    assert plan.left_out["short.mp4"] == "shorter than a window, 9 frames at 16 fps"
+    assert sum(why == "past data.max_train_windows and data.max_heldout_windows" for why in plan.left_out.values()) == 1
+    assert plan.account().startswith("2 of 5 used; left out: ") and plan.account().endswith(
+        "; 1 training, 3 held-out windows"
+    )
+    assert WindowPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    older = {key: value for key, value in plan.to_json().items() if key != "left_out"}
+    assert WindowPlan.from_json(older).left_out == {}
+
+
+def test_a_long_account_names_the_file_that_holds_it_all() -> None:
+    plan = WindowPlan((), (), "", left_out={f"{i}.mp4": "not in metadata.csv" for i in range(7)})
+    most = "left out: 0.mp4, 1.mp4, 2.mp4, 3.mp4, 4.mp4"
+    assert f"{most} and 2 more, all in list.json (not in metadata.csv)" in plan.account(Path("list.json"))
+    assert f"{most}, 5.mp4, 6.mp4 (not in metadata.csv)" in plan.account()
