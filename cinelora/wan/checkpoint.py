@@ -192,8 +192,21 @@ def _faults(folder: Path, name: str) -> Iterator[str]:
         try:
             _tensor_names(path)
         except SafetensorError:
-            size = f"{path.stat().st_size} bytes: a pointer, or an interrupted download"
-            yield f"{folder.name}/{path.name} is no complete safetensors file ({size}); remove it first"
+            yield f"{folder.name}/{path.name} is no complete safetensors file ({_size(path)}); remove it first"
+
+
+def _size(path: Path) -> str:
+    """How much of a file with a fault is there, by its own header if that can be read."""
+    there = path.stat().st_size
+    with open(path, "rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = stream.read(length) if length < there else b""
+    try:
+        tensors = [each for name, each in json.loads(header).items() if name != "__metadata__"]
+        whole = 8 + length + max(each["data_offsets"][1] for each in tensors)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{there} bytes: a pointer, or an interrupted download"
+    return f"{there} of {whole} bytes: an interrupted download"
 
 
 def _tensor_names(path: Path) -> list[str]:

@@ -31,6 +31,7 @@ _ATTENTION = r"(to_q|to_k|to_v|to_out\.0)"
 _IMAGE = r"(add_k_proj|add_v_proj)"
 _FFN = r"ffn\.net\.(0\.proj|2)"
 _EMBEDDERS = r"(time|text)_embedder\.linear_[12]|time_proj|image_embedder\.ff\.net\.(0\.proj|2)"
+_LAYERS = {LayerKind.self: 4, LayerKind.cross: 4, LayerKind.image: 2, LayerKind.ffn: 2, LayerKind.outer: 8}
 _SIBLINGS = re.compile(r"blocks\.\d+\.attn1\.to_[qkv]")  # they read one tensor that needs a gradient
 OWN, FIRST = "default", "first"  # PEFT's names for the adapter of a trial and for that of its first stage
 NamedParameters = list[tuple[str, torch.nn.Parameter]]
@@ -92,7 +93,10 @@ def _parameters(transformer: Any, adapter: str) -> NamedParameters:
 
 
 def attach(transformer: Any, lora: LoraConfig, seed: int) -> NamedParameters:
-    """Add the adapter in place, on top of a first stage if one is loaded: its float32 parameters, sorted by name."""
+    """Add the adapter in place, on top of a first stage if one is loaded: its float32 parameters, sorted by name.
+
+    UserError: the base has not the linear layers that the target set names, so a part of it would go untrained.
+    """
     with torch.random.fork_rng(devices=[]):  # PEFT draws from the global generator before we overwrite A
         stacked = list(getattr(transformer, "peft_config", None) or {})
         transformer.add_adapter(peft_config(lora), OWN)
@@ -100,6 +104,13 @@ def attach(transformer: Any, lora: LoraConfig, seed: int) -> NamedParameters:
         transformer.set_adapters([*stacked, OWN])
         transformer.requires_grad_(False)  # PEFT lets all active adapters train
     parameters = _parameters(transformer, OWN)
+    blocks, found = transformer.config.num_layers, len(parameters) // 2
+    wanted = sum(_LAYERS[kind] * (1 if kind is LayerKind.outer else blocks) for kind in lora.targets.layers)
+    if found != wanted:
+        raise UserError(
+            f"lora.targets={lora.targets.value}: {found} linear layers of this base match, {wanted} should; "
+            "take a base with the layers of Wan2.1 I2V, or other targets"
+        )
     for name, parameter in parameters:
         parameter.data = _initial(name, parameter, seed).to(parameter.device)
         parameter.requires_grad_(True)

@@ -71,7 +71,8 @@ def pickled(place: Path) -> None:
             "transformer/diffusion_pytorch_model-00001-of-00003.safetensors and 1 more of 3 missing",
         ),
         (pickled, f"{DENOISER} missing; only safetensors are read, no .bin"),
-        (truncate(DENOISER, 100_000), f"{DENOISER} is no complete safetensors file (100000 bytes: a pointer"),
+        (truncate(DENOISER, 100_000), f"{DENOISER} is no complete safetensors file (100000 of "),
+        (truncate(DENOISER, 100), f"{DENOISER} is no complete safetensors file (100 bytes: a pointer"),
         (truncate("vae/diffusion_pytorch_model.safetensors", 4), "vae/diffusion_pytorch_model.safetensors is no compl"),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 
+from cinelora.core.cli import UserError
 from cinelora.core.config import LayerKind, LoraConfig, Scaling, TargetSet
 from cinelora.wan import lora, tiny
 
@@ -63,6 +64,14 @@ def test_only_the_adapter_trains(model: torch.nn.Module, targets: TargetSet) -> 
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trainable == {name for name, _ in parameters}
     assert len(parameters) == 2 * layer_count(targets, 2)
+
+
+def test_a_base_that_lacks_layers_of_the_set_is_refused(model: torch.nn.Module) -> None:
+    block = model.blocks[0].attn2  # type: ignore[index,union-attr]
+    block.add_k_renamed = block.add_k_proj
+    del block.add_k_proj
+    with pytest.raises(UserError, match=r"lora.targets=cross: 11 linear layers of this base match, 12 should"):
+        lora.attach(model, LoraConfig(rank=2, targets=TargetSet.cross), seed=0)
 
 
 def test_a_larger_rank_starts_as_the_smaller_one_plus_rows(model: torch.nn.Module) -> None:
