@@ -42,9 +42,12 @@ Overrides = dict[str, Any]  # "group.field" -> value, as typed on the command li
 
 @dataclass(frozen=True)
 class Estimate:
-    """`seconds`: of each open trial on its gang, empty where nothing is known; `makespan`: seconds of the sweep."""
+    """`seconds`: of each open trial on its gang, `silence`: the longest between two of its reports, both empty where
+    nothing is known; `makespan`: seconds of the sweep.
+    """
 
     seconds: dict[str, float]
+    silence: dict[str, float]
     makespan: float | None
     lines: tuple[str, ...]  # to print under the plan
 
@@ -57,6 +60,7 @@ def estimate(study: StudyConfig, ledger: Ledger, plan: Plan) -> Estimate:
     demands = {spec.trial_id: _demand(study, spec) for spec in pending}
     work = {trial_id: demand.work() for trial_id, demand in demands.items()}
     seconds = {trial_id: model.rates.seconds(each) for trial_id, each in work.items()} if model else {}
+    silence = {trial_id: model.rates.silence(each) for trial_id, each in work.items()} if model else {}
     whole, misfits = _makespan(study.cluster, pending, seconds)
     lines = [f"cannot run on this cluster: {text}" for text in misfits]
     lines += memory_lines(study, list(demands.values()))
@@ -67,7 +71,7 @@ def estimate(study: StudyConfig, ledger: Ledger, plan: Plan) -> Estimate:
         disk = f", {sum(sizes) / len(sizes) * len(pending) / 1e6:.0f} MB of disk" if sizes else ""
         cost = _cost(study.cluster, work, seconds, whole)
         lines += [_pace(model.rates, work.values()), f"cost: {cost}{disk} ({model.source})"]
-    return Estimate(seconds, whole if seconds else None, tuple(lines))
+    return Estimate(seconds, silence, whole if seconds else None, tuple(lines))
 
 
 def _folder_bytes(folder: Path) -> int:

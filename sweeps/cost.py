@@ -51,6 +51,7 @@ class Workload:
     workers: int
     step: float  # operations of one optimiser step
     clip: float  # operations until a clip is generated, of each worker that shares it
+    silent: float  # most operations of a worker between two reports of its progress
 
     @staticmethod
     def of(config: TrialConfig, net: Denoiser, clips: int, workers: int) -> Workload:
@@ -61,6 +62,7 @@ class Workload:
         forward, passes = net.forward(tokens), 2 if config.sample.guidance > 1 else 1
         curve = (train.steps // train.heldout_every + 1) * min(train.heldout_windows, clips) * HELDOUT_TIMES * forward
         clip = config.sample.steps * passes * forward
+        sampler_step = min(config.sample.batch_size, clips) * passes * forward
         return Workload(
             train=0.0 if config.method is Method.base else step * train.steps + curve,
             evaluate=clips * HELDOUT_TIMES * forward,
@@ -69,6 +71,7 @@ class Workload:
             workers=workers,
             step=step,
             clip=clip / config.model.sequence_workers,
+            silent=max(step / workers, sampler_step / config.model.sequence_workers),
         )
 
 
@@ -90,6 +93,10 @@ class Rates:
     def pace(self, work: Workload) -> tuple[float, float]:
         """(seconds an optimiser step, seconds until a clip is generated)."""
         return work.step / work.workers / self.train, work.clip / self.generate
+
+    def silence(self, work: Workload) -> float:
+        """The longest time, in seconds, between two reports of a healthy trial."""
+        return work.silent / min(self.train, self.generate)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ In: a Job. Out: the loaded parts on this worker's device, and a key that says wh
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,20 +62,23 @@ class ResidentModel:
         return PairStats(*(np.concatenate(rows) for rows in zip(*found, strict=True)))
 
 
-def load_resident_model(job: Job, nets: bool = True) -> ResidentModel:
-    """Load on this worker's device. `nets` are needed to score clips only.
+def load_resident_model(
+    job: Job, nets: bool = True, loaded: Callable[[int, int], None] = lambda done, total: None
+) -> ResidentModel:
+    """Load on this worker's device. `nets` are needed to score clips only; `loaded` is called after each part.
 
     Raises UserError where `model.attention` cannot run there.
     """
     config, device = job.spec.config, distributed.device_name()
     model, folder = config.model, model_folder(config.model, job.cache_dir)
     place = "cpu" if config.zero.stage == 3 else device
+    wanted = configured(config.score) if nets else {}
     transformer = load_transformer(folder, model.dtype, place, model.short_text, model.attention)
     if model.compile:
         compile_blocks(transformer)
-    opened = {
-        name: open_net(name, path, pins_of(config.score, name), device).net
-        for name, path in configured(config.score).items()
-        if nets
-    }
+    loaded(1, len(wanted) + 2)
+    opened = {}
+    for done, (name, path) in enumerate(wanted.items(), start=2):
+        opened[name] = open_net(name, path, pins_of(config.score, name), device).net
+        loaded(done, len(wanted) + 2)
     return ResidentModel(resident_key(job.spec), folder, transformer, load_vae(folder, device), opened)

@@ -36,6 +36,7 @@ LOOK_SECONDS = 2.0  # between looks at the cluster and the disk
 START_SECONDS = 300.0  # of a gang: imports on a cold disk, process group
 HOLD_SECONDS = 60.0  # a node where a gang could not start is left alone
 START_TRIES = 5  # in a row, with nothing else running
+PATIENCE = 10  # times the longest silence that the plan expects of a trial
 GRACE_SECONDS = 120.0  # for the gang of a stopped trial to save and leave
 STRANDED_SECONDS = 300.0  # without any node that could hold what waits
 GIB = 2**30
@@ -323,6 +324,9 @@ class Engine:
                     self.end(run, HANG, f"the gang did not start within {START_SECONDS:.0f} s", now)
                 continue
             silent = run.silent(self.ledger.progress(run.task.task_id), now)
-            limit = GRACE_SECONDS if self.stopping else self.cluster.hang_seconds
-            if silent > limit:
+            if silent > self.patience(run.task):
                 self.end(run, HANG, f"no progress for {silent:.0f} s (cluster.hang_seconds)", now)
+
+    def patience(self, task: Task) -> float:
+        """Seconds of silence after which its gang is killed: the setting, or more for a trial planned to be slow."""
+        return max(GRACE_SECONDS if self.stopping else self.cluster.hang_seconds, PATIENCE * task.silence)

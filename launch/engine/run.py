@@ -6,7 +6,6 @@ torch unless something is missing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from cinelora.core.cli import UserError
@@ -16,6 +15,7 @@ from cinelora.core.records import TrialSpec
 from cinelora.trial.job import Job
 from cinelora.trial.tracking import UNREACHABLE
 from launch.engine.display import Display
+from launch.estimate import Estimate
 from launch.status import plan_counts
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan
@@ -24,8 +24,8 @@ from sweeps.scheduling.cluster import Infeasible
 from sweeps.scheduling.tasks import shape, task_for
 
 
-def run_missing(study: StudyConfig, ledger: Ledger, plan: Plan, seconds: Mapping[str, float]) -> dict[str, str]:
-    """Run every trial without a result; returns {trial_id: reason} of those that failed. `seconds`: estimates.
+def run_missing(study: StudyConfig, ledger: Ledger, plan: Plan, expected: Estimate) -> dict[str, str]:
+    """Run every trial without a result; returns {trial_id: reason} of those that failed.
 
     Raises UserError for a trial that the cluster can never hold, before anything is started, and KeyboardInterrupt when
     the sweep was stopped before its end.
@@ -53,7 +53,8 @@ def run_missing(study: StudyConfig, ledger: Ledger, plan: Plan, seconds: Mapping
         with stopped_by_signal(engine):
             engine.update_nodes()
             for spec in pending:
-                task = task_for(study.cluster, spec, seconds.get(spec.trial_id, 1.0))
+                seconds, silence = (of.get(spec.trial_id, 1.0) for of in (expected.seconds, expected.silence))
+                task = task_for(study.cluster, spec, seconds, silence)
                 try:
                     engine.add(_job(study, ledger, spec), task)
                 except Infeasible as error:

@@ -10,7 +10,7 @@ import fcntl
 import os
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,7 +84,8 @@ class Worker:
         try:
             with folder_lock(folder.root) if writer else nullcontext():
                 progress("load", 0, 1, None)
-                run_trial(job, self._base_for(job), progress)
+                base = self._base_for(job, lambda done, total: progress("load", done, total, None))
+                run_trial(job, base, progress)
                 return memory_gib()
         except Exception:
             log = folder.log(distributed.rank())
@@ -93,14 +94,14 @@ class Worker:
                 stream.write(f"{time.strftime('%F %T')} pid {os.getpid()}\n{traceback.format_exc()}\n")
             raise
 
-    def _base_for(self, job: Job) -> ResidentModel:
+    def _base_for(self, job: Job, loaded: Callable[[int, int], None] = lambda done, total: None) -> ResidentModel:
         """The resident base, loaded anew only when this trial needs another."""
         from cinelora.core.records import resident_key
         from cinelora.trial.resident import load_resident_model
 
         if self.base is None or self.base.key != resident_key(job.spec):
             self.base = None
-            self.base = load_resident_model(job)
+            self.base = load_resident_model(job, loaded=loaded)
         return self.base
 
 

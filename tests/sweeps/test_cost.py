@@ -55,6 +55,14 @@ def test_work_of_a_trial() -> None:
     assert base.train == 0 and base.generate == work.generate
 
 
+def test_silence_lasts_a_step_of_training_or_of_a_batch_of_clips() -> None:
+    rates = Rates(train=50.0, evaluate=200.0, generate=100.0, score=0.5, rest=2.0)
+    single = replace(CONFIG, sample=replace(CONFIG.sample, batch_size=1))
+    assert rates.silence(Workload.of(single, SMALL, clips=6, workers=2)) == SMALL.step(2, False, True) * 4 / 2 / 50.0
+    many = replace(CONFIG, sample=replace(CONFIG.sample, batch_size=4))
+    assert rates.silence(Workload.of(many, SMALL, clips=6, workers=2)) == 4 * 2 * SMALL.forward(2) / 50.0
+
+
 def test_rates_are_found_again() -> None:
     """Trials that took exactly what rates say: the fit finds the rates and makes no error."""
     true = Rates(train=50.0, evaluate=200.0, generate=100.0, score=0.5, rest=2.0)

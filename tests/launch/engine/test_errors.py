@@ -11,11 +11,15 @@ from ray.exceptions import ActorDiedError, ActorUnschedulableError, RayTaskError
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import ClusterConfig
+from cinelora.core.paths import StudyFolder
 from launch.engine.errors import failure_kind, first_cause
-from launch.engine.loop import Running
+from launch.engine.loop import Engine, Running
 from launch.engine.worker import TrialTaken, folder_lock
 from launch.launcher import extra_overrides
 from launch.sweep import known_keys, one_line
+from sweeps.ledger import Ledger
+from sweeps.scheduling.cluster import GangShape
+from sweeps.scheduling.tasks import Task
 
 
 @pytest.mark.parametrize(
@@ -48,6 +52,14 @@ def test_a_trial_is_silent_from_its_last_progress_on() -> None:
     assert run.silent({"done": 2}, now=26.0) == 0
     assert other.silent(None, now=30.0) == 0 and other.silent(None, now=33.0) == 3
     assert running().silent({"done": 2}, now=99.0) == 0, "a restarted trial begins anew"
+
+
+def test_a_trial_that_is_planned_to_be_slow_may_be_silent_for_longer(tmp_path: Path) -> None:
+    engine = Engine(Ledger(StudyFolder(tmp_path)), ClusterConfig(hang_seconds=1800))
+    quick, slow = (Task("t", GangShape(1, 1, 0), "base", 1.0, silence) for silence in (30.0, 400.0))
+    assert (engine.patience(quick), engine.patience(slow)) == (1800, 4000)
+    engine.stopping = True
+    assert (engine.patience(quick), engine.patience(slow)) == (300, 4000), "a step ends before the trial leaves"
 
 
 @pytest.mark.parametrize(
