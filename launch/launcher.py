@@ -66,7 +66,7 @@ def launch_jobs(
         ledger.event("sweep", overrides=[job.overrides for job in jobs])
         print(*fingerprints.clips.values(), *expected.lines, sep="\n")
         started = time.monotonic()
-        errors = run_missing(study, ledger, plan, expected)
+        errors = run_missing(study, ledger, plan, expected.seconds, expected.silence)
         took = time.monotonic() - started
     report(plan, ledger, errors)
     if expected.makespan and not errors:

@@ -6,6 +6,7 @@ torch unless something is missing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from cinelora.core.cli import UserError
@@ -15,7 +16,6 @@ from cinelora.core.records import TrialSpec
 from cinelora.trial.job import Job
 from cinelora.trial.tracking import UNREACHABLE
 from launch.engine.display import Display
-from launch.estimate import Estimate
 from launch.status import plan_counts
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan
@@ -23,9 +23,12 @@ from sweeps.prune import Pruner
 from sweeps.scheduling.cluster import Infeasible
 from sweeps.scheduling.tasks import shape, task_for
 
+Seconds = Mapping[str, float]
 
-def run_missing(study: StudyConfig, ledger: Ledger, plan: Plan, expected: Estimate) -> dict[str, str]:
-    """Run every trial without a result; returns {trial_id: reason} of those that failed.
+
+def run_missing(study: StudyConfig, ledger: Ledger, plan: Plan, seconds: Seconds, silence: Seconds) -> dict[str, str]:
+    """Run every trial without a result; returns {trial_id: reason} of those that failed. Estimates by trial id:
+    `seconds` of the whole trial, `silence` at most between two of its reports.
 
     Raises UserError for a trial that the cluster can never hold, before anything is started, and KeyboardInterrupt when
     the sweep was stopped before its end.
@@ -53,8 +56,8 @@ def run_missing(study: StudyConfig, ledger: Ledger, plan: Plan, expected: Estima
         with stopped_by_signal(engine):
             engine.update_nodes()
             for spec in pending:
-                seconds, silence = (of.get(spec.trial_id, 1.0) for of in (expected.seconds, expected.silence))
-                task = task_for(study.cluster, spec, seconds, silence)
+                estimates = seconds.get(spec.trial_id, 1.0), silence.get(spec.trial_id, 0.0)
+                task = task_for(study.cluster, spec, *estimates)
                 try:
                     engine.add(_job(study, ledger, spec), task)
                 except Infeasible as error:

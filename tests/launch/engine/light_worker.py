@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 
 from cinelora.core.files import write_json
 from cinelora.training.checkpoint import Stopped
@@ -26,13 +27,16 @@ class LightWorker:
         self.place = (rank, world_size)
         return os.getpid()
 
+    def pace(self, job: Job, step: int) -> None:
+        time.sleep(SECONDS)
+
     def run(self, job: Job) -> float:
         rank, size = self.place
         folder = job.study.trial(job.spec.trial_id)
         steps = folder.root / f"steps-{rank}"
         done = len(steps.read_text()) if steps.exists() else 0
         for step in range(done, STEPS):
-            time.sleep(SECONDS)
+            self.pace(job, step)
             with open(steps, "a") as stream:
                 stream.write(".")
             if rank == 0:
@@ -45,3 +49,21 @@ class LightWorker:
         if rank == 0:
             write_json(folder.result, {"world_size": size, "pid": os.getpid()})
         return 0.0
+
+
+class OrderedWorker(LightWorker):
+    """Learning rates of 8 and more lead, and then wait to be stopped: who falls behind does not depend on the load."""
+
+    def pace(self, job: Job, step: int) -> None:
+        super().pace(job, step)
+        own = job.study.trial(job.spec.trial_id)
+        if job.spec.config.train.learning_rate >= 8:
+            _wait_until(lambda: step < 12 or own.stop.exists())
+        elif step == 4:
+            _wait_until(lambda: sum(len(path.read_text()) > 10 for path in own.root.parent.glob("*/steps-0")) >= 2)
+
+
+def _wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.05)

@@ -25,7 +25,7 @@ from sweeps.prune import Pruner
 from sweeps.scheduling.cluster import GangShape, Infeasible
 from sweeps.scheduling.tasks import Task
 from sweeps.status import DONE, PRUNED, study_status
-from tests.launch.engine.light_worker import STEPS, LightWorker
+from tests.launch.engine.light_worker import STEPS, LightWorker, OrderedWorker
 
 SIZES = [1, 2, 4, 8, 1, 4]  # workers of the trials, one GPU each
 
@@ -118,7 +118,7 @@ def test_rates_that_fall_behind_leave_and_their_gangs_go_on(cluster: Any, tmp_pa
     ledger.write_plan(plan)
     base, *specs = plan.trials
     write_json(ledger.folder.trial(base.trial_id).result, {})
-    engine = Engine(ledger, ClusterConfig(), pool=Pool(worker=LightWorker), pruner=Pruner(ledger, Prune.halving))
+    engine = Engine(ledger, ClusterConfig(), pool=Pool(worker=OrderedWorker), pruner=Pruner(ledger, Prune.halving))
     engine.update_nodes()
     for spec, size in zip(specs, (2, 2, 2, 2, 2, 4), strict=True):  # of 12 GPUs: the last one has to wait
         task = Task(spec.trial_id, GangShape(size, 1, 1.0), "base", 100.0 / size)
