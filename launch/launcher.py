@@ -64,7 +64,7 @@ def launch_jobs(
             plan = ledger.plan().merged(plan)
         ledger.write_plan(plan)
         ledger.event("sweep", overrides=[job.overrides for job in jobs])
-        print(*fingerprints.clips.values(), *expected.lines, sep="\n")
+        print(*fingerprints.clips.values(), *expected.lines, *fingerprints.remarks, sep="\n")
         started = time.monotonic()
         errors = run_missing(study, ledger, plan, expected.seconds, expected.silence)
         took = time.monotonic() - started

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import netrc
 import os
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from functools import partial
@@ -20,6 +21,7 @@ from cinelora.core.cli import UserError
 from cinelora.core.config import (
     ClusterConfig,
     DataConfig,
+    LongCaptions,
     Method,
     ModelConfig,
     StudyConfig,
@@ -28,6 +30,7 @@ from cinelora.core.config import (
     Wandb,
 )
 from cinelora.core.files import read_json, write_json
+from cinelora.data.dataset import read_clips
 from cinelora.data.encodings import WINDOWS_FILE, encoder_fingerprint, encoding_folder
 from cinelora.data.sample_sets import data_path
 from cinelora.data.windows import WindowPlan, plan_windows
@@ -46,6 +49,8 @@ from cinelora.wan.options import check_attention, check_cache
 from sweeps.plan import Plan, build_plan, trial_spec
 
 FIRST_STAGE = "first stage"  # arm of the trials that others start from
+SURELY_SHORT = 400  # bytes of a text that cannot have 512 tokens, however the tokenizer divides and normalises it
+LISTED = 20  # long texts that a message names
 SHARDED = 3  # ZeRO stage whose hooks gather weights inside the blocks
 
 
@@ -144,8 +149,11 @@ class Fingerprints:
         for net, path in configured(config.score).items():
             pins = pins_of(config.score, net)
             found |= self._once("weights", (net, path, pins), partial(weight_fingerprints, net, path, pins))
+        self._once("clip texts", (config.data, config.score), lambda: self._remark_clip_texts(config, windows))
         found |= {"flow": config.score.flow} if config.score.flow else {}
         found["model"] = self._once("model", (model.path, model.hub, model.revision), lambda: self._model(config))
+        texts = (config.data, model.path, model.hub, model.revision, config.sample.negative_prompt)
+        self._once("texts", texts, lambda: self._check_texts(config, windows))
         target = encoding_folder(self.cache_dir, found["data"], found["model"], model.text_dtype) / WINDOWS_FILE
         if not target.exists() or WindowPlan.from_json(read_json(target)) != windows:
             write_json(target, windows.to_json())
@@ -173,6 +181,46 @@ class Fingerprints:
             fetch = fetching(model.hub, model.revision)
             self.remarks.append(f"model.hub={model.hub}: not here, planned by its published sizes; fetch: {fetch}")
         return model_fingerprint(folder, model.revision)
+
+    def _check_texts(self, config: TrialConfig, windows: WindowPlan) -> None:
+        """Raises UserError for texts that the model would cut, or remarks that it does where that is wanted."""
+        data, negative = config.data, config.sample.negative_prompt
+        texts = sorted({negative, *(window.caption for window in windows.all)})
+        texts = [text for text in texts if len(unicodedata.normalize("NFKC", text).encode()) > SURELY_SHORT]
+        folder = self._folder(config.model)
+        if not texts or folder in SHAPES.values():
+            self.remarks += ["captions: their tokens are counted once the model is here"] * bool(texts)
+            return
+        from cinelora.wan.tiny import quiet_transformers
+
+        quiet_transformers()
+        from cinelora.wan.encoding import TEXT_TOKENS, long_texts
+
+        long = long_texts(folder, texts)
+        if not long:
+            return
+        places = [(clip.source, clip.caption) for clip in read_clips(Path(data.path))]
+        places.append(("sample.negative_prompt", negative))
+        found = [f"{place} ({long[text]})" for place, text in places if text in long]
+        listed = ", ".join(found[:LISTED]) + (f" and {len(found) - LISTED} more" if len(found) > LISTED else "")
+        line = f"data.long_captions={data.long_captions.value}: more tokens than the {TEXT_TOKENS} that the model reads"
+        if data.long_captions is LongCaptions.refuse:
+            raise UserError(f"{line}: {listed}; shorten them, or set data.long_captions=cut")
+        self.remarks.append(f"{line}, cut there: {listed}")
+
+    def _remark_clip_texts(self, config: TrialConfig, windows: WindowPlan) -> None:
+        """Captions whose end CLIP does not see."""
+        captions = sorted({window.caption for window in windows.heldout})
+        for net, path in configured(config.score).items():
+            if net not in CLIP_NETS or not captions:
+                continue
+            from cinelora.features.nets.clip import LONGEST_TEXT, token_counts
+
+            if many := sum(tokens > LONGEST_TEXT for tokens in token_counts(Path(path), captions)):
+                self.remarks.append(
+                    f"score.{net}: {many} of {len(captions)} held-out captions have more than the {LONGEST_TEXT} tokens"
+                    f" that CLIP reads; clip_sim[{net}] compares with their beginning"
+                )
 
     def _windows(self, data: DataConfig) -> WindowPlan:
         if not data.path:

@@ -92,6 +92,13 @@ class Resize(Enum):
     squash = "squash"  # both sides to size, aspect ratio changes
 
 
+class LongCaptions(Enum):
+    """What becomes of a caption with more tokens than the model reads."""
+
+    refuse = "refuse"
+    cut = "cut"  # its beginning is read
+
+
 class TimestepDistribution(Enum):
     logit_normal = "logit_normal"
     uniform = "uniform"
@@ -161,6 +168,8 @@ class DataConfig:
     height: int = 64
     width: int = 64
     resize: Resize = Resize.crop
+    # Not in the identity: captions that fit are not changed, and older versions cut all others.
+    long_captions: LongCaptions = field(default=LongCaptions.refuse, metadata=EXECUTION)
     stride: int = 17  # frames between the starts of neighbouring windows of a shot
     heldout_shots: int = 2  # source shots kept out of training
     split_seed: int = 0  # which shots those are

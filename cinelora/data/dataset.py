@@ -17,8 +17,9 @@ import io
 import json
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class Clip:
     caption: str
     shot: str | None
     split: str | None = None
+    source: str = field(default="", compare=False)  # of the caption, for messages: its file, or table and line
 
 
 def read_clips(root: Path) -> tuple[Clip, ...]:
@@ -92,18 +94,20 @@ def unlisted(root: Path, clips: Iterable[Clip]) -> dict[str, str]:
     return dict(sorted(left_out.items()))
 
 
-def _require_all_or_none(root: Path, clips: Iterable[Clip]) -> None:
+def _require_all_or_none(root: Path, clips: Collection[Clip]) -> None:
     """A split is given for every clip or for none, and a shot lies in one split."""
     by_shot: dict[str, str | None] = {}
-    splits = set()
+    splits = Counter(clip.split for clip in clips)
     for clip in clips:
-        splits.add(clip.split)
         if clip.shot is not None and by_shot.setdefault(clip.shot, clip.split) != clip.split:
             raise UserError(f"{clip.video}: shot={clip.shot} is in two splits; give one shot one split")
     if None in splits and len(splits) > 1:
         raise UserError(f"data.path={root}: some clips have a split and some have none; give all or none")
-    if splits != {None} and not {"train", "heldout"} <= splits:
-        raise UserError(f"data.path={root}: the split column must name some clips train and some heldout")
+    if None not in splits and not {"train", "heldout"} <= splits.keys():
+        found = ", ".join(f"{splits[split]} {split}" for split in SPLITS)
+        raise UserError(
+            f"data.path={root}: the split column must name some clips train and some heldout; it names {found}"
+        )
 
 
 def dataset_fingerprint(clips: Iterable[Clip], hashes: Mapping[str, str]) -> str:
@@ -205,7 +209,15 @@ def _pairs(root: Path) -> Iterator[tuple[str, Clip]]:
         text = _spelled(path.with_suffix(".txt"))
         if not text.is_file():
             raise UserError(f"{name}: has no caption; write it into {text.name} or list it in metadata.csv")
-        yield name, Clip(_inside(root, name, name), _caption(_read_text(text), text.name), None)
+        yield (
+            name,
+            Clip(
+                _inside(root, name, name),
+                _caption(_read_text(text), text.name),
+                None,
+                source=text.relative_to(root).as_posix(),
+            ),
+        )
 
 
 def _clip_of_row(root: Path, where: str, row: dict[str, Any]) -> Clip:
@@ -221,7 +233,8 @@ def _clip_of_row(root: Path, where: str, row: dict[str, Any]) -> Clip:
         raise UserError(
             f"{where}: split={split!r} is unknown; write one of {', '.join(SPLITS)}, or leave the column out"
         )
-    return Clip(_inside(root, video.strip(), where), _caption(caption, where), (shot or "").strip() or None, split)
+    path = _inside(root, video.strip(), where)
+    return Clip(path, _caption(caption, where), (shot or "").strip() or None, split, where)
 
 
 def _key_of(present: Collection[str], wanted: tuple[str, ...], where: str, what: str) -> str:

@@ -59,7 +59,10 @@ def render(options: argparse.Namespace) -> None:
     quiet_transformers()
     from cinelora.render.contact_sheet import write_sheet
     from cinelora.render.session import RenderJob, render_clips
+    from cinelora.wan.encoding import TEXT_TOKENS, long_texts
 
+    for tokens in long_texts(folder, [options.prompt]).values():
+        raise UserError(f"--prompt: {tokens} tokens, the model reads {TEXT_TOKENS}; shorten it")
     job = RenderJob(
         folder=folder,
         config=config,

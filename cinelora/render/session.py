@@ -121,7 +121,7 @@ def open_base(job: RenderJob) -> Iterator[tuple[AdapterSwitch, Callable[[int, Fr
 
 
 def _encode_texts(job: RenderJob) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """States (1, 512, D) of the prompt and, under guidance, of the negative prompt."""
+    """States (1, 512, D) of the prompt and, under guidance, of the negative prompt, cut where the trials cut it."""
     tokenizer, encoder = load_text_encoder(job.folder, distributed.device_name(), job.config.model.text_dtype)
     text, sample = encode_text(tokenizer, encoder, job.prompt), job.config.sample
-    return text, encode_text(tokenizer, encoder, sample.negative_prompt) if sample.guidance > 1 else None
+    return text, encode_text(tokenizer, encoder, sample.negative_prompt, cut=True) if sample.guidance > 1 else None

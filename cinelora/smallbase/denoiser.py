@@ -96,7 +96,7 @@ def prepare(
             batch = [Image.fromarray(frame.numpy()) for frame in raw["first"][start : start + 64]]
             inputs = processor(images=batch, return_tensors="pt")
             images.append(tower(**inputs, output_hidden_states=True).hidden_states[-2])
-    encoded = tokenizer(words)(captions, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt")
+    encoded = tokenizer(words)(captions, padding="max_length", max_length=TOKENS, return_tensors="pt")
     lengths = encoded["attention_mask"].sum(1)
     return Clips(
         (raw["latents"] - mean) / std, torch.cat([mask, gray], 1), torch.cat(images), encoded["input_ids"], lengths

@@ -19,13 +19,14 @@ from diffusers.pipelines.wan.pipeline_wan_i2v import prompt_clean
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from cinelora.core.config import TEMPORAL_FACTOR, DataConfig, Dtype
+from cinelora.core.cli import UserError
+from cinelora.core.config import TEMPORAL_FACTOR, DataConfig, Dtype, LongCaptions
 from cinelora.core.files import whole_file
 from cinelora.data.encodings import text_file, window_file
 from cinelora.data.video import decode_window
 from cinelora.data.windows import Window
 from cinelora.wan.attention import TEXT_TOKENS
-from cinelora.wan.loading import load_image_encoder, load_text_encoder, load_vae
+from cinelora.wan.loading import load_image_encoder, load_text_encoder, load_tokenizer, load_vae
 
 
 def pixels(frames: np.ndarray) -> torch.Tensor:
@@ -88,19 +89,29 @@ def encode_image(processor: Any, encoder: Any, image: np.ndarray) -> torch.Tenso
 
 
 @torch.no_grad()
-def encode_text(tokenizer: Any, encoder: Any, prompt: str) -> torch.Tensor:
-    """UMT5 states (1, 512, D) of one prompt, zero past its end."""
+def encode_text(tokenizer: Any, encoder: Any, prompt: str, cut: bool = False) -> torch.Tensor:
+    """UMT5 states (1, 512, D) of one prompt, zero past its end. UserError: it is longer, and not to be `cut`."""
     inputs = tokenizer(
         [prompt_clean(prompt)],
         padding="max_length",
         max_length=TEXT_TOKENS,
-        truncation=True,
+        truncation=cut,
         add_special_tokens=True,
         return_attention_mask=True,
         return_tensors="pt",
+        verbose=False,
     ).to(encoder.device)
+    if (tokens := inputs.input_ids.shape[1]) > TEXT_TOKENS:
+        raise UserError(f"{prompt[:40]!r}...: {tokens} tokens, the model reads {TEXT_TOKENS}; shorten the text")
     states = encoder(inputs.input_ids, inputs.attention_mask).last_hidden_state.float()
     return states * inputs.attention_mask.unsqueeze(-1)
+
+
+def long_texts(model: Path, texts: Iterable[str]) -> dict[str, int]:
+    """Those of `texts` that have more tokens than the model reads, with their number of tokens."""
+    tokenizer = load_tokenizer(model)
+    counts = {text: len(tokenizer(prompt_clean(text), verbose=False).input_ids) for text in texts}
+    return {text: tokens for text, tokens in counts.items() if tokens > TEXT_TOKENS}
 
 
 MEMORY_BYTES = 4 * 2**30  # of encodings kept by one worker; a 480p window of 81 frames takes about 13 MB
@@ -115,14 +126,21 @@ def _save(path: Path, tensors: dict[str, torch.Tensor]) -> None:
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)
 
 
-def encode_texts(model: Path, folder: Path, prompts: Iterable[str], device: str, dtype: Dtype | None = None) -> None:
+def encode_texts(
+    model: Path,
+    folder: Path,
+    prompts: Iterable[str],
+    device: str,
+    dtype: Dtype | None = None,
+    long: LongCaptions = LongCaptions.refuse,
+) -> None:
     """Write the text states of these prompts, encoded in `dtype` (None: as stored). The encoder is freed on return."""
     prompts = list(prompts)
     if not prompts:
         return
     tokenizer, encoder = load_text_encoder(model, device, dtype)
     for prompt in prompts:
-        _save(text_file(folder, prompt), {"text": encode_text(tokenizer, encoder, prompt)[0]})
+        _save(text_file(folder, prompt), {"text": encode_text(tokenizer, encoder, prompt, long is LongCaptions.cut)[0]})
 
 
 def encode_windows(

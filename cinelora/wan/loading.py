@@ -90,7 +90,7 @@ def load_vae(folder: Path, device: str = "cpu") -> Any:
 
 def load_text_encoder(folder: Path, device: str = "cpu", dtype: Dtype | None = None) -> tuple[Any, Any]:
     """(tokenizer, UMT5 encoder), frozen, in `dtype` or as it is stored."""
-    from transformers import AutoTokenizer, UMT5EncoderModel
+    from transformers import UMT5EncoderModel
 
     encoder = UMT5EncoderModel.from_pretrained(
         folder / "text_encoder",
@@ -99,8 +99,13 @@ def load_text_encoder(folder: Path, device: str = "cpu", dtype: Dtype | None = N
         use_safetensors=True,
         local_files_only=True,
     )
-    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    return tokenizer, encoder.requires_grad_(False).eval()
+    return load_tokenizer(folder), encoder.requires_grad_(False).eval()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
 
 
 def load_image_encoder(folder: Path, device: str = "cpu") -> tuple[Any, Any]:

@@ -62,7 +62,7 @@ class Worker:
 
         config, device = job.spec.config, distributed.device_name()
         model = model_folder(config.model, job.cache_dir)
-        encoding.encode_texts(model, job.encodings, prompts, device, config.model.text_dtype)
+        encoding.encode_texts(model, job.encodings, prompts, device, config.model.text_dtype, config.data.long_captions)
         encoding.encode_windows(model, job.encodings, Path(config.data.path), config.data, windows, device)
         torch.cuda.empty_cache()  # the encoders are gone, and the denoiser needs their memory
         return len(windows)

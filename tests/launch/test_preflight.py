@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from cinelora.core.cli import UserError
-from cinelora.core.config import DataConfig, ModelConfig, ScoreConfig, StudyConfig, TrialConfig
+from cinelora.core.config import DataConfig, LongCaptions, ModelConfig, ScoreConfig, StudyConfig, TrialConfig
 from cinelora.core.files import file_sha256
-from cinelora.data.windows import WindowPlan
+from cinelora.data.windows import Window, WindowPlan
 from cinelora.wan import checkpoint as models
 from cinelora.wan.checkpoint import EXAMPLE
 from launch.preflight import Fingerprints, check_nets, trial_config
+from sweeps.plan import trial_spec
+from tests import tiny_study
 
 
 @pytest.fixture
@@ -71,6 +73,44 @@ def test_what_a_net_cannot_process_is_refused_before_training(
 def test_what_a_net_can_process_passes() -> None:
     check_nets(TrialConfig(score=ScoreConfig(i3d="w", videomae="w", lpips="w"), data=DataConfig(frames=17)))
     check_nets(TrialConfig(score=ScoreConfig(i3d="w", keep_first_frame=True), data=DataConfig(frames=13)))
+
+
+def test_captions_that_the_model_would_cut_are_named_and_refused(tmp_path: Path) -> None:
+    clips = tiny_study.write_clips(tmp_path / "clips")
+    rows = (clips / "metadata.csv").read_text().splitlines()
+    fits, long = "x" * 511, "y" * 512  # the tiny model has one token per byte, and one for the end
+    (clips / "metadata.csv").write_text("\n".join([*rows[:2], f"clip1.mp4,{long}", f"clip2.mp4,{fits}", rows[4]]))
+    config = tiny_study.tiny_config(clips)
+    with pytest.raises(UserError) as refused:
+        Fingerprints(tmp_path / "cache").of(config)
+    assert str(refused.value) == (
+        "data.long_captions=refuse: more tokens than the 512 that the model reads: metadata.csv line 3 (513); "
+        "shorten them, or set data.long_captions=cut"
+    )
+    cutting = Fingerprints(tmp_path / "cache")
+    sample = replace(config.sample, negative_prompt="z" * 600)
+    cut = replace(config, data=replace(config.data, long_captions=LongCaptions.cut), sample=sample)
+    found = [cutting.of(cut), cutting.of(cut)]
+    assert cutting.remarks == [
+        "data.long_captions=cut: more tokens than the 512 that the model reads, cut there: "
+        "metadata.csv line 3 (513), sample.negative_prompt (601)"
+    ]
+    assert trial_spec(config, found[0]).trial_id == trial_spec(replace(cut, sample=config.sample), found[1]).trial_id
+
+
+def test_captions_that_clip_would_cut_are_counted(
+    tmp_path: Path, fingerprints: Fingerprints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windows = [Window("a", "a.mp4", caption, "a", 0.0, "heldout") for caption in ("short", "long")]
+    monkeypatch.setattr(Fingerprints, "_windows", lambda self, data: WindowPlan((), tuple(windows), "data"))
+    monkeypatch.setattr("launch.preflight.weight_fingerprints", lambda *_: {})
+    monkeypatch.setattr("cinelora.features.nets.clip.token_counts", lambda folder, texts: [78, 77])
+    (tmp_path / "tokenizer.json").touch()
+    fingerprints.of(TrialConfig(score=ScoreConfig(clip_b32=str(tmp_path))))
+    assert fingerprints.remarks == [
+        "score.clip_b32: 1 of 2 held-out captions have more than the 77 tokens that CLIP reads; "
+        "clip_sim[clip_b32] compares with their beginning"
+    ]
 
 
 def test_paths_mean_the_same_to_a_worker_elsewhere() -> None:

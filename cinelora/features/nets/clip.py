@@ -79,13 +79,9 @@ def text_features(net: Clip, texts: Sequence[str], batch: int = 32) -> Floats:
     Cutting without the end token is a known fault of CLIP scores: the feature is read at that token.
     UserError: the folder has no tokenizer. ValueError: no texts.
     """
-    from transformers import CLIPTokenizer
-
     if not texts:
         raise ValueError("no texts: give one or more")
-    if not any((net.folder / file).is_file() for file in TOKENIZER_FILES):
-        raise UserError(f"{net.folder}: no tokenizer there; add {' or '.join(TOKENIZER_FILES)} of the published model")
-    tokenizer = CLIPTokenizer.from_pretrained(net.folder, local_files_only=True)
+    tokenizer = _tokenizer(net.folder)
     parts = []
     for start in range(0, len(texts), batch):
         words = list(texts[start : start + batch])
@@ -93,3 +89,17 @@ def text_features(net: Clip, texts: Sequence[str], batch: int = 32) -> Floats:
         device = device_of(net)
         parts.append(run(net.text, cut["input_ids"].to(device), cut["attention_mask"].to(device)))
     return np.concatenate(parts)
+
+
+def token_counts(folder: Path, texts: Sequence[str]) -> list[int]:
+    """Tokens of each text, start and end included. UserError: the folder has no tokenizer."""
+    tokenizer = _tokenizer(folder)
+    return [len(tokenizer(text, verbose=False)["input_ids"]) for text in texts]
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import CLIPTokenizer
+
+    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
+        raise UserError(f"{folder}: no tokenizer there; add {' or '.join(TOKENIZER_FILES)} of the published model")
+    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)

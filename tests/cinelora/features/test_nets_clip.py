@@ -90,6 +90,7 @@ def test_a_frame_equals_the_model_called_directly(net: clip.Clip, folder: Path) 
 
 def test_long_texts_keep_their_end_token(net: clip.Clip) -> None:
     fits, longer, other = " ".join("a" * 75), " ".join("a" * 75 + "b" * 200), " ".join("a" * 74)
+    assert clip.token_counts(net.folder, [fits, longer, other]) == [77, 277, 76]
     got = clip.text_features(net, [fits, longer, other], batch=2)
     assert got.shape == (3, 512)
     np.testing.assert_allclose(np.linalg.norm(got, axis=-1), 1, atol=1e-5)

@@ -95,6 +95,7 @@ def test_bad_input_in_one_line(
         ([*image, "--trials", ids["full"], *out], f"--trials {ids['full']}: not among the finished adapters"),
         ([*image, "--trials", ids["rank 4"], ids["longer"], *out], "differ in data.frames (9, 13)"),
         ([*image, "--frames", "1", *out], "--frames 1: must be 2 or more"),
+        ([*image, "--prompt", "x" * 512, *out], "--prompt: 513 tokens, the model reads 512; shorten it"),
         ([*image, "--overlap", "5", *out], "--overlap 5: must lie in 1..4"),
         ([*image, "--parallel", "both", *out], "torchrun --nproc-per-node"),
         ([*image, "--base", str(root), *out], "missing"),

@@ -40,7 +40,7 @@ def test_a_whole_clip_at_once_equals_the_stock_chunks() -> None:
 def test_short_text_equals_five_hundred_paddings() -> None:
     transformer, text = new_denoiser()
     words = tokenizer(vocabulary())
-    captions = [make_caption("source", 3, 0), "a red circle stays", "red " * 600]  # the last is cut to 512, no padding
+    captions = [make_caption("source", 3, 0), "a red circle stays", "red " * 511]  # the last fills the 512
     draw = generator("test", "short text")
     inputs: dict[str, Any] = {
         "hidden_states": torch.randn(3, 36, 2, 4, 4, generator=draw),

@@ -11,6 +11,7 @@ import torch
 from diffusers import WanImageToVideoPipeline
 from PIL import Image
 
+from cinelora.core.cli import UserError
 from cinelora.core.config import LoraConfig, SampleConfig, Scaling, Scheduler, TargetSet
 from cinelora.core.seeds import draw_noise
 from cinelora.wan import lora
@@ -49,6 +50,15 @@ def conditions(pipe: Any, frames: np.ndarray) -> dict[str, torch.Tensor]:
         "text": encode_text(pipe.tokenizer, pipe.text_encoder, PROMPT),
         "negative": encode_text(pipe.tokenizer, pipe.text_encoder, ""),
     }
+
+
+def test_a_text_is_cut_only_where_that_is_wanted(pipeline: Any) -> None:
+    text = "x" * 512
+    with pytest.raises(UserError, match="513 tokens, the model reads 512"):
+        encode_text(pipeline.tokenizer, pipeline.text_encoder, text)
+    with torch.no_grad():
+        stock, _ = pipeline.encode_prompt(text, "", max_sequence_length=512)
+    assert torch.allclose(encode_text(pipeline.tokenizer, pipeline.text_encoder, text, cut=True), stock, atol=1e-5)
 
 
 def test_cached_conditions_equal_the_pipelines(pipeline: Any, frames: np.ndarray) -> None:
