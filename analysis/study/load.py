@@ -244,11 +244,12 @@ def _first_stage_remark(trial: Trial) -> str:
     """Rank, targets and windows of a first stage, and what it gained on its own held-out windows."""
     config, result = trial.spec.config, trial.result
     stills = f", {config.train.stills:.0%} of them on stills" if config.train.stills else ""
-    start = trial.curve["heldout_loss"].iloc[0]
+    losses = trial.curve["heldout_loss"]
+    start = "" if losses.empty else f"from {losses.iloc[0]:.4f} "
     return (
         f"Every row outside the control arms builds on the frozen adapter of trial {result.trial_id} (rank "
         f"{result.rank}, {result.targets}, {result.steps} steps{stills}, windows of {config.data.frames} frames), "
-        f"which lowered the held-out loss on its own windows from {start:.4f} to {result.heldout_loss:.4f}."
+        f"which lowered the held-out loss on its own windows {start}to {result.heldout_loss:.4f}."
     )
 
 

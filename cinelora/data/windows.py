@@ -106,7 +106,7 @@ def plan_windows(root: Path, data: DataConfig, cache_dir: Path) -> WindowPlan:
     """Cut the clips under `root` into windows and split them by shot.
 
     Raises UserError for bad datasets (`read_clips`), a video listed under two names, no shot long enough,
-    and too few shots to leave one for training.
+    and a split that leaves no window for training or none held out.
     """
     clips = read_clips(root)
     hashes = {clip.video: file_sha256(root / clip.video) for clip in clips}
@@ -125,6 +125,13 @@ def plan_windows(root: Path, data: DataConfig, cache_dir: Path) -> WindowPlan:
         split: _capped([_windows(usable[i], names, data, split) for i in shot_ids], most[split])
         for split, shot_ids in _split(usable, data).items()
     }
+    for split in ("train", "heldout"):
+        if not splits[split]:
+            named = sum(clip.split == split for clip in clips)
+            raise UserError(
+                f"data.path={root}: of the {named} clips that the split column names {split}, none holds a window of "
+                f"{data.frames} frames at {data.fps} fps; lower data.frames or name longer clips {split}"
+            )
     identity = {
         "dataset": dataset_fingerprint(clips, hashes),
         "data": to_dict(data, identity_only=True),

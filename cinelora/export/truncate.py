@@ -29,7 +29,7 @@ from cinelora.features.results import Scored, drop_parts, write_scored
 from cinelora.training.checkpoint import Stopped, StopSign
 from cinelora.training.heldout import window_losses
 from cinelora.training.loop import Report
-from cinelora.trial.job import Job
+from cinelora.trial.job import Job, for_one_process
 from cinelora.trial.resident import ResidentModel, load_resident_model
 from cinelora.trial.run import HELDOUT_LOSS
 from cinelora.trial.scoring import generate_and_score, memorised
@@ -56,7 +56,7 @@ class TruncatedAdapter:
         lora_config = LoraConfig(self.rank, scaling=Scaling.alpha_equals_rank, targets=self.spec.config.lora.targets)
         config = replace(self.spec.config, lora=lora_config, zero=ZeroConfig(stage=0))
         spec = replace(self.spec, trial_id=f"{self.spec.trial_id}-r{self.rank}", config=config)
-        return Job(spec, study.truncation, study.root.name, cache, TrackingConfig())
+        return Job(for_one_process(spec), study.truncation, study.root.name, cache, TrackingConfig())
 
     def done(self, study: StudyFolder) -> bool:
         """Whether it has a result, of this adapter and with scores where they are wanted."""

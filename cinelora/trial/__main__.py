@@ -17,7 +17,7 @@ from cinelora.core.config import TrackingConfig
 from cinelora.core.paths import StudyFolder, TrialFolder
 from cinelora.core.records import read_trial
 from cinelora.training.checkpoint import Stopped
-from cinelora.trial.job import Job
+from cinelora.trial.job import Job, for_one_process
 from cinelora.trial.resident import load_resident_model
 from cinelora.trial.run import run_trial
 
@@ -33,7 +33,7 @@ def main() -> None:
     if result is not None:
         raise UserError(f"{folder.result}: exists, so this trial is done; copy spec.json elsewhere to run it again")
     study = folder.root.parent.parent
-    job = Job(spec, StudyFolder(study), study.name, options.cache, TrackingConfig())
+    job = Job(for_one_process(spec), StudyFolder(study), study.name, options.cache, TrackingConfig())
     distributed.start(0, 1, "127.0.0.1", distributed.free_port())
     try:
         run_trial(job, load_resident_model(job), lambda stage, done, total, loss: print(stage, done, total, loss))

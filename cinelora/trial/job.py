@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cinelora.core.config import TrackingConfig
@@ -43,3 +43,8 @@ class Job:
 
     def windows(self) -> WindowPlan:
         return WindowPlan.from_json(read_json(self.encodings / WINDOWS_FILE))
+
+
+def for_one_process(spec: TrialSpec) -> TrialSpec:
+    """The same trial for a process alone, which has no others to share a clip's tokens with. The result is the same."""
+    return replace(spec, config=replace(spec.config, model=replace(spec.config.model, sequence_workers=1)))

@@ -52,6 +52,14 @@ def test_with_a_driver(study: tuple[Ledger, Plan], capsys: pytest.CaptureFixture
     assert "train 3/6, loss 0.2500" in out and "restart 1" in out
 
 
+def test_a_stopped_trial_waits(study: tuple[Ledger, Plan]) -> None:
+    ledger, plan = study
+    ledger.event("stopped", trial_id=plan.trials[1].trial_id, error="stopped after step 3")
+    with ledger.locked():
+        status = study_status(ledger)
+    assert [trial.state for trial in status.trials] == [DONE, WAITING, FAILED, WAITING]
+
+
 def test_after_the_driver_died_nothing_runs(study: tuple[Ledger, Plan], capsys: pytest.CaptureFixture[str]) -> None:
     ledger, _ = study
     with ledger.locked():

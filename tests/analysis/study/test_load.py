@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.study.load import load_study
+from analysis.study.load import _first_stage_remark, load_study
 from cinelora.core.cli import UserError
 from tests.analysis.paper_study import CLIPS, Builder
 
@@ -42,6 +42,17 @@ def test_curve_keeps_the_last_run_of_a_step(builder: Builder) -> None:
     curve = next(each for each in load_study(root).trials if each.spec.trial_id == "r4s0").curve
     assert curve["step"].tolist() == list(range(1, 41))
     assert curve["loss"][1] == 77.0 and np.isnan(curve["heldout_loss"][1])
+
+
+def test_a_first_stage_without_its_log_is_described_without_its_start(builder: Builder) -> None:
+    root = builder.build()
+
+    def remark() -> str:
+        return _first_stage_remark(next(each for each in load_study(root).trials if each.spec.trial_id == "r4s0"))
+
+    assert "on its own windows from 0.8000 to 0.8000" in remark()
+    builder.folder.trial("r4s0").train_csv.unlink()
+    assert "on its own windows to 0.8000" in remark()
 
 
 def test_missing_and_failed_trials(builder: Builder) -> None:

@@ -45,9 +45,20 @@ def test_the_column_decides(tmp_path: Path) -> None:
         (("s0,train", "s1,"), "all or none"),
         (("s0,train", "s1,test"), "split='test'"),
         (("s0,train", "s0,heldout"), "shot=s0 is in two splits"),
-        (("s0,train", "s1,train"), "some clips train and some heldout"),
+        (
+            ("s0,train", "s1,train"),
+            "column must name some clips train and some heldout; it names 2 train, 0 heldout, 0 other",
+        ),
     ],
 )
 def test_bad_splits_are_refused(tmp_path: Path, rows: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         plan_windows(put(tmp_path / "a", *rows), SETTINGS, tmp_path)
+
+
+def test_a_split_without_a_window_is_refused(tmp_path: Path) -> None:
+    clips = put(tmp_path / "a", "s0,train", "s1,heldout", "s2,heldout")
+    for name in ("1.mp4", "2.mp4"):
+        write_mp4(clips / name, np.full((3, 32, 32, 3), int(name[0]), np.uint8), 16)
+    with pytest.raises(UserError, match="of the 2 clips that the split column names heldout, none holds a window of 5"):
+        plan_windows(clips, SETTINGS, tmp_path)

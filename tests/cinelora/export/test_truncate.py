@@ -68,6 +68,15 @@ def test_the_whole_adapter_gives_its_recorded_loss(study: StudyFolder, cache: Pa
     assert truncate_study(study, cache) == []
 
 
+def test_trials_whose_workers_shared_tokens_are_truncated_in_one_process(study: StudyFolder, cache: Path) -> None:
+    plan = read_json(study.plan)
+    for trial in plan["trials"]:
+        trial["config"]["model"]["sequence_workers"] = 2
+    write_json(study.plan, plan)
+    whole, _ = truncate_study(study, cache)
+    assert whole.heldout_loss == pytest.approx(truncated_adapters(study, False)[0].result.heldout_loss, abs=1e-6)
+
+
 def test_scores_are_added_to_what_is_done_and_equal_losses_stay(study: StudyFolder, cache: Path) -> None:
     _, half = truncate_study(study, cache)
     [again] = truncate_study(study, cache, scored=True)
