@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from cinelora.features.nets.frames import Floats, Frames
+from cinelora.features.nets.frames import Floats, Frames, images_of
 from cinelora.metrics.catalogue import PSNR_CAP_DB
 from cinelora.metrics.distances import Array
 
@@ -28,12 +28,12 @@ def consistency(feats: Floats) -> Array:
     """
     previous = _cosine(feats[:, 1:], feats[:, :-1])
     anchor = _cosine(feats[:, 1:], feats[:, :1])
-    return _mean(previous + anchor) / 2
+    return (previous + anchor).mean(axis=1) / 2
 
 
 def image_similarity(feats: Floats, image_feats: Floats, first: int = 1) -> Array:
     """Frame features (N, T, D), given image (N, D) -> (N,) in 0..1: mean cosine from frame `first` on."""
-    return _mean(_cosine(feats[:, first:], image_feats[:, None]))
+    return _cosine(feats[:, first:], image_feats[:, None]).mean(axis=1)
 
 
 def psnr(generated: Frames, reference: Frames, first: int) -> Array:
@@ -66,11 +66,7 @@ def _cosine(a: Floats, b: Floats) -> Array:
     x, y = a.astype(np.float64), b.astype(np.float64)
     with np.errstate(invalid="ignore"):
         cosine = (x * y).sum(-1) / (np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1))
-    return np.asarray(np.clip(cosine, 0.0, 1.0), np.float64)
-
-
-def _mean(per_frame: Array) -> Array:  # (N, T) -> (N,)
-    return np.asarray(per_frame.mean(axis=1), np.float64)
+    return np.clip(cosine, 0.0, 1.0)
 
 
 def _frame_mean(per_frame: Callable[[Tensor, Tensor], Tensor], generated: Frames, reference: Frames) -> Array:
@@ -78,11 +74,6 @@ def _frame_mean(per_frame: Callable[[Tensor, Tensor], Tensor], generated: Frames
     starts = range(0, generated.shape[1], FRAMES_PER_PASS)
     means = []
     for pair in zip(generated, reference, strict=True):
-        parts = [per_frame(*(_images(clip[i : i + FRAMES_PER_PASS]) for clip in pair)) for i in starts]
+        parts = [per_frame(*(images_of(clip[None, i : i + FRAMES_PER_PASS]) for clip in pair)) for i in starts]
         means.append(torch.cat(parts).double().mean().item())
     return np.array(means)
-
-
-def _images(clip: Frames) -> Tensor:
-    """uint8 (T, H, W, 3) -> float32 (T, 3, H, W), 0..255."""
-    return torch.from_numpy(clip.astype(np.float32)).permute(0, 3, 1, 2)

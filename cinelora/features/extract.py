@@ -16,10 +16,10 @@ import numpy as np
 
 from cinelora.features import motion
 from cinelora.features.clip_scores import consistency, image_similarity, psnr, ssim
-from cinelora.features.motion import Frames, PairStats, pair_stats
+from cinelora.features.motion import PairStats, pair_stats
 from cinelora.features.nets import NETS
 from cinelora.features.nets.clip import text_features
-from cinelora.features.nets.frames import Floats
+from cinelora.features.nets.frames import Floats, Frames, check_frames
 from cinelora.features.results import Scored
 from cinelora.metrics.catalogue import ABSDIFF, COLOURS, Metric, study_metrics
 from cinelora.metrics.distances import Array
@@ -40,9 +40,9 @@ class Batch:
     _known: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        for name, frames in (("frames", self.frames), ("reference", self.reference)):
-            if frames is not None and (frames.dtype != np.uint8 or frames.ndim != 5 or frames.shape[-1] != 3):
-                raise ValueError(f"{name} are {frames.dtype} {frames.shape}: give uint8 (N, T, H, W, 3)")
+        for frames in (self.frames, self.reference):
+            if frames is not None:
+                check_frames(frames)
         if self.reference is not None and self.reference.shape != self.frames.shape:
             raise ValueError(f"frames are {self.frames.shape}, reference is {self.reference.shape}: they must agree")
 
@@ -65,10 +65,10 @@ class Batch:
         return self._once(net, lambda: NETS[net].extract(self.nets[net], self.frames))
 
     def pairs(self, flow: str) -> PairStats:
-        return self._once(f"flow {flow}", lambda: pair_stats(self.frames, motion.FLOWS[flow]))
+        return self._once(f"flow {flow}", lambda: pair_stats(self.frames, flow))
 
     def pairs_of_reference(self, flow: str) -> PairStats:
-        return self.reference_pairs.get(flow) or pair_stats(self.reference_frames(), motion.FLOWS[flow])
+        return self.reference_pairs.get(flow) or pair_stats(self.reference_frames(), flow)
 
     def reference_frames(self) -> Frames:
         if self.reference is None:

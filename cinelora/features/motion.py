@@ -7,17 +7,17 @@ size; nothing is drawn at random.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cinelora.features.nets.frames import Frames, check_frames
 from cinelora.metrics.catalogue import FLOW_SIDE
 from cinelora.metrics.distances import Array
 
-Frames = NDArray[np.uint8]
 Plane = NDArray[np.float32]
 
 CONSISTENCY_RELATIVE, CONSISTENCY_PIXELS = 0.01, 0.5  # of the squared flows; Ruder et al. 2016, section 5.1
@@ -25,19 +25,20 @@ DYNAMIC_FPS, DYNAMIC_PIXELS, DYNAMIC_SIDE = 8.0, 6.0, 256.0  # VBench, dynamic_d
 DYNAMIC_SHARE, DYNAMIC_PAIRS, DYNAMIC_FRAMES = 0.05, 4, 16
 
 
-def _dis(a: Frames, b: Frames) -> Plane:
-    """Dense inverse search (Kroeger et al. 2016, arXiv 1603.03590), preset medium."""
-    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    return np.asarray(search.calc(a, b, np.zeros((*a.shape, 2), np.float32)), np.float32)
+def optical_flow(a: Frames, b: Frames, flow: str) -> Plane:
+    """Grey (H, W) `a` and `b` -> (H, W, 2) pixels from `a` to `b`. KeyError: no such flow.
 
-
-def _farneback(a: Frames, b: Frames) -> Plane:
-    """Polynomial expansion (Farneback 2003): 3 levels, window 13, 5 iterations, neighbourhood 5, sigma 1.1."""
-    empty = np.zeros((*a.shape, 2), np.float32)
-    return np.asarray(cv2.calcOpticalFlowFarneback(a, b, empty, 0.5, 3, 13, 5, 5, 1.1, 0), np.float32)
-
-
-FLOWS: dict[str, Callable[[Frames, Frames], Plane]] = {"dis": _dis, "farneback": _farneback}
+    dis: dense inverse search (Kroeger et al. 2016, arXiv 1603.03590), preset medium. farneback: polynomial expansion
+    (Farneback 2003), 3 levels, window 13, 5 iterations, neighbourhood 5, sigma 1.1.
+    """
+    start = np.zeros((*a.shape, 2), np.float32)
+    if flow == "dis":
+        found = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(a, b, start)
+    elif flow == "farneback":
+        found = cv2.calcOpticalFlowFarneback(a, b, start, 0.5, 3, 13, 5, 5, 1.1, 0)
+    else:
+        raise KeyError(flow)
+    return np.asarray(found, np.float32)
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class PairStats:
     error: Array
 
 
-def pair_stats(frames: Frames, flow: Callable[[Frames, Frames], Plane]) -> PairStats:
+def pair_stats(frames: Frames, flow: str) -> PairStats:
     """Flow and warp error of neighbouring frames of uint8 (N, T, H, W, 3), by backward warping.
 
     Frame t - 1 is sampled (bilinear) where the flow from t to t - 1 points, and compared with frame t: mean absolute
@@ -58,7 +59,7 @@ def pair_stats(frames: Frames, flow: Callable[[Frames, Frames], Plane]) -> PairS
     ValueError: frames of another type, fewer than 2, or smaller than 16 x 16 pixels.
     """
     _check_frames(frames)
-    rows = [[_pair(clip[t - 1], clip[t], flow) for t in range(1, len(clip))] for clip in frames]
+    rows = [[_pair(a, b, flow) for a, b in pairwise(clip)] for clip in frames]
     magnitude, error = np.moveaxis(np.asarray(rows, np.float64), -1, 0)
     return PairStats(magnitude, error)
 
@@ -107,11 +108,8 @@ def dynamic_degree(frames: Frames, fps: float, flow: str) -> Array:
     side = min(seen.shape[2:4])
     threshold = max(1.0, DYNAMIC_FPS / fps) * DYNAMIC_PIXELS * side / DYNAMIC_SIDE
     needed = max(1, round(DYNAMIC_PAIRS * seen.shape[1] / DYNAMIC_FRAMES))
-    length = FLOWS[flow]
-    moving = [
-        [_fastest(length(a, b)) > threshold for a, b in zip(g[:-1], g[1:], strict=True)] for g in map(_grey, seen)
-    ]
-    return (np.asarray(moving, np.float64).reshape(len(seen), -1).sum(axis=1) >= needed).astype(np.float64)
+    moving = [sum(_fastest(*pair, flow) > threshold for pair in pairwise(clip)) for clip in seen]
+    return (np.asarray(moving) >= needed).astype(np.float64)
 
 
 def tdelta(feats: NDArray[np.float32]) -> Array:
@@ -120,10 +118,10 @@ def tdelta(feats: NDArray[np.float32]) -> Array:
     return np.asarray(np.linalg.norm(steps, axis=-1).mean(axis=1))
 
 
-def _pair(before: Frames, after: Frames, flow: Callable[[Frames, Frames], Plane]) -> tuple[float, float]:
+def _pair(before: Frames, after: Frames, flow: str) -> tuple[float, float]:
     """(mean flow length in pixels, warp error in levels) of two frames (H, W, 3)."""
-    a, b = _grey(before[None])[0], _grey(after[None])[0]
-    backward, forward = flow(b, a), flow(a, b)
+    a, b = _grey(before), _grey(after)
+    backward, forward = optical_flow(b, a, flow), optical_flow(a, b, flow)
     rows, columns = a.shape
     y, x = np.mgrid[:rows, :columns].astype(np.float32)
     to_x, to_y = x + backward[..., 0], y + backward[..., 1]
@@ -143,19 +141,18 @@ def _sample(image: Plane, x: Plane, y: Plane) -> Plane:
     return np.asarray(cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
 
 
-def _fastest(flow: Plane) -> float:
-    """Mean of the top 5 % of flow lengths, pixels."""
-    lengths = np.sort(np.linalg.norm(flow, axis=-1), axis=None)
+def _fastest(before: Frames, after: Frames, flow: str) -> float:
+    """Mean of the top 5 % of flow lengths between two frames (H, W, 3), pixels."""
+    lengths = np.sort(np.linalg.norm(optical_flow(_grey(before), _grey(after), flow), axis=-1), axis=None)
     return float(lengths[-int(lengths.size * DYNAMIC_SHARE) :].mean(dtype=np.float64))
 
 
-def _grey(frames: Frames) -> Frames:
-    """uint8 (T, H, W, 3) -> (T, H, W), luma of BT.601."""
-    return np.stack([np.asarray(cv2.cvtColor(each, cv2.COLOR_RGB2GRAY), np.uint8) for each in frames])
+def _grey(frame: Frames) -> Frames:
+    """uint8 (H, W, 3) -> (H, W), luma of BT.601."""
+    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def _check_frames(frames: Frames) -> None:
-    if frames.dtype != np.uint8 or frames.ndim != 5 or frames.shape[-1] != 3 or 0 in frames.shape:
-        raise ValueError(f"frames are {frames.dtype} {frames.shape}: give uint8 (N, T, H, W, 3)")
+    check_frames(frames)
     if frames.shape[1] < 2 or min(frames.shape[2:4]) < FLOW_SIDE:
         raise ValueError(f"frames are {frames.shape}: give 2 or more of {FLOW_SIDE} x {FLOW_SIDE} pixels or more")

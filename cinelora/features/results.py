@@ -7,6 +7,7 @@ computes no set score again. N clips, D feature dimensions.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,15 +15,13 @@ from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cinelora.core.files import whole_file, write_csv, write_json
 from cinelora.core.paths import SampleFolder, TrialFolder
+from cinelora.features.nets.frames import Floats
 from cinelora.metrics.distances import Array
 from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.metrics.set_metrics import SetScores, definition, distances_to, features_fingerprint
-
-Floats = NDArray[np.float32]
 
 
 @dataclass
@@ -67,9 +66,8 @@ def write_features(path: Path, clip_ids: Sequence[str], features: Floats) -> Non
     """
     if len(clip_ids) != len(features):
         raise ValueError(f"{len(clip_ids)} clip ids for {len(features)} rows of features")
-    ids = np.array(list(clip_ids), dtype=np.str_)
-    with whole_file(path) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, ids=ids, features=np.asarray(features, np.float32))
+    with whole_file(path) as temporary:
+        np.savez(temporary, ids=np.array(clip_ids, np.str_), features=np.asarray(features, np.float32))
 
 
 def read_features(path: Path) -> tuple[list[str], Floats]:
@@ -87,16 +85,15 @@ def write_scored(folder: SampleFolder, scored: Scored) -> None:
 
 def save_part(path: Path, adapter: str, scored: Scored) -> None:
     """Write the scores of a batch, as .npz without pickle; its clips must be on disk already. For one adapter only."""
-    clips, metrics = len(scored.clip_ids), list(scored.values)
     arrays: dict[str, Any] = {
-        "row_clip": np.repeat(scored.clip_ids, len(metrics)),
-        "row_metric": np.tile(metrics, clips),
+        "adapter": np.array(adapter),
+        "clip_ids": np.array(scored.clip_ids),
+        "row_metric": np.tile(list(scored.values), len(scored.clip_ids)),
         "row_value": np.stack(list(scored.values.values()), axis=1).ravel(),
+        **{f"net/{net}": rows for net, rows in scored.features.items()},
     }
-    arrays |= {f"net/{net}": rows for net, rows in scored.features.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, adapter=np.array(adapter), clip_ids=np.array(scored.clip_ids), **arrays)
+    with whole_file(path) as temporary:
+        np.savez(temporary, **arrays)
 
 
 def load_part(path: Path, adapter: str) -> Scored | None:
@@ -114,11 +111,7 @@ def load_part(path: Path, adapter: str) -> Scored | None:
 
 def drop_parts(folder: TrialFolder) -> None:
     """Remove what the finished trial holds in one piece."""
-    parts = folder.part(0).parent
-    for path in parts.glob("*.npz"):
-        path.unlink(missing_ok=True)
-    if parts.exists():
-        parts.rmdir()
+    shutil.rmtree(folder.part(0).parent, ignore_errors=True)
 
 
 def write_set_scores(place: TrialFolder, reference: SampleFolder) -> None:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cinelora.core.files import whole_file
-from cinelora.features.motion import Frames
+from cinelora.features.nets.frames import Frames
 from cinelora.metrics.distances import Array
 from cinelora.render.long_clips import seams
 

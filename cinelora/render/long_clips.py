@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinelora.features.clip_scores import ssim
-from cinelora.features.motion import Frames, frame_difference, tdelta
+from cinelora.features.motion import frame_difference, tdelta
+from cinelora.features.nets.frames import Frames
 from cinelora.metrics.distances import Array
 
 

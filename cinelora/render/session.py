@@ -23,8 +23,8 @@ from cinelora.core.cli import Progress
 from cinelora.core.config import TrialConfig
 from cinelora.core.seeds import draw_noise
 from cinelora.data.video import write_mp4
-from cinelora.features.motion import Frames
 from cinelora.features.nets import NETS, open_net
+from cinelora.features.nets.frames import Frames
 from cinelora.render.contact_sheet import shown_frames
 from cinelora.render.long_clips import changes, continuity, long_clip, window_count
 from cinelora.wan.encoding import Conditions, condition_latents, decode_video, encode_image, encode_text, pixels

@@ -17,7 +17,7 @@ from cinelora.core.config import DataConfig
 from cinelora.core.files import content_hash
 from cinelora.core.records import resident_key, to_dict
 from cinelora.data.windows import Window
-from cinelora.features.motion import FLOWS, PairStats, pair_stats
+from cinelora.features.motion import PairStats, pair_stats
 from cinelora.features.nets import open_net
 from cinelora.metrics.feature_nets import configured, pins_of
 from cinelora.trial.job import Job
@@ -57,7 +57,7 @@ class ResidentModel:
         keys = [(flow, content_hash([to_dict(data), window.window_id])) for window in windows]
         for key, window in zip(keys, windows, strict=True):
             if key not in self._pairs:
-                self._pairs[key] = pair_stats(self.reference_frames(data, window)[None], FLOWS[flow])
+                self._pairs[key] = pair_stats(self.reference_frames(data, window)[None], flow)
         found = [astuple(self._pairs[key]) for key in keys]
         return PairStats(*(np.concatenate(rows) for rows in zip(*found, strict=True)))
 

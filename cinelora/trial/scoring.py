@@ -21,7 +21,7 @@ from cinelora.core.paths import SampleFolder
 from cinelora.data.video import write_clips
 from cinelora.data.windows import Window, WindowPlan
 from cinelora.features.extract import Batch, clip_metrics, feature_sets, score_batch
-from cinelora.features.motion import Frames
+from cinelora.features.nets.frames import Frames
 from cinelora.features.results import (
     Scored,
     load_part,

@@ -7,7 +7,6 @@ Resizing is done in float and never rounded back to levels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import chain
 
 import numpy as np
@@ -36,22 +35,18 @@ def check_frames(frames: Frames, length: int | None = None, least: int = 1) -> N
         raise ValueError(f"clips have {count} frames: give {least} or more")
 
 
-def images_of(clips: Frames, device: torch.device) -> Tensor:
+def images_of(clips: Frames, device: torch.device | str = "cpu") -> Tensor:
     """uint8 (N, T, H, W, 3) -> float32 (N * T, 3, H, W), levels 0..255."""
     return torch.from_numpy(clips.copy()).to(device).flatten(0, 1).permute(0, 3, 1, 2).float()
 
 
-def squashed(images: Tensor, side: int) -> Tensor:
-    """(M, 3, H, W) -> (M, 3, side, side), aspect ratio not kept: bilinear without antialiasing, as FVD is published.
+def squashed(images: Tensor, size: int | tuple[int, int], antialias: bool = False) -> Tensor:
+    """(M, 3, H, W) -> (M, 3, *size) or a square, bilinear, aspect ratio not kept.
 
-    Unterthiner et al. 2018 (arXiv 1812.01717) and cd-fvd resize so. Shrinking 480 rows to 224 then skips some pixels.
+    Without antialiasing, as Unterthiner et al. 2018 (arXiv 1812.01717) and cd-fvd resize for FVD, shrinking 480 rows to
+    224 skips some pixels.
     """
-    return functional.interpolate(images, size=(side, side), mode="bilinear", align_corners=False)
-
-
-def shrunk(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """(M, 3, H, W) -> (M, 3, *size), aspect ratio not kept: bilinear with antialiasing, every pixel counts."""
-    return functional.interpolate(images, size=size, mode="bilinear", antialias=True)
+    return functional.interpolate(images, size=size, mode="bilinear", antialias=antialias)
 
 
 def shorter_side(images: Tensor, side: int, mode: str) -> Tensor:
@@ -113,13 +108,8 @@ def device_of(net: nn.Module) -> torch.device:
 
 def run(net: Callable[..., Tensor], *inputs: Tensor) -> Floats:
     """`net(*inputs)` on the host as float32, without gradients."""
-    with torch.inference_mode(), exact_kernels():
+    # on a GPU the same kernels every time, and no TF32, whose 10-bit mantissa is far coarser
+    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    with torch.inference_mode(), exact:
         features: Floats = net(*inputs).float().cpu().numpy()
     return features
-
-
-@contextmanager
-def exact_kernels() -> Iterator[None]:
-    """On a GPU: the same kernels every time, and no TF32, whose 10-bit mantissa is far coarser."""
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-        yield

@@ -16,7 +16,7 @@ from cinelora.features.nets.files import fitted, read_tensors
 from cinelora.features.nets.frames import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    shrunk,
+    squashed,
     standardised,
 )
 
@@ -84,4 +84,4 @@ def build(name: str, path: Path, device: torch.device | str) -> nn.Module:
 
 def pixels(images: Tensor) -> Tensor:
     """Shrunk to 128x128, ImageNet mean and deviation."""
-    return standardised(shrunk(images, SIZE), IMAGENET_MEAN, IMAGENET_STD)
+    return standardised(squashed(images, SIZE, antialias=True), IMAGENET_MEAN, IMAGENET_STD)

@@ -6,6 +6,7 @@ Soucek and Lokoc 2020 (arXiv 2008.04838).
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
 
 import torch
@@ -13,26 +14,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cinelora.features.nets.files import fitted, read_tensors
-from cinelora.features.nets.frames import shrunk
+from cinelora.features.nets.frames import squashed
 
 SIZE = (27, 48)  # rows, columns: what the net was trained on
 HEADS = ("cls_layer", "color_hist_layer.", "fc1.", "frame_sim_layer.")  # of the boundary detector
 
 
-class _DilatedConv(nn.Module):
+def _dilated(channels: int, filters: int, dilation: int) -> nn.Module:
     """A 3x3 convolution in space, then three taps `dilation` frames apart in time (arXiv 1711.11248)."""
-
-    def __init__(self, channels: int, filters: int, dilation: int) -> None:
-        super().__init__()
-        space = nn.Conv3d(channels, 2 * filters, (1, 3, 3), padding=(0, 1, 1), bias=False)
-        pad, step = (dilation, 0, 0), (dilation, 1, 1)
-        time = nn.Conv3d(2 * filters, filters, (3, 1, 1), padding=pad, dilation=step, bias=False)
-        self.layers = nn.ModuleList([space, time])
-
-    def forward(self, x: Tensor) -> Tensor:  # (N, C, T, H, W) -> (N, filters, T, H, W)
-        for layer in self.layers:
-            x = layer(x)
-        return x
+    space = nn.Conv3d(channels, 2 * filters, (1, 3, 3), padding=(0, 1, 1), bias=False)
+    pad, step = (dilation, 0, 0), (dilation, 1, 1)
+    time = nn.Conv3d(2 * filters, filters, (3, 1, 1), padding=pad, dilation=step, bias=False)
+    return nn.Sequential(OrderedDict(layers=nn.Sequential(space, time)))
 
 
 class _DilatedBlock(nn.Module):
@@ -40,16 +33,13 @@ class _DilatedBlock(nn.Module):
 
     def __init__(self, channels: int, filters: int) -> None:
         super().__init__()
-        self.Conv3D_1 = _DilatedConv(channels, filters, 1)
-        self.Conv3D_2 = _DilatedConv(channels, filters, 2)
-        self.Conv3D_4 = _DilatedConv(channels, filters, 4)
-        self.Conv3D_8 = _DilatedConv(channels, filters, 8)
+        for dilation in (1, 2, 4, 8):
+            self.add_module(f"Conv3D_{dilation}", _dilated(channels, filters, dilation))
         self.bn = nn.BatchNorm3d(4 * filters, eps=1e-3)  # eps of the training code, not PyTorch's 1e-5
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, T, H, W) -> (N, 4 filters, T, H, W)
-        branches = (self.Conv3D_1, self.Conv3D_2, self.Conv3D_4, self.Conv3D_8)
-        joined: Tensor = self.bn(torch.cat([branch(x) for branch in branches], dim=1))
-        return joined
+        *branches, norm = self.children()
+        return norm(torch.cat([branch(x) for branch in branches], dim=1))
 
 
 class _Stack(nn.Module):
@@ -72,16 +62,12 @@ class TransNetTrunk(nn.Module):
         super().__init__()
         self.SDDCNN = nn.ModuleList([_Stack(3, 16), _Stack(64, 32), _Stack(128, 64)])
 
-    def stacks(self, x: Tensor) -> list[Tensor]:
-        """(N, 3, T, 27, 48) in 0..1 -> three maps of 64, 128, 256 channels over 13x24, 6x12, 3x6 pixels."""
-        maps = []
-        for stack in self.SDDCNN:
-            x = stack(x)
-            maps.append(x)
-        return maps
-
     def forward(self, x: Tensor) -> Tensor:  # (N, 3, T, 27, 48) in 0..1 -> (N, 448)
-        return torch.cat([each.mean(dim=(2, 3, 4)) for each in self.stacks(x)], dim=1)
+        means = []
+        for stack in self.SDDCNN:  # 64, 128, 256 channels over 13x24, 6x12, 3x6 pixels
+            x = stack(x)
+            means.append(x.mean(dim=(2, 3, 4)))
+        return torch.cat(means, dim=1)
 
 
 def build(name: str, path: Path, device: torch.device | str) -> nn.Module:
@@ -91,4 +77,4 @@ def build(name: str, path: Path, device: torch.device | str) -> nn.Module:
 
 def pixels(images: Tensor) -> Tensor:
     """Shrunk to 27x48, levels to 0..1."""
-    return shrunk(images, SIZE) / 255
+    return squashed(images, SIZE, antialias=True) / 255

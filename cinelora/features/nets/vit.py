@@ -15,14 +15,9 @@ from torch.nn import functional
 EPSILON = 1e-6  # of the layer norms of all three, not PyTorch's 1e-5
 
 
-def heads_apart(x: Tensor, heads: int) -> Tensor:
-    """(B, L, D) -> (B, heads, L, D / heads)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
 def attended(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     """(B, M, D), (B, L, D), (B, L, D) -> (B, M, D): scaled dot-product attention in `heads` parts."""
-    query, key, value = (heads_apart(x, heads) for x in (query, key, value))
+    query, key, value = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
     return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(-2)
 
 

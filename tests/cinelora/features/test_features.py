@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 
 from cinelora.core.cli import UserError
 from cinelora.features.nets import NETS, open_net
-from cinelora.features.nets.frames import shrunk
+from cinelora.features.nets.frames import squashed
 from cinelora.features.nets.mobilenet import MobileNetTrunk
-from cinelora.features.nets.transnet import TransNetTrunk, _DilatedConv
+from cinelora.features.nets.transnet import TransNetTrunk, _dilated
 from cinelora.metrics.feature_nets import WEIGHTS
 
 CACHE = Path(os.environ.get("CINELORA_CACHE") or Path(__file__).parents[3] / ".cache")
@@ -71,13 +71,16 @@ def test_layout(name: str, tensors: int, parameters: int, some_key: str) -> None
 
 
 def test_transnet_stacks_halve_space_and_keep_time() -> None:
-    maps = TransNetTrunk().eval().stacks(torch.zeros(1, 3, 5, 27, 48))
-    assert [tuple(each.shape[1:]) for each in maps] == [(64, 5, 13, 24), (128, 5, 6, 12), (256, 5, 3, 6)]
+    net, shapes = TransNetTrunk().eval(), []
+    for stack in net.SDDCNN:
+        stack.register_forward_hook(lambda _, __, found: shapes.append(tuple(found.shape[1:])))
+    net(torch.zeros(1, 3, 5, 27, 48))
+    assert shapes == [(64, 5, 13, 24), (128, 5, 6, 12), (256, 5, 3, 6)]
 
 
 def test_transnet_branch_spans_its_dilation() -> None:
     # all-ones taps on an impulse at frame 8: the branch of dilation 4 answers at frames 4, 8, 12 alone
-    branch = _DilatedConv(1, 1, 4)
+    branch = _dilated(1, 1, 4)
     for weight in branch.parameters():
         torch.nn.init.ones_(weight)
     impulse = torch.zeros(1, 1, 17, 3, 3)
@@ -98,7 +101,7 @@ def test_shapes_and_types(name: str) -> None:
 def test_shrinking_keeps_the_channels_and_looks_at_every_pixel() -> None:
     comb = torch.zeros(1, 3, 54, 96)
     comb[:, 1, :, 2::4] = 255  # every fourth column: a resize to half that skips pixels would see half of them or none
-    images = shrunk(comb, (27, 48))
+    images = squashed(comb, (27, 48), antialias=True)
     assert images.shape == (1, 3, 27, 48)
     assert [float(images[0, c].mean()) for c in range(3)] == [0.0, pytest.approx(255 / 4, rel=0.02), 0.0]
 

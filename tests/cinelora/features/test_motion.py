@@ -8,7 +8,8 @@ import pytest
 
 from cinelora.features import motion as temporal
 from cinelora.features.extract import Batch, clip_metrics
-from cinelora.features.motion import FLOWS, pair_stats
+from cinelora.features.motion import pair_stats
+from cinelora.metrics.catalogue import FLOWS
 
 SHIFT = 2  # pixels a frame
 
@@ -29,6 +30,12 @@ def _sliding(step: int = SHIFT, frames: int = 5, side: int = 64) -> np.ndarray:
 def _plain(*levels: int) -> np.ndarray:
     shape = (1, len(levels), 16, 16, 3)
     return np.ascontiguousarray(np.broadcast_to(np.array(levels, np.uint8)[None, :, None, None, None], shape))
+
+
+def _fixed(monkeypatch: pytest.MonkeyPatch, length: float, side: int = 32) -> None:
+    field = np.zeros((side, side, 2), np.float32)
+    field[..., 1] = length
+    monkeypatch.setattr(temporal, "optical_flow", lambda a, b, flow: field)
 
 
 FROZEN = np.repeat(_sliding(frames=1), 5, axis=1)
@@ -53,7 +60,7 @@ def test_a_frozen_clip() -> None:
 
 @pytest.mark.parametrize("flow", list(FLOWS))
 def test_whole_pixel_translation_is_motion_without_warp_error(flow: str) -> None:
-    pairs = pair_stats(_sliding(), FLOWS[flow])
+    pairs = pair_stats(_sliding(), flow)
     assert temporal.motion(pairs)[0] == pytest.approx(SHIFT, rel=0.02)
     assert temporal.warp_error(pairs)[0] < 0.02 * temporal.frame_difference(_sliding())[0]
 
@@ -62,34 +69,35 @@ def test_warp_excess_is_the_error_above_the_reference_clip() -> None:
     reference = _sliding()
     generated = reference.copy()
     generated[:, 2:] = np.minimum(generated[:, 2:].astype(int) + 40, 255)  # one step of brightness
-    own, real = (pair_stats(each, FLOWS["dis"]) for each in (generated, reference))
+    own, real = (pair_stats(each, "dis") for each in (generated, reference))
     plain = temporal.warp_error(own)[0] - temporal.warp_error(real)[0]
     assert temporal.warp_excess(own, real)[0] == pytest.approx(plain) and plain > 5
     assert temporal.warp_excess(real, real)[0] == 0.0
 
 
-def test_warp_error_by_hand_with_a_given_flow() -> None:
+def test_warp_error_by_hand_with_a_given_flow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flow of zero warps nothing: the error is the plain difference, here 10 and 30 levels."""
-    still = pair_stats(_plain(50, 60, 30), lambda a, b: np.zeros((16, 16, 2), np.float32))
+    _fixed(monkeypatch, 0.0, 16)
+    still = pair_stats(_plain(50, 60, 30), "dis")
     assert still.error.tolist() == [[10.0, 30.0]]
     assert still.magnitude.tolist() == [[0.0, 0.0]]
 
 
-def test_a_pair_that_cannot_be_followed_has_the_plain_difference() -> None:
-    """Both flows point 3 right: forward and backward do not cancel, no pixel is valid."""
-    flow = np.zeros((16, 16, 2), np.float32)
-    flow[..., 0] = 3
-    lost = pair_stats(_plain(50, 60), lambda a, b: flow)
+def test_a_pair_that_cannot_be_followed_has_the_plain_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both flows point 3 down: forward and backward do not cancel, no pixel is valid."""
+    _fixed(monkeypatch, 3.0, 16)
+    lost = pair_stats(_plain(50, 60), "dis")
     assert lost.error.tolist() == [[10.0]] and lost.magnitude.tolist() == [[3.0]]
 
 
-def test_pixels_from_outside_the_picture_do_not_count() -> None:
+def test_pixels_from_outside_the_picture_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Content moves 4 right: backward flow is -4, and the 4 left columns of 16 come from nowhere."""
     picture = np.tile(np.arange(0, 160, 10, dtype=np.uint8)[:, None], (16, 1, 1, 3)).reshape(16, 16, 3)
     moved = np.full_like(picture, 255)
     moved[:, 4:] = picture[:, :-4]
     flows = iter((np.full((16, 16, 2), (-4, 0), np.float32), np.full((16, 16, 2), (4, 0), np.float32)))
-    stats = pair_stats(np.stack([picture, moved])[None], lambda a, b: next(flows))
+    monkeypatch.setattr(temporal, "optical_flow", lambda a, b, flow: next(flows))
+    stats = pair_stats(np.stack([picture, moved])[None], "dis")
     assert stats.error[0, 0] == 0.0 and stats.magnitude[0, 0] == 4.0
 
 
@@ -99,12 +107,6 @@ def test_temporal_flickering_by_hand() -> None:
 
 def test_frame_difference_in_levels() -> None:
     assert temporal.frame_difference(_plain(0, 10, 5)).tolist() == [7.5]
-
-
-def _fixed(monkeypatch: pytest.MonkeyPatch, length: float) -> None:
-    field = np.zeros((32, 32, 2), np.float32)
-    field[..., 1] = length
-    monkeypatch.setitem(temporal.FLOWS, "dis", lambda a, b: field)
 
 
 @pytest.mark.parametrize(("fps", "threshold"), [(8.0, 0.75), (16.0, 0.75), (4.0, 1.5)])
@@ -126,10 +128,10 @@ def test_dynamic_degree_counts_pairs_that_move(
     levels = 10 * np.minimum(np.arange(16), moving)
     clips = np.broadcast_to(levels.astype(np.uint8)[None, :, None, None, None], (1, 16, 32, 32, 3))
 
-    def flow(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def flow(a: np.ndarray, b: np.ndarray, _: str) -> np.ndarray:
         return np.full((32, 32, 2), float((a != b).any()), np.float32)
 
-    monkeypatch.setitem(temporal.FLOWS, "dis", flow)
+    monkeypatch.setattr(temporal, "optical_flow", flow)
     assert temporal.dynamic_degree(clips, fps, "dis").tolist() == [expected]
 
 
@@ -161,7 +163,7 @@ def test_same_clip_same_scores_and_clips_do_not_touch_each_other() -> None:
 )
 def test_bad_frames_are_refused(frames: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        pair_stats(frames, FLOWS["dis"])
+        pair_stats(frames, "dis")
     with pytest.raises(ValueError, match=message):
         temporal.dynamic_degree(frames, 16.0, "dis")
 

@@ -11,7 +11,7 @@ import pytest
 from cinelora.core.config import DataConfig
 from cinelora.data.windows import Window
 from cinelora.features.extract import Batch, clip_metrics, feature_sets, score_batch
-from cinelora.features.motion import FLOWS, pair_stats
+from cinelora.features.motion import pair_stats
 from cinelora.features.nets import NETS, Net
 from cinelora.features.results import Scored, merged
 from cinelora.metrics.catalogue import study_metrics
@@ -97,7 +97,7 @@ def test_known_flow_of_the_reference_gives_the_same_scores(nets: None) -> None:
     random = np.random.default_rng(0)
     generated, reference = (random.integers(0, 256, (2, 3, 16, 16, 3), dtype=np.uint8) for _ in range(2))
     found = _score(_base(), generated, reference, flow="dis").values
-    known = Batch({}, generated, reference, 1, 16.0, reference_pairs={"dis": pair_stats(reference, FLOWS["dis"])})
+    known = Batch({}, generated, reference, 1, 16.0, reference_pairs={"dis": pair_stats(reference, "dis")})
     for each in clip_metrics((), "dis"):
         assert found[each.name].tolist() == known.values(each).tolist(), each.name
     assert "warp_excess[dis]" in found
@@ -132,4 +132,4 @@ def test_reference_flow_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> Non
     both = base.reference_pairs(DataConfig(), WINDOWS, "dis")
     again = base.reference_pairs(DataConfig(), WINDOWS[1:], "dis")
     assert asked == ["a", "b"] and np.array_equal(both.error[1:], again.error)
-    assert np.array_equal(both.error, pair_stats(frames, FLOWS["dis"]).error)
+    assert np.array_equal(both.error, pair_stats(frames, "dis").error)
