@@ -28,8 +28,7 @@ from analysis.study.scores import DIRECTIONS, SET_SCORES
 from cinelora.core.config import Method
 from cinelora.core.records import TrialSpec
 from cinelora.metrics.catalogue import metric
-from cinelora.metrics.distances import standardise
-from cinelora.metrics.feature_nets import WEIGHTS
+from cinelora.metrics.set_metrics import scaled
 from sweeps.plan import identity
 
 SPLITS, SEED, FEWEST = 100, 0, 8  # FEWEST clips, for halves with a spread
@@ -174,8 +173,7 @@ def _scored(
     generated = real if trial is None else trial.features[net].of(clips)
     if not (np.isfinite(real).all() and np.isfinite(generated).all()):
         return None
-    if WEIGHTS[net].standardised:
-        real, generated = standardise(real, generated)
+    real, generated = scaled(net, real, generated)
     distance = metric(score).distance  # the halves hold different clips, so no pair is left out
     return distance.statistic(distance.grams(generated, real), one, other)
 

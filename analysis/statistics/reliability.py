@@ -17,8 +17,7 @@ import numpy as np
 
 from analysis.study.files import csv_text
 from analysis.study.rows import Estimates, Row
-from cinelora.metrics.distances import fit_principal_axes, project, standardise
-from cinelora.metrics.feature_nets import WEIGHTS
+from cinelora.metrics.distances import principal_coordinates
 from cinelora.metrics.resampling import (
     GROUPS,
     SMALLEST_SHARE,
@@ -31,6 +30,7 @@ from cinelora.metrics.resampling import (
     linear_grams,
     matched_mmd_replicates,
 )
+from cinelora.metrics.set_metrics import scaled
 
 SIZES = 5  # from a quarter of the clips to all
 ORDERS = {"fvd": 6, "kvd": 300}  # shuffles whose first n clips are a subset; kernels are cheap
@@ -73,12 +73,11 @@ def _of_trial(estimates: Estimates, row: Row, net: str) -> list[SizeCurve]:
     real, own = reference.of(clips), generated.of(clips)
     if not (np.isfinite(real).all() and np.isfinite(own).all()):
         return []
-    if WEIGHTS[net].standardised:
-        real, own = standardise(real, own)
+    real, own = scaled(net, real, own)
     dimensions = real.shape[1]
     few = max(1, min(dimensions, int(SMALLEST_SHARE * len(clips)) // CLIPS_PER_AXIS))
-    axes = fit_principal_axes(real, few)
-    fvd = [(few, linear_grams(project(axes, own), project(axes, real)))]
+    real_few, own_few = principal_coordinates(few, real, own)
+    fvd = [(few, linear_grams(own_few, real_few))]
     if few < dimensions:
         fvd.insert(0, (dimensions, linear_grams(own, real)))
     taken = [(f"fvd[{net}]", count, _line(grams, frechet_replicates, "fvd")) for count, grams in fvd]

@@ -24,10 +24,9 @@ from cinelora.core.cli import UserError
 from cinelora.core.config import Method, TrialConfig
 from cinelora.core.records import reference_key
 from cinelora.metrics.catalogue import COLOURS, FAMILIES, FLOWS, study_metrics
-from cinelora.metrics.distances import standardise
 from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.metrics.few_clips import CHANNELS, LEVELS, style_distance
-from cinelora.metrics.set_metrics import definition, distances_to
+from cinelora.metrics.set_metrics import definition, distances_to, scaled
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -75,9 +74,7 @@ def _features(study: Study, trials: Sequence[Trial], net: str, clips: Clips) -> 
     """Of every trial (N, D), scaled as for distances to the reference clips."""
     real = study.reference_of(trials[0]).features.get(net)
     made = [trial.features[net].of(clips) for trial in trials]
-    if real is None or not WEIGHTS[net].standardised or len(clips) < 2:
-        return made
-    return list(standardise(real.of(clips), *made)[1:])
+    return made if real is None or len(clips) < 2 else list(scaled(net, real.of(clips), *made)[1:])
 
 
 def _apart(made: Sequence[Array]) -> Array:

@@ -32,13 +32,10 @@ def standardise(reference: ArrayLike, *others: ArrayLike) -> tuple[Array, ...]:
     Returns (reference, *others) in float64, same shapes. ValueError: fewer than 2 reference rows,
     unequal D, not 2-D, NaN or infinity.
     """
-    base = checked_features(reference, "reference")
-    rows = [checked_features(other, "features") for other in others]
-    for row in rows:
-        check_dimensions(base, row)
-    mean = base.mean(axis=0)
-    scale = _floored(base.std(axis=0, ddof=1))
-    centred = [row - mean for row in (base, *rows)]
+    rows = comparable(reference, *others)
+    mean = rows[0].mean(axis=0)
+    scale = _floored(rows[0].std(axis=0, ddof=1))
+    centred = [row - mean for row in rows]
     return tuple(np.divide(row, scale, out=row) for row in centred)
 
 
@@ -64,7 +61,7 @@ def fit_gaussian(x: ArrayLike) -> Gaussian:
 
     ValueError: fewer than 2 rows, not 2-D, NaN or infinity.
     """
-    rows = checked_features(x, "x")
+    (rows,) = comparable(x)
     factor = (rows - rows.mean(axis=0)) / np.sqrt(len(rows) - 1)
     if len(rows) > rows.shape[1]:
         factor = np.linalg.qr(factor, mode="r")  # the same covariance in D rows
@@ -77,9 +74,7 @@ def frechet_between(a: Gaussian, b: Gaussian) -> float:
     |mean a - mean b|^2 + tr(S) + tr(R) - 2 tr((S R)^(1/2)) for covariances S = A^T A and R = B^T B (Dowson and
     Landau 1982; Heusel et al. 2017, arXiv 1706.08500, eq. 6). The eigenvalues of S R are the squared singular
     values of A B^T, so the last trace is the sum of those: exact for any number of clips, no matrix root.
-    ValueError: unequal D.
     """
-    check_dimensions(a.factor, b.factor)
     shift = a.mean - b.mean
     spread = float(np.square(a.factor).sum() + np.square(b.factor).sum())
     cross = float(np.linalg.svd(a.factor @ b.factor.T, compute_uv=False).sum())
@@ -94,9 +89,7 @@ def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
     the rows of a set are all equal.
     ValueError: fewer than 2 rows in either, unequal D, not 2-D, NaN or infinity.
     """
-    a, b = checked_features(x, "x"), checked_features(y, "y")
-    check_dimensions(a, b)
-    fitted = fit_gaussian(a), fit_gaussian(b)
+    fitted = tuple(map(fit_gaussian, comparable(x, y)))
     warn_if_unreliable(*fitted)
     return frechet_between(*fitted)
 
@@ -118,36 +111,22 @@ def _is_flat(fitted: Gaussian) -> bool:
     return float(np.abs(fitted.factor).max(initial=0.0)) <= 1e-13 * float(np.abs(fitted.mean).max())
 
 
-@dataclass(frozen=True)
-class PrincipalAxes:
-    """The K directions of largest spread of a reference set."""
+def principal_coordinates(count: int, reference: ArrayLike, *others: ArrayLike) -> tuple[Array, ...]:
+    """All sets along the `count` directions in which `reference` (M, D) varies most, about its mean.
 
-    mean: Array  # (D,)
-    axes: Array  # (K, D), orthonormal rows, largest spread first
-
-
-def fit_principal_axes(reference: ArrayLike, count: int) -> PrincipalAxes:
-    """The first `count` principal axes of `reference` (M, D), for sets with too few clips for D dimensions.
-
-    Fitted on the reference alone: axes that saw the generated clips would adapt to what is to be measured.
-    ValueError: `count` not in 1..min(M - 1, D), a reference without that many directions, fewer than 2 rows, NaN.
+    For sets with too few clips for D dimensions. Returns (reference, *others), each (N_i, count). Fitted on the
+    reference alone: axes that saw the generated clips would adapt to what is to be measured.
+    ValueError: `count` not in 1..min(M - 1, D), a reference without that many directions; as `standardise`.
     """
-    rows = checked_features(reference, "reference")
-    most = min(len(rows) - 1, rows.shape[1])
+    rows = comparable(reference, *others)
+    most = min(len(rows[0]) - 1, rows[0].shape[1])
     if not 1 <= count <= most:
-        raise ValueError(f"{count} axes for {rows.shape[0]} clips in {rows.shape[1]} dimensions: give 1 to {most}")
-    mean = rows.mean(axis=0)
-    _, spread, axes = np.linalg.svd(rows - mean, full_matrices=False)
-    if spread[count - 1] <= max(rows.shape) * np.finfo(np.float64).eps * max(spread[0], np.abs(mean).max()):
+        raise ValueError(f"{count} axes for {len(rows[0])} clips in {rows[0].shape[1]} dimensions: give 1 to {most}")
+    mean = rows[0].mean(axis=0)
+    _, spread, axes = np.linalg.svd(rows[0] - mean, full_matrices=False)
+    if spread[count - 1] <= max(rows[0].shape) * np.finfo(np.float64).eps * max(spread[0], np.abs(mean).max()):
         raise ValueError(f"the reference varies along fewer than {count} directions")
-    return PrincipalAxes(mean, np.asarray(axes[:count], dtype=np.float64))
-
-
-def project(axes: PrincipalAxes, x: ArrayLike) -> Array:
-    """Coordinates of `x` (N, D) along the axes, (N, K), about the reference mean. ValueError: as above, unequal D."""
-    rows = checked_features(x, "x")
-    check_dimensions(rows, axes.axes)
-    return np.asarray((rows - axes.mean) @ axes.axes.T, dtype=np.float64)
+    return tuple(np.asarray((each - mean) @ axes[:count].T, np.float64) for each in rows)
 
 
 def polynomial_mmd(
@@ -169,8 +148,7 @@ def polynomial_mmd(
     the more the better a model copies. Needs N = M and `unbiased`.
     ValueError: fewer than 2 rows in either, unequal D, not 2-D, NaN or infinity.
     """
-    a, b = checked_features(x, "x"), checked_features(y, "y")
-    check_dimensions(a, b)
+    a, b = comparable(x, y)
 
     def kernel(left: Array, right: Array) -> Array:
         return polynomial_kernel(left, right, degree, gamma, coef0)
@@ -183,13 +161,12 @@ def polynomial_mmd(
 
 @dataclass(frozen=True)
 class KernelPreset:
-    """A published kernel distance: `factor` times the MMD under (gamma a.b + coef0)^degree; `gamma` None is 1 / D."""
+    """A published kernel distance: `factor` times the MMD under (a.b / D + coef0)^degree."""
 
     degree: int
     coef0: float
     unbiased: bool
     factor: float = 1.0
-    gamma: float | None = None
 
 
 KERNEL_PRESETS: Mapping[str, KernelPreset] = {
@@ -212,7 +189,7 @@ def kernel_distance(x: ArrayLike, y: ArrayLike, preset: str = "kid") -> float:
     Unbiased ones may be negative. ValueError: unknown preset; as `polynomial_mmd`.
     """
     chosen = kernel_preset(preset)
-    return chosen.factor * polynomial_mmd(x, y, chosen.degree, chosen.gamma, chosen.coef0, chosen.unbiased)
+    return chosen.factor * polynomial_mmd(x, y, chosen.degree, None, chosen.coef0, chosen.unbiased)
 
 
 def polynomial_kernel(x: Array, y: Array, degree: int = 3, gamma: float | None = None, coef0: float = 1.0) -> Array:
@@ -246,22 +223,19 @@ def jedi_to(reference: Array, matched: bool = False) -> Distance:
     return lambda generated: kernel_distance(generated, reference, "jedi")
 
 
-def checked_features(values: ArrayLike, name: str) -> Array:
-    """`values` as float64 (N, D). ValueError: fewer than 2 rows, not 2-D, NaN or infinity."""
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 2 or array.shape[1] == 0:
-        raise ValueError(f"{name} has shape {array.shape}: give (clips, dimensions)")
-    if len(array) < 2:
-        raise ValueError(f"{name} has {len(array)} clip(s): a spread needs at least 2")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds NaN or infinity: {np.count_nonzero(~np.isfinite(array))} values")
-    return array
-
-
-def check_dimensions(a: Array, b: Array) -> None:
-    """ValueError: (N, D) and (M, D) of unequal D."""
-    if a.shape[1] != b.shape[1]:
-        raise ValueError(f"features of {a.shape[1]} and {b.shape[1]} dimensions cannot be compared")
+def comparable(*sets: ArrayLike) -> tuple[Array, ...]:
+    """Each set as float64 (N_i, D). ValueError: fewer than 2 rows in one, unequal D, not 2-D, NaN or infinity."""
+    arrays = tuple(np.asarray(each, dtype=np.float64) for each in sets)
+    for array in arrays:
+        if array.ndim != 2 or array.shape[1] == 0:
+            raise ValueError(f"features have shape {array.shape}: give (clips, dimensions)")
+        if len(array) < 2:
+            raise ValueError(f"features of {len(array)} clip(s): a spread needs at least 2")
+        if not np.isfinite(array).all():
+            raise ValueError(f"features hold NaN or infinity: {np.count_nonzero(~np.isfinite(array))} values")
+        if array.shape[1] != arrays[0].shape[1]:
+            raise ValueError(f"features of {arrays[0].shape[1]} and {array.shape[1]} dimensions cannot be compared")
+    return arrays
 
 
 def _floored(deviation: Array) -> Array:

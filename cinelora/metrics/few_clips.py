@@ -7,8 +7,6 @@ pass them through `cinelora.metrics.distances.standardise` first, with the train
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -24,41 +22,15 @@ CHANNELS = ("y", "cb", "cr")
 LEVELS = 256
 
 
-@dataclass(frozen=True)
-class Memorisation:
-    """Of N generated clips. `by_chance` is the expected share of clips that depend on neither set."""
-
-    ratios: Array  # (N,) 0 or more; 0: equal to a training clip, 1: as near to both sets
-    nearest: NDArray[np.intp]  # (N,) row of the nearest training clip
-    by_chance: float  # M / (M + K)
-
-    @property
-    def ratio(self) -> float:
-        """Median of the ratios."""
-        return float(np.median(self.ratios))
-
-    @property
-    def nearer(self) -> Array:
-        """(N,) 1 where a ratio is below 1, 0.5 at exactly 1, else 0."""
-        return np.asarray((self.ratios < 1) + (self.ratios == 1) / 2, np.float64)
-
-    @property
-    def share(self) -> float:
-        """Share of clips nearer to a training clip, 0..1."""
-        return float(self.nearer.mean())
-
-
-def memorisation(
-    generated: ArrayLike, train: ArrayLike, heldout: ArrayLike, own: ArrayLike | None = None
-) -> Memorisation:
+def memorisation_ratios(generated: ArrayLike, train: ArrayLike, heldout: ArrayLike, own: ArrayLike) -> Array:
     """Is a generated clip nearer to the training clips than to held-out clips, which the model has not seen either?
 
     `generated` (N, D), `train` (M, D), `heldout` (K, D). `own` (N,) says which held-out row gave the first frame:
-    that row is left out for that clip, which resembles it in any case. Ratio: distance to the nearest
-    training row over distance to the nearest remaining held-out row. The nearest of more clips is nearer, so where
-    M and K differ 1 is not the neutral value: compare `share` with `by_chance`, M / (M + K), exact for a clip that
-    depends on neither set if both are drawn alike; or compare a trained model with the base. A clip at distance 0
-    from both sets has ratio 1, from the held-out clips alone RATIO_CAP, and none has more. (Related to the
+    that row is left out for that clip, which resembles it in any case. Out: (N,) the distance to the nearest
+    training row over the distance to the nearest remaining held-out row. The nearest of more clips is nearer, so where
+    M and K - 1 differ 1 is not the neutral value: compare the share of ratios below 1 with M / (M + K - 1), exact for
+    clips that depend on neither set if both are drawn alike; or compare a trained model with the base. A clip at
+    distance 0 from both sets has ratio 1, from the held-out clips alone RATIO_CAP, and none has more. (Related to the
     data-copying test of Meehan et al. 2020, arXiv 2004.05675, section 3, which compares training and held-out
     clips by their distance to a generated set.)
     ValueError: shapes, `own` or numbers do not fit.
@@ -68,15 +40,16 @@ def memorisation(
     )
     if not new.shape[1] == seen.shape[1] == unseen.shape[1]:
         raise ValueError(f"features of {new.shape[1]}, {seen.shape[1]} and {unseen.shape[1]} dimensions do not compare")
-    to_train, to_heldout = _distances(new, seen), _distances(new, unseen)
-    remaining = len(unseen)
-    if own is not None:
-        to_heldout[np.arange(len(new)), _own_rows(own, len(new), len(unseen))] = np.inf
-        remaining -= 1
-    near, far = to_train.min(axis=1), to_heldout.min(axis=1)
+    to_heldout = _distances(new, unseen)
+    to_heldout[np.arange(len(new)), _own_rows(own, len(new), len(unseen))] = np.inf
+    near, far = _distances(new, seen).min(axis=1), to_heldout.min(axis=1)
     of_equals = np.where(near > 0, RATIO_CAP, 1.0)
-    ratios = np.minimum(np.divide(near, far, out=of_equals, where=far > 0), RATIO_CAP)
-    return Memorisation(ratios, to_train.argmin(axis=1), len(seen) / (len(seen) + remaining))
+    return np.asarray(np.minimum(np.divide(near, far, out=of_equals, where=far > 0), RATIO_CAP), np.float64)
+
+
+def nearer_to_training(ratios: Array) -> Array:
+    """(N,) 1 where a ratio is below 1, 0.5 at exactly 1, else 0."""
+    return np.asarray((ratios < 1) + (ratios == 1) / 2, np.float64)
 
 
 def colour_histograms(frames: Frames) -> Array:

@@ -22,8 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cinelora.metrics.distances import (
     Array,
-    check_dimensions,
-    checked_features,
+    comparable,
     kernel_preset,
     polynomial_kernel,
 )
@@ -49,8 +48,7 @@ def linear_grams(x: ArrayLike, y: ArrayLike) -> Grams:
     Taken about the mean of y: a distance does not depend on the origin, its rounding error does.
     ValueError: fewer than 2 rows in either, unequal D, not 2-D, NaN or infinity.
     """
-    a, b = checked_features(x, "x"), checked_features(y, "y")
-    check_dimensions(a, b)
+    a, b = comparable(x, y)
     origin = b.mean(axis=0)
     a, b = a - origin, b - origin
     return Grams(a @ a.T, b @ b.T, a @ b.T)
@@ -58,12 +56,11 @@ def linear_grams(x: ArrayLike, y: ArrayLike) -> Grams:
 
 def kernel_grams(x: ArrayLike, y: ArrayLike, preset: str = "kid") -> Grams:
     """Kernel values of a preset of `KERNEL_PRESETS`, times its factor, for `mmd_replicates`; ValueError as above."""
-    a, b = checked_features(x, "x"), checked_features(y, "y")
-    check_dimensions(a, b)
+    a, b = comparable(x, y)
     chosen = kernel_preset(preset)
 
     def kernel(left: Array, right: Array) -> Array:
-        return chosen.factor * polynomial_kernel(left, right, chosen.degree, chosen.gamma, chosen.coef0)
+        return chosen.factor * polynomial_kernel(left, right, chosen.degree, coef0=chosen.coef0)
 
     return Grams(kernel(a, a), kernel(b, b), kernel(a, b))
 
@@ -112,13 +109,9 @@ def matched_mmd_replicates(grams: Grams, counts: ArrayLike, y_counts: ArrayLike 
     itself or its copies: copies agree perfectly, and counted they would bias every resample upwards. Counts of one
     give `polynomial_mmd(..., matched=True)`. ValueError: a resample holds fewer than two different clips.
     """
-    weights = np.asarray(counts, dtype=np.float64)
-    pairs = weights.sum(1) ** 2 - np.square(weights).sum(1)
-    if (pairs <= 0).any():
-        raise ValueError("a resample holds fewer than 2 different clips")
     combined = grams.within_x + grams.within_y - grams.between - grams.between.T
-    combined = combined - np.diag(np.diag(combined))
-    return np.asarray(((weights @ combined) * weights).sum(1) / pairs, dtype=np.float64)
+    np.fill_diagonal(combined, 0.0)
+    return _weighted_mean(combined, np.asarray(counts, dtype=np.float64), unbiased=True)
 
 
 def half_samples(clips: int, draws: int, random: np.random.Generator) -> Array:
@@ -245,7 +238,7 @@ def at_infinity(
 
     A Frechet distance is biased upwards by about b / N, and b depends on the model, so equal N is not yet fair (Chong
     and Forsyth 2020, arXiv 1911.07023). The scores follow a line only where subsets have clearly more clips than
-    dimensions: project first (`fit_principal_axes`).
+    dimensions: project first (`principal_coordinates`).
     The clips are shuffled `orders` times; the first 1/4 to all of each order, in `sizes` even steps, are scored.
     Weights are N, since the variance of a score falls like 1 / N. Sets of equal size are shuffled alike, as suits
     rows that belong together and does not matter to others.

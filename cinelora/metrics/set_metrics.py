@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from cinelora.core.files import content_hash
 from cinelora.metrics.catalogue import SEED, Metric, study_metrics
-from cinelora.metrics.distances import STD_FLOOR, Array, checked_features, standardise
+from cinelora.metrics.distances import STD_FLOOR, Array, comparable, standardise
 from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.metrics.resampling import SMALLEST_SHARE, at_infinity, half_sampling
 
@@ -35,6 +35,13 @@ class SetScore:
     bias: float | None = None  # how far a biased `value` lies above that of infinitely many clips, as halves show
 
 
+def scaled(net: str, reference: ArrayLike, *others: ArrayLike) -> tuple[Array, ...]:
+    """(reference, *others) as distances take features of `net`: standardised by the reference, or as given."""
+    if WEIGHTS[net].standardised:
+        return standardise(reference, *others)
+    return tuple(np.asarray(each, np.float64) for each in (reference, *others))
+
+
 def set_score(metric: Metric, generated: ArrayLike, reference: ArrayLike, paired: bool, draws: int) -> SetScore:
     """The set metric of `generated` (N, D) against `reference` (M, D), features of its net.
 
@@ -42,9 +49,7 @@ def set_score(metric: Metric, generated: ArrayLike, reference: ArrayLike, paired
     which is unbiased whether or not they resemble each other. `draws` random halves give the standard error; 0: none.
     Equal input gives equal numbers. ValueError: fewer rows than the metric needs, unequal D, NaN or infinity.
     """
-    own, real = checked_features(generated, "generated"), checked_features(reference, "reference")
-    if WEIGHTS[metric.net].standardised:
-        real, own = standardise(real, own)
+    real, own = scaled(metric.net, *comparable(reference, generated))
     distance, random = metric.distance, np.random.default_rng(SEED)
     if distance.extrapolated:  # sets of equal size are shuffled alike, paired or not; its error needs no halves
         found = at_infinity(distance.grams(own, real), distance.statistic, random)
@@ -81,14 +86,13 @@ def distances_to(net: str, reference: Array) -> Callable[[Array], dict[str, floa
     unknown = {each.name: math.nan for each in of_net(net)}
     if not np.isfinite(reference).all():
         return lambda generated: dict(unknown)
-    scaled = WEIGHTS[net].standardised
-    rows = standardise(reference)[0] if scaled else reference
+    rows = scaled(net, reference)[0]
     scorers = {each.name: each.distance.to(rows, True) for each in of_net(net)}
 
     def measure(generated: Array) -> dict[str, float]:
         if not np.isfinite(generated).all():
             return dict(unknown)
-        features = standardise(reference, generated)[1] if scaled else generated
+        features = scaled(net, reference, generated)[1]
         return {name: scorer(features) for name, scorer in scorers.items()}
 
     return measure

@@ -31,9 +31,10 @@ from cinelora.features.results import (
     write_clip_scores,
     write_features,
 )
-from cinelora.metrics.distances import Array, standardise
+from cinelora.metrics.distances import Array
 from cinelora.metrics.feature_nets import WEIGHTS
-from cinelora.metrics.few_clips import memorisation
+from cinelora.metrics.few_clips import memorisation_ratios, nearer_to_training
+from cinelora.metrics.set_metrics import scaled
 from cinelora.training.checkpoint import Stopped, StopSign
 from cinelora.training.loop import Report
 from cinelora.trial.job import Job
@@ -86,10 +87,9 @@ def memorised(reference: SampleFolder, scored: Scored) -> dict[str, Array]:
         ids, heldout = read_features(reference.features(net))
         if min(len(train), len(heldout)) < 2:
             continue
-        sets = (train, scored.features[net], heldout)
-        seen, generated, unseen = standardise(*sets) if WEIGHTS[net].standardised else sets
-        each = memorisation(generated, seen, unseen, [ids.index(clip) for clip in scored.clip_ids])
-        found |= {f"memorisation_ratio[{net}]": each.ratios, f"memorisation_share[{net}]": each.nearer}
+        seen, generated, unseen = scaled(net, train, scored.features[net], heldout)
+        ratios = memorisation_ratios(generated, seen, unseen, [ids.index(clip) for clip in scored.clip_ids])
+        found |= {f"memorisation_ratio[{net}]": ratios, f"memorisation_share[{net}]": nearer_to_training(ratios)}
     return found
 
 

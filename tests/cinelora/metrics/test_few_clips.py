@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from cinelora.metrics.catalogue import RATIO_CAP
-from cinelora.metrics.few_clips import colour_histograms, memorisation, style_distance
+from cinelora.metrics.few_clips import colour_histograms, memorisation_ratios, nearer_to_training, style_distance
 
 
 def _flat(red: int, green: int, blue: int, clips: int = 1) -> np.ndarray:
@@ -20,32 +20,30 @@ def _flat(red: int, green: int, blue: int, clips: int = 1) -> np.ndarray:
 
 def test_memorisation_by_hand() -> None:
     train, heldout = [[0.0, 0.0], [10.0, 0.0]], [[0.0, 4.0], [100.0, 0.0], [100.0, 1.0]]
-    found = memorisation([[0.0, 0.0], [0.0, 1.0], [0.0, 2.0], [0.0, 3.0]], train, heldout)
-    assert found.ratios.tolist() == [0.0, 1 / 3, 1.0, 3.0]
-    assert found.nearest.tolist() == [0, 0, 0, 0]
-    assert found.ratio == pytest.approx(2 / 3)  # median
-    assert found.share == (2 + 0.5) / 4  # the tie counts half
-    assert found.by_chance == 2 / 5
+    found = memorisation_ratios([[0.0, 0.0], [0.0, 1.0], [0.0, 2.0], [0.0, 3.0]], train, heldout, [1, 2, 1, 2])
+    assert found.tolist() == [0.0, 1 / 3, 1.0, 3.0]
+    assert nearer_to_training(found).tolist() == [1.0, 1.0, 0.5, 0.0]  # the tie counts half
 
 
 def test_the_held_out_clip_that_gave_the_first_frame_is_left_out() -> None:
     made, train, heldout = [[1.0]], [[3.0]], [[0.5], [9.0]]
-    assert memorisation(made, train, heldout).ratios.tolist() == [4.0]
-    own = memorisation(made, train, heldout, own=[0])
-    assert own.ratios.tolist() == [2 / 8] and own.by_chance == 1 / 2
+    assert memorisation_ratios(made, train, heldout, [1]).tolist() == [4.0]
+    assert memorisation_ratios(made, train, heldout, [0]).tolist() == [2 / 8]
 
 
 def test_a_clip_equal_to_both_sets_has_ratio_one_and_to_a_held_out_clip_the_largest() -> None:
-    assert memorisation([[1.0]], [[1.0]], [[1.0]]).ratios.tolist() == [1.0]
-    found = memorisation([[1.0], [1.001]], [[3.0]], [[1.0]])
-    assert found.ratios.tolist() == [RATIO_CAP, RATIO_CAP] and found.nearer.tolist() == [0.0, 0.0]
+    heldout = [[1.0], [50.0]]
+    assert memorisation_ratios([[1.0]], [[1.0]], heldout, [1]).tolist() == [1.0]
+    found = memorisation_ratios([[1.0], [1.001]], [[3.0]], heldout, [1, 1])
+    assert found.tolist() == [RATIO_CAP, RATIO_CAP] and nearer_to_training(found).tolist() == [0.0, 0.0]
 
 
 def test_share_by_chance_is_what_clips_of_neither_set_show() -> None:
     random = np.random.default_rng(0)
-    found = [memorisation(*(random.standard_normal((count, 4)) for count in (20, 30, 10))) for _ in range(200)]
-    shares = [each.share for each in found]  # of fresh sets: one pair of sets has its own luck
-    assert found[0].by_chance == 0.75
+    shares = []  # of fresh sets: one pair of sets has its own luck
+    for _ in range(200):
+        sets = [random.standard_normal((count, 4)) for count in (20, 30, 11)]
+        shares.append(nearer_to_training(memorisation_ratios(*sets, np.zeros(20, int))).mean())
     assert np.mean(shares) == pytest.approx(0.75, abs=4 * stats.sem(shares))
 
 
@@ -62,9 +60,9 @@ def test_share_by_chance_is_what_clips_of_neither_set_show() -> None:
     ],
 )
 def test_bad_memorisation_input_is_refused(change: dict[str, Any], message: str) -> None:
-    given: dict[str, Any] = {"generated": [[1.0]], "train": [[3.0]], "heldout": [[0.5], [9.0]]} | change
+    given: dict[str, Any] = {"generated": [[1.0]], "train": [[3.0]], "heldout": [[0.5], [9.0]], "own": [0]} | change
     with pytest.raises(ValueError, match=message):
-        memorisation(**given)
+        memorisation_ratios(**given)
 
 
 def test_histograms_of_plain_colours() -> None:

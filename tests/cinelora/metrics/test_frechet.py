@@ -11,9 +11,8 @@ import pytest
 
 from cinelora.metrics.distances import (
     UnreliableDistance,
-    fit_principal_axes,
     frechet_distance,
-    project,
+    principal_coordinates,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore::cinelora.metrics.distances.UnreliableDistance")
@@ -81,20 +80,18 @@ def test_enough_clips_do_not_warn() -> None:
 def test_principal_axes_on_paper() -> None:
     # spread 3 along (1, 1), 1 along (1, -1), none along the third
     reference = np.array([[3, 3, 5], [-3, -3, 5], [1, -1, 5], [-1, 1, 5]], dtype=float)
-    axes = fit_principal_axes(reference, 1)
-    np.testing.assert_allclose(np.abs(project(axes, reference)[:, 0]), [np.sqrt(18), np.sqrt(18), 0, 0], atol=1e-12)
+    (found,) = principal_coordinates(1, reference)
+    np.testing.assert_allclose(np.abs(found[:, 0]), [np.sqrt(18), np.sqrt(18), 0, 0], atol=1e-12)
     with pytest.raises(ValueError, match="fewer than 3 directions"):
-        fit_principal_axes(reference, 3)
+        principal_coordinates(3, reference)
     with pytest.raises(ValueError, match="1 to 3"):
-        fit_principal_axes(reference, 4)
+        principal_coordinates(4, reference)
     with pytest.raises(ValueError, match="fewer than 1 directions"):
-        fit_principal_axes(np.full((4, 2), 0.1), 1)
+        principal_coordinates(1, np.full((4, 2), 0.1))
 
 
 def test_all_principal_axes_keep_the_distance() -> None:
     rng = np.random.default_rng(13)
     x, y = rng.normal(size=(9, 4)) + 1, rng.normal(size=(9, 4))
-    axes = fit_principal_axes(y, 4)
-    assert frechet_distance(project(axes, x), project(axes, y)) == pytest.approx(frechet_distance(x, y), rel=1e-12)
-    few = fit_principal_axes(y, 2)
-    assert frechet_distance(project(few, x), project(few, y)) < frechet_distance(x, y)
+    assert frechet_distance(*principal_coordinates(4, y, x)) == pytest.approx(frechet_distance(y, x), rel=1e-12)
+    assert frechet_distance(*principal_coordinates(2, y, x)) < frechet_distance(y, x)

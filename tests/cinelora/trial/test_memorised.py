@@ -9,8 +9,8 @@ import pytest
 
 from cinelora.core.paths import SampleFolder
 from cinelora.features.results import Scored, read_features, write_features
+from cinelora.metrics import set_metrics
 from cinelora.metrics.few_clips import colour_histograms
-from cinelora.trial import scoring as module
 from cinelora.trial.resident import load_resident_model
 from cinelora.trial.scoring import memorised, write_reference
 from tests import tiny_study
@@ -48,7 +48,7 @@ def test_packaged_nets_are_scaled_by_the_training_clips(
         given.append(sets[0].ravel().tolist())
         return sets
 
-    monkeypatch.setattr(module, "standardise", recorded)
+    monkeypatch.setattr(set_metrics, "standardise", recorded)
     memorised(reference, MADE)
     assert given == [AT["t"]]  # tnv2 and not i3d
 
