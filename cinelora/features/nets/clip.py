@@ -19,14 +19,7 @@ from torch.nn import functional
 
 from cinelora.core.cli import UserError
 from cinelora.features.nets.files import NAMES_SHOWN
-from cinelora.features.nets.frames import (
-    Floats,
-    centre,
-    device_of,
-    run,
-    shorter_side,
-    standardised,
-)
+from cinelora.features.nets.frames import Floats, centre, device_of, run, shorter_side, standardised
 from cinelora.metrics.feature_nets import TOKENIZER_FILES
 
 SIDE = 224
@@ -40,16 +33,14 @@ class Clip(nn.Module):
 
     def __init__(self, model: nn.Module, folder: Path) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.folder = folder  # where the tokenizer is read from, if a text ever comes
 
     def forward(self, x: Tensor) -> Tensor:  # (M, 3, 224, 224), standardised -> (M, D), length 1
-        towers: Any = self.model
-        return functional.normalize(towers.get_image_features(pixel_values=x).pooler_output, dim=-1)
+        return functional.normalize(self.model.get_image_features(pixel_values=x).pooler_output, dim=-1)
 
     def text(self, tokens: Tensor, mask: Tensor) -> Tensor:  # (M, L), (M, L) -> (M, D), length 1
-        towers: Any = self.model
-        features = towers.get_text_features(input_ids=tokens, attention_mask=mask).pooler_output
+        features = self.model.get_text_features(input_ids=tokens, attention_mask=mask).pooler_output
         return functional.normalize(features, dim=-1)
 
 

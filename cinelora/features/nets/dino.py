@@ -14,12 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cinelora.features.nets.files import fitted, read_tensors
-from cinelora.features.nets.frames import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    shorter_side,
-    standardised,
-)
+from cinelora.features.nets.frames import shorter_side, standardised
 from cinelora.features.nets.vit import EPSILON, Block, Patches
 
 SIDE = 224
@@ -34,7 +29,7 @@ class DinoVit(nn.Module):
         self.patch_embed = Patches(dimension, PATCH)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dimension))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid * grid, dimension))
-        self.blocks = nn.ModuleList([Block(dimension, heads, 4 * dimension) for _ in range(depth)])
+        self.blocks = nn.Sequential(*[Block(dimension, heads, 4 * dimension) for _ in range(depth)])
         self.norm = nn.LayerNorm(dimension, eps=EPSILON)
 
     def positions(self, rows: int, columns: int) -> Tensor:
@@ -53,9 +48,7 @@ class DinoVit(nn.Module):
         rows, columns = x.shape[-2] // PATCH, x.shape[-1] // PATCH
         tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), self.patch_embed(x)], dim=1)
         tokens = tokens + self.positions(rows, columns)
-        for block in self.blocks:
-            tokens = block(tokens)
-        return self.norm(tokens)[:, 0]
+        return self.norm(self.blocks(tokens))[:, 0]
 
 
 def build(name: str, path: Path, device: torch.device | str) -> nn.Module:
@@ -69,4 +62,4 @@ def pixels(images: Tensor) -> Tensor:
 
     Whether its resize antialiases depends on the torchvision it runs under; ours does, as torchvision since 0.17.
     """
-    return standardised(shorter_side(images, SIDE, "bilinear"), IMAGENET_MEAN, IMAGENET_STD)
+    return standardised(shorter_side(images, SIDE, "bilinear"))

@@ -70,7 +70,7 @@ def centre(images: Tensor, side: int) -> Tensor:
     return images[..., top : top + side, left : left + side]
 
 
-def standardised(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def standardised(images: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> Tensor:
     """(M, 3, H, W) in levels 0..255 -> zero mean and unit deviation of the training set, per channel."""
     shape = (1, 3, 1, 1)
     return (images / 255 - images.new_tensor(mean).view(shape)) / images.new_tensor(std).view(shape)
@@ -111,5 +111,4 @@ def run(net: Callable[..., Tensor], *inputs: Tensor) -> Floats:
     # on a GPU the same kernels every time, and no TF32, whose 10-bit mantissa is far coarser
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     with torch.inference_mode(), exact:
-        features: Floats = net(*inputs).float().cpu().numpy()
-    return features
+        return net(*inputs).float().cpu().numpy()

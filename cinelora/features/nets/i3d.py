@@ -118,8 +118,7 @@ class InflatedInception(nn.Module):
         for stage in stages:
             x = stage(x)
         pooled = functional.avg_pool3d(x, (2, 7, 7), stride=1)  # (N, 1024, T / 8 - 1, 1, 1)
-        features: Tensor = logits(pooled).mean(dim=(2, 3, 4))
-        return features
+        return logits(pooled).mean(dim=(2, 3, 4))
 
 
 class ScriptedI3d(nn.Module):
@@ -134,8 +133,7 @@ class ScriptedI3d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (N, 3, T, 224, 224) in -1..1 -> (N, 400)
         with torch.jit.optimized_execution(False):  # the GPU fuser fails on this file under newer PyTorch
-            features: Tensor = self.script(x=x, rescale=False, resize=False, return_features=True)
-        return features
+            return self.script(x=x, rescale=False, resize=False, return_features=True)
 
 
 def build(name: str, path: Path, device: torch.device | str) -> nn.Module:

@@ -13,12 +13,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from cinelora.features.nets.files import fitted, read_tensors
-from cinelora.features.nets.frames import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    squashed,
-    standardised,
-)
+from cinelora.features.nets.frames import squashed, standardised
 
 SIZE = (128, 128)  # why not 224: cinelora/metrics/feature_nets.py
 
@@ -84,4 +79,4 @@ def build(name: str, path: Path, device: torch.device | str) -> nn.Module:
 
 def pixels(images: Tensor) -> Tensor:
     """Shrunk to 128x128, ImageNet mean and deviation."""
-    return standardised(squashed(images, SIZE, antialias=True), IMAGENET_MEAN, IMAGENET_STD)
+    return standardised(squashed(images, SIZE, antialias=True))

@@ -10,9 +10,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cinelora.features.nets.files import fitted, read_tensors
@@ -33,17 +31,13 @@ class VideoMae(nn.Module):
         super().__init__()
         self.patch_embed = Patches(dimension, patch, frames=2)
         blocks = [Block(dimension, heads, hidden, key_bias=False) for _ in range(depth)]
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = nn.Sequential(*blocks)
         self.fc_norm = nn.LayerNorm(dimension, eps=EPSILON)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, 3, 16, 224, 224) in 0..1 -> (N, 1408)
-        tokens: Tensor = self.patch_embed(x)  # (N, 2048, 1408)
-        table: NDArray[np.float32] = fixed_positions(*tokens.shape[1:])
-        tokens = tokens + torch.from_numpy(table).to(tokens)
-        for block in self.blocks:
-            tokens = block(tokens)
-        feature: Tensor = self.fc_norm(tokens.mean(dim=1))
-        return feature
+        tokens = self.patch_embed(x)  # (N, 2048, 1408)
+        tokens = tokens + torch.from_numpy(fixed_positions(*tokens.shape[1:])).to(tokens)
+        return self.fc_norm(self.blocks(tokens).mean(dim=1))
 
 
 def build(name: str, path: Path, device: torch.device | str) -> nn.Module:

@@ -38,8 +38,7 @@ class Attention(nn.Module):
         if bias is None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         query, key, value = functional.linear(x, self.qkv.weight, bias).chunk(3, dim=-1)
-        mixed: Tensor = self.proj(attended(query, key, value, self.heads))
-        return mixed
+        return self.proj(attended(query, key, value, self.heads))
 
 
 class Mlp(nn.Module):
@@ -51,8 +50,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dimension)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, L, D) -> (B, L, D)
-        out: Tensor = self.fc2(functional.gelu(self.fc1(x)))
-        return out
+        return self.fc2(functional.gelu(self.fc1(x)))
 
 
 class Block(nn.Module):
@@ -81,7 +79,7 @@ class Patches(nn.Module):
             self.proj = nn.Conv3d(3, dimension, (frames, side, side), stride=(frames, side, side))
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 3, [T,] H, W) -> (B, L, D), time before rows before columns
-        tokens: Tensor = self.proj(x)
+        tokens = self.proj(x)
         return tokens.flatten(2).transpose(1, 2)
 
 

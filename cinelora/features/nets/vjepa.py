@@ -13,12 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cinelora.features.nets.files import fitted, read_tensors
-from cinelora.features.nets.frames import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    squashed,
-    standardised,
-)
+from cinelora.features.nets.frames import squashed, standardised
 from cinelora.features.nets.vit import EPSILON, Block, Mlp, Patches, attended
 from cinelora.metrics.feature_nets import WEIGHTS
 
@@ -38,8 +33,7 @@ class _CrossAttention(nn.Module):
 
     def forward(self, query: Tensor, x: Tensor) -> Tensor:  # (B, M, D), (B, L, D) -> (B, M, D)
         key, value = self.kv(x).chunk(2, dim=-1)
-        mixed: Tensor = self.proj(attended(self.q(query), key, value, self.heads))
-        return mixed
+        return self.proj(attended(self.q(query), key, value, self.heads))
 
 
 class _CrossBlock(nn.Module):
@@ -77,21 +71,17 @@ class VJepa(nn.Module):
         super().__init__()
         self.patch_embed = Patches(dimension, 16, frames=2)
         self.pos_embed = nn.Parameter(torch.zeros(1, tokens, dimension))  # fixed sinusoids, but kept in the file
-        self.blocks = nn.ModuleList([Block(dimension, heads, 4 * dimension) for _ in range(depth)])
+        self.blocks = nn.Sequential(*[Block(dimension, heads, 4 * dimension) for _ in range(depth)])
         self.norm = nn.LayerNorm(dimension, eps=EPSILON)
         self.pooler = _Pooler(dimension, heads)
 
     def encoded(self, x: Tensor) -> Tensor:
         """(N, 3, 16, 224, 224), standardised -> tokens (N, 1568, 1280)."""
-        tokens: Tensor = self.patch_embed(x) + self.pos_embed
-        for block in self.blocks:
-            tokens = block(tokens)
-        normed: Tensor = self.norm(tokens)
-        return normed
+        tokens = self.patch_embed(x) + self.pos_embed
+        return self.norm(self.blocks(tokens))
 
     def forward(self, x: Tensor) -> Tensor:  # (N, 3, 16, 224, 224), standardised -> (N, 1280)
-        pooled: Tensor = self.pooler(self.encoded(x))
-        return pooled
+        return self.pooler(self.encoded(x))
 
 
 def build(name: str, path: Path, device: torch.device | str) -> nn.Module:
@@ -104,4 +94,4 @@ def build(name: str, path: Path, device: torch.device | str) -> nn.Module:
 
 def pixels(images: Tensor) -> Tensor:
     """JEDi asks for clips that are 224x224 already; larger ones are squashed here. ImageNet mean and deviation."""
-    return standardised(squashed(images, SIDE), IMAGENET_MEAN, IMAGENET_STD)
+    return standardised(squashed(images, SIDE))
