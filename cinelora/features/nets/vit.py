@@ -6,6 +6,9 @@ The three checkpoints keep query, key and value in one matrix, so one block load
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -41,16 +44,10 @@ class Attention(nn.Module):
         return self.proj(attended(query, key, value, self.heads))
 
 
-class Mlp(nn.Module):
-    """Two linear layers around the exact GELU."""
-
-    def __init__(self, dimension: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dimension, hidden)
-        self.fc2 = nn.Linear(hidden, dimension)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, L, D) -> (B, L, D)
-        return self.fc2(functional.gelu(self.fc1(x)))
+def mlp(dimension: int, hidden: int) -> nn.Module:
+    """Two linear layers around the exact GELU, (B, L, D) -> (B, L, D)."""
+    layers = {"fc1": nn.Linear(dimension, hidden), "act": nn.GELU(), "fc2": nn.Linear(hidden, dimension)}
+    return nn.Sequential(OrderedDict(layers))
 
 
 class Block(nn.Module):
@@ -61,7 +58,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(dimension, eps=EPSILON)
         self.attn = Attention(dimension, heads, key_bias)
         self.norm2 = nn.LayerNorm(dimension, eps=EPSILON)
-        self.mlp = Mlp(dimension, hidden)
+        self.mlp = mlp(dimension, hidden)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, L, D) -> (B, L, D)
         x = x + self.attn(self.norm1(x))
@@ -73,10 +70,9 @@ class Patches(nn.Module):
 
     def __init__(self, dimension: int, side: int, frames: int | None = None) -> None:
         super().__init__()
-        if frames is None:
-            self.proj: nn.Module = nn.Conv2d(3, dimension, side, stride=side)
-        else:
-            self.proj = nn.Conv3d(3, dimension, (frames, side, side), stride=(frames, side, side))
+        conv: Any = nn.Conv3d if frames else nn.Conv2d
+        patch = (frames, side, side) if frames else (side, side)
+        self.proj = conv(3, dimension, patch, stride=patch)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 3, [T,] H, W) -> (B, L, D), time before rows before columns
         tokens = self.proj(x)

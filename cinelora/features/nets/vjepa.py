@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cinelora.features.nets.files import fitted, read_tensors
 from cinelora.features.nets.frames import squashed, standardised
-from cinelora.features.nets.vit import EPSILON, Block, Mlp, Patches, attended
+from cinelora.features.nets.vit import EPSILON, Block, Patches, attended, mlp
 from cinelora.metrics.feature_nets import WEIGHTS
 
 SIDE = 224
@@ -44,7 +44,7 @@ class _CrossBlock(nn.Module):
         self.norm1 = nn.LayerNorm(dimension)
         self.xattn = _CrossAttention(dimension, heads)
         self.norm2 = nn.LayerNorm(dimension)
-        self.mlp = Mlp(dimension, 4 * dimension)
+        self.mlp = mlp(dimension, 4 * dimension)
 
     def forward(self, query: Tensor, x: Tensor) -> Tensor:  # (B, M, D), (B, L, D) -> (B, M, D)
         query = query + self.xattn(query, self.norm1(x))
