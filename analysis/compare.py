@@ -67,7 +67,7 @@ def _command(arguments: Sequence[str] | None) -> None:
     if options.out is not None:
         for name, content in (("compare.md", text), ("compare.csv", differences_csv(found.found))):
             with whole_file(options.out / name) as path:
-                path.write_text(content)
+                path.write_text(content, "utf-8", "backslashreplace")
 
 
 def compare(first: Study, second: Study) -> Comparison:

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f"{root}: no rank was trained at two learning rates; vary train.learning_rate")
         text = markdown(study, found)
         with whole_file(study.folder.report / "rates.md") as path:
-            path.write_text(text)
+            path.write_text(text, "utf-8", "backslashreplace")
         print(text, end="")
 
     return exit_status(command)

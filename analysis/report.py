@@ -61,7 +61,7 @@ def report(roots: Sequence[Path], out: Path | None = None) -> Path:
             (folder / name).unlink(missing_ok=True)
             continue
         with whole_file(folder / name) as path:
-            path.write_text(text)
+            path.write_text(text, "utf-8", "backslashreplace")
     write_scores(findings.estimates, folder / "scores.csv")
     page = write_page(findings, table, drawn, folder)
     print(f"table:   {folder / 'rank_table.md'}")

@@ -149,7 +149,7 @@ def download_wheel(requirement: str, folder: Path) -> Path:
     Raises UserError with pip's last line when pip fails.
     """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    done = subprocess.run([*command, "-d", str(folder), requirement], capture_output=True, text=True)
+    done = subprocess.run([*command, "-d", str(folder), requirement], capture_output=True, text=True, errors="replace")
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode or not wheels:
         last = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]

@@ -10,7 +10,7 @@ import math
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,14 @@ from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialSpec
 from launch.engine.run import run_missing
 from launch.estimate import estimate
-from launch.preflight import Fingerprints, make_plan, stages
+from launch.preflight import Fingerprints, make_plan, planning_cache, stages
 from launch.status import label, plan_counts
 from sweeps.ledger import Ledger, check_schema
 from sweeps.plan import Plan, trial_spec
+
+
+class PlanShown(Exception):
+    """The plan was printed, and the sweeper cannot go on without results."""
 
 
 class TrialsFailed(Exception):
@@ -49,15 +53,16 @@ def launch_jobs(
     if initial_job_idx == 0:
         jobs += [compose(context, config, item, 0) for item in extra_overrides(study.extra, job_overrides)]
     ledger = Ledger(StudyFolder(Path(study.study_dir)))
-    fingerprints = Fingerprints(Path(study.cache_dir), study.plan_only)
+    if study.plan_only:
+        with planning_cache(Path(study.cache_dir)) as cache:
+            show_plan([replace(job.config, cache_dir=str(cache)) for job in jobs], ledger)
+        if (sweeper := config.hydra.sweeper._target_.rpartition(".")[2]) != BasicSweeper.__name__:
+            print(f"{sweeper} chooses further trials by the results of these")
+            raise PlanShown
+        return [_returned(job, JobStatus.COMPLETED, None) for job in jobs[:grid]]
+    fingerprints = Fingerprints(Path(study.cache_dir))
     plan = make_plan([job.config for job in jobs], fingerprints)
     expected = estimate(study, ledger, plan)
-    if study.plan_only:
-        if ledger.folder.study.exists():
-            check_schema(ledger.folder)
-        print_plan(plan, ledger, study.prune is not Prune.off)
-        print(*fingerprints.clips.values(), *expected.lines, *fingerprints.remarks, sep="\n")
-        return [_returned(job, JobStatus.COMPLETED, None) for job in jobs[:grid]]
     with ledger.locked():
         ledger.open(study.name, study.answer.share)
         if initial_job_idx > 0:  # a sweeper that works in batches: one study all the same
@@ -166,6 +171,18 @@ def settings(spec: TrialSpec) -> str:
     return f"{label(spec):<26} {adapter if config.method is Method.lora else ''}lr {config.train.learning_rate:g}"
 
 
+def show_plan(configs: list[StudyConfig], ledger: Ledger) -> None:
+    """Check everything and print what a sweep would run, what it costs, and remarks. Raises UserError."""
+    study = configs[0]
+    fingerprints = Fingerprints(Path(study.cache_dir), plan_only=True)
+    plan = make_plan(configs, fingerprints)
+    expected = estimate(study, ledger, plan)
+    if ledger.folder.study.exists():
+        check_schema(ledger.folder)
+    print_plan(plan, ledger, study.prune is not Prune.off)
+    print(*fingerprints.clips.values(), *expected.lines, *fingerprints.remarks, sep="\n")
+
+
 def print_plan(plan: Plan, ledger: Ledger, keep_pruned: bool) -> None:
     """One line per trial with its state on disk, then the counts."""
     for spec in plan.trials:
@@ -191,7 +208,7 @@ def report(plan: Plan, ledger: Ledger, errors: dict[str, str]) -> None:
         if spec.trial_id in errors:
             print(f"FAILED {spec.trial_id} {settings(spec)}: {errors[spec.trial_id]}")
             print(f"       trace: {ledger.folder.trial(spec.trial_id).log(0)}")
-    print(f"tables and figures: make figures STUDY={ledger.folder.root}")
+    print(f"tables and figures: make figures STUDY={ledger.folder.typed}")
 
 
 def _outcome(job: ComposedJob, fingerprints: Fingerprints, ledger: Ledger, errors: dict[str, str]) -> JobReturn:

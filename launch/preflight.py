@@ -10,10 +10,12 @@ from __future__ import annotations
 import netrc
 import os
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,9 +31,9 @@ from cinelora.core.config import (
     TrialConfig,
     Wandb,
 )
-from cinelora.core.files import read_json, write_json
+from cinelora.core.files import check_writable, read_json, write_json
 from cinelora.data.dataset import read_clips
-from cinelora.data.encodings import WINDOWS_FILE, encoder_fingerprint, encoding_folder
+from cinelora.data.encodings import ENCODINGS, WINDOWS_FILE, encoder_fingerprint, encoding_folder
 from cinelora.data.sample_sets import data_path
 from cinelora.data.windows import WindowPlan, plan_windows
 from cinelora.metrics.catalogue import FLOWS
@@ -52,6 +54,24 @@ FIRST_STAGE = "first stage"  # arm of the trials that others start from
 SURELY_SHORT = 400  # bytes of a text that cannot have 512 tokens, however the tokenizer divides and normalises it
 LISTED = 20  # long texts that a message names
 SHARDED = 3  # ZeRO stage whose hooks gather weights inside the blocks
+
+
+@contextmanager
+def planning_cache(cache_dir: Path) -> Iterator[Path]:
+    """The cache or, where it cannot be written, one for the time of planning that links to what is there."""
+    try:
+        for name in ("shots", ENCODINGS):
+            check_writable("cache_dir", cache_dir / name)
+    except UserError:
+        with TemporaryDirectory() as folder:
+            for path in cache_dir.glob("*/*"):
+                link = Path(folder) / path.relative_to(cache_dir)
+                if link.parent.name != ENCODINGS:  # planning writes into these
+                    link.parent.mkdir(exist_ok=True)
+                    link.symlink_to(path.resolve())
+            yield Path(folder)
+        return
+    yield cache_dir
 
 
 def make_plan(configs: list[StudyConfig], fingerprints: Fingerprints) -> Plan:

@@ -11,27 +11,44 @@ Exit status 0 all done, 1 a trial failed, 2 bad input, 130 stopped by Ctrl-C.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
 from cinelora.core.cli import UserError, exit_status
 from cinelora.core.config import StudyConfig, TargetSet
-from cinelora.core.files import is_disk_full
-from launch.launcher import TrialsFailed, known_keys, unknown_setting
+from cinelora.core.files import check_writable, is_disk_full
+from launch.launcher import PlanShown, TrialsFailed, known_keys, unknown_setting
 
 CONF = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "conf")
 FULL_ERROR = "HYDRA_FULL_ERROR"
 ConfigStore.instance().store(name="study_schema", node=StudyConfig)
 for targets in TargetSet:  # lora=NAME
     ConfigStore.instance().store(group="lora", name=targets.value, node={"targets": targets.value})
+
+
+def _writable(folder: str) -> str:
+    """Where Hydra writes its record of the sweep: a study can be planned with a cache that cannot be written."""
+    try:
+        check_writable("cache_dir", Path(folder))
+    except UserError:
+        temporary = TemporaryDirectory()
+        atexit.register(temporary.cleanup)
+        return temporary.name
+    return folder
+
+
+OmegaConf.register_new_resolver("writable", _writable, use_cache=True, replace=True)
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="config")
@@ -61,6 +78,8 @@ def _sweep() -> int:
         )
     try:
         _hydra_main()
+    except PlanShown:
+        return 0
     except TrialsFailed:
         return 1  # the reasons were printed, one line each
     except (UserError, HydraException, OmegaConfBaseException, YAMLError) as error:

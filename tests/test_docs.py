@@ -174,3 +174,18 @@ def test_the_index_names_every_page() -> None:
     linked = set(LINK.findall(text("docs/README.md")))
     missing = {Path(page).name for page in PAGES if Path(page).parent == Path("docs")} - {"README.md"} - linked
     assert not missing
+
+
+def test_make_takes_folders_with_blanks_and_quotes(tmp_path: Path) -> None:
+    shown = tmp_path / "python"
+    shown.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    shown.chmod(0o755)
+    study, cache = "studies/caf\u00e9 'one'", "my cache"
+    command = ["make", "-s", "-o", ".venv/.runtime", f"BIN={tmp_path}", f"STUDY={study}", f"CACHE={cache}"]
+    for target, arguments in (
+        ("figures", ["analysis.report", study]),
+        ("status", ["launch.status", study]),
+        ("plan", ["launch.sweep", "+study=quick", f"cache_dir='{cache}'", "plan_only=true"]),
+    ):
+        printed = subprocess.run([*command, target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        assert printed.splitlines()[-len(arguments) :] == arguments, target

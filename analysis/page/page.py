@@ -40,7 +40,7 @@ def write_page(findings: Findings, table: Table, drawn: Sequence[str], folder: P
     """Write `folder`/index.html. `drawn` names the figures that lie in `folder` as PNG. Returns its path."""
     text = page(findings, table, {name: (folder / f"{name}.png").read_bytes() for name in drawn if name != NOT_SHOWN})
     with whole_file(folder / NAME) as path:
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, "utf-8", "backslashreplace")
     return folder / NAME
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import time
 from collections.abc import Callable
@@ -28,6 +29,9 @@ def exit_status(command: Callable[[], int | None], quiet: bool = False, stopped:
 
     `quiet`: print no line, as the processes of a group do but the first. `stopped`: the line after Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show, e.g. in ASCII, comes as \xb1
+            stream.reconfigure(errors="backslashreplace")
     try:
         return command() or 0
     except UserError as error:

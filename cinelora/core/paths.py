@@ -5,6 +5,7 @@ In: a folder. Out: paths; nothing is read or written. All paths are relative to 
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,11 @@ class StudyFolder:
     def truncation(self) -> StudyFolder:
         """Adapters cut to smaller ranks, laid out as trials: `cinelora/export/truncate.py`."""
         return StudyFolder(self.root / "truncation")
+
+    @property
+    def typed(self) -> str:
+        """As it is typed in a shell."""
+        return shlex.quote(str(self.root))
 
     def weight_norms(self, model: str) -> Path:
         """Norm of each layer of the frozen base with this fingerprint."""

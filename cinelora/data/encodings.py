@@ -10,6 +10,7 @@ from cinelora.data.windows import Window, WindowPlan
 
 ENCODER_VERSION = 1  # raise when the meaning of a cached tensor changes
 NO_CAPTION = ""  # of a sample whose caption is dropped
+ENCODINGS = "encodings"  # their folder in the cache
 WINDOWS_FILE = "windows.json"  # the WindowPlan, in the folder of its encodings
 
 
@@ -20,7 +21,7 @@ def encoding_folder(
     key = {"data": data_fingerprint, "model": model_fingerprint, "version": ENCODER_VERSION}
     if text_dtype is not None:  # None, the stored precision, keeps the names of older caches
         key["text_dtype"] = text_dtype.value
-    return cache_dir / "encodings" / content_hash(key, 16)
+    return cache_dir / ENCODINGS / content_hash(key, 16)
 
 
 def encoder_fingerprint(text_dtype: Dtype | None) -> str:

@@ -43,11 +43,11 @@ def export(options: argparse.Namespace) -> Path:
         base = base_folder(spec, options.cache, options.base)
         with whole_folder(out) as temporary:
             write_merged(adapters, base, model.dtype, temporary)
-            (temporary / CARD).write_text(card)
+            (temporary / CARD).write_text(card, "utf-8", "backslashreplace")
         return Path(out)
     FORMATS[options.format].write(adapters, out)
     with whole_file(out.parent / CARD) as temporary:
-        temporary.write_text(card)
+        temporary.write_text(card, "utf-8", "backslashreplace")
     return Path(out)
 
 

@@ -64,7 +64,7 @@ def _facts(spec: TrialSpec, result: TrialResult) -> list[tuple[str, str]]:
 def _rank_table(report: Path, result: TrialResult) -> str:
     """From the study's rank table: its head, the base, this adapter's row (all its seeds), real clips, the caption."""
     try:
-        text, rows = (report / "rank_table.md").read_text(), (report / "rank_table.csv").read_text()
+        text, rows = ((report / f"rank_table.{kind}").read_text("utf-8") for kind in ("md", "csv"))
     except FileNotFoundError:
         return NO_TABLE
     settings = list(csv.DictReader(rows.splitlines()))

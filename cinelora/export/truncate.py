@@ -241,7 +241,8 @@ def run(arguments: Sequence[str] | None) -> None:
             f"trial {result.trial_id}, rank {result.source_rank} at {result.rank}: "
             f"{HELDOUT_LOSS} {result.heldout_loss:.6f}, {result.kept:.1%} of the squared norm"
         )
-    print(f"{len(results)} evaluated: {study.truncation.root}; shown by python -m analysis.report {options.study}")
+    command = f"python -m analysis.report {StudyFolder(options.study).typed}"
+    print(f"{len(results)} evaluated: {study.truncation.root}; shown by {command}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

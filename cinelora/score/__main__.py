@@ -69,6 +69,11 @@ def request_of(arguments: Sequence[str] | None = None) -> tuple[Request, Path | 
     weights = {name: path for name, path in at_hand.items() if path.is_file()}
     weights |= {name: Path(path) for name, path in _named(options.weights, "--weights").items()}
     pins = {name: pins_by_role(name, text) for name, text in _named(options.sha256, "--sha256").items()}
+    try:
+        torch.empty(0, device=options.device)
+    except (AssertionError, RuntimeError) as error:  # the first: torch was built without CUDA
+        why = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"--device {options.device}: {why}; give a device that torch has here, e.g. cpu") from error
     metrics = parse_metrics(options.metrics) if options.metrics else None
     folders, given = (options.generated, options.reference), (options.skip_bad, options.draws, options.batch)
     return Request(*folders, metrics, weights, pins, reading, *given, options.device), options.out

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -84,7 +85,7 @@ def config_folder(config: ModelConfig, cache_dir: Path) -> Path:
 def fetching(hub: str, revision: str = "", path: str = "") -> str:
     """The command that fetches a checkpoint, or what is missing of it, into a folder or the hub's cache."""
     pinned = f" --revision {revision}" if revision else ""
-    return f"hf download {hub}{pinned}" + (f" --local-dir {path}" if path else "")
+    return f"hf download {hub}{pinned}" + (f" --local-dir {shlex.quote(str(path))}" if path else "")
 
 
 def _hub_folder(config: ModelConfig) -> Path:

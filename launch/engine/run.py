@@ -81,7 +81,7 @@ def _report_tracking(ledger: Ledger) -> None:
     if (folder.wandb / UNREACHABLE).exists():
         why = (folder.wandb / UNREACHABLE).read_text()
         ledger.event("wandb_unreachable", error=why)
-        print(f"W&B could not be reached ({why}); the runs are in {folder.wandb}: make wandb-sync STUDY={folder.root}")
+        print(f"W&B could not be reached ({why}); the runs are in {folder.wandb}: make wandb-sync STUDY={folder.typed}")
 
 
 def _job(study: StudyConfig, ledger: Ledger, spec: TrialSpec) -> Job:

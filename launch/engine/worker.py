@@ -90,7 +90,7 @@ class Worker:
         except Exception:
             log = folder.log(distributed.rank())
             log.parent.mkdir(parents=True, exist_ok=True)
-            with open(log, "a") as stream:
+            with open(log, "a", encoding="utf-8", errors="replace") as stream:
                 stream.write(f"{time.strftime('%F %T')} pid {os.getpid()}\n{traceback.format_exc()}\n")
             raise
 

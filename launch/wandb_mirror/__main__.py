@@ -99,7 +99,7 @@ def log_in(study: StudyFolder) -> tuple[Any, str]:
         raise UserError(f"W&B: {_reason(error)}; nothing was sent, the runs are unchanged") from error
     raise UserError(
         "no W&B account: run `wandb login` once (or set WANDB_API_KEY), then this command again; without one, "
-        f"`make dashboard STUDY={study.root}` shows the runs in the terminal and {study.report}/index.html "
+        f"`make dashboard STUDY={study.typed}` shows the runs in the terminal and {study.report}/index.html "
         "the answer, tables, figures and clips"
     )
 

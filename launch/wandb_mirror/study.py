@@ -41,7 +41,7 @@ def study_name(study: StudyFolder) -> str:
     """The study's name. Raises UserError for a folder without study or report."""
     name = str(check_schema(study).get("name", study.root.name))
     if not (study.report / "scores.csv").exists():
-        raise UserError(f"{study.report}: no report yet; run `make figures STUDY={study.root}`")
+        raise UserError(f"{study.report}: no report yet; run `make figures STUDY={study.typed}`")
     return name
 
 
@@ -63,7 +63,7 @@ def is_synced(folder: Path) -> bool:
 def read_run(folder: Path) -> dict[str, Any]:
     """A run as W&B's own reader gives it: project, exit_code (None: it never ended), summary. Raises UserError."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", str(folder), "--summary", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise UserError(f"{folder}: W&B cannot read this run ({last}); move it away")
@@ -88,7 +88,7 @@ def to_send(study: StudyFolder) -> tuple[list[Path], list[Path]]:
 def run_records(study: StudyFolder, name: str) -> tuple[RunRecord, ...]:
     """One per finished trial, in the order of the plan. A score of the report is the mean over its clips."""
     values: dict[str, dict[str, list[float]]] = {}  # trial -> score -> values
-    with open(study.report / "scores.csv", newline="") as stream:
+    with open(study.report / "scores.csv", newline="", encoding="utf-8") as stream:
         for line in csv.DictReader(stream):
             of_trial = values.setdefault(line["trial_id"], {})
             of_trial.setdefault(score_key(line["metric"]), []).append(float(line["value"]))
@@ -122,7 +122,9 @@ def board(study: StudyFolder, name: str, records: tuple[RunRecord, ...], keys: s
     scores = [key for key in summaries if key.startswith(SCORE)]
     first = [key for key in FIRST_SCORES if key in scores]
     # The report's summary without its title and pictures: the text above the pictures, and the text below them.
-    blocks = [text for text in (study.report / "summary.md").read_text().strip().split("\n\n") if text[:2] != "# "]
+    blocks = [
+        text for text in (study.report / "summary.md").read_text("utf-8").strip().split("\n\n") if text[:2] != "# "
+    ]
     pictures = [index for index, text in enumerate(blocks) if text.startswith("![")] or [len(blocks)]
     before = "\n\n".join(blocks[: pictures[0]])
     return Board(

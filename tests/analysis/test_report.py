@@ -89,6 +89,12 @@ def test_tables_that_an_earlier_report_alone_had_go_and_notes_stay(builder: Buil
     assert not any(path.exists() for path in stale) and notes.read_text() == "old"
 
 
+def test_a_study_folder_may_have_a_name_in_another_encoding(tmp_path: Path) -> None:
+    root = Builder(tmp_path / "caf\udce9").build(only=("base", "r4s0"))
+    assert main([str(root)]) == 0
+    assert "caf\\udce9" in (root / "report" / "index.html").read_text("utf-8")
+
+
 def test_samples_may_be_absent(builder: Builder) -> None:
     root = builder.build()
     builder.folder.trial("r8s0").sample("c1").unlink()

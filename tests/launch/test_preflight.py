@@ -13,7 +13,7 @@ from cinelora.core.files import file_sha256
 from cinelora.data.windows import Window, WindowPlan
 from cinelora.wan import checkpoint as models
 from cinelora.wan.checkpoint import EXAMPLE
-from launch.preflight import Fingerprints, check_nets, trial_config
+from launch.preflight import Fingerprints, check_nets, planning_cache, trial_config
 from sweeps.plan import trial_spec
 from tests import tiny_study
 
@@ -135,3 +135,20 @@ def test_a_plan_needs_no_checkpoint_and_a_run_does(tmp_path: Path, monkeypatch: 
     other = TrialConfig(model=ModelConfig(path="", hub="somebody/else"))
     with pytest.raises(UserError, match="somebody/else"):
         planning.of(other)
+
+
+def test_a_cache_that_cannot_be_written_is_planned_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "cache"
+    for name in ("models/tiny", "encodings/abc"):
+        (cache / name).mkdir(parents=True)
+    with planning_cache(cache) as found:
+        assert found == cache
+
+    def refused(name: str, folder: Path) -> None:
+        raise UserError(f"{name} {folder}: cannot be written")
+
+    monkeypatch.setattr("launch.preflight.check_writable", refused)
+    with planning_cache(cache) as found:
+        (found / "encodings" / "abc").mkdir(parents=True)
+        assert (found / "models" / "tiny").samefile(cache / "models" / "tiny")
+    assert list((cache / "encodings" / "abc").iterdir()) == [] and not found.exists()

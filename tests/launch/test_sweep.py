@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,8 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
 
 from cinelora.core.files import read_json
+from cinelora.core.paths import StudyFolder
+from launch.launcher import report
+from sweeps.ledger import Ledger
+from sweeps.plan import Plan
 from tests import tiny_study
 
 SMALL = [
@@ -188,6 +195,51 @@ def assert_refused(root: Path, override: str, message: str, capsys: Any, monkeyp
     assert error.startswith("cinelora: ") and len(error.splitlines()) == 1, error
     assert message in error, error
     assert not (root / "sweep").exists()
+
+
+def plan_of(root: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> int:
+    from hydra.core.global_hydra import GlobalHydra
+
+    from launch.sweep import main
+
+    GlobalHydra.instance().clear()
+    monkeypatch.setattr(sys, "argv", ["sweep", *command(root)[3:], "plan_only=true", *overrides])
+    return main()
+
+
+def test_a_plan_writes_nothing_where_it_must_not(study_root: Path, capsys: Any, monkeypatch: Any) -> None:
+    assert plan_of(study_root, monkeypatch, "cache_dir=/proc/nowhere") == 0
+    assert "2 trials: 0 done, 2 to run" in capsys.readouterr().out
+
+
+class Adaptive(Sweeper):
+    """As Optuna's: every batch of trials follows from the results of the one before."""
+
+    def __init__(self, **_: Any) -> None:
+        pass
+
+    def setup(self, **given: Any) -> None:
+        self.launcher = Plugins.instance().instantiate_launcher(**given)
+
+    def sweep(self, arguments: list[str]) -> None:
+        (only,) = self.launcher.launch([[*arguments, "lora.rank=2"]], initial_job_idx=0)
+        float(only.return_value)
+
+
+def test_a_sweeper_that_needs_results_shows_its_first_trials(study_root: Path, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(Adaptive, "__module__", "hydra_plugins.adaptive")
+    monkeypatch.setitem(sys.modules, Adaptive.__module__, sys.modules[__name__])
+    Plugins.instance().register(Adaptive)
+    assert plan_of(study_root, monkeypatch, "hydra.sweeper._target_=hydra_plugins.adaptive.Adaptive") == 0
+    printed = capsys.readouterr()
+    assert "2 trials: 0 done, 2 to run" in printed.out and printed.err == ""
+    assert "Adaptive chooses further trials by the results of these" in printed.out
+
+
+def test_commands_are_printed_as_they_are_typed(tmp_path: Path, capsys: Any) -> None:
+    report(Plan(()), Ledger(StudyFolder(tmp_path / "caf\u00e9 'one'")), {})
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert shlex.split(line)[-1] == f"STUDY={tmp_path}/caf\u00e9 'one'"
 
 
 STUDY_FILES = {

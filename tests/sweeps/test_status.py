@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,16 @@ def test_with_a_driver(study: tuple[Ledger, Plan], capsys: pytest.CaptureFixture
     out = capsys.readouterr().out
     assert "1 done, 1 running, 1 waiting, 1 failed; a sweep is running" in out
     assert "train 3/6, loss 0.2500" in out and "restart 1" in out
+
+
+def test_a_terminal_without_unicode_shows_the_rest(study: tuple[Ledger, Plan], monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, plan = study
+    ledger.fail(plan.trials[2].trial_id, "diverged", "caf\u00e9 \u00b1 1")
+    ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", ascii_only)
+    assert main([str(ledger.folder.root)]) == 1
+    ascii_only.seek(0)
+    assert "caf\\xe9 \\xb1 1" in ascii_only.read()
 
 
 def test_a_stopped_trial_waits(study: tuple[Ledger, Plan]) -> None:

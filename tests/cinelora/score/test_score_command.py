@@ -375,6 +375,8 @@ def test_pickled_weights_are_refused(tmp_path: Path, refuse: Refuse) -> None:
         (("--size", "64"), "--size 64: give height x width"),
         (("--resize", "crop"), "--resize crop: needs a size"),
         (("--fps", "-1"), "--fps -1.0: must be above 0"),
+        (("--device", "cuda:99"), "--device cuda:99: "),
+        (("--device", "gpu"), "give a device that torch has here, e.g. cpu"),
         (("--weights", "resnet=x"), "--weights resnet=x: give NET=..."),
         (("--sha256", "i3d=123"), "is not a SHA-256"),
         (("--keep-first", "--drop-first"), "not allowed with"),
