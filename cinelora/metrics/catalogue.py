@@ -12,7 +12,7 @@ N and M clips, D feature dimensions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -130,16 +130,9 @@ class Metric:
 
 def _kernel_facts(preset: str) -> dict[str, Any]:
     """The kernel of `KERNEL_PRESETS`, for a protocol."""
-    chosen = KERNEL_PRESETS[preset]
-    return {
-        "kernel": {
-            "form": "polynomial",
-            "gamma": "1/D",
-            "degree": chosen.degree,
-            "coef0": chosen.coef0,
-            "unbiased": chosen.unbiased,
-        }
-    }
+    facts = asdict(KERNEL_PRESETS[preset])
+    del facts["factor"]
+    return {"kernel": {"form": "polynomial", "gamma": "1/D", **facts}}
 
 
 _FRECHET = SetDistance(frechet_to, linear_grams, frechet_replicates)

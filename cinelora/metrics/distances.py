@@ -94,12 +94,16 @@ def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
     return frechet_between(*fitted)
 
 
+def mostly_bias(count: int, dimensions: int) -> str:
+    """Why a Frechet distance means little on `count` clips (of the smaller set), or ""."""
+    if count > dimensions:
+        return ""
+    return f"{count} clips for {dimensions} dimensions: a Frechet distance is mostly bias up to n = d"
+
+
 def warn_if_unreliable(*fitted: Gaussian, stacklevel: int = 3) -> None:
     """One `UnreliableDistance` for too few clips, one for clips without spread, at the line of the caller's caller."""
-    dimensions = len(fitted[0].mean)
-    count = min(each.count for each in fitted)
-    if count <= dimensions:
-        text = f"{count} clips for {dimensions} dimensions: a Frechet distance is mostly bias up to n = d"
+    if text := mostly_bias(min(each.count for each in fitted), len(fitted[0].mean)):
         warnings.warn(text, UnreliableDistance, stacklevel=stacklevel)
     if any(_is_flat(each) for each in fitted):
         text = "the features of a set are all equal: its covariance is 0, look at the feature net"
@@ -209,13 +213,7 @@ def frechet_to(reference: Array, matched: bool = False) -> Distance:
 
 def kid_to(reference: Array, matched: bool = False) -> Distance:
     """`polynomial_mmd` of degree 3 to `reference` (M, D); `matched` as there."""
-    within = kernel_mean(polynomial_kernel(reference, reference), unbiased=True)
-
-    def distance(generated: Array) -> float:
-        both = within + kernel_mean(polynomial_kernel(generated, generated), unbiased=True)
-        return both - 2.0 * kernel_mean(polynomial_kernel(reference, generated), unbiased=matched)
-
-    return distance
+    return lambda generated: polynomial_mmd(reference, generated, matched=matched)
 
 
 def jedi_to(reference: Array, matched: bool = False) -> Distance:

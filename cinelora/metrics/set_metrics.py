@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from cinelora.core.files import content_hash
 from cinelora.metrics.catalogue import SEED, Metric, study_metrics
-from cinelora.metrics.distances import STD_FLOOR, Array, comparable, standardise
+from cinelora.metrics.distances import STD_FLOOR, Array, comparable, mostly_bias, standardise
 from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.metrics.resampling import SMALLEST_SHARE, at_infinity, half_sampling
 
@@ -64,10 +64,10 @@ def set_score(metric: Metric, generated: ArrayLike, reference: ArrayLike, paired
 
 def unreliable(family: str, count: int, dimension: int) -> str:
     """Why a distance on `count` clips (of the smaller set) in `dimension` dimensions means little, or ""."""
-    if family == "fvd" and count <= dimension:
-        return f"{count} clips for {dimension} dimensions: a Frechet distance is mostly bias up to n = d"
-    if family == "fvd_inf" and int(SMALLEST_SHARE * count) <= dimension:
-        share = int(SMALLEST_SHARE * count)
+    share = int(SMALLEST_SHARE * count)
+    if family == "fvd":
+        return mostly_bias(count, dimension)
+    if family == "fvd_inf" and share <= dimension:
         return f"subsets of {share} clips for {dimension} dimensions: the distance follows no line in 1/N"
     return ""
 

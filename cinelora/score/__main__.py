@@ -64,7 +64,7 @@ def request_of(arguments: Sequence[str] | None = None) -> tuple[Request, Path | 
     if options.resize and not options.size:
         raise UserError(f"--resize {options.resize}: needs a size; give --size HxW too")
     resize = Resize(options.resize or "squash")
-    reading = ReadOptions(options.frames, _size(options.size), resize, options.fps, options.drop_first)
+    reading = ReadOptions(options.frames, _size(options.size), resize, options.fps, int(options.drop_first))
     at_hand = {name: options.cache / "weights" / f"{name}.safetensors" for name, net in WEIGHTS.items() if net.packaged}
     weights = {name: path for name, path in at_hand.items() if path.is_file()}
     weights |= {name: Path(path) for name, path in _named(options.weights, "--weights").items()}

@@ -1,6 +1,6 @@
-"""Clips in a folder, found, inspected and read: video files, or folders of numbered images.
+"""Clips in two folders, found, paired, inspected and read: video files, or folders of numbered images.
 
-In: a folder, searched to its depth. Out: uint8 RGB frames (T, H, W, 3), levels 0..255, all of one form.
+In: folders, searched to their depth. Out: uint8 RGB frames (T, H, W, 3), levels 0..255, all of one form.
 Nothing is resized, resampled or cut unless `ReadOptions` asks for it: clips that differ are refused, by name, with the
 option that would make them alike. UserError: a file cannot be read, a numbered image is missing, a name is not unique.
 """
@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from cinelora.core.config import Resize
 from cinelora.data.video import TIME_TOLERANCE_SECONDS, decode_window, probe, read_all, read_image, resize_rgb
 
 Frames = NDArray[np.uint8]
+OnProgress = Callable[[str, int, int], None]  # (stage, done, total)
 
 VIDEOS = frozenset({".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
 IMAGES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -57,21 +59,18 @@ class ReadOptions:
     size: tuple[int, int] | None = None  # height, width
     resize: Resize = Resize.squash
     fps: float | None = None
-    drop_first: bool = False
-
-    @property
-    def dropped(self) -> int:
-        return int(self.drop_first)
+    dropped: int = 0  # 1: frame 0 is not scored
 
 
 @dataclass(frozen=True)
 class Form:
-    """Shape and rate of every clip once read; `frames` includes a dropped first one; `fps` None: unknown."""
+    """Shape and rate of every clip once read; `frames` includes `dropped` first ones; `fps` None: unknown."""
 
     height: int
     width: int
     frames: int
     fps: float | None
+    dropped: int
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,60 @@ class Skipped:
 
     path: Path
     reason: str
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Both folders, inspected. `unpaired` says why they do not match; "" means row i of both belong together."""
+
+    generated: tuple[Clip, ...]
+    reference: tuple[Clip, ...]
+    form: Form
+    unpaired: str
+    skipped: tuple[Skipped, ...]
+    timeless: int  # folders of images, which carry no time
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        return len(self.generated), len(self.reference)
+
+
+def gather(generated: Path, reference: Path, reading: ReadOptions, skip_bad: bool, on_progress: OnProgress) -> Clips:
+    """The clips of both folders in one form, row i of both a pair where names match.
+
+    UserError: as `find_clips`, `inspect_clips`, `common_form`; fewer than 2 clips in a folder.
+    """
+    ours, theirs = find_clips(generated), find_clips(reference)
+    theirs, unpaired = pair_up(ours, theirs)
+    our_facts, our_bad = inspect_clips(ours, skip_bad, partial(on_progress, "looking at generated:"))
+    their_facts, their_bad = inspect_clips(theirs, skip_bad, partial(on_progress, "looking at reference:"))
+    if unpaired:
+        ours, theirs = tuple(our_facts), tuple(their_facts)
+    else:  # a pair is left out whole
+        whole = [(a, b) for a, b in zip(ours, theirs, strict=True) if a in our_facts and b in their_facts]
+        ours, theirs = tuple(a for a, _ in whole), tuple(b for _, b in whole)
+    for folder, clips in ((generated, ours), (reference, theirs)):
+        if len(clips) < 2:
+            raise UserError(f"{folder}: {len(clips)} clip(s) to score; a set needs 2 or more")
+    facts = [*((clip, our_facts[clip]) for clip in ours), *((clip, their_facts[clip]) for clip in theirs)]
+    timeless = sum(each.fps is None for _, each in facts)
+    return Clips(ours, theirs, common_form(facts, reading), unpaired, (*our_bad, *their_bad), timeless)
+
+
+def pair_up(generated: Sequence[Clip], reference: tuple[Clip, ...]) -> tuple[tuple[Clip, ...], str]:
+    """The reference clips in the order of the generated ones of their names, or as they are and why they do not pair.
+
+    Names are paths below the folder without ending; where those differ, file stems, if no stem is there twice.
+    """
+    reason = ""
+    for key in (lambda clip: clip.name, lambda clip: clip.name.rsplit("/", 1)[-1]):
+        ours, theirs = {key(clip): clip for clip in generated}, {key(clip): clip for clip in reference}
+        if ours.keys() == theirs.keys() and len(ours) == len(generated) and len(theirs) == len(reference):
+            return tuple(theirs[name] for name in ours), ""
+        odd = sorted(ours.keys() ^ theirs.keys())
+        side = "generated" if odd and odd[0] in ours else "reference"
+        reason = reason or (f"{side} clip {odd[0]} has none of its name" if odd else "names are not unique")
+    return reference, reason
 
 
 def find_clips(folder: Path) -> tuple[Clip, ...]:
@@ -103,16 +156,16 @@ def find_clips(folder: Path) -> tuple[Clip, ...]:
 
 
 def inspect_clips(
-    clips: Sequence[Clip], skip_bad: bool, on_progress: Callable[[int, int], None] = lambda done, total: None
-) -> tuple[list[tuple[Clip, Facts]], list[Skipped]]:
+    clips: Sequence[Clip], skip_bad: bool, on_progress: Callable[[int, int], None]
+) -> tuple[dict[Clip, Facts], list[Skipped]]:
     """Facts of every clip, by decoding it whole, so that a damaged file is found now and not after hours of work.
 
     `on_progress(done, total)` is called after each. UserError: a clip cannot be read; with `skip_bad` it is listed.
     """
-    good, bad = [], []
+    good, bad = {}, []
     for index, clip in enumerate(clips):
         try:
-            good.append((clip, facts_of(clip)))
+            good[clip] = facts_of(clip)
         except UserError as error:
             if not skip_bad:
                 raise UserError(f"{error}; or leave such clips out with --skip-bad") from error
@@ -150,14 +203,14 @@ def common_form(clips: Sequence[tuple[Clip, Facts]], reading: ReadOptions) -> Fo
                 f"give --frames N to score the first N of each"
             )
         if count < wanted:
-            dropped = " after the dropped first" if reading.drop_first else ""
+            dropped = " after the dropped first" if reading.dropped else ""
             raise UserError(
                 f"{clip.path}: {count} frames, --frames asks for {reading.frames}{dropped}; give a smaller --frames"
             )
     if wanted - reading.dropped < 1:
         raise UserError(f"{clips[0][0].path}: {wanted} frame(s), none left to score; do not drop the first")
     known = next((facts.fps for _, facts in clips if facts.fps is not None), None)
-    return Form(height, width, wanted, reading.fps or known)
+    return Form(height, width, wanted, reading.fps or known, reading.dropped)
 
 
 def read_clip(clip: Clip, form: Form, reading: ReadOptions) -> Frames:

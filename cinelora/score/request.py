@@ -7,12 +7,12 @@ In: the text of `--metrics`, the form and number of the clips. Out: `Metric` rec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cinelora.core.cli import UserError
 from cinelora.metrics.catalogue import ABSDIFF, FAMILIES, FLOWS, Metric, family, study_metrics
 from cinelora.metrics.feature_nets import WEIGHTS
-from cinelora.score.clips import Form
+from cinelora.score.clips import Clips, Form
 
 ALIASES = {key: f"{key}[dis]" for key, each in FAMILIES.items() if each.of == tuple(FLOWS)}
 ALIASES |= {"flicker": "temporal_flickering", "motion": ABSDIFF}
@@ -55,39 +55,29 @@ def _parse(text: str) -> Metric:
     return Metric(name, inside)
 
 
-def default_metrics(nets: Sequence[str], paired: bool, form: Form, dropped: int) -> tuple[Metric, ...]:
-    """The metrics where none are requested: all that `nets`, the pairing and the form of the clips allow."""
-    chosen = (each for each in study_metrics(nets) if not each.entry.needs)
-    return tuple(each for each in chosen if not _lacks(each, paired, form, dropped))
-
-
-def check_metrics(metrics: Sequence[Metric], unpaired: str, form: Form, counts: tuple[int, int], dropped: int) -> None:
-    """That all `metrics` can be computed. `unpaired` says why clips do not pair, "" if they do; `counts` are the
-    generated and the reference clips, `dropped` is 1 if frame 0 is left out. UserError at the first that cannot."""
-    for metric in metrics:
-        if metric.kind == "paired" and unpaired:
-            raise UserError(f"{metric.name} compares a clip with its reference clip, but {unpaired}")
-        lack = _lacks(metric, True, form, dropped)
-        if lack:
+def chosen_metrics(requested: Sequence[Metric] | None, nets: Iterable[str], clips: Clips) -> tuple[Metric, ...]:
+    """`requested`, or if None all that `nets` and the clips allow. UserError: one of them cannot be computed."""
+    if requested is None:
+        return tuple(each for each in study_metrics(nets) if not each.entry.needs and not _lacks(each, clips))
+    for metric in requested:
+        if lack := _lacks(metric, clips):
             raise UserError(f"{metric.name} {lack}")
-        least = metric.distance.least_clips if metric.kind == "set" else 1
-        if min(counts) < least:
-            raise UserError(f"{metric.name} needs {least} clips in each folder; there are {counts[0]} and {counts[1]}")
+    return tuple(requested)
 
 
-def scored_frames(metric: Metric, form: Form, dropped: int) -> int:
+def scored_frames(metric: Metric, form: Form) -> int:
     """How many frames of a clip the metric sees."""
-    return form.frames - (0 if metric.entry.whole else dropped)
+    return form.frames - (0 if metric.entry.whole else form.dropped)
 
 
-def _lacks(metric: Metric, paired: bool, form: Form, dropped: int) -> str:
+def _lacks(metric: Metric, clips: Clips) -> str:
     """Why the metric cannot be computed, as the end of a sentence; "" if it can."""
-    entry, frames, side = metric.entry, scored_frames(metric, form, dropped), min(form.height, form.width)
-    net = WEIGHTS.get(metric.net)
+    entry, form, net = metric.entry, clips.form, WEIGHTS.get(metric.net)
+    frames, side = scored_frames(metric, form), min(form.height, form.width)
     least = max(entry.least_frames, net.least_frames if net else 1)
     most = net.most_frames if net else None
-    if metric.kind == "paired" and not paired:
-        return "needs pairs"
+    if metric.kind == "paired" and clips.unpaired:
+        return f"compares a clip with its reference clip, but {clips.unpaired}"
     if frames < least or (most is not None and frames > most):
         limits = f"exactly {least}" if least == most else f"{least} or more"
         return f"needs {limits} frames, there are {frames}; give --frames {least}"
@@ -95,4 +85,7 @@ def _lacks(metric: Metric, paired: bool, form: Form, dropped: int) -> str:
         return f"needs {entry.least_side} pixels a side, there are {side}; give --size HxW"
     if entry.needs_fps and form.fps is None:
         return "needs the frame rate, and images carry none; give --fps F"
+    if metric.kind == "set" and min(clips.counts) < metric.distance.least_clips:
+        counts = "{} and {}".format(*clips.counts)
+        return f"needs {metric.distance.least_clips} clips in each folder; there are {counts}"
     return ""

@@ -1,6 +1,6 @@
 """Two folders of clips -> every metric that is requested, with its protocol.
 
-In: a `Request`. Out: `Scores`: rows of numbers, what was skipped, what is doubtful. All that can be wrong with the
+In: a `Request`. Out: `Scores`: numbers by metric, what was skipped, what is doubtful. All that can be wrong with the
 input is found before a net runs. N generated and M reference clips, D feature dimensions.
 """
 
@@ -22,10 +22,9 @@ from cinelora.features.results import Scored, merged
 from cinelora.metrics.catalogue import SEED, Metric
 from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.metrics.set_metrics import set_score, unreliable
-from cinelora.score.clips import Clip, Form, ReadOptions, Skipped, common_form, find_clips, inspect_clips, read_clip
-from cinelora.score.request import check_metrics, default_metrics, scored_frames
+from cinelora.score.clips import Clip, Clips, Form, Frames, OnProgress, ReadOptions, gather, read_clip
+from cinelora.score.request import chosen_metrics, scored_frames
 
-OnProgress = Callable[[str, int, int], None]  # (stage, done, total)
 ROUNDING = 4 * float(np.finfo(np.float32).eps)  # nets compute in float32: a smaller relative spread is none
 
 
@@ -46,103 +45,33 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One metric. `reference`: a clip metric of the reference clips, on average; `per_clip`: clip name -> value."""
-
-    metric: Metric
-    value: float
-    standard_error: float | None
-    protocol: Mapping[str, Any]
-    bias: float | None = None
-    reference: float | None = None
-    per_clip: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Clips:
-    """Both folders, inspected. `unpaired` says why they do not match; "" means row i of both belong together."""
-
-    generated: tuple[Clip, ...]
-    reference: tuple[Clip, ...]
-    form: Form
-    unpaired: str
-    skipped: tuple[Skipped, ...]
-    timeless: int  # folders of images, which carry no time
-
-    @property
-    def counts(self) -> tuple[int, int]:
-        return len(self.generated), len(self.reference)
-
-
-@dataclass(frozen=True)
 class Scores:
-    """What a run found, a row for each metric."""
+    """What a run found. `scores`: name of a metric -> its entry in the JSON, numbers with their protocol."""
 
     clips: Clips
-    rows: tuple[Row, ...]
+    scores: Mapping[str, dict[str, Any]]
     warnings: tuple[str, ...]
 
 
 def score_folders(request: Request, on_progress: OnProgress = lambda stage, done, total: None) -> Scores:
     """Every metric of `request`; `on_progress(stage, done, total)` is called after each batch. UserError: bad input."""
-    clips, dropped = gather(request, on_progress), request.reading.dropped
-    metrics = request.metrics or default_metrics(tuple(request.weights), not clips.unpaired, clips.form, dropped)
-    check_metrics(metrics, clips.unpaired, clips.form, clips.counts, dropped)
+    clips = gather(request.generated, request.reference, request.reading, request.skip_bad, on_progress)
+    metrics = chosen_metrics(request.metrics, request.weights, clips)
     loaded = {name: _open(name, request) for name in dict.fromkeys(each.net for each in metrics) if name}
     settings = {name: each.net for name, each in loaded.items()}, request, clips.form
     references = None if clips.unpaired else clips.reference
     generated = measure(clips.generated, references, metrics, *settings, partial(on_progress, "generated:"))
     alone = [each for each in metrics if each.kind != "paired"]
-    reference = Scored()
-    if alone:
-        reference = measure(clips.reference, None, alone, *settings, partial(on_progress, "reference:"))
+    own = clips.reference if alone else ()
+    reference = measure(own, None, alone, *settings, partial(on_progress, "reference:"))
     for folder, scored in ((request.generated, generated), (request.reference, reference)):
         _check_spread(folder, scored)
-    rows = tuple(_row(each, clips, generated, reference, loaded, request) for each in metrics)
-    return Scores(clips, rows, _warnings(request, clips, rows))
-
-
-def gather(request: Request, on_progress: OnProgress) -> Clips:
-    """The clips of both folders in one form, row i of both a pair where names match.
-
-    UserError: as `find_clips`, `inspect_clips`, `common_form`; fewer than 2 clips in a folder.
-    """
-    generated, reference = find_clips(request.generated), find_clips(request.reference)
-    pairs, unpaired = pair_up(generated, reference)
-    if pairs:
-        reference = tuple(pairs[clip] for clip in generated)
-    sides = (request.generated, generated, "generated"), (request.reference, reference, "reference")
-    looked = [
-        inspect_clips(clips, request.skip_bad, partial(on_progress, f"looking at {side}:")) for _, clips, side in sides
-    ]
-    facts, skipped = [good for good, _ in looked], tuple(each for _, bad in looked for each in bad)
-    if pairs:  # a pair is left out whole
-        lost = {each.path for each in skipped}
-        whole = {clip for pair in pairs.items() if not {each.path for each in pair} & lost for clip in pair}
-        facts = [[(clip, each) for clip, each in good if clip in whole] for good in facts]
-    for (folder, _, _), good in zip(sides, facts, strict=True):
-        if len(good) < 2:
-            raise UserError(f"{folder}: {len(good)} clip(s) to score; a set needs 2 or more")
-    every = [*facts[0], *facts[1]]
-    left = [tuple(clip for clip, _ in good) for good in facts]
-    timeless = sum(each.fps is None for _, each in every)
-    return Clips(left[0], left[1], common_form(every, request.reading), unpaired, skipped, timeless)
-
-
-def pair_up(generated: Sequence[Clip], reference: Sequence[Clip]) -> tuple[dict[Clip, Clip], str]:
-    """Each generated clip with the reference clip of its name, or no pairs and the reason.
-
-    Names are paths below the folder without ending; where those differ, file stems, if no stem is there twice.
-    """
-    reason = ""
-    for key in (lambda clip: clip.name, lambda clip: clip.name.rsplit("/", 1)[-1]):
-        ours, theirs = {key(clip): clip for clip in generated}, {key(clip): clip for clip in reference}
-        if ours.keys() == theirs.keys() and len(ours) == len(generated) and len(theirs) == len(reference):
-            return {clip: theirs[name] for name, clip in ours.items()}, ""
-        odd = sorted(ours.keys() ^ theirs.keys())
-        side = "generated" if odd and odd[0] in ours else "reference"
-        reason = reason or (f"{side} clip {odd[0]} has none of its name" if odd else "names are not unique")
-    return {}, reason
+    scores = {
+        each.name: _numbers(each, clips, generated, reference, request.draws)
+        | {"protocol": _protocol(each, clips, loaded, request)}
+        for each in metrics
+    }
+    return Scores(clips, scores, _warnings(request, clips, metrics))
 
 
 def measure(
@@ -154,22 +83,22 @@ def measure(
     form: Form,
     on_progress: Callable[[int, int], None],
 ) -> Scored:
-    """Features for set metrics, and clip metrics, a few clips at a time; without `references` paired ones are left out.
+    """Features for set metrics, and clip metrics, a few clips at a time; paired ones compare with `references`.
 
     `nets` are loaded ones, by name; `on_progress(done, total)` is called after each batch.
     UserError: a clip cannot be read, or a value or feature is not finite (names the clip).
     """
     features = list(dict.fromkeys(each.net for each in metrics if each.kind == "set"))
-    of_clips = [each for each in metrics if each.kind == "clip" or (each.kind == "paired" and references is not None)]
+    of_clips = [each for each in metrics if each.kind != "set"]
+
+    def read(some: Sequence[Clip]) -> Frames:
+        return np.stack([read_clip(clip, form, request.reading) for clip in some])
+
     parts = []
     for start in range(0, len(clips), request.batch):
         part = slice(start, start + request.batch)
-        frames, reference = (
-            None if side is None else np.stack([read_clip(clip, form, request.reading) for clip in side[part]])
-            for side in (clips, references)
-        )
-        assert frames is not None
-        batch = Batch(nets, frames, reference, request.reading.dropped, form.fps)
+        reference = None if references is None else read(references[part])
+        batch = Batch(nets, read(clips[part]), reference, form.dropped, form.fps)
         scored = score_batch(batch, [clip.name for clip in clips[part]], of_clips, features)
         _check_finite(scored, clips[part])
         parts.append(scored)
@@ -212,34 +141,28 @@ def _check_spread(folder: Path, scored: Scored) -> None:
             raise UserError(f"{folder}: {net} sees {len(rows)} equal clips (constant features); look at them")
 
 
-def _row(
-    metric: Metric, clips: Clips, generated: Scored, reference: Scored, loaded: Mapping[str, Loaded], request: Request
-) -> Row:
-    protocol = _protocol(metric, clips, loaded, request)
+def _numbers(metric: Metric, clips: Clips, generated: Scored, reference: Scored, draws: int) -> dict[str, Any]:
+    """value, standard_error and, where there are, bias, reference (mean of the reference clips) and per_clip."""
     if metric.kind == "set":
         sets = generated.features[metric.net], reference.features[metric.net]
-        found = set_score(metric, *sets, not clips.unpaired, request.draws)
-        return Row(metric, found.value, found.standard_error, protocol, found.bias)
+        found = set_score(metric, *sets, not clips.unpaired, draws)
+        out = {"value": found.value, "standard_error": found.standard_error}
+        return out if found.bias is None else out | {"bias": found.bias}
     values, real = generated.values[metric.name], reference.values.get(metric.name)
-    return Row(
-        metric,
-        float(values.mean()),
-        float(values.std(ddof=1) / np.sqrt(len(values))),
-        protocol,
-        reference=None if real is None else float(real.mean()),
-        per_clip={clip.name: float(value) for clip, value in zip(clips.generated, values, strict=True)},
-    )
+    out = {"value": float(values.mean()), "standard_error": float(values.std(ddof=1) / np.sqrt(len(values)))}
+    out |= {} if real is None else {"reference": float(real.mean())}
+    return out | {"per_clip": dict(zip(generated.clip_ids, values.tolist(), strict=True))}
 
 
 def _protocol(metric: Metric, clips: Clips, loaded: Mapping[str, Loaded], request: Request) -> dict[str, Any]:
     """Everything that another program must do alike to get this number; JSON-ready."""
     reading, form, entry = request.reading, clips.form, metric.entry
-    frames = scored_frames(metric, form, reading.dropped)
+    frames = scored_frames(metric, form)
     facts: dict[str, Any] = {
         "n": clips.counts[0],
         "reference_n": clips.counts[1],
         "frames": frames,
-        "first_frame": "dropped" if reading.drop_first and frames < form.frames else "kept",
+        "first_frame": "dropped" if frames < form.frames else "kept",
         "fps": form.fps,
         "size": [form.height, form.width],
         "resize": f"{reading.resize.value}, Lanczos" if reading.size else "none",
@@ -266,13 +189,13 @@ def _protocol(metric: Metric, clips: Clips, loaded: Mapping[str, Loaded], reques
     return facts | own
 
 
-def _warnings(request: Request, clips: Clips, rows: Sequence[Row]) -> tuple[str, ...]:
+def _warnings(request: Request, clips: Clips, metrics: Sequence[Metric]) -> tuple[str, ...]:
     notes = [f"{len(clips.skipped)} clip(s) skipped; n counts the rest"] if clips.skipped else []
     if clips.timeless and clips.form.fps is not None:
         notes.append(f"{clips.timeless} image folders carry no time: taken to be at {clips.form.fps:g} fps")
     if not request.weights and request.metrics is None:
         notes.append("no weights at hand, so no fvd and no kvd: run cinelora-fetch (`make fetch`) or give --weights")
-    for metric in (row.metric for row in rows if row.metric.kind == "set"):
+    for metric in (each for each in metrics if each.kind == "set"):
         if doubt := unreliable(metric.family, min(clips.counts), WEIGHTS[metric.net].dimension):
             notes.append(f"{metric.name}: {doubt}")
     return tuple(notes)

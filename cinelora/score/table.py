@@ -5,9 +5,11 @@ In: `Scores` and their `Request`. Out: text, or a dict that JSON can hold. Pure:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from cinelora.score.run import Request, Row, Scores
+from cinelora.metrics.catalogue import metric
+from cinelora.score.run import Request, Scores
 
 HEAD = ("metric", "value", "+-", "reference", "better", "protocol")
 SCHEMA = 1
@@ -16,7 +18,7 @@ HASH_SHOWN = 8  # hex digits of a weight file in the table; the JSON has all of 
 
 def table(scores: Scores, request: Request) -> str:
     """One line per metric: value, standard error, value of the reference clips, direction, protocol in short."""
-    lines = [HEAD, *(_cells(row) for row in scores.rows)]
+    lines = [HEAD, *(_cells(*each) for each in scores.scores.items())]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     return "\n".join([*text, "", _footer(scores, request)])
@@ -31,24 +33,14 @@ def as_json(scores: Scores, request: Request) -> dict[str, Any]:
         "paired": not scores.clips.unpaired,
         "skipped": [{"path": str(each.path), "reason": each.reason} for each in scores.clips.skipped],
         "warnings": list(scores.warnings),
-        "scores": {row.metric.name: _entry(row) for row in scores.rows},
+        "scores": scores.scores,
     }
 
 
-def _entry(row: Row) -> dict[str, Any]:
-    out: dict[str, Any] = {"value": row.value, "standard_error": row.standard_error}
-    if row.bias is not None:
-        out["bias"] = row.bias
-    if row.reference is not None:
-        out["reference"] = row.reference
-    if row.per_clip:
-        out["per_clip"] = dict(row.per_clip)
-    return out | {"protocol": dict(row.protocol)}
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    error, reference = _number(row.standard_error, 3), _number(row.reference, 5)
-    return row.metric.name, _number(row.value, 5), error, reference, row.protocol["better"], _short(row)
+def _cells(name: str, score: Mapping[str, Any]) -> tuple[str, ...]:
+    protocol = score["protocol"]
+    numbers = _number(score["value"], 5), _number(score["standard_error"], 3), _number(score.get("reference"), 5)
+    return name, *numbers, protocol["better"], _short(metric(name).kind == "set", protocol)
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -58,12 +50,10 @@ def _number(value: float | None, digits: int) -> str:
     return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
 
-def _short(row: Row) -> str:
-    facts = row.protocol
-    parts = [f"n {facts['n']}" if row.metric.kind != "set" else f"n {facts['n']}/{facts['reference_n']}"]
-    parts += [f"d {facts['d']}"] if row.metric.kind == "set" else []
-    parts += [f"{facts['frames']} frames", f"first {facts['first_frame']}"]
-    parts += [sha[:HASH_SHOWN] for sha in facts.get("weights_sha256", {}).values()]
+def _short(of_sets: bool, protocol: Mapping[str, Any]) -> str:
+    parts = [f"n {protocol['n']}/{protocol['reference_n']}, d {protocol['d']}" if of_sets else f"n {protocol['n']}"]
+    parts += [f"{protocol['frames']} frames", f"first {protocol['first_frame']}"]
+    parts += [sha[:HASH_SHOWN] for sha in protocol.get("weights_sha256", {}).values()]
     return ", ".join(parts)
 
 

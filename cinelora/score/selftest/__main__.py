@@ -5,7 +5,7 @@ Out: a table of 16 checks per net and footage, and each net's temporal sensitivi
 
     python -m cinelora.score.selftest --cache .cache
 
-N clips, T frames, D feature dimensions. A further net is a further entry in the dict of `load_nets`.
+N clips, T frames, D feature dimensions. A further net is a further name in `ENCODERS`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cinelora.core.cli import Parser, UserError, exit_status
 from cinelora.core.config import DataConfig
@@ -28,15 +26,15 @@ from cinelora.features.clip_scores import consistency
 from cinelora.features.extract import Batch
 from cinelora.features.motion import tdelta
 from cinelora.features.nets import NETS, open_net
+from cinelora.features.nets.frames import Floats
 from cinelora.metrics.catalogue import metric
 from cinelora.metrics.distances import polynomial_mmd, standardise
+from cinelora.score.clips import Frames
 from cinelora.score.selftest.distortions import DISTORTIONS
-from cinelora.score.selftest.exact import EXACT_CHECKS, Check, Finding
+from cinelora.score.selftest.exact import EXACT_CHECKS, Check, Finding, kvd
 from cinelora.score.selftest.footage import FOOTAGE_CHECKS, Evidence, sensitivity
 
-Frames = NDArray[np.uint8]
-Features = NDArray[np.float32]
-Encode = Callable[[Frames], Features]
+Encode = Callable[[Frames], Floats]
 
 SEED = 0
 FPS = 16.0
@@ -63,7 +61,7 @@ class Material:
 class Result:
     """A check on one set of clips ("-" where it needs none) and its findings."""
 
-    check: Check[Any]
+    check: Check
     footage: str
     findings: list[Finding]
 
@@ -71,7 +69,7 @@ class Result:
 def load_nets(cache: Path) -> dict[str, Encode]:
     """The nets whose weights are in `cache`/weights: name -> frames (N, T, H, W, 3) to features.
 
-    Features (N, D) of a clip are assumed to depend on time. Features (N, T, D) of frames give two nets: their mean,
+    Floats (N, D) of a clip are assumed to depend on time. Floats (N, T, D) of frames give two nets: their mean,
     which does not, and `<name> delta`, the mean change of neighbouring frames; and clip metrics computed from them.
     UserError: a weight file is not the pinned one.
     """
@@ -105,22 +103,30 @@ def measure(material: Material, nets: Mapping[str, Encode], faults: Iterable[str
 
     Faults in `DRAWS` are drawn several times and their numbers averaged.
     """
-    clean, sees_time = _features(nets, material.clips)
+    columns = [column for name, encode in nets.items() for column in _columns(name, encode(material.clips))]
+    clean = {net: vectors for net, vectors, _ in columns}
     distance: dict[str, dict[str, float]] = {net: {} for net in clean}
     scores: dict[str, dict[str, float]] = {}
     for fault in faults:
-        draws = [_measure_draw(DISTORTIONS[fault](material.clips, seed), nets, clean) for seed in _seeds(fault)]
+        draws = [
+            _measure_draw(DISTORTIONS[fault](material.clips, seed), nets, clean)
+            for seed in range(SEED, SEED + DRAWS.get(fault, 1))
+        ]
         for net in clean:
             distance[net][fault] = float(np.mean([distances[net] for distances, _ in draws]))
         for score in draws[0][1]:
             scores.setdefault(score, {})[fault] = float(np.mean([means[score] for _, means in draws]))
-    between = {net: _between(vectors, material.split) for net, vectors in clean.items()}
+    between = {}
+    for net, vectors in clean.items():
+        here, there = standardise(vectors[: material.split], vectors[material.split :])
+        between[net] = polynomial_mmd(here, there)
+    sees_time = {net: temporal for net, _, temporal in columns}
     return Evidence(material.name, sees_time, distance, between, scores)
 
 
 def run_checks(evidence: Iterable[Evidence]) -> list[Result]:
     """All checks in order of number, those on footage once per footage."""
-    results = [Result(check, "-", check.run(None)) for check in EXACT_CHECKS]
+    results = [Result(check, "-", check.run()) for check in EXACT_CHECKS]
     for seen in evidence:
         results += [Result(check, seen.footage, check.run(seen)) for check in FOOTAGE_CHECKS]
     return sorted((each for each in results if each.findings), key=lambda each: each.check.number)
@@ -146,7 +152,8 @@ def table(results: Iterable[Result]) -> str:
 
 def sensitivity_table(evidence: Iterable[Evidence]) -> str:
     """Per net and footage: kvd under one warp and under a new one per frame, their ratio, and clean other shots."""
-    heads = (f"{'net':<12}{'footage':<14}", *(f"{head:>16}" for head in _COLUMNS))
+    columns = ("static warp", "warp per frame", "sensitivity", "other shots")
+    heads = (f"{'net':<12}{'footage':<14}", *(f"{head:>16}" for head in columns))
     lines = ["temporal sensitivity: distance under a new warp per frame over distance under one warp", "".join(heads)]
     for seen in evidence:
         for net, distance in seen.distance.items():
@@ -155,9 +162,6 @@ def sensitivity_table(evidence: Iterable[Evidence]) -> str:
             cells = (f"{'n/a' if number is None else format(number, '.3g'):>16}" for number in numbers)
             lines.append("".join((f"{net:<12}{seen.footage:<14}", *cells)))
     return "\n".join(lines)
-
-
-_COLUMNS = ("static warp", "warp per frame", "sensitivity", "other shots")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -172,7 +176,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         description="Check that distances and clip metrics respond to what they are for.",
     )
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="where cinelora-fetch put clips and weights")
-    parser.add_argument("--clips", type=int, default=GENERATED_CLIPS, help="generated clips, 4 or more")
+    few = "generated clips, 4 or more (default: 16; with fewer, orders may break by chance)"
+    parser.add_argument("--clips", type=int, default=GENERATED_CLIPS, help=few)
     options = parser.parse_args(arguments)
     cache, count = options.cache, options.clips
     if count < 4:
@@ -194,12 +199,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return 1 if wrong else 0
 
 
-def _seeds(fault: str) -> range:
-    return range(SEED, SEED + DRAWS.get(fault, 1))
-
-
 def _measure_draw(
-    clips: Frames, nets: Mapping[str, Encode], clean: Mapping[str, Features]
+    clips: Frames, nets: Mapping[str, Encode], clean: Mapping[str, Floats]
 ) -> tuple[dict[str, float], dict[str, float]]:
     """(net -> distance to the clean clips, clip score -> mean) of one draw of a fault."""
     clips = np.ascontiguousarray(clips)
@@ -210,33 +211,16 @@ def _measure_draw(
         found = encode(clips)
         if found.ndim == 3:
             scores |= {f"consistency[{name}]": consistency(found), f"tdelta[{name}]": tdelta(found)}
-        distances |= {net: _distance(clean[net], vectors) for net, vectors, _ in _columns(name, found)}
+        distances |= {net: kvd(clean[net], vectors) for net, vectors, _ in _columns(name, found)}
     return distances, {score: float(values.mean()) for score, values in scores.items()}
 
 
-def _features(nets: Mapping[str, Encode], clips: Frames) -> tuple[dict[str, Features], dict[str, bool]]:
-    """(net -> vectors (N, D), net -> whether it depends on time)."""
-    columns = [column for name, encode in nets.items() for column in _columns(name, encode(clips))]
-    return {net: vectors for net, vectors, _ in columns}, {net: temporal for net, _, temporal in columns}
-
-
-def _columns(name: str, features: Features) -> list[tuple[str, Features, bool]]:
+def _columns(name: str, features: Floats) -> list[tuple[str, Floats, bool]]:
     """(net, vectors (N, D), whether they depend on time)."""
     if features.ndim == 2:
         return [(name, features, True)]
     change = np.abs(np.diff(features, axis=1)).mean(axis=1)
     return [(name, features.mean(axis=1), False), (f"{name} delta", change, True)]
-
-
-def _distance(clean: Features, faulty: Features) -> float:
-    """kvd as in a study: of clips to their reference clips, standardised by these."""
-    reference, generated = standardise(clean, faulty)
-    return polynomial_mmd(reference, generated, matched=True)
-
-
-def _between(clean: Features, split: int) -> float:
-    here, there = standardise(clean[:split], clean[split:])
-    return polynomial_mmd(here, there)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from cinelora.core.config import Resize
 from cinelora.core.seeds import counter_seed
 from cinelora.data.video import resize_rgb
+from cinelora.score.clips import Frames
 
-Frames = NDArray[np.uint8]
 Distort = Callable[[Frames, int], Frames]
 
 SHAKE = 2.0  # largest shift, hundredths of the height

@@ -9,20 +9,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from cinelora.core.seeds import counter_seed
 from cinelora.data.synthetic import make_clip
 from cinelora.metrics.distances import Array, frechet_distance, polynomial_mmd, standardise
+from cinelora.score.clips import Frames
 from cinelora.score.selftest.distortions import shake
 
-Frames = NDArray[np.uint8]
-
-Seen = TypeVar("Seen")
 DOSES = (1.0, 2.0, 4.0, 8.0)
 SEEDS = 3
 
@@ -37,16 +34,16 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Check(Generic[Seen]):
-    """One self-test: what it asserts, and the function that checks it; exact checks are given None."""
+class Check:
+    """One self-test: what it asserts, and the function that checks it; those on footage are given `Evidence`."""
 
     number: int
     name: str
     asserts: str
-    run: Callable[[Seen], list[Finding]]
+    run: Callable[..., list[Finding]]
 
 
-def identical_sets(_: None) -> list[Finding]:
+def identical_sets() -> list[Finding]:
     x = _normal("identical", 40, 12)
     spread = float(np.trace(np.cov(x.T)))
     frechet, kernel = frechet_distance(x, x), polynomial_mmd(x, x, unbiased=False)
@@ -54,7 +51,7 @@ def identical_sets(_: None) -> list[Finding]:
     return [Finding("formula", ok, f"FD {frechet:.1e} of a trace {spread:.1f}, biased MMD {kernel:.1e}")]
 
 
-def two_clean_halves(_: None) -> list[Finding]:
+def two_clean_halves() -> list[Finding]:
     means = []
     for count in (100, 200, 400):
         halves = [(_normal("half", count, 6, 2 * i), _normal("half", count, 6, 2 * i + 1)) for i in range(20)]
@@ -68,7 +65,7 @@ def two_clean_halves(_: None) -> list[Finding]:
     ]
 
 
-def closed_form(_: None) -> list[Finding]:
+def closed_form() -> list[Finding]:
     """Sets with exactly the wanted sample mean and covariance."""
     a, b, shift = np.array([1.0, 2.0, 3.0, 4.0]), np.array([2.0, 2.0, 1.0, 0.5]), np.array([1.0, -2.0, 0.0, 3.0])
     expected = float(shift @ shift + np.square(a - b).sum())
@@ -86,7 +83,7 @@ def closed_form(_: None) -> list[Finding]:
     ]
 
 
-def order_and_shards(_: None) -> list[Finding]:
+def order_and_shards() -> list[Finding]:
     clips = moving_clips(16)  # more than dimensions
     whole = pixel_features(clips)
     shards = [pixel_features(clips[start : start + 5]) for start in range(0, len(clips), 5)]
@@ -101,19 +98,19 @@ def order_and_shards(_: None) -> list[Finding]:
     return out
 
 
-def dose_response(_: None) -> list[Finding]:
+def dose_response() -> list[Finding]:
     """Distances (SEEDS, doses) to the clean clips must rise with the dose: Page's L (Page 1963)."""
     clips = moving_clips(12)
     base = pixel_features(clips)
     table = [
-        [_kernel(base, pixel_features(shake(clips, seed, per_frame=True, size=dose))) for dose in DOSES]
+        [kvd(base, pixel_features(shake(clips, seed, per_frame=True, size=dose))) for dose in DOSES]
         for seed in range(SEEDS)
     ]
     found = stats.page_trend_test(table)
     return [Finding("jitter", bool(found.pvalue < 0.01), f"Page's L {found.statistic:.0f}, p {found.pvalue:.1e}")]
 
 
-EXACT_CHECKS: tuple[Check[None], ...] = (
+EXACT_CHECKS: tuple[Check, ...] = (
     Check(1, "identical sets", "FD and biased MMD are 0", identical_sets),
     Check(2, "two clean halves", "FD falls like 1/N, unbiased KD is 0 within 3 standard errors", two_clean_halves),
     Check(3, "closed form", "FD of known Gaussians; n < d equals the D x D formula", closed_form),
@@ -139,8 +136,9 @@ def _grid(planes: Array) -> Array:
     return planes.reshape(count, 2, height // 2, 3, width // 3).mean(axis=(2, 4)).reshape(count, -1)
 
 
-def _kernel(base: Array, other: Array) -> float:
-    reference, generated = standardise(base, other)
+def kvd(clean: ArrayLike, faulty: ArrayLike) -> float:
+    """As in a study: of clips (N, D) to their reference clips, standardised by these."""
+    reference, generated = standardise(clean, faulty)
     return polynomial_mmd(reference, generated, matched=True)
 
 

@@ -131,7 +131,7 @@ def mixtures(seen: Evidence) -> list[Finding]:
     return out
 
 
-FOOTAGE_CHECKS: tuple[Check[Evidence], ...] = (
+FOOTAGE_CHECKS: tuple[Check, ...] = (
     Check(5, "content net, shuffled", "a net of single frames does not depend on their order", shuffled_content),
     Check(6, "disorder", "clean < 1 < 2 < 4 < 8 swapped pairs < shuffled", disorder),
     Check(7, "standstill", "clean < hold 2 < hold 4 < frozen; consistency rises and motion falls", standstill),
