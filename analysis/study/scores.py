@@ -26,7 +26,7 @@ from cinelora.core.records import reference_key
 from cinelora.metrics.catalogue import COLOURS, FAMILIES, FLOWS, study_metrics
 from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.metrics.few_clips import CHANNELS, LEVELS, style_distance
-from cinelora.metrics.set_metrics import definition, distances_to, scaled
+from cinelora.metrics.set_metrics import definition, scaled, scores_of_net
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -218,14 +218,14 @@ def _set_scorers(
 
 def _set_scorer(net: str, real: Features, clips: Clips) -> SetScorer:
     """The recorded scores, if they are of these clips, features and definition; else computed from the features."""
-    compute = distances_to(net, real.of(clips))
+    reference = real.of(clips)
 
     def scores(trial: Trial) -> dict[str, float]:
         made, kept = trial.features[net], trial.set_scores.get(net)
         basis = None if kept is None else (kept.definition, kept.made, kept.real)
         if kept is not None and basis == (definition(net), made.fingerprint, real.fingerprint) and made.ids == clips:
             return dict(kept.scores)
-        return compute(made.of(clips))
+        return scores_of_net(net, made.of(clips), reference)
 
     return scores
 

@@ -38,9 +38,10 @@ av.logging.set_level(av.logging.PANIC)  # errors are raised; FFmpeg's own log wo
 TIME_TOLERANCE_SECONDS = 0.6e-3
 # The exact path of the colour conversion, so that pixels do not depend on the CPU's vector instructions.
 _EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
-# crf 10 is visually lossless, so the file shows the model and not the codec. Macroblock-tree rate control is
-# off because with it x264 core 165 wrote other bytes from run to run (40 runs of one thread, measured here).
-_X264 = {"crf": "10", "threads": "1", "x264-params": "mbtree=0"}
+CRF = 10  # visually lossless, so the file shows the model and not the codec
+# Macroblock-tree rate control is off: with it x264 core 165 wrote other bytes from run to run (40 runs of one thread,
+# measured here).
+_X264 = {"threads": "1", "x264-params": "mbtree=0"}
 _BT601 = 6  # H.273 matrix "SMPTE 170M": said in the file, or players guess BT.709 for large pictures
 _HDR = {16: "PQ", 18: "HLG"}  # H.273 transfer functions whose levels mean other light than those of sRGB and BT.709
 _STILL = ("mjpeg", "png", "bmp", "gif", "tiff", "webp")  # codecs of a cover picture beside a film
@@ -163,8 +164,8 @@ def film_stream(container: InputContainer, path: Path) -> VideoStream:
     return next((s for s in films if getattr(s.codec_context, "name", "") not in _STILL), films[0])
 
 
-def write_mp4(path: Path, frames: NDArray[np.uint8], fps: float) -> None:
-    """Write uint8 (T, H, W, 3) as H.264 yuv420p, whole or not at all; H and W even, T at least 1.
+def write_mp4(path: Path, frames: NDArray[np.uint8], fps: float, crf: int = CRF) -> None:
+    """Write uint8 (T, H, W, 3) as H.264 yuv420p at constant rate factor `crf`, whole or not at all; H, W even, T >= 1.
 
     The same frames give the same bytes: one encoder thread, no dates in the file.
     """
@@ -175,7 +176,7 @@ def write_mp4(path: Path, frames: NDArray[np.uint8], fps: float) -> None:
     undated = {"fflags": "+bitexact"}
     with whole_file(path) as temporary, av.open(str(temporary), "w", options=undated) as container:
         rate = Fraction(fps).limit_denominator(1001)  # 24000/1001 and the like stay exact
-        stream = container.add_stream("libx264", rate=rate, options=_X264)
+        stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), **_X264})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.colorspace = _BT601

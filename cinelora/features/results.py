@@ -21,7 +21,7 @@ from cinelora.core.paths import SampleFolder, TrialFolder
 from cinelora.features.nets.frames import Floats
 from cinelora.metrics.distances import Array
 from cinelora.metrics.feature_nets import WEIGHTS
-from cinelora.metrics.set_metrics import SetScores, definition, distances_to, features_fingerprint
+from cinelora.metrics.set_metrics import SetScores, definition, features_fingerprint, scores_of_net
 
 
 @dataclass
@@ -134,7 +134,7 @@ def _of_net(net: str, generated_path: Path, reference_path: Path) -> SetScores |
     if len(ids) < 2 or not set(ids) <= set(rows):
         return None
     matching = reference[[rows[ids[row]] for row in order]].astype(np.float64)
-    scores = distances_to(net, matching)(generated[order].astype(np.float64))
+    scores = scores_of_net(net, generated[order].astype(np.float64), matching)
     if not np.isfinite(list(scores.values())).all():
         return None
     return SetScores(definition(net), _fingerprint(generated_path), _fingerprint(reference_path), scores)

@@ -20,10 +20,10 @@ from cinelora.core.config import DataConfig, SampleConfig, ScoreConfig, StepCach
 from cinelora.metrics.distances import (
     KERNEL_PRESETS,
     Array,
-    Distance,
-    frechet_to,
-    jedi_to,
-    kid_to,
+    fit_gaussian,
+    frechet_between,
+    kernel_distance,
+    polynomial_mmd,
 )
 from cinelora.metrics.feature_nets import CLIP_NETS, LPIPS_SIDE, WEIGHTS, configured
 from cinelora.metrics.resampling import (
@@ -55,12 +55,12 @@ FEATURE_NETS = VIDEO_NETS + FRAME_NETS
 class SetDistance:
     """How a set metric is computed from features (N, D) of generated and (M, D) of reference clips.
 
-    `to(reference, matched)` is the distance of generated features to that reference; `matched`: row i of both belong
-    together. `statistic(grams(generated, reference), ...)` is the same of resamples of both sets, `matched_statistic`
-    of resamples that draw both rows of a pair, where that differs.
+    `value(generated, reference, matched)` is the distance; `matched`: row i of both belong together.
+    `statistic(grams(generated, reference), ...)` is the same of resamples of both sets, `matched_statistic` of
+    resamples that draw both rows of a pair, where that differs.
     """
 
-    to: Callable[[Array, bool], Distance]
+    value: Callable[[Array, Array, bool], float]
     grams: Callable[[Array, Array], Grams]
     statistic: Statistic
     matched_statistic: Statistic | None = None
@@ -135,10 +135,24 @@ def _kernel_facts(preset: str) -> dict[str, Any]:
     return {"kernel": {"form": "polynomial", "gamma": "1/D", **facts}}
 
 
-_FRECHET = SetDistance(frechet_to, linear_grams, frechet_replicates)
+def _frechet(generated: Array, reference: Array, matched: bool) -> float:
+    """Without the warnings of `frechet_distance`: the command and the report have theirs (`set_metrics.unreliable`)."""
+    return frechet_between(fit_gaussian(reference), fit_gaussian(generated))
+
+
+def _kid(generated: Array, reference: Array, matched: bool) -> float:
+    return polynomial_mmd(reference, generated, matched=matched)
+
+
+def _jedi(generated: Array, reference: Array, matched: bool) -> float:
+    """All pairs, matched or not."""
+    return kernel_distance(generated, reference, "jedi")
+
+
+_FRECHET = SetDistance(_frechet, linear_grams, frechet_replicates)
 _AT_INFINITY = replace(_FRECHET, extrapolated=True, least_clips=2 * GROUPS)
-_KID = SetDistance(kid_to, kernel_grams, mmd_replicates, matched_mmd_replicates, unbiased=True)
-_JEDI = SetDistance(jedi_to, partial(kernel_grams, preset="jedi"), partial(mmd_replicates, unbiased=False))
+_KID = SetDistance(_kid, kernel_grams, mmd_replicates, matched_mmd_replicates, unbiased=True)
+_JEDI = SetDistance(_jedi, partial(kernel_grams, preset="jedi"), partial(mmd_replicates, unbiased=False))
 
 _START: dict[str, Any] = {"whole": True, "least_frames": 2}  # of families that compare frames with those before
 _FLOW: dict[str, Any] = {"of": tuple(FLOWS), **_START, "least_side": FLOW_SIDE, "further": True}

@@ -9,7 +9,7 @@ Spread and bias of these distances: `cinelora/metrics/resampling.py`; as streami
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -200,25 +200,6 @@ def polynomial_kernel(x: Array, y: Array, degree: int = 3, gamma: float | None =
     """(gamma x.y + coef0)^degree of all pairs, (N, M), for float64 rows (N, D) and (M, D); `gamma` None: 1 / D."""
     scale = 1.0 / x.shape[1] if gamma is None else gamma
     return np.asarray((scale * (x @ y.T) + coef0) ** degree, dtype=np.float64)
-
-
-Distance = Callable[[Array], float]  # of generated features (N, D), to a reference whose share is computed once
-
-
-def frechet_to(reference: Array, matched: bool = False) -> Distance:
-    """`frechet_distance` to `reference` (M, D), without its warnings. `matched` rows change nothing."""
-    fitted = fit_gaussian(reference)
-    return lambda generated: frechet_between(fitted, fit_gaussian(generated))
-
-
-def kid_to(reference: Array, matched: bool = False) -> Distance:
-    """`polynomial_mmd` of degree 3 to `reference` (M, D); `matched` as there."""
-    return lambda generated: polynomial_mmd(reference, generated, matched=matched)
-
-
-def jedi_to(reference: Array, matched: bool = False) -> Distance:
-    """The kernel distance of JEDi to `reference` (M, D). `matched` rows change nothing: it keeps all pairs."""
-    return lambda generated: kernel_distance(generated, reference, "jedi")
 
 
 def comparable(*sets: ArrayLike) -> tuple[Array, ...]:

@@ -8,7 +8,7 @@ Which metrics there are, and their formulas: `cinelora/metrics/catalogue.py`, `c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from zipfile import ZipFile
@@ -54,7 +54,7 @@ def set_score(metric: Metric, generated: ArrayLike, reference: ArrayLike, paired
     if distance.extrapolated:  # sets of equal size are shuffled alike, paired or not; its error needs no halves
         found = at_infinity(distance.grams(own, real), distance.statistic, random)
         return SetScore(found.value, found.standard_error)
-    value = distance.to(real, paired)(own)
+    value = distance.value(own, real, paired)
     if draws < 2 or min(len(own), len(real)) < LEAST_FOR_ERROR:
         return SetScore(value)
     statistic = distance.matched_statistic if paired and distance.matched_statistic else distance.statistic
@@ -78,24 +78,15 @@ def of_net(net: str) -> tuple[Metric, ...]:
     return tuple(each for each in study_metrics((net,)) if each.net == net and each.kind == "set")
 
 
-def distances_to(net: str, reference: Array) -> Callable[[Array], dict[str, float]]:
-    """Generated features (N, D) of `net` -> their set metrics; NaN in, NaN out.
+def scores_of_net(net: str, generated: Array, reference: Array) -> dict[str, float]:
+    """The set metrics of generated features (N, D) of `net` whose row i belongs to row i of `reference` (N, D).
 
-    `reference` (N, D): row i is the reference clip of generated clip i. What rests on it alone is computed once.
+    NaN where a feature is not finite.
     """
-    unknown = {each.name: math.nan for each in of_net(net)}
-    if not np.isfinite(reference).all():
-        return lambda generated: dict(unknown)
-    rows = scaled(net, reference)[0]
-    scorers = {each.name: each.distance.to(rows, True) for each in of_net(net)}
-
-    def measure(generated: Array) -> dict[str, float]:
-        if not np.isfinite(generated).all():
-            return dict(unknown)
-        features = scaled(net, reference, generated)[1]
-        return {name: scorer(features) for name, scorer in scorers.items()}
-
-    return measure
+    if not (np.isfinite(generated).all() and np.isfinite(reference).all()):
+        return {each.name: math.nan for each in of_net(net)}
+    real, own = scaled(net, reference, generated)
+    return {each.name: each.distance.value(own, real, True) for each in of_net(net)}
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,18 @@ Lengths are in hundredths of the picture's height, so that a fault means the sam
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import av
 import cv2
 import numpy as np
-from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
 from cinelora.core.config import Resize
 from cinelora.core.seeds import counter_seed
-from cinelora.data.video import resize_rgb
+from cinelora.data.video import read_all, resize_rgb, write_mp4
 from cinelora.score.clips import Frames
 
 Distort = Callable[[Frames, int], Frames]
@@ -32,9 +30,6 @@ NOISE_LEVELS = 15.0
 FLICKER_PERCENT = (2.0, 5.0, 10.0)
 SWAPS = (1, 2, 4, 8)
 CRFS = (18, 28, 38)
-# As in cinelora/data/video.py: one thread, and no macroblock tree, with which x264 differs from run to run.
-REPEATABLE_X264 = {"threads": "1", "x264-params": "mbtree=0"}
-EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
 
 def clean(clips: Frames, seed: int) -> Frames:
@@ -195,19 +190,10 @@ def _partner(clips: Frames) -> Frames:
 
 
 def _through_h264(clip: Frames, crf: int) -> Frames:
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=16, options={"crf": str(crf), **REPEATABLE_X264})
-        stream.height, stream.width = clip.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for image in clip:
-            frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            container.mux(stream.encode(frame.reformat(format="yuv420p", interpolation=EXACT)))
-        container.mux(stream.encode(None))
-    file.seek(0)
-    with av.open(file, "r") as written:
-        frames = [frame.to_ndarray(format="rgb24", interpolation=EXACT) for frame in written.decode(video=0)]
-    return np.asarray(frames, np.uint8)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
+        write_mp4(path, clip, 16, crf)
+        return read_all(path)
 
 
 def _levels(values: NDArray[np.floating]) -> Frames:

@@ -15,7 +15,7 @@ from analysis.study.rows import estimate
 from analysis.tables.csv_files import write_scores
 from cinelora.core.cli import UserError
 from cinelora.metrics.distances import fit_gaussian, frechet_between, kernel_distance, polynomial_mmd, standardise
-from cinelora.metrics.set_metrics import distances_to
+from cinelora.metrics.set_metrics import scores_of_net
 from tests.analysis.paper_study import CLIPS, SHIFTS, Builder, write_rows
 
 HEAD = ["clip_id", "metric", "value"]
@@ -70,13 +70,13 @@ def test_features_are_read_when_asked_for(builder: Builder) -> None:
 def test_set_scores_are_the_distances_to_the_last_bit(net: str) -> None:
     random = np.random.default_rng(1)
     real, made = random.normal(size=(9, 5)), random.normal(1, 2, (9, 5))
-    found = distances_to(net, real)(made)
+    found = scores_of_net(net, made, real)
     x, y = standardise(real, made) if net == "tnv2" else (real, made)
     expected = {f"kvd[{net}]": polynomial_mmd(x, y, matched=True)}
     expected[f"fvd[{net}]"] = frechet_between(fit_gaussian(x), fit_gaussian(y))
     assert {name: found[name] for name in expected} == expected
     assert found.get("jedi[vjepa]") == (kernel_distance(y, x, "jedi") if net == "vjepa" else None)
-    assert all(np.isnan(value) for value in distances_to(net, real)(np.full((9, 5), np.nan)).values())
+    assert all(np.isnan(value) for value in scores_of_net(net, np.full((9, 5), np.nan), real).values())
 
 
 def test_scores_csv_is_the_same_for_a_shuffled_ledger(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from cinelora.features.nets import NETS, Net
 from cinelora.features.results import read_features, write_features, write_set_scores
 from cinelora.metrics import set_metrics
 from cinelora.metrics.feature_nets import WEIGHTS
-from cinelora.metrics.set_metrics import definition, distances_to, features_fingerprint
+from cinelora.metrics.set_metrics import definition, features_fingerprint, scores_of_net
 from cinelora.trial.resident import load_resident_model
 from cinelora.trial.scoring import write_reference
 from tests import tiny_study
@@ -57,7 +57,7 @@ def test_the_order_of_a_file_moves_no_bit(places: tuple[TrialFolder, SampleFolde
     write_features(places[0].features("tnv2"), IDS[::-1], made[::-1])
     second = recorded(*places)["tnv2"]
     assert second["scores"] == first["scores"] and second["made"] != first["made"]
-    assert second["scores"] == distances_to("tnv2", real.astype(np.float64))(made.astype(np.float64))
+    assert second["scores"] == scores_of_net("tnv2", made.astype(np.float64), real.astype(np.float64))
 
 
 def test_the_fingerprint_is_of_contents_and_not_of_the_time_of_writing(tmp_path: Path) -> None:
@@ -111,5 +111,5 @@ def test_a_trial_records_what_its_features_give(study_root: Path, monkeypatch: p
         [row for _, row in sorted(zip(*read_features(place.features("tnv2")), strict=True))]
         for place in (folder, job.reference)
     )
-    expected = distances_to("tnv2", np.array(real, np.float64))(np.array(made, np.float64))
+    expected = scores_of_net("tnv2", np.array(made, np.float64), np.array(real, np.float64))
     assert read_json(folder.set_scores)["tnv2"]["scores"] == expected
