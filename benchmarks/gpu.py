@@ -1,14 +1,16 @@
 """Seconds per step, peak memory and utilisation at the shape of the 14B model, and what the plan predicts.
 
     python -m benchmarks.gpu                                    one 80 GB card, under 10 minutes
+    python -m benchmarks.gpu --fast                             compiled blocks that keep self-attention
     OMP_NUM_THREADS=1 python -m benchmarks.gpu                  without a GPU: the small base, a minute; times only
 
-In: nothing; random weights and encodings, 480 x 832, bfloat16, one clip per step, checkpointed blocks (without a GPU
-64 x 64, float32). Out: two Markdown tables. Training takes the steps of a trial on its engine: at each number of frames
-one step to warm up, then the median of `--steps` timed ones. Generation takes two sampler steps with guidance and
-decodes one clip; seconds per clip are extrapolated to `--sampler` steps. Rows that would begin after `--minutes` stay
-empty. Memory is the allocator's peak. Utilisation counts no recomputation (sweeps/cost.py) and is relative to the peak
-of the data sheet, or, for an unknown device, to a matrix multiplication measured here.
+In: nothing; random weights and encodings, 480 x 832, bfloat16, one clip per step, blocks checkpointed whole or, with
+`--fast`, but for self-attention (without a GPU 64 x 64, float32). Out: two Markdown tables. Training takes the steps of
+a trial on its engine: one to warm up, then the median of `--steps` timed ones. Generation takes two sampler steps with
+guidance, where compiled after one to warm up, and decodes one clip; seconds per clip are extrapolated to `--sampler`
+steps. Rows that would begin after `--minutes` stay empty. Memory is the allocator's peak. Utilisation counts nothing
+computed again (sweeps/denoiser.py). It is relative to the peak of the data sheet, or, for an unknown device, to a
+matrix multiplication measured here; so are the times predicted for it. Without a GPU no time is predicted.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from diffusers import AutoencoderKLWan
 from benchmarks.throughput import full_shape, matmul_peak, write_encodings
 from cinelora import distributed
 from cinelora.core.config import (
+    Checkpointing,
     DataConfig,
     Dtype,
     LoraConfig,
@@ -41,12 +44,12 @@ from cinelora.data.windows import WindowPlan
 from cinelora.training.engine import build_engine, release
 from cinelora.training.loop import my_batches, optimiser_step
 from cinelora.wan import lora
-from cinelora.wan.acceleration import checkpoint_blocks
+from cinelora.wan.acceleration import checkpoint_blocks, compile_blocks
 from cinelora.wan.checkpoint import model_folder
 from cinelora.wan.encoding import Encodings, decode_video
 from cinelora.wan.loading import TORCH_DTYPE, load_transformer, load_vae
 from cinelora.wan.sampler import denoise
-from sweeps.cost import GPUS, UTILISATION
+from sweeps.cost import GPUS, MEASURED, STEP, forward_seconds, training_seconds
 from sweeps.denoiser import Denoiser
 from sweeps.memory import GIB, footprint, peak_gib
 
@@ -63,6 +66,11 @@ class Machine:
     whole: bool
 
     @property
+    def slower(self) -> float | None:
+        """Than the card on which the speeds were measured, by the peaks; None: no GPU, no prediction."""
+        return GPUS[MEASURED].tflops * 1e12 / self.peak if self.whole else None
+
+    @property
     def dtype(self) -> Dtype:
         return Dtype.bfloat16 if self.whole else Dtype.float32
 
@@ -75,12 +83,13 @@ def machine() -> Machine:
     return Machine(name, known[0] if known else matmul_peak(torch.bfloat16), whole=True)
 
 
-def settings(on: Machine, frames: int, rank: int, sampler: int) -> TrialConfig:
+def settings(on: Machine, frames: int, rank: int, sampler: int, fast: bool) -> TrialConfig:
+    kind = Checkpointing.attention if fast else Checkpointing.all
     return TrialConfig(
-        model=ModelConfig(path="builtin:small", dtype=on.dtype),
+        model=ModelConfig(path="builtin:small", dtype=on.dtype, compile=fast),
         data=DataConfig(frames=frames, height=480 if on.whole else 64, width=832 if on.whole else 64),
         lora=LoraConfig(rank=rank, targets=TargetSet.cross),
-        train=TrainConfig(batch_size=1, micro_batch=1, gradient_checkpointing=True),
+        train=TrainConfig(batch_size=1, micro_batch=1, checkpointing=kind),
         sample=SampleConfig(steps=sampler, guidance=5.0, batch_size=1),
     )
 
@@ -109,7 +118,7 @@ def trained(
     """(median seconds per step, peak GiB) of an adapter of this rank; `warm`: the warm-up step was taken before."""
     parameters = lora.attach(model, config.lora, seed=0)
     engine = build_engine(model, parameters, config.train, config.zero, config.model)
-    checkpoint_blocks(model, 0)
+    checkpoint_blocks(model, config.train.checkpointing, 0, 0)
     seconds = []
     count = steps + (not warm)
     batches = my_batches(config, encodings, plan, range(count))
@@ -134,6 +143,8 @@ def generated(
     sample = replace(config.sample, steps=SAMPLED)
     noise = encodings.latents(windows).to(device)
     conditions = encodings.conditions(windows).to(device, TORCH_DTYPE[config.model.dtype])
+    if config.model.compile:
+        denoise(model, folder, replace(sample, steps=1), noise, conditions, conditions.text)
     since = started()
     latents = denoise(model, folder, sample, noise, conditions, conditions.text)
     sampling, most = took(since) / SAMPLED, most_gib()
@@ -146,8 +157,8 @@ def cell(value: float | None, digits: int = 2) -> str:
     return EMPTY if value is None else f"{value:.{digits}f}"
 
 
-def off(measured: float | None, predicted: float) -> str:
-    return EMPTY if measured is None else f"{predicted / measured - 1:+.0%}"
+def off(measured: float | None, predicted: float | None) -> str:
+    return EMPTY if measured is None or predicted is None else f"{predicted / measured - 1:+.0%}"
 
 
 def training_row(
@@ -155,10 +166,11 @@ def training_row(
 ) -> str:
     tokens, net = config.data.video_tokens, Denoiser.of(shape)
     seconds, most = found or (None, None)
-    whole = net.step(tokens, True, frozen=True)
-    expected = whole / (on.peak * UTILISATION)
+    kind = config.train.checkpointing
+    one = training_seconds(net, tokens, config.model.compile, kind, 0, True) + STEP
+    expected = on.slower and on.slower * one
     need = peak_gib(footprint(Denoiser.of(shape), vae, config, 1, 1)["train"])
-    used = EMPTY if seconds is None else f"{net.step(tokens, False, frozen=True) / seconds / on.peak:.0%}"
+    used = EMPTY if seconds is None else f"{net.step(tokens) / seconds / on.peak:.0%}"
     times = [cell(seconds), cell(expected), off(seconds, expected), used]
     memory = [cell(most), cell(need), off(most, need)]
     return "| " + " | ".join([str(config.data.frames), str(config.lora.rank), *times, *memory]) + " |"
@@ -169,7 +181,8 @@ def sampling_row(
 ) -> str:
     step, decoding, most, most_decoding = found
     need = footprint(Denoiser.of(shape), vae, config, 1, 1)
-    expected = 2 * Denoiser.of(shape).forward(config.data.video_tokens) / (on.peak * UTILISATION)
+    net = Denoiser.of(shape)
+    expected = on.slower and on.slower * 2 * forward_seconds(net, config.data.video_tokens, config.model.compile)
     whole = [cell(step), cell(expected), off(step, expected), cell(decoding)]
     memory = [cell(most), cell(peak_gib(need["generate"])), cell(most_decoding), cell(peak_gib(need["decode"]))]
     clip = cell(step * config.sample.steps + decoding, 1)
@@ -187,19 +200,22 @@ SAMPLING = """
 def measure(on: Machine, options: argparse.Namespace, root: Path) -> None:
     folder = model_folder(ModelConfig(path="builtin:small"), root)
     model = full_shape(options.layers) if on.whole else load_transformer(folder, on.dtype)
+    if options.fast:
+        compile_blocks(model)
     vae = AutoencoderKLWan().to(distributed.device_name()).eval() if on.whole else load_vae(folder)
     shape = dict(model.config)
     until, sampled = time.perf_counter() + 60 * options.minutes, []
     print(TRAINING)
     for frames in options.frames:
-        config = settings(on, frames, options.ranks[0], options.sampler)
+        config = settings(on, frames, options.ranks[0], options.sampler, options.fast)
         place = root / str(frames)
         place.mkdir()
         plan, encodings = write_encodings(place, config, model.config, 257 if on.whole else 17), Encodings(place)
         for index, rank in enumerate(options.ranks):
             each = replace(config, lora=replace(config.lora, rank=rank))
             late = time.perf_counter() > until
-            timed = None if late else trained(model, each, encodings, plan, options.steps, warm=index > 0)
+            warm = index > 0 and not options.fast
+            timed = None if late else trained(model, each, encodings, plan, options.steps, warm)
             print(training_row(on, each, shape, timed, dict(vae.config)), flush=True)
         if time.perf_counter() < until:
             sampled.append((config, generated(model, vae, folder, config, encodings, plan)))
@@ -217,6 +233,7 @@ def main() -> int:
     add("--steps", type=int, default=2, help="timed steps per rank")
     add("--sampler", type=int, default=40, help="sampler steps of a clip, for its seconds")
     add("--layers", type=int, default=40, help="blocks of the 14B model")
+    add("--fast", action="store_true", help="compiled blocks; self-attention is kept for the backward pass")
     add("--minutes", type=float, default=9.0, help="no row begins later than this")
     options = parser.parse_args()
     distributed.start(0, 1, "127.0.0.1", distributed.free_port())

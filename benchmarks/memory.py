@@ -30,6 +30,7 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.loading import memory
 from cinelora import distributed
 from cinelora.core.config import (
+    Checkpointing,
     DataConfig,
     Dtype,
     LoraConfig,
@@ -144,8 +145,8 @@ def _without_storage(model: Any, dtype: torch.dtype) -> None:
 def count_denoiser(sizes: dict[str, Any], config: TrialConfig, trains: bool, clips: int = 1) -> int:
     """Bytes besides the weights at the peak of one pass over `clips` windows, with its backward pass if it `trains`."""
     model, data, dtype = denoiser(sizes, config), config.data, TORCH_DTYPE[config.model.dtype]
-    if trains and config.train.gradient_checkpointing:
-        checkpoint_blocks(model, config.train.checkpointed_blocks)
+    if trains:
+        checkpoint_blocks(model, config.train.checkpointing, config.train.checkpointed_blocks, config.zero.stage)
     latent = (clips, sizes["in_channels"], data.latent_frames, data.height // 8, data.width // 8)
     with FakeTensorMode(), fused_norms(), linears(config.zero.stage), torch.set_grad_enabled(trains):
         _without_storage(model, dtype)
@@ -202,14 +203,24 @@ def resident() -> None:
     print(f"counted {count.peak / 1e9:.2f} GB, resident {memory()['most'] - before:.2f} GB more than before the pass")
 
 
-def trial(frames: int, rank: int, targets: TargetSet, blocks: int | None, dtype: Dtype = Dtype.bfloat16) -> TrialConfig:
-    """`blocks` checkpointed ones; 0: all, None: none."""
+def trial(
+    frames: int,
+    rank: int,
+    targets: TargetSet,
+    blocks: int | None,
+    dtype: Dtype = Dtype.bfloat16,
+    kind: Checkpointing = Checkpointing.all,
+) -> TrialConfig:
+    """`blocks` checkpointed ones, as `kind` says; 0: all, None: none."""
     return TrialConfig(
         model=ModelConfig(dtype=dtype),
         data=DataConfig(frames=frames, height=HEIGHT, width=WIDTH),
         lora=LoraConfig(rank=rank, targets=targets),
         train=TrainConfig(
-            batch_size=1, micro_batch=1, gradient_checkpointing=blocks is not None, checkpointed_blocks=blocks or 0
+            batch_size=1,
+            micro_batch=1,
+            checkpointing=Checkpointing.none if blocks is None else kind,
+            checkpointed_blocks=blocks or 0,
         ),
         sample=SampleConfig(batch_size=1),
     )
@@ -235,6 +246,12 @@ def rows() -> Iterator[tuple[str, TrialConfig, str, float]]:
         yield "all blocks checkpointed", config, "train", count_denoiser(CONFIG, config, True)
         config = trial(17, 64, targets, None)
         yield "none checkpointed", config, "train", count_denoiser(CONFIG, config, True)
+    for frames in FRAMES:
+        config = trial(frames, 16, TargetSet.cross, 0, kind=Checkpointing.attention)
+        yield "all blocks but self-attention", config, "train", count_denoiser(CONFIG, config, True)
+    for targets in (TargetSet.block, TargetSet.linear):
+        config = trial(33, 64, targets, 36, kind=Checkpointing.attention)
+        yield "36 of 40 but self-attention", config, "train", count_denoiser(CONFIG, config, True)
     for blocks in (10, 30):
         config = trial(33, 128, TargetSet.block, blocks)
         yield f"{blocks} of 40 checkpointed", config, "train", count_denoiser(CONFIG, config, True)

@@ -36,6 +36,7 @@ from torch.utils.data import DataLoader
 
 from cinelora import distributed
 from cinelora.core.config import (
+    Checkpointing,
     DataConfig,
     Dtype,
     LoraConfig,
@@ -111,7 +112,7 @@ def write_encodings(root: Path, config: TrialConfig, shape: Any, image_tokens: i
 
 def ours(bench: Bench) -> list[float]:
     """Ends of steps of one training, with all that `train` does besides: log, learning rate, stop sign."""
-    ends: list[float] = []
+    ends: dict[int, float] = {}  # of the last report of each step
     folder = TrialFolder(Path(tempfile.mkdtemp(dir=bench.root)))
     trained = train(
         bench.model,
@@ -119,14 +120,14 @@ def ours(bench: Bench) -> list[float]:
         Encodings(bench.encodings),
         bench.plan,
         folder,
-        lambda stage, done, total, loss: ends.append(time.perf_counter()),
+        lambda stage, done, total, loss: ends.update({done: time.perf_counter()}),
         lambda row, step: None,
         lambda: False,
     )
     release(trained.engine, trained.parameters)
     lora.detach(bench.model)
     bench.model.disable_gradient_checkpointing()
-    return ends[:-1]  # the last one measures the held-out loss too
+    return [ends[step] for step in range(1, max(ends))]  # the last one measures the held-out loss too
 
 
 def plain(bench: Bench, steps: int) -> list[float]:
@@ -140,7 +141,7 @@ def plain(bench: Bench, steps: int) -> list[float]:
     model.add_adapter(
         PeftConfig(r=chosen.rank, lora_alpha=chosen.rank, target_modules=lora.target_pattern(chosen.targets)),
     )
-    if config.gradient_checkpointing:
+    if config.checkpointing is not Checkpointing.none:
         model.enable_gradient_checkpointing()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trained:
@@ -217,7 +218,7 @@ def operations(bench: Bench) -> float:
     text = WORDS + 1 if bench.config.model.short_text else TEXT_TOKENS
     image = Encodings(bench.encodings).conditions([bench.plan.train[0]]).image.shape[1]
     net = Denoiser.of(bench.model.config, text, image)
-    return bench.config.train.batch_size * net.step(bench.config.data.video_tokens, False, frozen=True)
+    return bench.config.train.batch_size * net.step(bench.config.data.video_tokens)
 
 
 def matmul_peak(dtype: torch.dtype) -> float:
@@ -255,7 +256,7 @@ def settings(options: argparse.Namespace, gpu: bool, checkpointing: bool, short:
             heldout_every=10**9,
             heldout_windows=1,
             checkpoint_every=10**9,
-            gradient_checkpointing=checkpointing,
+            checkpointing=Checkpointing.all if checkpointing else Checkpointing.none,
         ),
     )
 

@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from cinelora.core.cli import UserError, clock
-from cinelora.core.config import ClusterConfig, Offload, Prune, StudyConfig, TrialConfig
+from cinelora.core.config import Checkpointing, ClusterConfig, Method, Offload, Prune, StudyConfig, TrialConfig
 from cinelora.core.files import read_json
 from cinelora.core.records import TrialSpec
 from cinelora.data.encodings import WINDOWS_FILE, encoding_folder
 from cinelora.metrics.feature_nets import configured
 from cinelora.wan.checkpoint import config_folder
-from launch.preflight import check_division, check_sharing
+from launch.preflight import check_compiled, check_division, check_sharing
 from sweeps.cost import GPUS, Rates, Workload, assumed, fitted, gpu_hours
 from sweeps.denoiser import IMAGE_TOKENS, TEXT_TOKENS, Denoiser
 from sweeps.ledger import Ledger
-from sweeps.memory import BytesByPart, encoder_memory, footprint, peak_gib
+from sweeps.memory import SHARDED, BytesByPart, encoder_memory, footprint, peak_gib
 from sweeps.plan import Plan
 from sweeps.scheduling.cluster import GangShape, Infeasible, Node
 from sweeps.scheduling.simulate import makespan, simulate
@@ -37,6 +37,7 @@ SIZED = 20  # finished trials whose folders are measured
 RESERVED_GIB = 2.0  # for the driver's context, cuBLAS, cuDNN, NCCL and the allocator's gaps; assumed
 MOST_WORKERS = 8  # that a remedy proposes: one node
 LEAST_FRAMES = 5
+MARGIN = 1.03  # on the memory of compiled blocks, which is predicted within 3 %
 Overrides = dict[str, Any]  # "group.field" -> value, as typed on the command line
 
 
@@ -135,6 +136,41 @@ def _pace(rates: Rates, work: Iterable[Workload]) -> str:
     return f"pace: {step} s per step, {clip} s per clip"
 
 
+# Checkpointing: the fastest setting that fits.
+
+
+def settle_checkpointing(study: StudyConfig, plan: Plan) -> tuple[Plan, tuple[str, ...]]:
+    """The plan with each `train.checkpointing=auto` settled, which changes no result; and lines to print about it."""
+    device, trials, found = study.cluster.device, [], dict[Checkpointing, set[int]]()
+    for spec in plan.trials:
+        config = spec.config
+        if config.method is not Method.base and config.train.checkpointing is Checkpointing.auto:
+            kind, blocks = fastest_checkpointing(device, _demand(study, spec))
+            train = replace(config.train, checkpointing=kind, checkpointed_blocks=blocks)
+            spec = replace(spec, config=replace(config, train=train))
+            found.setdefault(kind, set()).add(blocks)
+        trials.append(spec)
+    why = f"the fastest that fits {device}" if device else "the least memory, since cluster.device is not set"
+    lines = []
+    for kind, counts in found.items():
+        some = "..".join(map(str, sorted({min(counts), max(counts)})))
+        lines.append(f"train.checkpointing=auto: {kind.value}{f' in the first {some} blocks' * (some != '0')}, {why}")
+    return replace(plan, trials=tuple(trials)), tuple(lines)
+
+
+def fastest_checkpointing(device: str, demand: Demand) -> tuple[Checkpointing, int]:
+    """(kind, number of blocks, 0: all): the most whole blocks that fit beside those that keep attention, else `all`."""
+    if device not in GPUS or demand.cluster.gpus_per_worker == 0:
+        return Checkpointing.all, 0
+    kind = Checkpointing.all if demand.config.zero.stage == SHARDED else Checkpointing.attention
+    blocks = [*range(1, demand.sizes.layers), 0]
+    for option in [(Checkpointing.none, 0), *((kind, count) for count in blocks)]:
+        changed = demand.changed({"train.checkpointing": option[0], "train.checkpointed_blocks": option[1]})
+        if changed is not None and changed.worst()[0] * MARGIN <= demand.available_gib(device):
+            return option
+    return Checkpointing.all, 0
+
+
 # Memory: whether every open trial fits the GPU it is planned for, and what would make it fit.
 
 
@@ -185,6 +221,7 @@ class Demand:
                     cluster = replace(cluster, **{field: value})
                 else:
                     config = replace(config, **{group: replace(getattr(config, group), **{field: value})})
+            check_compiled(config)
             check_division(config, cluster)
             check_sharing(config, self.sizes.heads)
         except (ValueError, UserError):
@@ -259,7 +296,8 @@ def nearest(device: str, start: Demand) -> Overrides | None:
 def _remedies(start: Demand) -> Iterator[Overrides]:
     """Settings that need less memory: first those that only cost time, last those that change the clips."""
     config = start.config
-    yield {"train.gradient_checkpointing": True, "train.checkpointed_blocks": 0}
+    for kind in [Checkpointing.attention] * (config.zero.stage < SHARDED) + [Checkpointing.all]:
+        yield {"train.checkpointing": kind, "train.checkpointed_blocks": 0}
     for name, size in (
         ("train.micro_batch", config.train.micro_batch),
         ("sample.batch_size", config.sample.batch_size),
@@ -272,9 +310,10 @@ def _remedies(start: Demand) -> Iterator[Overrides]:
     if start.share < 1:
         yield {"cluster.gpus_per_worker": 1}
     yield {"zero.stage": max(1, config.zero.stage), "zero.offload": Offload.optimizer}
-    yield {"zero.stage": 3, "zero.offload": Offload.weights}
+    sharded: Overrides = {"zero.stage": SHARDED} | dict.fromkeys(["model.compile"] * config.model.compile, False)
+    yield sharded | {"zero.offload": Offload.weights}
     for count in (start.workers, *(count for count in (2, 4, 8) if start.workers < count <= MOST_WORKERS)):
-        yield {"zero.stage": 3, "cluster.workers_per_trial": count}
+        yield sharded | {"cluster.workers_per_trial": count}
     for sharers in (2, 4, 8):
         if sharers > config.model.sequence_workers:
             yield {"model.sequence_workers": sharers}

@@ -25,7 +25,7 @@ from cinelora.core.config import Method, Prune, StudyConfig
 from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialSpec
 from launch.engine.run import run_missing
-from launch.estimate import estimate
+from launch.estimate import estimate, settle_checkpointing
 from launch.preflight import Fingerprints, make_plan, planning_cache, stages
 from launch.status import label, plan_counts
 from sweeps.ledger import Ledger, check_schema
@@ -61,7 +61,7 @@ def launch_jobs(
             raise PlanShown
         return [_returned(job, JobStatus.COMPLETED, None) for job in jobs[:grid]]
     fingerprints = Fingerprints(Path(study.cache_dir))
-    plan = make_plan([job.config for job in jobs], fingerprints)
+    plan, settled = settle_checkpointing(study, make_plan([job.config for job in jobs], fingerprints))
     expected = estimate(study, ledger, plan)
     with ledger.locked():
         ledger.open(study.name, study.answer.share)
@@ -69,7 +69,7 @@ def launch_jobs(
             plan = ledger.plan().merged(plan)
         ledger.write_plan(plan)
         ledger.event("sweep", overrides=[job.overrides for job in jobs])
-        print(*fingerprints.clips.values(), *expected.lines, *fingerprints.remarks, sep="\n")
+        print(*fingerprints.clips.values(), *settled, *expected.lines, *fingerprints.remarks, sep="\n")
         started = time.monotonic()
         errors = run_missing(study, ledger, plan, expected.seconds, expected.silence)
         took = time.monotonic() - started
@@ -175,12 +175,12 @@ def show_plan(configs: list[StudyConfig], ledger: Ledger) -> None:
     """Check everything and print what a sweep would run, what it costs, and remarks. Raises UserError."""
     study = configs[0]
     fingerprints = Fingerprints(Path(study.cache_dir), plan_only=True)
-    plan = make_plan(configs, fingerprints)
+    plan, settled = settle_checkpointing(study, make_plan(configs, fingerprints))
     expected = estimate(study, ledger, plan)
     if ledger.folder.study.exists():
         check_schema(ledger.folder)
     print_plan(plan, ledger, study.prune is not Prune.off)
-    print(*fingerprints.clips.values(), *expected.lines, *fingerprints.remarks, sep="\n")
+    print(*fingerprints.clips.values(), *settled, *expected.lines, *fingerprints.remarks, sep="\n")
 
 
 def print_plan(plan: Plan, ledger: Ledger, keep_pruned: bool) -> None:

@@ -48,12 +48,12 @@ from cinelora.metrics.feature_nets import (
 )
 from cinelora.wan.checkpoint import BUILTIN, SHAPES, config_folder, fetching, model_fingerprint, model_folder
 from cinelora.wan.options import check_attention, check_cache
+from sweeps.memory import SHARDED
 from sweeps.plan import Plan, build_plan, trial_spec
 
 FIRST_STAGE = "first stage"  # arm of the trials that others start from
 SURELY_SHORT = 400  # bytes of a text that cannot have 512 tokens, however the tokenizer divides and normalises it
 LISTED = 20  # long texts that a message names
-SHARDED = 3  # ZeRO stage whose hooks gather weights inside the blocks
 
 
 @contextmanager
@@ -271,12 +271,16 @@ def check_denoiser(trial: TrialConfig, denoiser: Mapping[str, Any], here: bool) 
     """That this denoiser can run as set; `here`: workers run on this machine."""
     model = trial.model
     check_attention(model, here)
-    if model.compile and trial.zero.stage == SHARDED:
+    check_compiled(trial)
+    check_sharing(trial, denoiser["num_attention_heads"])
+
+
+def check_compiled(trial: TrialConfig) -> None:
+    if trial.model.compile and trial.zero.stage == SHARDED:
         raise UserError(
             f"model.compile=true: not with zero.stage={SHARDED}, which gathers weights inside the blocks; "
-            "take zero.stage=2"
+            "take zero.stage=2 or model.compile=false"
         )
-    check_sharing(trial, denoiser["num_attention_heads"])
 
 
 def check_sharing(trial: TrialConfig, heads: int) -> None:

@@ -2,9 +2,9 @@
 
 In: settings of a trial, results of others. Out: seconds, and the source of the estimate. Standard library only.
 
-Training, evaluation and generation have a rate each (operations per second and worker), scoring a time per clip, the
-rest is constant. The rates are medians over the finished trials; without any, they follow from the peak rate of the
-hardware and an assumed utilisation.
+Work is counted in seconds of an H100, from speeds measured there. Training, evaluation and generation have a rate each
+(1: as fast as an H100), scoring a time per clip, the rest is constant. The rates are medians over the finished trials;
+without any, they follow from the data sheet of the card.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from cinelora.core.cli import UserError
-from cinelora.core.config import ClusterConfig, Method, TrialConfig
+from cinelora.core.config import Checkpointing, ClusterConfig, Method, TrialConfig
 from cinelora.core.records import TrialResult
 from sweeps.denoiser import Denoiser
+from sweeps.memory import settled
 
 HELDOUT_TIMES = 5  # forwards a clip for the held-out loss
-UTILISATION = 0.35  # of the peak, assumed where nothing was measured
 
 
 @dataclass(frozen=True)
@@ -40,26 +40,60 @@ GPUS = {
 }
 
 
+MEASURED = "H100"
+# Of an H100 80GB HBM3 with torch 2.11 in bfloat16, fitted to the times of docs/benchmarks.md, all within 2 %:
+LINEAR, ATTENTION = 790e12, 610e12  # operations a second, of linear layers and of the attention products
+EAGER, COMPILED = 1.41e-10, 5.45e-11  # seconds a token, width and block for all the rest of one pass
+STEP = 0.038  # seconds of an optimiser step besides its passes
+
+
+def forward_seconds(net: Denoiser, tokens: int, compiled: bool) -> float:
+    """One forward pass of one clip on an H100."""
+    rest = tokens * net.width * net.layers * (COMPILED if compiled else EAGER)
+    return net.linear(tokens) / LINEAR + net.attention(tokens) / ATTENTION + rest
+
+
+def training_seconds(
+    net: Denoiser, tokens: int, compiled: bool, checkpointing: Checkpointing, blocks: int, frozen: bool
+) -> float:
+    """Forward and backward pass of one clip on an H100, with `blocks` (0: all) of its blocks checkpointed.
+
+    Backward: linear layers once more (twice if their weights train), attention twice and a half, since fused attention
+    computes its scores again, all the rest twice. A checkpointed block repeats its forward pass; where self-attention
+    is kept, without that, and without the last linear layer, whose result nobody needs.
+    """
+    linear, attention = net.linear(tokens) / LINEAR, net.attention(tokens) / ATTENTION
+    rest = tokens * net.width * net.layers * (COMPILED if compiled else EAGER)
+    seconds = linear * (2 if frozen else 3) + attention * 3.5 + rest * 3
+    if checkpointing is Checkpointing.none:
+        return seconds
+    again = linear + attention + rest
+    if checkpointing is Checkpointing.attention:
+        last = 2.0 * tokens * net.width * net.feed_forward * net.layers / LINEAR
+        again = linear - last + rest
+    return seconds + again * min(1.0, (blocks or net.layers) / net.layers)
+
+
 @dataclass(frozen=True)
 class Workload:
-    """Operations of one trial (of its whole gang), and the clips it generates."""
+    """Seconds that one trial, on its whole gang, would take one H100, and the clips it generates."""
 
     train: float
     evaluate: float
     generate: float
     clips: int
     workers: int
-    step: float  # operations of one optimiser step
-    clip: float  # operations until a clip is generated, of each worker that shares it
-    silent: float  # most operations of a worker between two reports of its progress
+    step: float  # of one optimiser step
+    clip: float  # until a clip is generated, of each worker that shares it
+    silent: float  # the most of a worker between two reports of its progress
 
     @staticmethod
     def of(config: TrialConfig, net: Denoiser, clips: int, workers: int) -> Workload:
-        tokens, train = config.data.video_tokens, config.train
-        checkpointed = min(1.0, (train.checkpointed_blocks or net.layers) / net.layers)  # share computed twice
-        frozen = config.method is not Method.full
-        step = train.batch_size * net.step(tokens, checkpointed if train.gradient_checkpointing else 0.0, frozen)
-        forward, passes = net.forward(tokens), 2 if config.sample.guidance > 1 else 1
+        tokens, train, compiled = config.data.video_tokens, config.train, config.model.compile
+        kind, frozen = settled(config), config.method is not Method.full
+        one = training_seconds(net, tokens, compiled, kind, train.checkpointed_blocks, frozen)
+        step = train.batch_size * one + STEP * workers
+        forward, passes = forward_seconds(net, tokens, compiled), 2 if config.sample.guidance > 1 else 1
         curve = (train.steps // train.heldout_every + 1) * min(train.heldout_windows, clips) * HELDOUT_TIMES * forward
         clip = config.sample.steps * passes * forward
         sampler_step = min(config.sample.batch_size, clips) * passes * forward
@@ -77,7 +111,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Rates:
-    """`train`, `evaluate`, `generate`: operations a second and worker; `score`: seconds a clip; `rest`: seconds."""
+    """`train`, `evaluate`, `generate`: of a worker, 1 is an H100; `score`: seconds a clip; `rest`: seconds."""
 
     train: float
     evaluate: float
@@ -106,17 +140,19 @@ class CostModel:
     rates: Rates
     trials: int
     error: float | None
+    device: str = ""
 
     @property
     def source(self) -> str:
         if not self.trials:
-            return f"no trial measured yet: peak rate at an assumed {UTILISATION:.0%} utilisation"
+            scaled = "" if self.device == MEASURED else f", scaled by the data sheet of {self.device}"
+            return f"no trial finished yet: speeds measured on an {MEASURED}{scaled}"
         error = "" if self.error is None else f", mean error {self.error:.0%} when each is predicted from the others"
         return f"fitted on {self.trials} finished trials{error}"
 
 
 def assumed(cluster: ClusterConfig) -> CostModel | None:
-    """From the peak rate of one worker's device; None without `cluster.device`. Scoring and start-up are unknown: 0.
+    """From the data sheet of one worker's device; None without `cluster.device`. Scoring and start-up are unknown: 0.
 
     Raises UserError for an unknown device.
     """
@@ -124,8 +160,8 @@ def assumed(cluster: ClusterConfig) -> CostModel | None:
         return None
     if cluster.device not in GPUS:
         raise UserError(f"cluster.device={cluster.device}: unknown; take one of {', '.join(GPUS)}, or leave it empty")
-    rate = GPUS[cluster.device].tflops * max(1.0, cluster.gpus_per_worker) * 1e12 * UTILISATION
-    return CostModel(Rates(rate, rate, rate, 0.0, 0.0), 0, None)
+    rate = GPUS[cluster.device].tflops / GPUS[MEASURED].tflops * max(1.0, cluster.gpus_per_worker)
+    return CostModel(Rates(rate, rate, rate, 0.0, 0.0), 0, None, cluster.device)
 
 
 def fitted(done: Iterable[tuple[Workload, TrialResult]]) -> CostModel | None:

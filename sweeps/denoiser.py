@@ -112,11 +112,10 @@ class Denoiser:
     def forward(self, tokens: int) -> float:
         return self.linear(tokens) + self.attention(tokens)
 
-    def step(self, tokens: int, checkpointing: float, frozen: bool) -> float:
-        """One clip forward and backward. A frozen base needs no gradient of its weights, only of its activations.
+    def step(self, tokens: int, frozen: bool = True) -> float:
+        """One clip forward and backward, each once. A frozen base needs no gradient of its weights.
 
-        Backward: linear layers once more (twice if their weights train), attention twice and a half, since flash
-        attention computes its scores again. `checkpointing`: the share of blocks whose forward is done again, 0..1.
+        Backward: linear layers once more (twice if their weights train), attention twice and a half, since fused
+        attention computes its scores again.
         """
-        backward = self.linear(tokens) * (1 if frozen else 2) + 2.5 * self.attention(tokens)
-        return self.forward(tokens) * (1 + checkpointing) + backward
+        return self.forward(tokens) + self.linear(tokens) * (1 if frozen else 2) + 2.5 * self.attention(tokens)

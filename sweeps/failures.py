@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cinelora.core.config import Checkpointing
+
 LOST, HANG, MEMORY, DISK = "lost", "hang", "out_of_memory", "disk_full"
 FIRST = "first_failed"  # the trial whose adapter it needs
 DISK_TRIES = 5  # of one trial
@@ -29,7 +31,7 @@ class RetryDecision:
     def changes(self) -> dict[str, Any]:
         """Settings of `train` for the next try; they need less memory and leave the step as it is."""
         if self.checkpointing:
-            return {"gradient_checkpointing": True, "checkpointed_blocks": 0}
+            return {"checkpointing": Checkpointing.all, "checkpointed_blocks": 0}
         return {"micro_batch": self.micro_batch} if self.micro_batch else {}
 
 

@@ -15,10 +15,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from cinelora.core.config import Dtype, LayerKind, Method, Offload, StepCache, TargetSet, TrialConfig
+from cinelora.core.config import Checkpointing, Dtype, LayerKind, Method, Offload, StepCache, TargetSet, TrialConfig
 from sweeps.denoiser import TEXT_TOKENS, Denoiser
 
 GIB = 2**30
+SHARDED = 3  # ZeRO stage whose hooks gather weights inside the blocks
 BytesByPart = dict[str, float]  # bytes by what takes them
 BYTES = {Dtype.float32: 4, Dtype.bfloat16: 2}
 BUCKET = 500_000_000  # elements that DeepSpeed collects before it sums gradients, its default
@@ -40,11 +41,19 @@ class Token:
     """Bytes of one video token in a block: `a`, `w` and `g` as above, `copy` of a float32 copy where one is made.
 
     `trained`, `fed`: kinds of layers with an adapter, and of those that keep their inputs; `rank`: of the adapter.
+    `compiled`: norms and gates are fused, so no float32 copies; fitted to peaks on an H100 (`docs/benchmarks.md`).
     """
 
     def __init__(
-        self, net: Denoiser, dtype: Dtype, trained: frozenset[LayerKind], fed: frozenset[LayerKind], rank: int
+        self,
+        net: Denoiser,
+        dtype: Dtype,
+        trained: frozenset[LayerKind],
+        fed: frozenset[LayerKind],
+        rank: int,
+        compiled: bool,
     ) -> None:
+        self.compiled = compiled
         self.trained, self.fed = trained, fed
         self.a, self.w, self.g = net.width * BYTES[dtype], net.width * 4, net.feed_forward * BYTES[dtype]
         self.copy = self.w if dtype is not Dtype.float32 else 0
@@ -54,8 +63,9 @@ class Token:
     def saved(self) -> float:
         """What a block keeps for its backward pass where it is not checkpointed."""
         on, fed = self.trained, self.fed
-        norms = 3 * self.w  # what the three norms read
-        attention = 10 * self.a + self.log_sums  # before the norms of q and k; q k v o, q o o; log-sums
+        norms = 3 * (self.a if self.compiled else self.w)  # what the three norms read
+        # before the norms of q and k, which are computed again where compiled; q k v o, q o o; log-sums
+        attention = (8 if self.compiled else 10) * self.a + self.log_sums
         inputs = self.a * ((LayerKind.self in fed) + 2 * (LayerKind.cross in fed))
         inputs += (self.a + self.g) * (LayerKind.ffn in fed)
         down = self.down * sum(ON_VIDEO[kind] for kind in on)
@@ -69,6 +79,8 @@ class Token:
 
     def recomputed(self) -> float:
         """At the end of a block's forward pass when it saves: what it does not save anyway."""
+        if self.compiled:
+            return 5 * self.a
         shared = (LayerKind.ffn in self.fed) + (self.copy == 0)
         last = 4 * self.a + self.copy + 2 * self.w - shared * self.a
         return max(last, self.a + 2 * self.g)  # or a moment later: gradients around the activation function
@@ -92,6 +104,13 @@ def optimiser(stage: int, dtype: Dtype, workers: int, offload: Offload) -> Optim
     if stage < 3:
         return OptimiserBytes(e + 12 / w, e / w, 8 / w)
     return OptimiserBytes((e + 12) / w, e / w, (8 + 2 * e) / w)
+
+
+def settled(config: TrialConfig) -> Checkpointing:
+    """How its blocks are checkpointed in the end: ZeRO-3 keeps no attention, and `auto` without a plan is `all`."""
+    kind = config.train.checkpointing
+    kept = kind is Checkpointing.attention and config.zero.stage < SHARDED
+    return kind if kept or kind is Checkpointing.none else Checkpointing.all
 
 
 def _tokens(config: TrialConfig, clips: int) -> float:
@@ -131,12 +150,17 @@ def _training(
     """Activations of one micro-batch at their peak, and the gradients held at the same time."""
     tokens, settings = _tokens(config, micro), config.train
     chosen = min(settings.checkpointed_blocks or net.layers, net.layers)
-    checkpointed = chosen if settings.gradient_checkpointing else 0
+    kind = settled(config)
+    checkpointed = 0 if kind is Checkpointing.none else chosen
+    # what self-attention returned, and its log-sums
+    kept = token.a + 4 * net.heads if kind is Checkpointing.attention else 0.0
     context = 3 * micro * net.context * net.width * BYTES[config.model.dtype]  # keys before and after, values
     saved = tokens * token.saved() + context
     if token.copy == 0 and checkpointed:
         saved -= tokens * token.a  # what the first norm reads is the checkpoint itself
-    inputs, others = checkpointed * tokens * token.a, (net.layers - checkpointed) * saved
+    inputs, others = checkpointed * tokens * (token.a + kept), (net.layers - checkpointed) * saved
+    if checkpointed == net.layers:
+        saved -= tokens * kept  # of the block whose turn it is
     if others:  # the last of them is the one block
         others -= saved
     if not accumulates and inputs + others > gradients:  # which take, pass after pass, less room than is freed
@@ -172,7 +196,7 @@ def footprint(
     fed = kinds
     if config.zero.stage == 3:  # DeepSpeed's own linear layers keep their input, trained or not
         fed = kinds | {LayerKind.self, LayerKind.cross, LayerKind.ffn}
-    token = Token(net, config.model.dtype, kinds, fed, rank)
+    token = Token(net, config.model.dtype, kinds, fed, rank, config.model.compile)
     per = optimiser(config.zero.stage, config.model.dtype, workers, config.zero.offload)
     resident = _weights(net, config, workers) | {"adapter and its optimiser": count * per.steady}
     if config.method is Method.full:

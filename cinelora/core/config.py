@@ -72,6 +72,15 @@ class TargetSet(Enum):
         return one
 
 
+class Checkpointing(Enum):
+    """What of a block is computed again in its backward pass, to save memory."""
+
+    auto = "auto"  # the fastest of the others that fits `cluster.device`; `all` where that is not known
+    none = "none"  # nothing
+    attention = "attention"  # all but what self-attention returned
+    all = "all"  # all
+
+
 class Offload(Enum):
     """What lies in host memory while no GPU computes with it."""
 
@@ -247,7 +256,8 @@ class TrainConfig:
     heldout_every: int = 20  # steps between held-out losses; also at the first and the last step
     heldout_windows: int = 16  # of the held-out windows in that curve, at most; the final loss counts all
     checkpoint_every: int = field(default=20, metadata=EXECUTION)
-    gradient_checkpointing: bool = field(default=False, metadata=EXECUTION)
+    checkpointing: Checkpointing = field(default=Checkpointing.none, metadata=EXECUTION)
+    gradient_checkpointing: bool = field(default=False, metadata=EXECUTION)  # true: the older name of `all`
     checkpointed_blocks: int = field(default=0, metadata=EXECUTION)  # the first so many; 0: all of them
     caption_dropout: float = field(default=0.0, metadata=WHEN_SET)  # share of samples that see the empty caption
     stills: float = field(default=0.0, metadata=WHEN_SET)  # share of steps on single frames, which see no first frame
@@ -257,6 +267,8 @@ class TrainConfig:
         positive(self, "train", "logit_std", "heldout_every", "heldout_windows", "checkpoint_every", "eps")
         warmup = self.warmup_steps
         require(0 <= warmup <= self.steps, "train.warmup_steps", warmup, "must lie in 0..train.steps")
+        if self.gradient_checkpointing:
+            self.checkpointing, self.gradient_checkpointing = Checkpointing.all, False
         good = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
         require(good, "train.betas", self.betas, "give two numbers in 0..1, e.g. [0.9,0.999]")
         require(0 <= self.weight_decay < 1, "train.weight_decay", self.weight_decay, "must lie in 0..1")

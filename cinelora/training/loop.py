@@ -96,10 +96,7 @@ def prepare(transformer: Any, spec: TrialSpec, folder: TrialFolder) -> tuple[Any
     if state:
         load_parameters(parameters, state)
     engine = build_engine(transformer, parameters, config.train, config.zero, config.model)
-    if config.train.gradient_checkpointing:
-        checkpoint_blocks(transformer, config.train.checkpointed_blocks)
-    else:
-        transformer.disable_gradient_checkpointing()  # an earlier trial may have enabled it
+    checkpoint_blocks(transformer, config.train.checkpointing, config.train.checkpointed_blocks, config.zero.stage)
     if state:
         restore_state(engine, parameters, state, done)
     return engine, parameters, done

@@ -20,7 +20,7 @@ from typing import Any
 import ray
 
 from cinelora.core.cli import UserError
-from cinelora.core.config import ClusterConfig, Method
+from cinelora.core.config import Checkpointing, ClusterConfig, Method
 from cinelora.trial.job import Job
 from launch.engine.errors import STOPPED, all_stopped, failure_kind, first_cause, is_lost
 from launch.engine.pool import RUN, START, Calls, Member, Phases, Pool, gang_phases
@@ -245,7 +245,7 @@ class Engine:
         config = run.job.spec.config
         micro_batch = config.train.windows_at_once(max(1, len(run.members) // config.model.sequence_workers))
         checkpointed = config.method is Method.base or (
-            config.train.gradient_checkpointing and not config.train.checkpointed_blocks
+            config.train.checkpointing is Checkpointing.all and not config.train.checkpointed_blocks
         )
         return decide_retry(kind, run.job.causes, micro_batch, checkpointed, self.cluster.max_restarts)
 
@@ -277,7 +277,7 @@ class Engine:
         if changes := decision.changes:
             config = job.spec.config
             job = replace(job, spec=replace(job.spec, config=replace(config, train=replace(config.train, **changes))))
-            text = ", ".join(f"train.{name}={value}" for name, value in changes.items())
+            text = ", ".join(f"train.{name}={getattr(value, 'value', value)}" for name, value in changes.items())
             print(f"{task.task_id}: out of memory, once more with {text}", flush=True)
         self.waits_for_disk = self.waits_for_disk or decision.pause
         nodes = frozenset(member.node for member in run.members) if decision.elsewhere else frozenset[str]()

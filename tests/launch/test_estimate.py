@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import (
+    Checkpointing,
     ClusterConfig,
     DataConfig,
     Dtype,
@@ -24,7 +26,7 @@ from cinelora.core.config import (
     TrialConfig,
 )
 from cinelora.wan.checkpoint import EXAMPLE, SHAPES
-from launch.estimate import Demand, local_gpus, memory_lines, nearest
+from launch.estimate import MARGIN, Demand, fastest_checkpointing, local_gpus, memory_lines, nearest
 from sweeps.denoiser import Denoiser
 
 CONFIG = json.loads((SHAPES[EXAMPLE] / "transformer" / "config.json").read_text())
@@ -72,9 +74,9 @@ def test_published_settings_fit_one_gpu() -> None:
 @pytest.mark.parametrize(
     ("trial", "device", "remedy"),
     [
-        (demand(checkpointing=False), "H100", {"train.gradient_checkpointing": True}),
+        (demand(checkpointing=False), "H100", {"train.checkpointing": Checkpointing.attention}),
         (demand(micro=8), "H100", {"train.micro_batch": 1}),
-        (demand(checkpointing=False, micro=2), "H200", {"train.gradient_checkpointing": True}),
+        (demand(checkpointing=False, micro=2), "H200", {"train.checkpointing": Checkpointing.attention}),
         (demand(share=0.5), "H100", {"cluster.gpus_per_worker": 1}),
         (demand(17), "A100-40", {"zero.stage": 3, "zero.offload": Offload.weights}),
         (demand(height=720, width=1280), "L40S", None),
@@ -98,7 +100,29 @@ def test_a_trial_that_cannot_fit_is_refused_in_one_line() -> None:
         memory_lines(study("H100"), [demand(17), demand(checkpointing=False)])
     text = str(refused.value)
     assert "\n" not in text and text.startswith("cluster.device=H100: rank 64 on cross, 81 frames of 832x480 need ")
-    assert text.endswith("GiB in phase train, 77.0 available on H100; set train.gradient_checkpointing=true")
+    assert text.endswith("GiB in phase train, 77.0 available on H100; set train.checkpointing=attention")
+
+
+@pytest.mark.parametrize(
+    ("frames", "device", "compiled", "kind", "blocks"),
+    [
+        (81, "H100", True, Checkpointing.attention, 37),
+        (81, "H100", False, Checkpointing.attention, 38),
+        (17, "H200", True, Checkpointing.none, 0),
+        (81, "", True, Checkpointing.all, 0),
+        (81, "L40S", True, Checkpointing.all, 0),
+    ],
+)
+def test_the_fastest_checkpointing_that_fits(
+    frames: int, device: str, compiled: bool, kind: Checkpointing, blocks: int
+) -> None:
+    trial = demand(frames)
+    trial = replace(trial, config=replace(trial.config, model=replace(trial.config.model, compile=compiled)))
+    found = fastest_checkpointing(device, trial)
+    assert found == (kind, blocks)
+    if found[0] is Checkpointing.attention:
+        more = trial.changed({"train.checkpointing": kind, "train.checkpointed_blocks": blocks - 1})
+        assert more is not None and more.worst()[0] * MARGIN > more.available_gib(device), "no room for another block"
 
 
 def test_two_trials_on_a_gpu_have_half_of_it() -> None:

@@ -7,8 +7,27 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.memory import CONFIG as WAN
-from cinelora.core.config import ClusterConfig, DataConfig, Method, SampleConfig, TrainConfig, TrialConfig
-from sweeps.cost import Rates, Workload, assumed, fitted, gpu_hours
+from cinelora.core.config import (
+    Checkpointing,
+    ClusterConfig,
+    DataConfig,
+    Method,
+    SampleConfig,
+    TrainConfig,
+    TrialConfig,
+)
+from sweeps.cost import (
+    ATTENTION,
+    LINEAR,
+    STEP,
+    Rates,
+    Workload,
+    assumed,
+    fitted,
+    forward_seconds,
+    gpu_hours,
+    training_seconds,
+)
 from sweeps.denoiser import Denoiser
 from tests.analysis.paper_study import result, spec
 
@@ -27,15 +46,49 @@ def test_one_layer_by_hand() -> None:
     assert SMALL.linear(7) == 2 * 7 * 36 + 2 * 2 * 4 * 5
     # each of 7 queries meets 7 + 5 keys and values, 2 wide, twice (scores, sum), two operations
     assert SMALL.attention(7) == 7 * 12 * 2 * 2 * 2
-    frozen, whole = SMALL.step(7, False, True), SMALL.step(7, False, False)
-    assert whole - frozen == SMALL.linear(7), "the gradient of the weights"
-    assert SMALL.step(7, True, True) - frozen == SMALL.forward(7), "checkpointing computes the forward again"
+    assert SMALL.step(7, frozen=False) - SMALL.step(7) == SMALL.linear(7), "the gradient of the weights"
+    assert SMALL.step(7) == 2 * SMALL.linear(7) + 3.5 * SMALL.attention(7)
 
 
 @pytest.mark.parametrize(("frames", "petaflop"), [(17, 0.82), (33, 1.78), (49, 3.04), (81, 6.41)])
-def test_wan_14b_with_checkpointing(frames: int, petaflop: float) -> None:
-    tokens = DataConfig(frames=frames, height=480, width=832).video_tokens
-    assert Denoiser.of(WAN).step(tokens, True, True) / 1e15 == pytest.approx(petaflop, abs=0.005)
+def test_operations_of_wan_14b_with_checkpointing(frames: int, petaflop: float) -> None:
+    tokens, wan = DataConfig(frames=frames, height=480, width=832).video_tokens, Denoiser.of(WAN)
+    assert (wan.step(tokens) + wan.forward(tokens)) / 1e15 == pytest.approx(petaflop, abs=0.005)
+
+
+EAGER_STEP = {17: 2.07, 33: 4.19, 49: 6.85, 81: 13.35}  # s, one clip, all checkpointed; H100, docs/benchmarks.md
+EAGER_PASS = {17: 1.10, 33: 2.23, 49: 3.62, 81: 6.78}  # s, two forward passes
+FAST_STEP = {33: 2.797, 49: 4.722, 81: 9.397}  # compiled, self-attention kept
+MEASUREMENTS = [
+    *((frames, seconds, False, Checkpointing.all) for frames, seconds in EAGER_STEP.items()),
+    *((frames, seconds, False, None) for frames, seconds in EAGER_PASS.items()),
+    *((frames, seconds, True, Checkpointing.attention) for frames, seconds in FAST_STEP.items()),
+    (81, 2 * 2.83, True, None),
+]
+
+
+@pytest.mark.parametrize(("frames", "seconds", "compiled", "kind"), MEASUREMENTS)
+def test_times_measured_on_an_h100(frames: int, seconds: float, compiled: bool, kind: Checkpointing | None) -> None:
+    tokens, wan = DataConfig(frames=frames, height=480, width=832).video_tokens, Denoiser.of(WAN)
+    if kind is None:
+        found = 2 * forward_seconds(wan, tokens, compiled)
+    else:
+        found = training_seconds(wan, tokens, compiled, kind, 0, frozen=True) + STEP
+    assert found == pytest.approx(seconds, rel=0.02)
+
+
+def test_what_is_computed_again() -> None:
+    def seconds(kind: Checkpointing, blocks: int = 0, frozen: bool = True) -> float:
+        return training_seconds(net, 7, False, kind, blocks, frozen)
+
+    net = replace(SMALL, layers=4)
+    forward, last = forward_seconds(net, 7, False), 4 * 2 * 7 * 2 * 3 / LINEAR
+    none = seconds(Checkpointing.none)
+    assert seconds(Checkpointing.all) - none == pytest.approx(forward)
+    assert seconds(Checkpointing.all, blocks=1) - none == pytest.approx(forward / 4)
+    kept = net.attention(7) / ATTENTION
+    assert seconds(Checkpointing.attention) - none == pytest.approx(forward - kept - last)
+    assert seconds(Checkpointing.none, frozen=False) - none == pytest.approx(net.linear(7) / LINEAR)
 
 
 CONFIG = TrialConfig(
@@ -47,9 +100,10 @@ FINISHED = result(spec("base"))
 
 
 def test_work_of_a_trial() -> None:
-    forward = SMALL.forward(2)
+    forward, clip = forward_seconds(SMALL, 2, False), training_seconds(SMALL, 2, False, Checkpointing.none, 0, True)
     work = Workload.of(CONFIG, SMALL, clips=6, workers=2)
-    assert work.train == SMALL.step(2, False, True) * 40 + 3 * 3 * 5 * forward, "steps, and the curve at 0, 5 and 10"
+    curve = 3 * 3 * 5 * forward
+    assert work.train == pytest.approx(10 * (4 * clip + 2 * STEP) + curve), "steps, and the curve at 0, 5 and 10"
     assert work.evaluate == 6 * 5 * forward and work.generate == 6 * 8 * 2 * forward, "guidance runs twice"
     base = Workload.of(replace(CONFIG, method=Method.base), SMALL, clips=6, workers=1)
     assert base.train == 0 and base.generate == work.generate
@@ -57,10 +111,14 @@ def test_work_of_a_trial() -> None:
 
 def test_silence_lasts_a_step_of_training_or_of_a_batch_of_clips() -> None:
     rates = Rates(train=50.0, evaluate=200.0, generate=100.0, score=0.5, rest=2.0)
-    single = replace(CONFIG, sample=replace(CONFIG.sample, batch_size=1))
-    assert rates.silence(Workload.of(single, SMALL, clips=6, workers=2)) == SMALL.step(2, False, True) * 4 / 2 / 50.0
-    many = replace(CONFIG, sample=replace(CONFIG.sample, batch_size=4))
-    assert rates.silence(Workload.of(many, SMALL, clips=6, workers=2)) == 4 * 2 * SMALL.forward(2) / 50.0
+    data, wan = DataConfig(frames=81, height=480, width=832), Denoiser.of(WAN)
+    single = replace(CONFIG, data=data, sample=replace(CONFIG.sample, batch_size=1))
+    work = Workload.of(single, wan, clips=6, workers=2)
+    assert rates.silence(work) == work.step / 2 / 50.0
+    many = replace(single, sample=replace(CONFIG.sample, batch_size=6))
+    work = Workload.of(many, wan, clips=6, workers=2)
+    passes = 6 * 2 * forward_seconds(wan, data.video_tokens, False)
+    assert passes > work.step / 2 and rates.silence(work) == passes / 50.0
 
 
 def test_rates_are_found_again() -> None:
@@ -88,8 +146,10 @@ def test_rates_are_found_again() -> None:
 
 def test_without_history_the_peak_is_assumed() -> None:
     model = assumed(ClusterConfig(device="A100"))
-    assert model is not None and model.rates.train == pytest.approx(312e12 * 0.35) and model.trials == 0
-    assert "no trial measured yet" in model.source
+    assert model is not None and model.rates.train == pytest.approx(312 / 989) and model.trials == 0
+    assert model.source == "no trial finished yet: speeds measured on an H100, scaled by the data sheet of A100"
+    h100 = assumed(ClusterConfig(device="H100"))
+    assert h100 is not None and h100.rates.train == 1 and h100.source.endswith("measured on an H100")
 
 
 def test_hours() -> None:

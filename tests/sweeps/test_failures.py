@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cinelora.core.config import TrainConfig
+from cinelora.core.config import Checkpointing, TrainConfig
 from sweeps.failures import DISK, DISK_TRIES, HANG, LOST, MEMORY, RetryDecision, decide_retry
 
 
@@ -33,7 +33,7 @@ def test_memory_is_halved_once() -> None:
 
 def test_memory_is_then_saved_by_recomputing() -> None:
     last = after(MEMORY, MEMORY, checkpointed=False)
-    assert last.retry and last.changes == {"gradient_checkpointing": True, "checkpointed_blocks": 0}
+    assert last.retry and last.changes == {"checkpointing": Checkpointing.all, "checkpointed_blocks": 0}
     assert after(MEMORY, micro_batch=1, checkpointed=False).checkpointing
     assert after(MEMORY, checkpointed=False).changes == {"micro_batch": 4}
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cinelora import distributed
 from cinelora.core.cli import UserError
-from cinelora.core.config import Dtype, LoraConfig, ModelConfig, TargetSet
+from cinelora.core.config import Checkpointing, Dtype, LoraConfig, ModelConfig, TargetSet
 from cinelora.core.records import resident_key
 from cinelora.training.batch import prefetch, training_batch
 from cinelora.training.engine import deepspeed_config
@@ -63,8 +64,11 @@ def plain(study_root: Path, resident: ResidentModel) -> str:
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_checkpointed_blocks_change_no_bit(study_root: Path, resident: ResidentModel, plain: str, count: int) -> None:
-    changes = {"train__gradient_checkpointing": True, "train__checkpointed_blocks": count}
+@pytest.mark.parametrize("kind", ["all", "attention"])
+def test_checkpointed_blocks_change_no_bit(
+    study_root: Path, resident: ResidentModel, plain: str, kind: str, count: int
+) -> None:
+    changes = {"train__checkpointing": kind, "train__checkpointed_blocks": count}
     assert adapter_of(study_root, resident, **changes) == plain
     assert adapter_of(study_root, resident) == plain, "the next trial keeps its activations again"
 
@@ -79,7 +83,7 @@ def test_only_the_chosen_blocks_run_twice(resident: ResidentModel, study_root: P
         return lambda *_: runs.update({index: runs[index] + 1})
 
     hooks = [block.register_forward_pre_hook(count(i)) for i, block in enumerate(resident.transformer.blocks)]
-    checkpoint_blocks(resident.transformer, 1)
+    checkpoint_blocks(resident.transformer, Checkpointing.all, 1, 0)
     batch.losses(resident.transformer).mean().backward()
     for hook in hooks:
         hook.remove()
@@ -88,6 +92,41 @@ def test_only_the_chosen_blocks_run_twice(resident: ResidentModel, study_root: P
     assert runs == {0: 2, 1: 1}
     assert all(parameter.grad is not None for _, parameter in parameters), "also of the first, whose input is frozen"
     assert all(weight.grad is None for weight in resident.transformer.parameters()), "none for what is frozen"
+
+
+class CountAttention(TorchDispatchMode):
+    """Within, `runs` of the attention kernel."""
+
+    runs = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.runs += func in acceleration.ATTENTION
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "stage", "runs"),
+    [
+        (Checkpointing.none, 0, 6),
+        (Checkpointing.attention, 0, 10),
+        (Checkpointing.all, 0, 12),
+        (Checkpointing.attention, 3, 12),
+        (Checkpointing.auto, 0, 12),
+    ],
+)
+def test_what_self_attention_returned_is_kept(
+    resident: ResidentModel, study_root: Path, kind: Checkpointing, stage: int, runs: int
+) -> None:
+    """Two blocks, each with self-attention and cross-attention to text and image. ZeRO-3 can only run all twice."""
+    job = tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips"))
+    batch = training_batch(job.spec.config, Encodings(job.encodings), job.windows(), 0, range(1))
+    lora.attach(resident.transformer, LoraConfig(rank=2, targets=TargetSet.attn), seed=0)
+    checkpoint_blocks(resident.transformer, kind, 0, stage)
+    with CountAttention() as count:
+        batch.losses(resident.transformer).mean().backward()
+    resident.transformer.disable_gradient_checkpointing()
+    lora.detach(resident.transformer)
+    assert count.runs == runs
 
 
 @pytest.mark.parametrize(("stage", "offload"), [(1, "optimizer"), (2, "optimizer"), (3, "optimizer"), (3, "weights")])
@@ -108,8 +147,9 @@ def test_offload_is_what_the_engine_is_told() -> None:
 # --- compiled: to rounding ---
 
 
+@pytest.mark.parametrize("kind", [Checkpointing.none, Checkpointing.attention])
 def test_compiled_blocks_follow_adapters_that_come_and_go(
-    study_root: Path, resident: ResidentModel, monkeypatch: pytest.MonkeyPatch
+    study_root: Path, resident: ResidentModel, monkeypatch: pytest.MonkeyPatch, kind: Checkpointing
 ) -> None:
     compile_blocks = acceleration.compile_blocks
     monkeypatch.setattr(base, "compile_blocks", lambda model: compile_blocks(model, backend="aot_eager"))
@@ -121,6 +161,8 @@ def test_compiled_blocks_follow_adapters_that_come_and_go(
         found = []
         for on in (resident, compiled):
             parameters = lora.attach(on.transformer, LoraConfig(rank=rank), seed=0) if rank else []
+            if on is compiled:
+                checkpoint_blocks(on.transformer, kind, 0, 0)
             with torch.set_grad_enabled(bool(rank)):
                 loss = batch.losses(on.transformer).mean()
             if rank:
