@@ -72,6 +72,9 @@ def main() -> int:
 
 def _sweep() -> int:
     """Run Hydra. Raises UserError for whatever the user can mend: settings, files, the disk."""
+    for item in sys.argv:
+        if any("\ud800" <= letter <= "\udfff" for letter in item):  # bytes that are no text here
+            raise UserError(f"{item}: not in UTF-8, as Ray needs it; rename the folder, or export LC_ALL=C.UTF-8")
     if any("hydra.sweeper.params=" in item for item in sys.argv):
         raise UserError(
             "hydra.sweeper.params: is for study files; here write the grid itself, e.g. lora.rank=4,8 seed=0,1"

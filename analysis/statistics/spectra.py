@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.study.files import Array, csv_text, json_of
+from analysis.study.files import Array, csv_text
 from analysis.study.rows import Estimates, Row, RowKey
+from cinelora.core.files import read_json
 from cinelora.core.paths import ADAPTER_FILE
 from cinelora.wan.low_rank import read_factors, singular_values
 
@@ -77,7 +78,7 @@ def study_spectra(estimates: Estimates) -> dict[RowKey, tuple[Spectrum, ...]]:
     study = estimates.study
     models = {trial.spec.trial_id: trial.spec.fingerprints["model"] for trial in study.trials}
     paths = {study.home(trial_id).folder.weight_norms(model): model for trial_id, model in models.items()}
-    norms = {model: json_of(path) for path, model in paths.items() if path.exists()}
+    norms = {model: read_json(path) for path, model in paths.items() if path.exists()}
 
     def of_row(row: Row) -> tuple[Spectrum, ...]:
         places = {trial_id: study.trial_folder(trial_id).adapter / ADAPTER_FILE for trial_id in row.trial_ids}

@@ -16,11 +16,12 @@ import numpy as np
 from analysis.statistics.differences import COMPARED, DIGITS
 from analysis.statistics.intervals import LEVEL, Interval, crossed_interval
 from analysis.study.clip_values import Scorer
-from analysis.study.files import Array, csv_text, json_of, read_clip_scores, read_features
+from analysis.study.files import Array, csv_text, read_clip_scores, read_features
 from analysis.study.load import Study, Trial
 from analysis.study.rows import Estimates
 from analysis.study.scores import DIRECTIONS, LOWER, NONE
 from cinelora.core.cli import UserError
+from cinelora.core.files import read_json
 from cinelora.core.paths import SampleFolder
 from cinelora.core.records import TruncationResult
 
@@ -96,7 +97,7 @@ def _load(study: Study, clips: tuple[str, ...]) -> list[_Cut]:
 
 def _result(path: Path) -> TruncationResult:
     try:
-        return TruncationResult.from_json(json_of(path))
+        return TruncationResult.from_json(read_json(path))
     except TypeError as error:
         raise UserError(f"{path}: not a cut this program reads ({error})") from error
 

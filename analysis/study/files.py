@@ -89,7 +89,7 @@ def read_set_scores(place: TrialFolder) -> dict[str, SetScores]:
     """As the trial recorded them, by net; none in older studies."""
     path = place.set_scores
     try:
-        return {net: SetScores(**found) for net, found in json_of(path).items()} if path.exists() else {}
+        return {net: SetScores(**found) for net, found in read_json(path).items()} if path.exists() else {}
     except (AttributeError, TypeError) as error:
         raise UserError(
             f"{path}: not a file of set scores ({error}); remove it, the scores are then computed from the features"
@@ -117,7 +117,7 @@ def read_curve(path: Path) -> pd.DataFrame:
 
 def read_runs(place: TrialFolder) -> tuple[Run, ...]:
     """Each time the trial was started or resumed; none where nothing was recorded."""
-    return tuple(json_of(place.provenance)["runs"]) if place.provenance.exists() else ()
+    return tuple(read_json(place.provenance)["runs"]) if place.provenance.exists() else ()
 
 
 def read_table(path: Path, types: Mapping[str, type]) -> pd.DataFrame:
@@ -136,14 +136,6 @@ def read_table(path: Path, types: Mapping[str, type]) -> pd.DataFrame:
     if absent:
         raise UserError(f"{path}: has no column {absent[0]}")
     return table
-
-
-def json_of(path: Path) -> Any:
-    """The content of a JSON file. UserError: it is not JSON."""
-    try:
-        return read_json(path)
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
 
 
 def csv_text(columns: Sequence[str], lines: Iterable[Mapping[str, object]], digits: int = 9) -> str:

@@ -12,6 +12,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from cinelora.core.cli import UserError
+
 MAX_HEIGHT = 180  # pixels of one frame: about 300 dots per inch in print
 
 Image = NDArray[np.uint8]
@@ -23,11 +25,14 @@ def read_clip(path: Path) -> Image | None:
     if not path.exists():
         return None
     frames = []
-    with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            height = min(frame.height, MAX_HEIGHT)
-            width = round(frame.width * height / frame.height)
-            frames.append(frame.to_ndarray(format="rgb24", width=width, height=height))
+    try:
+        with av.open(str(path)) as container:
+            for frame in container.decode(video=0):
+                height = min(frame.height, MAX_HEIGHT)
+                width = round(frame.width * height / frame.height)
+                frames.append(frame.to_ndarray(format="rgb24", width=width, height=height))
+    except av.FFmpegError as error:
+        raise UserError(f"{path}: damaged ({error.strerror}); restore it, or remove it to show none") from error
     return np.stack(frames).astype(np.uint8) if frames else None
 
 

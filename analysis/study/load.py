@@ -21,7 +21,6 @@ from analysis.study.files import (
     ClipScores,
     Features,
     Run,
-    json_of,
     read_clip_scores,
     read_curve,
     read_features,
@@ -31,6 +30,7 @@ from analysis.study.files import (
 )
 from cinelora.core.cli import UserError
 from cinelora.core.config import Method
+from cinelora.core.files import read_json
 from cinelora.core.paths import SampleFolder, StudyFolder, TrialFolder
 from cinelora.core.records import TrialResult, TrialSpec, reference_key
 from cinelora.metrics.set_metrics import SetScores
@@ -216,7 +216,7 @@ def _plan(path: Path) -> Plan:
     if not path.exists():
         raise UserError(f"{path}: missing; plan the study first")
     try:
-        plan = Plan.from_json(json_of(path))
+        plan = Plan.from_json(read_json(path))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a plan this program reads ({type(error).__name__}: {error})") from error
     if not plan.trials:
@@ -227,7 +227,7 @@ def _plan(path: Path) -> Plan:
 def _missing(spec: TrialSpec, place: TrialFolder) -> Missing:
     if not place.failed.exists():
         return Missing(spec, WAITING)
-    failure = json_of(place.failed)
+    failure = read_json(place.failed)
     lines = str(failure.get("error", "")).strip().splitlines() or ["no message"]
     return Missing(spec, f"failed ({failure.get('kind', 'unknown')}): {lines[-1].strip()}")
 
@@ -258,7 +258,7 @@ def _pruned(specs: tuple[TrialSpec, ...], folder: StudyFolder) -> tuple[Missing,
     places = {spec.trial_id: folder.trial(spec.trial_id) for spec in specs}
     records = {name: at.pruned for name, at in places.items() if at.pruned.exists() and not at.result.exists()}
     rates = {(cell(spec), spec.config.train.learning_rate) for spec in specs if spec.trial_id in records}
-    whys = {name: str(json_of(record)["why"]) for name, record in records.items()}
+    whys = {name: str(read_json(record)["why"]) for name, record in records.items()}
     return tuple(
         Missing(spec, f"pruned, learning rate {rate:g}: {whys.get(spec.trial_id, 'another seed of it was pruned')}")
         for spec in specs
@@ -268,7 +268,7 @@ def _pruned(specs: tuple[TrialSpec, ...], folder: StudyFolder) -> tuple[Missing,
 
 def _trial(spec: TrialSpec, place: TrialFolder) -> Trial:
     try:
-        result = TrialResult.from_json(json_of(place.result))
+        result = TrialResult.from_json(read_json(place.result))
     except TypeError as error:
         raise UserError(f"{place.result}: not a result this program reads ({error})") from error
     if result.trial_id != spec.trial_id:
@@ -280,5 +280,7 @@ def _trial(spec: TrialSpec, place: TrialFolder) -> Trial:
 def _reference(place: SampleFolder) -> Reference:
     clips = read_table(place.clips, {"clip_id": str, "shot": str, "caption": str})
     shots, captions = (dict(zip(clips["clip_id"], clips[column], strict=True)) for column in ("shot", "caption"))
-    train = read_features(place.train)
-    return Reference(read_features(place), read_clip_scores(place.clip_scores), shots, captions, train)
+    scores, train = read_clip_scores(place.clip_scores), read_features(place.train)
+    if lost := {clip for values in scores.values() for clip in values.ids} - shots.keys():
+        raise UserError(f"{place.clips}: lacks {min(lost)} of {place.clip_scores.name}; restore it from a copy")
+    return Reference(read_features(place), scores, shots, captions, train)

@@ -104,4 +104,10 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text("utf-8"))
+    """The content of a JSON file. UserError: it is not JSON."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(
+            f"{path}: not JSON ({error}); restore it from a copy, or remove it if it lies in the cache"
+        ) from error

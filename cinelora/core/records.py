@@ -124,7 +124,7 @@ def read_trial(folder: TrialFolder) -> tuple[TrialSpec, TrialResult | None]:
     try:
         spec = TrialSpec.from_json(read_json(folder.spec))
         return spec, TrialResult.from_json(read_json(folder.result)) if folder.result.is_file() else None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, UserError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder.root}: its records are damaged or of another version ({error})") from error
 
 

@@ -22,6 +22,7 @@ from cinelora.core.records import TrialResult, TrialSpec, read_trial
 from cinelora.export.formats import FORMATS, MERGED_LOADING, AdapterFile, write_merged
 from cinelora.export.model_card import UNKNOWN_LICENCE, model_card
 from cinelora.wan.checkpoint import base_folder
+from cinelora.wan.low_rank import read_factors
 
 CARD = "README.md"
 
@@ -62,6 +63,7 @@ def finished_adapter(folder: TrialFolder) -> tuple[TrialSpec, TrialResult, Adapt
         raise UserError(f"{folder.root}: has no result.json; export it when it has finished")
     if not folder.adapter_file.is_file():
         raise UserError(f"{folder.adapter_file}: missing; copy the whole trial folder")
+    next(read_factors(folder.adapter_file), None)  # a damaged file would be copied as it is
     return spec, result, AdapterFile(folder.adapter_file, spec.config.lora.scale)
 
 

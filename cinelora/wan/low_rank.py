@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from cinelora.core.cli import UserError
 
@@ -47,7 +47,11 @@ def read_factors(path: Path) -> Iterator[tuple[str, Array, Array]]:
     """(layer, A, B) of an adapter file by name, e.g. blocks.0.attn2.to_q. UserError: no file, or an A without its B."""
     if not path.is_file():
         raise UserError(f"{path}: missing; give the adapter of a finished trial")
-    with safe_open(path, framework="np") as stream:
+    try:
+        opened = safe_open(path, framework="np")
+    except SafetensorError as error:
+        raise UserError(f"{path}: is no complete safetensors file ({error}); copy it again") from error
+    with opened as stream:
         names = set(stream.keys())
         for name in sorted(each for each in names if each.endswith(".lora_A.weight")):
             partner = name.replace(".lora_A.", ".lora_B.")

@@ -15,6 +15,7 @@ from analysis.report import main
 from analysis.study.frames import read_clip, spread
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
+from cinelora.core.cli import UserError
 from tests.analysis.paper_study import SHIFTS, Builder
 
 FIGURES = ("quality_vs_rank", "differences", "learning_curves", "contact_sheet", "pareto", "per_clip")
@@ -149,6 +150,12 @@ def test_smoothing_takes_an_odd_number_of_steps() -> None:
 
 def test_spread_takes_the_ends() -> None:
     assert spread(tuple(range(10)), 3) == (0, 4, 9) and spread((1, 2), 3) == (1, 2)
+
+
+def test_a_damaged_clip_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"no film")
+    with pytest.raises(UserError, match=r"a\.mp4: damaged .*remove it to show none"):
+        read_clip(tmp_path / "a.mp4")
 
 
 def test_read_clip(builder: Builder, tmp_path: Path) -> None:

@@ -167,6 +167,7 @@ BAD = {
     "hydra.sweeper.params={seed:1}": "hydra.sweeper.params: is for study files",
     "data.path=~/clips": "data.path=~/clips: this value cannot be read; write $HOME/clips",
     "name=\u00fcn\u00ef": "quote it for Hydra: 'name=\"\u00fcn\u00ef\"'",
+    "study_dir=caf\udce9": "study_dir=caf\\udce9: not in UTF-8, as Ray needs it; rename the folder",
     "answer.share=0.8,0.9": "answer: a sweep cannot vary it",
     "fail_fast=true,false": "fail_fast: a sweep cannot vary it",
 }

@@ -100,3 +100,14 @@ def test_no_study(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no study.json"):
         study_status(Ledger(StudyFolder(tmp_path)))
     assert main([str(tmp_path)]) == 2
+
+
+@pytest.mark.parametrize("name", ["study.json", "plan.json"])
+def test_a_damaged_record_is_one_line(
+    study: tuple[Ledger, Plan], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = study[0].folder.root / name
+    path.write_text(path.read_text()[:20])
+    assert main([str(study[0].folder.root)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"cinelora: {path}: not JSON (") and error.count("\n") == 1

@@ -55,6 +55,13 @@ def test_a_first_stage_without_its_log_is_described_without_its_start(builder: B
     assert "on its own windows to 0.8000" in remark()
 
 
+def test_clips_that_are_scored_and_not_described_are_refused(builder: Builder) -> None:
+    root = builder.build()
+    (path,) = (root / "reference").glob("*/clips.csv")
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    assert f"clips.csv: lacks {CLIPS[-1]} of clip_scores.csv" in refusal(root)
+
+
 def test_missing_and_failed_trials(builder: Builder) -> None:
     root = builder.build(only=("base", "r4s0"))
     builder.fail("r8s1", "Traceback ...\ntorch.OutOfMemoryError: 2 GiB")

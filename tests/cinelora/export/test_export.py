@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from cinelora.core.config import Dtype, ModelConfig, Scaling, TargetSet
 from cinelora.core.files import write_json
+from cinelora.core.paths import ADAPTER_FILE
 from cinelora.core.records import TrialResult
 from cinelora.core.seeds import draw_noise
 from cinelora.export.__main__ import main
@@ -227,6 +228,13 @@ def test_trials_without_adapter(
     (trial / "result.json").unlink()
     assert "when it has finished" in refused(capsys, trial, "--out", out)
     assert not out.exists() and not (tmp_path / "README.md").exists()
+
+
+def test_a_damaged_adapter_is_not_copied(trial: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = trial / "adapter" / ADAPTER_FILE
+    path.write_bytes(path.read_bytes()[:-1])
+    error = refused(capsys, trial, "--out", tmp_path / "out" / "film.safetensors")
+    assert f"{path}: is no complete safetensors file (" in error and not (tmp_path / "out").exists()
 
 
 def test_nothing_is_overwritten_and_unknown_options_are_refused(
