@@ -1,6 +1,6 @@
 """Set metrics of features: one with its standard error, or all of a net for many trials and one reference.
 
-In: features (N, D) of generated and (M, D) of reference clips. Out: `SetScore`; metric name -> value; `SetScores`, the
+In: features (N, D) of generated and (M, D) of reference clips. Out: metric name -> value; `SetScores`, the
 record in `set_scores.json` (`cinelora/features/results.py` writes it, `analysis/study` reads it). NumPy only, float64.
 Which metrics there are, and their formulas: `cinelora/metrics/catalogue.py`, `cinelora/metrics/distances.py`.
 """
@@ -26,15 +26,6 @@ REVISION = 1  # raised when a formula changes and its facts in the catalogue do 
 LEAST_FOR_ERROR = 4  # clips in the smaller set
 
 
-@dataclass(frozen=True)
-class SetScore:
-    """`value` on all clips; `standard_error` over other clips of the same two distributions, None: not computed."""
-
-    value: float
-    standard_error: float | None = None
-    bias: float | None = None  # how far a biased `value` lies above that of infinitely many clips, as halves show
-
-
 def scaled(net: str, reference: ArrayLike, *others: ArrayLike) -> tuple[Array, ...]:
     """(reference, *others) as distances take features of `net`: standardised by the reference, or as given."""
     if WEIGHTS[net].standardised:
@@ -42,24 +33,29 @@ def scaled(net: str, reference: ArrayLike, *others: ArrayLike) -> tuple[Array, .
     return tuple(np.asarray(each, np.float64) for each in (reference, *others))
 
 
-def set_score(metric: Metric, generated: ArrayLike, reference: ArrayLike, paired: bool, draws: int) -> SetScore:
+def set_score(
+    metric: Metric, generated: ArrayLike, reference: ArrayLike, paired: bool, draws: int
+) -> Mapping[str, float | None]:
     """The set metric of `generated` (N, D) against `reference` (M, D), features of its net.
 
     `paired`: row i of both belong together (N = M); halves then draw them together and kvd leaves out k(x_i, y_i),
     which is unbiased whether or not they resemble each other. `draws` random halves give the standard error; 0: none.
+    Out: "value" on all clips; "standard_error" over other clips of the same two distributions, None: not computed; of
+    a biased value also "bias", how far it lies above that of infinitely many clips, as halves show.
     Equal input gives equal numbers. ValueError: fewer rows than the metric needs, unequal D, NaN or infinity.
     """
     real, own = scaled(metric.net, *comparable(reference, generated))
     distance, random = metric.distance, np.random.default_rng(SEED)
     if distance.extrapolated:  # sets of equal size are shuffled alike, paired or not; its error needs no halves
         found = at_infinity(distance.grams(own, real), distance.statistic, random)
-        return SetScore(found.value, found.standard_error)
+        return {"value": found.value, "standard_error": found.standard_error}
     value = distance.value(own, real, paired)
     if draws < 2 or min(len(own), len(real)) < LEAST_FOR_ERROR:
-        return SetScore(value)
+        return {"value": value, "standard_error": None}
     statistic = distance.matched_statistic if paired and distance.matched_statistic else distance.statistic
     halves = half_sampling(distance.grams(own, real), statistic, random, draws, paired)
-    return SetScore(value, halves.standard_error, None if distance.unbiased else halves.bias)
+    score = {"value": value, "standard_error": halves.standard_error}
+    return score if distance.unbiased else score | {"bias": halves.bias}
 
 
 def unreliable(family: str, count: int, dimension: int) -> str:

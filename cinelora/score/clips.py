@@ -74,14 +74,6 @@ class Form:
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A clip left out because it cannot be read."""
-
-    path: Path
-    reason: str
-
-
-@dataclass(frozen=True)
 class Clips:
     """Both folders, inspected. `unpaired` says why they do not match; "" means row i of both belong together."""
 
@@ -89,7 +81,7 @@ class Clips:
     reference: tuple[Clip, ...]
     form: Form
     unpaired: str
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[dict[str, str], ...]  # path and reason of each clip that cannot be read
     timeless: int  # folders of images, which carry no time
 
     @property
@@ -157,7 +149,7 @@ def find_clips(folder: Path) -> tuple[Clip, ...]:
 
 def inspect_clips(
     clips: Sequence[Clip], skip_bad: bool, on_progress: Callable[[int, int], None]
-) -> tuple[dict[Clip, Facts], list[Skipped]]:
+) -> tuple[dict[Clip, Facts], list[dict[str, str]]]:
     """Facts of every clip, by decoding it whole, so that a damaged file is found now and not after hours of work.
 
     `on_progress(done, total)` is called after each. UserError: a clip cannot be read; with `skip_bad` it is listed.
@@ -169,7 +161,7 @@ def inspect_clips(
         except UserError as error:
             if not skip_bad:
                 raise UserError(f"{error}; or leave such clips out with --skip-bad") from error
-            bad.append(Skipped(clip.path, str(error)))
+            bad.append({"path": str(clip.path), "reason": str(error)})
         on_progress(index + 1, len(clips))
     return good, bad
 

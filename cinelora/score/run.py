@@ -66,11 +66,11 @@ def score_folders(request: Request, on_progress: OnProgress = lambda stage, done
     reference = measure(own, None, alone, *settings, partial(on_progress, "reference:"))
     for folder, scored in ((request.generated, generated), (request.reference, reference)):
         _check_spread(folder, scored)
-    scores = {
-        each.name: _numbers(each, clips, generated, reference, request.draws)
-        | {"protocol": _protocol(each, clips, loaded, request)}
-        for each in metrics
-    }
+    scores = {}
+    for each in metrics:
+        numbers = _numbers(each, clips, generated, reference, request.draws)
+        protocol = _protocol(each, clips, loaded, request, numbers["standard_error"] is not None)
+        scores[each.name] = {**numbers, "protocol": protocol}
     return Scores(clips, scores, _warnings(request, clips, metrics))
 
 
@@ -141,20 +141,20 @@ def _check_spread(folder: Path, scored: Scored) -> None:
             raise UserError(f"{folder}: {net} sees {len(rows)} equal clips (constant features); look at them")
 
 
-def _numbers(metric: Metric, clips: Clips, generated: Scored, reference: Scored, draws: int) -> dict[str, Any]:
+def _numbers(metric: Metric, clips: Clips, generated: Scored, reference: Scored, draws: int) -> Mapping[str, Any]:
     """value, standard_error and, where there are, bias, reference (mean of the reference clips) and per_clip."""
     if metric.kind == "set":
         sets = generated.features[metric.net], reference.features[metric.net]
-        found = set_score(metric, *sets, not clips.unpaired, draws)
-        out = {"value": found.value, "standard_error": found.standard_error}
-        return out if found.bias is None else out | {"bias": found.bias}
+        return set_score(metric, *sets, not clips.unpaired, draws)
     values, real = generated.values[metric.name], reference.values.get(metric.name)
     out = {"value": float(values.mean()), "standard_error": float(values.std(ddof=1) / np.sqrt(len(values)))}
     out |= {} if real is None else {"reference": float(real.mean())}
     return out | {"per_clip": dict(zip(generated.clip_ids, values.tolist(), strict=True))}
 
 
-def _protocol(metric: Metric, clips: Clips, loaded: Mapping[str, Loaded], request: Request) -> dict[str, Any]:
+def _protocol(
+    metric: Metric, clips: Clips, loaded: Mapping[str, Loaded], request: Request, has_error: bool
+) -> dict[str, Any]:
     """Everything that another program must do alike to get this number; JSON-ready."""
     reading, form, entry = request.reading, clips.form, metric.entry
     frames = scored_frames(metric, form)
@@ -179,7 +179,7 @@ def _protocol(metric: Metric, clips: Clips, loaded: Mapping[str, Loaded], reques
         }
         if metric.kind == "set":
             halves = f"{request.draws} random halves, seed {SEED}{'' if clips.unpaired else ', pairs drawn together'}"
-            error = "jackknife over groups" if metric.distance.extrapolated else halves if request.draws else "none"
+            error = "jackknife over groups" if metric.distance.extrapolated else halves if has_error else "none"
             facts |= {"per_clip": "mean over frames"} if net.kind == "frame" else {}
             facts["standardised"] = "reference mean and standard deviation" if net.standardised else "no"
             facts["error"] = error

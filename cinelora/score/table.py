@@ -31,7 +31,7 @@ def as_json(scores: Scores, request: Request) -> dict[str, Any]:
         "generated": {"folder": str(request.generated), "clips": scores.clips.counts[0]},
         "reference": {"folder": str(request.reference), "clips": scores.clips.counts[1]},
         "paired": not scores.clips.unpaired,
-        "skipped": [{"path": str(each.path), "reason": each.reason} for each in scores.clips.skipped],
+        "skipped": list(scores.clips.skipped),
         "warnings": list(scores.warnings),
         "scores": scores.scores,
     }

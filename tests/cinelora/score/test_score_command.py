@@ -111,7 +111,7 @@ def test_fvd_by_hand_with_its_protocol(tmp_path: Path, run: Run, corner_nets: No
     wanted = {
         "n": 2, "reference_n": 2, "d": 400, "frames": 10, "first_frame": "kept", "fps": None, "size": [16, 16],
         "resize": "none", "covariance": "N-1", "standardised": "no", "weights_sha256": {"weights": HASH},
-        "network_size": [224, 224], "better": "lower",
+        "network_size": [224, 224], "better": "lower", "error": "none",
     }  # fmt: skip
     assert {key: score["protocol"][key] for key in wanted} == wanted
     assert "2 clips for 400 dimensions" in found["warnings"][0] and found["warnings"][0] in found["stderr"]
@@ -144,7 +144,10 @@ def test_errors_of_set_metrics_are_repeatable(tmp_path: Path, run: Run, corner_n
     deviation = np.std(np.arange(22), ddof=1)  # 22 levels in steps of 2 about 21, in steps of 3 about 91.5
     assert found["fvd[i3d]"]["value"] == pytest.approx(70.5**2 + deviation**2)
     assert all(0 < each["standard_error"] < np.inf for each in found.values()) and "bias" not in found["kvd[i3d]"]
-    assert run(*asked, "--draws", "0")["scores"]["fvd[i3d]"]["standard_error"] is None
+    assert found["fvd[i3d]"]["protocol"]["error"] == "100 random halves, seed 0, pairs drawn together"
+    for draws in ("0", "1"):  # one half has no spread
+        without = run(*asked, "--draws", draws)["scores"]["fvd[i3d]"]
+        assert without["standard_error"] is None and without["protocol"]["error"] == "none"
 
 
 def test_psnr_of_pairs_and_the_dropped_first_frame(tmp_path: Path, run: Run) -> None:
