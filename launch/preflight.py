@@ -2,8 +2,7 @@
 
 In: the composed configs. Out: a Plan whose trials carry the content hashes of model, data and weights, and the window
 plan of every data set written next to its encodings; or UserError with the field, its value and the nearest value that
-works. Loads no torch
-once caches are warm, unless a caption may be too long or CLIP is to read it.
+works. Loads no torch once caches are warm, unless a caption may be too long or CLIP is to read it.
 """
 
 from __future__ import annotations

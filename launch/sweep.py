@@ -15,6 +15,7 @@ import atexit
 import os
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -61,7 +62,8 @@ def main() -> int:
     # Always on here; Hydra takes no overrides on both sides of it, and no other mode beside it.
     sys.argv = [item for item in sys.argv if item not in ("--multirun", "-m")]
     if os.environ.get(FULL_ERROR) == "1":  # the user wants to see all
-        _hydra_main()
+        with suppress(PlanShown):
+            _hydra_main()
         return 0
     os.environ[FULL_ERROR] = "1"  # let errors reach us instead of Hydra's own printing
     try:
