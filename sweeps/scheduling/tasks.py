@@ -22,9 +22,9 @@ class Task:
     shape: GangShape
     base: str  # identity of the resident base model that it needs
     seconds: float  # estimate; only order and backfill depend on it
-    silence: float = 0.0  # estimate of the longest time between two reports of its progress, in seconds
     avoid: frozenset[str] = frozenset()  # nodes where it was lost: not used if there is any other way
     after: str = ""  # id of the task whose result it needs, if the scheduler has that task too
+    silence: float = 0.0  # estimate of the longest time between two reports of its progress, in seconds
 
 
 Order = Callable[[Task], Key]  # least first; within one shape it must take the longest first
@@ -36,7 +36,7 @@ def task_for(cluster: ClusterConfig, spec: TrialSpec, seconds: float, silence: f
     base = resident_key(spec)
     if config.zero.stage == 3:
         base = f"{count} {base}"
-    return Task(spec.trial_id, shape(cluster, count), base, seconds, silence, after=config.first)
+    return Task(spec.trial_id, shape(cluster, count), base, seconds, after=config.first, silence=silence)
 
 
 def workers(cluster: ClusterConfig, config: TrialConfig) -> int:

@@ -56,7 +56,7 @@ def test_a_trial_is_silent_from_its_last_progress_on() -> None:
 
 def test_a_trial_that_is_planned_to_be_slow_may_be_silent_for_longer(tmp_path: Path) -> None:
     engine = Engine(Ledger(StudyFolder(tmp_path)), ClusterConfig(hang_seconds=1800))
-    quick, slow = (Task("t", GangShape(1, 1, 0), "base", 1.0, silence) for silence in (30.0, 400.0))
+    quick, slow = (Task("t", GangShape(1, 1, 0), "base", 1.0, silence=silence) for silence in (30.0, 400.0))
     assert (engine.patience(quick), engine.patience(slow)) == (1800, 4000)
     engine.stopping = True
     assert (engine.patience(quick), engine.patience(slow)) == (300, 4000), "a step ends before the trial leaves"
