@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -189,3 +191,14 @@ def test_make_takes_folders_with_blanks_and_quotes(tmp_path: Path) -> None:
     ):
         printed = subprocess.run([*command, target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
         assert printed.splitlines()[-len(arguments) :] == arguments, target
+
+
+def test_the_batch_script_takes_a_study_folder_quoted_for_hydra(tmp_path: Path) -> None:
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    (tmp_path / ".venv" / "bin" / "activate").write_text("exit 7\n")  # the folder has been made by then
+    study = tmp_path / "caf\u00e9 one"
+    command = ["bash", "docs/clusters/slurm.sh", "seed=0", f"study_dir='{study}'"]
+    environment = {**os.environ, "SLURM_JOB_ID": "1", "CINELORA": str(tmp_path)}
+    assert subprocess.run(command, cwd=ROOT, env=environment).returncode == 7
+    assert study.is_dir() and sorted(path.name for path in tmp_path.iterdir()) == [".venv", "caf\u00e9 one"]

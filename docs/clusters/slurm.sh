@@ -22,6 +22,7 @@ refuse() { echo "slurm.sh: $1" >&2 && exit 2; }
 [ -x "$CINELORA/.venv/bin/python" ] || refuse "CINELORA=$CINELORA: no .venv/bin/python there; run 'make setup' in the clone"
 study=""
 for setting in "$@"; do case "$setting" in study_dir=*) study="${setting#study_dir=}" ;; esac; done
+study="${study#[\"\']}" && study="${study%[\"\']}" # these quotes are for Hydra
 [ -n "$study" ] || refuse "study_dir is not set: add study_dir=FOLDER, on a file system that all nodes see"
 cd "$CINELORA"
 mkdir -p "$study" 2>/dev/null && [ -w "$study" ] || refuse "study_dir=$study: cannot be written on $(hostname); name a folder on a file system that all nodes see"
