@@ -50,28 +50,9 @@ def swap(clips: Frames, seed: int, pairs: int) -> Frames:
     return out
 
 
-def freeze(clips: Frames, seed: int) -> Frames:
-    """The first frame in place of every frame."""
-    return np.repeat(clips[:, :1], clips.shape[1], axis=1)
-
-
-def hold(clips: Frames, seed: int, length: int) -> Frames:
-    """Every `length`-th frame, shown `length` times: the motion stutters."""
-    return clips[:, np.arange(clips.shape[1]) // length * length]
-
-
-def slow(clips: Frames, seed: int) -> Frames:
-    """Half the speed: the first half of the frames, each shown twice."""
-    return clips[:, np.arange(clips.shape[1]) // 2]
-
-
-def fast(clips: Frames, seed: int) -> Frames:
-    """Twice the speed: every second frame, so half as many of them."""
-    return clips[:, ::2]
-
-
-def reverse(clips: Frames, seed: int) -> Frames:
-    return clips[:, ::-1]
+def show(clips: Frames, seed: int, which: Callable[[NDArray[np.intp]], NDArray[np.intp]]) -> Frames:
+    """The frames that `which` makes of their numbers 0, 1, ..., T - 1."""
+    return clips[:, which(np.arange(clips.shape[1]))]
 
 
 def shake(clips: Frames, seed: int, per_frame: bool, size: float = SHAKE) -> Frames:
@@ -145,12 +126,12 @@ DISTORTIONS: dict[str, Distort] = {
     "clean": clean,
     "shuffle": shuffle,
     **{f"swap {pairs}": partial(swap, pairs=pairs) for pairs in SWAPS},
-    "freeze": freeze,
-    "hold 2": partial(hold, length=2),
-    "hold 4": partial(hold, length=4),
-    "half speed": slow,
-    "double speed": fast,
-    "reverse": reverse,
+    "freeze": partial(show, which=lambda t: 0 * t),
+    "hold 2": partial(show, which=lambda t: t // 2 * 2),  # every second frame, shown twice: the motion stutters
+    "hold 4": partial(show, which=lambda t: t // 4 * 4),
+    "half speed": partial(show, which=lambda t: t // 2),  # of the first half of the clip
+    "double speed": partial(show, which=lambda t: t[::2]),  # half as many frames
+    "reverse": partial(show, which=lambda t: t[::-1]),
     "static shift": partial(shake, per_frame=False),
     "jitter": partial(shake, per_frame=True),
     "static warp": partial(elastic, per_frame=False),
