@@ -46,10 +46,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a run found. `scores`: name of a metric -> its entry in the JSON, numbers with their protocol."""
+    """What a run found. `by_metric`: its name -> its entry in the JSON, numbers with their protocol."""
 
     clips: Clips
-    scores: Mapping[str, dict[str, Any]]
+    by_metric: Mapping[str, dict[str, Any]]
     warnings: tuple[str, ...]
 
 

@@ -18,7 +18,7 @@ HASH_SHOWN = 8  # hex digits of a weight file in the table; the JSON has all of 
 
 def table(scores: Scores, request: Request) -> str:
     """One line per metric: value, standard error, value of the reference clips, direction, protocol in short."""
-    lines = [HEAD, *(_cells(*each) for each in scores.scores.items())]
+    lines = [HEAD, *(_cells(*each) for each in scores.by_metric.items())]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     return "\n".join([*text, "", _footer(scores, request)])
@@ -33,7 +33,7 @@ def as_json(scores: Scores, request: Request) -> dict[str, Any]:
         "paired": not scores.clips.unpaired,
         "skipped": list(scores.clips.skipped),
         "warnings": list(scores.warnings),
-        "scores": scores.scores,
+        "scores": scores.by_metric,
     }
 
 
