@@ -90,6 +90,9 @@ def build_pipeline() -> Any:
     from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanImageToVideoPipeline, WanTransformer3DModel
     from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
+    from cinelora import distributed
+
+    distributed.quiet_deepspeed()  # which diffusers loads when it saves
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(INIT_SEED)
         transformer = WanTransformer3DModel(**{**TRANSFORMER, "patch_size": tuple(TRANSFORMER["patch_size"])})
