@@ -1,4 +1,7 @@
-"""Fixtures shared by all folders. One thread: two are erratic and not faster at these sizes."""
+"""Fixtures shared by all folders. One thread: two are erratic and not faster at these sizes.
+
+GPUs of the machine are hidden from tests and from the processes that they start, unless CINELORA_TEST_GPU=1.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
+if os.environ.get("CINELORA_TEST_GPU") != "1":
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch is imported
 
 import pytest
 
