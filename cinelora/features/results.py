@@ -26,11 +26,15 @@ from cinelora.metrics.set_metrics import SetScores, definition, features_fingerp
 
 @dataclass
 class Scored:
-    """Of N clips: features (N, D) by net, and values (N,) by clip metric, in the order of the ids."""
+    """Of N clips: features (N, D) by net, and values (N,) by clip metric, in the order of the ids.
+
+    `seconds`: of generating and of scoring them.
+    """
 
     clip_ids: list[str] = field(default_factory=list)
     features: dict[str, Floats] = field(default_factory=dict)
     values: dict[str, Array] = field(default_factory=dict)
+    seconds: tuple[float, float] = (0.0, 0.0)
 
 
 def merged(parts: Sequence[Scored], order: Sequence[str]) -> Scored:
@@ -88,6 +92,7 @@ def save_part(path: Path, adapter: str, scored: Scored) -> None:
     arrays: dict[str, Any] = {
         "adapter": np.array(adapter),
         "clip_ids": np.array(scored.clip_ids),
+        "seconds": np.array(scored.seconds),
         "row_metric": np.tile(list(scored.values), len(scored.clip_ids)),
         "row_value": np.stack(list(scored.values.values()), axis=1).ravel(),
         **{f"net/{net}": rows for net, rows in scored.features.items()},
@@ -106,7 +111,8 @@ def load_part(path: Path, adapter: str) -> Scored | None:
         ids, metrics = data["clip_ids"].tolist(), data["row_metric"]
         features = {name.removeprefix("net/"): data[name] for name in data.files if name.startswith("net/")}
         values = {metric: data["row_value"][metrics == metric] for metric in dict.fromkeys(metrics.tolist())}
-        return Scored(ids, features, values)
+        seconds = tuple(data["seconds"].tolist()) if "seconds" in data.files else (0.0, 0.0)
+        return Scored(ids, features, values, seconds)
 
 
 def drop_parts(folder: TrialFolder) -> None:

@@ -73,9 +73,8 @@ def run_trial(job: Job, resident: ResidentModel, report: Report) -> TrialResult:
             other = window_losses(model, config, encodings, plan.other, evaluating)
             seconds["evaluate"] = time.perf_counter() - begun
             state, digest = _gathered_adapter(trained.parameters) if trained and trained.steps else ({}, "")
-            own, seconds["generate"], seconds["score"] = generate_and_score(
-                job, resident, model, plan, encodings, digest, report, stop
-            )
+            own, of_clips, earlier = generate_and_score(job, resident, model, plan, encodings, digest, report, stop)
+            seconds, started = seconds | of_clips, started - earlier
             scored = merged(distributed.gather_objects(own), [window.window_id for window in plan.heldout])
             scored.values |= {HELDOUT_LOSS: losses} | memorised(job.reference, scored)
             result = _result(job, trained, losses, other, digest, len(scored.clip_ids), seconds)

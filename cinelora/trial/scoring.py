@@ -127,21 +127,21 @@ def generate_and_score(
     adapter: str,
     report: Report,
     stop: StopSign,
-) -> tuple[Scored, float, float]:
-    """Scores of this worker's clips, and the seconds of generating and of scoring.
+) -> tuple[Scored, dict[str, float], float]:
+    """Scores of this worker's clips, the seconds of "generate" and "score", and those of them that earlier runs took.
 
     Each batch is written when it is scored. Batches that an earlier run of the same `adapter` (its hash) wrote are not
     generated again. Raises Stopped between batches once `stop` returns true.
     """
     config, folder = job.spec.config, job.folder
-    windows, started, scoring = list(plan.heldout), time.perf_counter(), 0.0
+    windows, since = list(plan.heldout), time.perf_counter()
     work = batches(windows, config.sample.batch_size)
     metrics, features = clip_metrics(resident.nets, config.score.flow), feature_sets(resident.nets)
     names = {*features, *(each.name for each in metrics)}
     parts = {index: load_part(folder.part(index), adapter) for index in range(len(work))}
     kept = {index: part for index, part in parts.items() if part and {*part.features, *part.values} == names}
     kept = distributed.gather_objects(kept)[0]  # all skip the same batches
-    own = [kept[index] for index in sorted(kept)] if distributed.rank() == 0 else []
+    made: list[Scored] = []  # by this worker now
     todo = [index for index in range(len(work)) if index not in kept]
 
     in_step = (
@@ -164,12 +164,17 @@ def generate_and_score(
         part = score_batch(_batch(resident, config, chunk, frames, reference), _ids(chunk), metrics, features)
         _check_finite(part)
         write_clips([folder.sample(window.window_id) for window in chunk], frames, config.data.fps)
+        part.seconds = before - since, time.perf_counter() - before
+        since = time.perf_counter()
         save_part(folder.part(index), adapter, part)
-        own.append(part)
-        scoring += time.perf_counter() - before
+        made.append(part)
         if not in_step and stop():
-            raise Stopped(f"stopped after {sum(len(part.clip_ids) for part in own)} clips")
-    return merged(own, _ids(windows)), time.perf_counter() - started - scoring, scoring
+            raise Stopped(f"stopped after {sum(len(part.clip_ids) for part in (*kept.values(), *made))} clips")
+    own = [*(kept[index] for index in sorted(kept) if distributed.rank() == 0), *made]
+    groups = distributed.data_group(config.model.sequence_workers).count  # which divided the earlier batches too
+    earlier = np.sum([part.seconds for part in kept.values()] or [(0.0, 0.0)], axis=0) / groups
+    generating, scoring = (earlier + np.sum([part.seconds for part in made] or [(0.0, 0.0)], axis=0)).tolist()
+    return merged(own, _ids(windows)), {"generate": generating, "score": scoring}, float(earlier.sum())
 
 
 def _check_finite(scored: Scored) -> None:
