@@ -195,6 +195,13 @@ def _gaussian(rows: Tensor, name: str) -> Gaussian:
 def _gather_rows(rows: Tensor, group: Any = None) -> list[Tensor]:
     """`gather_all_tensors` for (K, D) of any K: a process without rows knows no D and sends (0, 0)."""
     own = rows.to(torch.float64) if rows.ndim == 2 else rows.new_zeros((0, 0), dtype=torch.float64)
-    gathered = gather_all_tensors(own, group)
+    gathered = [each.to(rows.device) for each in gather_all_tensors(own.to(_gathering_device(group)), group)]
     width = max(each.shape[1] for each in gathered)
     return [each if len(each) else each.new_zeros((0, width)) for each in gathered]
+
+
+def _gathering_device(group: Any = None) -> torch.device:
+    """The same kind in all processes, wherever their rows are: the CPU, unless the backend takes only tensors of its
+    own devices, as NCCL does. A backend is told as `cpu:gloo,cuda:nccl`."""
+    kinds = [pair.partition(":")[0] for pair in torch.distributed.get_backend_config(group).split(",")]
+    return torch.device("cpu" if "cpu" in kinds else kinds[0])

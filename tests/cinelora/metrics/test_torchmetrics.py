@@ -16,7 +16,12 @@ import torch
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from cinelora.metrics.distances import UnreliableDistance, frechet_distance, kernel_distance
-from cinelora.metrics.torchmetrics import FrechetVideoDistance, KernelVideoDistance
+from cinelora.metrics.torchmetrics import (
+    FrechetVideoDistance,
+    KernelVideoDistance,
+    _gather_rows,
+    _gathering_device,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::cinelora.metrics.distances.UnreliableDistance")
 ROOT = Path(__file__).parents[3]
@@ -213,6 +218,31 @@ def test_a_failed_compute_in_a_process_group_is_survived() -> None:
     finally:
         if own:
             torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("backend", "device"), [("cuda:nccl", "cuda"), ("cpu:gloo,cuda:nccl", "cpu"), ("meta:fake", "meta")]
+)
+def test_rows_are_gathered_where_the_backend_takes_them(
+    backend: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.distributed, "get_backend_config", lambda group: backend)
+    assert _gathering_device() == torch.device(device)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_gathered_rows_come_back_to_their_device(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+
+    def gather(rows: torch.Tensor, group: object) -> list[torch.Tensor]:
+        sent.append(rows.device.type)
+        return [torch.ones(2, 3), torch.ones(0, 0)]
+
+    monkeypatch.setattr(torch.distributed, "get_backend_config", lambda group: "meta:fake")
+    monkeypatch.setattr("cinelora.metrics.torchmetrics.gather_all_tensors", gather)
+    joined = _gather_rows(torch.zeros(2, 3, device=device))
+    assert sent == ["meta"]
+    assert [(tuple(rows.shape), rows.device.type) for rows in joined] == [((2, 3), device), ((0, 3), device)]
 
 
 def test_an_unknown_preset_is_refused_at_once() -> None:
