@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as torch_dist
 
+from cinelora.core.cli import UserError
+
 T = TypeVar("T")
 _meshes: dict[int, Any] = {}  # of this process group, by sequence workers
 
@@ -44,7 +46,10 @@ def free_port() -> int:
 
 
 def start(rank: int, world_size: int, address: str, port: int) -> None:
-    """Join the gang's process group (nccl on GPUs, else gloo), leaving the one this process is in."""
+    """Join the gang's process group (nccl on GPUs, else gloo), leaving the one this process is in.
+
+    Raises UserError if two of its processes are on one GPU.
+    """
     leave()
     os.environ.update(
         RANK=str(rank),
@@ -55,7 +60,26 @@ def start(rank: int, world_size: int, address: str, port: int) -> None:
     )
     deepspeed = quiet_deepspeed()
     backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if backend == "nccl" and world_size > 1:
+        store = next(torch_dist.rendezvous("env://", rank, world_size))[0]  # held until the group has joined it, too
+        check_own_gpu(store, rank, world_size, str(torch.cuda.get_device_properties(device_name()).uuid))
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+
+
+def check_own_gpu(store: torch_dist.Store, rank: int, world_size: int, gpu: str) -> None:
+    """Tell the others through `store` which `gpu` this process is on. UserError, in all of them, if two share one:
+    NCCL cannot, and would say "invalid usage" or hang."""
+    store.set(f"gpu/{rank}", gpu)
+    gpus = [store.get(f"gpu/{each}").decode() for each in range(world_size)]
+    store.set(f"gpu/read/{rank}", "")
+    if rank == 0:  # whose process holds the store
+        store.wait([f"gpu/read/{each}" for each in range(world_size)])
+    if twice := next((name for name in gpus if gpus.count(name) > 1), None):
+        ranks = " and ".join(str(each) for each, name in enumerate(gpus) if name == twice)
+        raise UserError(
+            f"cluster.workers_per_trial={world_size}: processes {ranks} are on one GPU ({twice}), and NCCL takes one "
+            "process a GPU; set cluster.gpus_per_worker=1, or hide the GPUs by CUDA_VISIBLE_DEVICES="
+        )
 
 
 def leave() -> None:

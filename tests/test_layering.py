@@ -25,7 +25,7 @@ _MODEL = (*_FOOTAGE, "distributed", "wan")
 _TRIAL = (*_MODEL, *_SCORES, "training", "trial")
 ROOMS: dict[str, tuple[str, ...]] = {  # room -> the rooms it may import besides itself
     "cinelora.core": (),
-    "cinelora.distributed": (),
+    "cinelora.distributed": ("cinelora.core",),
     "cinelora.data": ("cinelora.core",),
     "cinelora.metrics": ("cinelora.core",),
     "cinelora.wan": tuple(f"cinelora.{room}" for room in _MODEL),

@@ -236,7 +236,7 @@ class Engine:
         elif kind == STOPPED or (self.stopping and kind in (LOST, HANG)):
             self.ledger.event("stopped", trial_id=trial_id, error=cause)
             self.jobs.pop(trial_id)
-        elif run.phase == START:
+        elif run.phase == START and kind != "user":
             self._start_failed(run, cause, now)
         else:
             self._act(run, kind, cause, self._decision(run, kind))

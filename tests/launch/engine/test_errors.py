@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnschedulableError, RayTaskError
 
 from cinelora.core.cli import UserError
-from cinelora.core.config import ClusterConfig
+from cinelora.core.config import ClusterConfig, TrialConfig
 from cinelora.core.paths import StudyFolder
 from launch.engine.errors import failure_kind, first_cause
 from launch.engine.loop import Engine, Running
@@ -60,6 +61,18 @@ def test_a_trial_that_is_planned_to_be_slow_may_be_silent_for_longer(tmp_path: P
     assert (engine.patience(quick), engine.patience(slow)) == (1800, 4000)
     engine.stopping = True
     assert (engine.patience(quick), engine.patience(slow)) == (300, 4000), "a step ends before the trial leaves"
+
+
+def test_a_gang_that_cannot_start_by_its_settings_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, cause = Engine(Ledger(StudyFolder(tmp_path)), ClusterConfig()), "UserError: two processes on one GPU"
+    monkeypatch.setattr(Engine, "_leave", lambda *_: None)
+    job: Any = SimpleNamespace(spec=SimpleNamespace(config=TrialConfig()), causes=())
+    engine.jobs["t"] = job
+    run = Running(job, Task("t", GangShape(2, 1, 1), "base", 1.0), [], iter(()), 0.0)  # type: ignore[arg-type]
+    engine.end(run, "user", cause, 1.0)
+    assert (engine.errors, engine.jobs, engine.failed_starts) == ({"t": cause}, {}, 0)
 
 
 @pytest.mark.parametrize(
