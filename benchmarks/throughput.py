@@ -7,7 +7,7 @@ In: nothing; without a GPU the small base at 64 x 64 x 17 in float32, with one t
 with random weights at 480 x 832 in bfloat16. Encodings are made up. Both sides train the same resident model on the
 same clips with the same batch, rank, targets, AdamW and clipping, in turns. Out: Markdown lines: median seconds from
 one step's end to the next's, the ratio (median over pairs of turns, since other work comes and goes), and model-FLOPs
-utilisation (sweeps/cost.py, recomputation not counted) of the matrix multiplication measured in the same run.
+utilisation (sweeps/denoiser.py, recomputation not counted) of the matrix multiplication measured in the same run.
 `short text`: ours counts equal padding (model.short_text), the plain loop computes it; without it both do the same
 arithmetic. Exit status 1 where the same batch gives another loss.
 """
@@ -241,7 +241,7 @@ def same_loss(one: Bench, other: Bench) -> tuple[float, float]:
     return float(found[0]), float(found[1])
 
 
-def settings(options: argparse.Namespace, gpu: bool, checkpointing: bool, short: bool) -> TrialConfig:
+def settings(options: argparse.Namespace, gpu: bool, checkpointing: Checkpointing, short: bool) -> TrialConfig:
     size = DataConfig(frames=options.frames, height=480 if gpu else 64, width=832 if gpu else 64)
     batch = options.batch or (1 if gpu else 8)
     return TrialConfig(
@@ -256,7 +256,7 @@ def settings(options: argparse.Namespace, gpu: bool, checkpointing: bool, short:
             heldout_every=10**9,
             heldout_windows=1,
             checkpoint_every=10**9,
-            checkpointing=Checkpointing.all if checkpointing else Checkpointing.none,
+            checkpointing=checkpointing,
         ),
     )
 
@@ -270,7 +270,7 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=17)
     parser.add_argument("--targets", default="cross")
     parser.add_argument("--layers", type=int, default=8, help="GPU: of the 40 blocks")
-    parser.add_argument("--compile", action="store_true", help="ours: compiled blocks")
+    parser.add_argument("--compile", action="store_true", help="ours: compiled blocks that keep self-attention")
     parser.add_argument("--attention", default="", help="ours: backend")
     options = parser.parse_args()
     distributed.start(0, 1, "127.0.0.1", distributed.free_port())
@@ -284,7 +284,8 @@ def main() -> int:
         made: dict[bool, Any] = {}
 
         def bench(checkpointing: bool, short: bool, alter: bool = False) -> Bench:
-            config = settings(options, gpu, checkpointing, short)
+            again = Checkpointing.attention if alter and options.compile else Checkpointing.all
+            config = settings(options, gpu, again if checkpointing else Checkpointing.none, short)
             key = short or (alter and bool(options.compile or options.attention))
             if key not in made:
                 folder = model_folder(config.model, root)
