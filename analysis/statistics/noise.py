@@ -98,7 +98,8 @@ def reseeds(estimates: Estimates) -> tuple[Reseed, ...]:
         moved = [after - before for after, before in pairs if after is not None and before is not None]
         if not any(moved) or not np.isfinite(moved).all():
             continue  # nothing is sampled in a loss
-        by_clip = [] if len(clips) < 3 or score not in scorers else _by_clip([*others, base], scorers[score])
+        paired = len(clips) > 2 and score in estimates.clip_scores
+        by_clip = _by_clip([*others, base], scorers[score]) if paired else []
         reach = (
             reach_about_zero(np.stack(by_clip[:-1]) - by_clip[-1], estimates.shots) if by_clip else np.abs(moved).max()
         )

@@ -18,7 +18,16 @@ import numpy as np
 from analysis.study.clip_values import Scorer, clip_scorers
 from analysis.study.files import Array
 from analysis.study.load import BASE, CONTROL, GRID, Study, Trial, sort_key
-from analysis.study.scores import DIRECTIONS, MOTION, TrialScores, diversities, name_of, trial_scores
+from analysis.study.scores import (
+    DIRECTIONS,
+    METRICS,
+    MOTION,
+    SET_SCORES,
+    TrialScores,
+    diversities,
+    name_of,
+    trial_scores,
+)
 from cinelora.core.config import Method, Scaling
 from cinelora.core.records import TrialSpec
 from sweeps.plan import identity
@@ -125,8 +134,9 @@ class Estimates:
 
     @property
     def clip_scores(self) -> list[str]:
-        """The scores that have a value per clip, in the order of the table."""
-        return [score for score in DIRECTIONS if score in self.scorers]
+        """The scores of the comparisons: all with a value per clip but biased distances; in the order of the table."""
+        biased = {score for score in SET_SCORES if not METRICS[score].distance.unbiased}
+        return [score for score in DIRECTIONS if score in self.scorers and score not in biased]
 
     @property
     def series(self) -> tuple[str, ...]:

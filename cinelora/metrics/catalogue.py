@@ -26,6 +26,7 @@ from cinelora.metrics.distances import (
     polynomial_mmd,
 )
 from cinelora.metrics.feature_nets import CLIP_NETS, LPIPS_SIDE, WEIGHTS, configured
+from cinelora.metrics.influence import frechet_values, kernel_values
 from cinelora.metrics.resampling import (
     GROUPS,
     Grams,
@@ -58,12 +59,15 @@ class SetDistance:
     `value(generated, reference, matched)` is the distance; `matched`: row i of both belong together.
     `statistic(grams(generated, reference), ...)` is the same of resamples of both sets, `matched_statistic` of
     resamples that draw both rows of a pair, where that differs.
+    `clip_values(reference, generated, standardised)` is a value per matched pair of clips (`influence.py`).
     """
 
     value: Callable[[Array, Array, bool], float]
     grams: Callable[[Array, Array], Grams]
     statistic: Statistic
     matched_statistic: Statistic | None = None
+    clip_values: Callable[[Array, Array, bool], Array] | None = None
+    linear: bool = False  # `clip_values` need enough clips: `influence.too_few_clips`
     unbiased: bool = False
     extrapolated: bool = False  # the value is that of infinitely many clips, by `resampling.at_infinity`
     least_clips: int = 2
@@ -149,10 +153,15 @@ def _jedi(generated: Array, reference: Array, matched: bool) -> float:
     return kernel_distance(generated, reference, "jedi")
 
 
-_FRECHET = SetDistance(_frechet, linear_grams, frechet_replicates)
-_AT_INFINITY = replace(_FRECHET, extrapolated=True, least_clips=2 * GROUPS)
-_KID = SetDistance(_kid, kernel_grams, mmd_replicates, matched_mmd_replicates, unbiased=True)
-_JEDI = SetDistance(_jedi, partial(kernel_grams, preset="jedi"), partial(mmd_replicates, unbiased=False))
+_FRECHET = SetDistance(_frechet, linear_grams, frechet_replicates, clip_values=frechet_values, linear=True)
+_AT_INFINITY = replace(_FRECHET, clip_values=None, extrapolated=True, least_clips=2 * GROUPS)
+_KID = SetDistance(_kid, kernel_grams, mmd_replicates, matched_mmd_replicates, clip_values=kernel_values, unbiased=True)
+_JEDI = SetDistance(
+    _jedi,
+    partial(kernel_grams, preset="jedi"),
+    partial(mmd_replicates, unbiased=False),
+    clip_values=partial(kernel_values, preset="jedi"),
+)
 
 _START: dict[str, Any] = {"whole": True, "least_frames": 2}  # of families that compare frames with those before
 _FLOW: dict[str, Any] = {"of": tuple(FLOWS), **_START, "least_side": FLOW_SIDE, "further": True}

@@ -10,7 +10,7 @@ from scipy import stats
 
 from analysis.statistics.differences import Difference, differences, differences_csv, sentences
 from analysis.statistics.intervals import Interval, crossed_interval
-from analysis.study.clip_values import kernel_values
+from analysis.study.clip_values import set_values
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
 from tests.analysis.paper_study import CLIPS, Builder
@@ -71,7 +71,7 @@ def test_nothing_varies_and_nothing_known() -> None:
 def test_jackknife_values_average_to_the_distance(builder: Builder) -> None:
     study = load_study(builder.build())
     trial = next(each for each in study.trials if each.spec.trial_id == "r4s1")
-    values = kernel_values(study, CLIPS, trial, "tnv2")
+    values = set_values(study, CLIPS, trial, "kvd[tnv2]")
     assert values is not None and values.mean() == pytest.approx(136.0)
 
 

@@ -79,3 +79,16 @@ def test_their_kernel_distance_can_be_compared_clip_by_clip(root: Path) -> None:
     keep = [np.delete(np.arange(3), i) for i in range(3)]
     parts = [polynomial_mmd(REAL[rows], made[rows], matched=True) for rows in keep]
     assert values == pytest.approx([3 * whole - 2 * part for part in parts])
+
+
+def test_the_other_distances_have_values_too_but_stand_in_no_comparison_by_default(root: Path) -> None:
+    study = load_study(root)
+    trial = next(each for each in study.trials if each.spec.trial_id == "r4s1")
+    scorers, made = clip_scorers(study, CLIPS), trial.features["vjepa"].of(CLIPS)
+    values = scorers["jedi[vjepa]"](trial)
+    assert values is not None and values.mean() == pytest.approx(
+        100 * polynomial_mmd(REAL, made, 2, coef0=0.0, matched=True), abs=1e-9
+    )
+    assert scorers["fvd[vjepa]"](trial) is None  # three clips are too few
+    compared = estimate(study).clip_scores
+    assert "kvd[vjepa]" in compared and not {"fvd[vjepa]", "jedi[vjepa]", "fvd[tnv2]"} & set(compared)
