@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export STUDY
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fetch sweep plan status figures truncation dashboard wandb-sync check fmt test test-fast base metrics-selftest bench chaos slurm-test clean
+.PHONY: help setup fetch sweep plan status figures truncation dashboard wandb-sync check fmt test test-fast test-gpu base metrics-selftest bench chaos slurm-test clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -68,6 +68,9 @@ test: .venv/.dev fetch ## all tests (under 10 minutes on 2 cores)
 
 test-fast: .venv/.dev fetch ## the tests without real sweeps
 	@CINELORA_CACHE="$(abspath $(CACHE))" $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+
+test-gpu: .venv/.dev fetch ## the tests of a GPU (skipped without one; CINELORA_TEST_GPU=cpu: on the CPU)
+	@CINELORA_CACHE="$(abspath $(CACHE))" CINELORA_TEST_GPU="$${CINELORA_TEST_GPU:-1}" $(BIN)/python -m pytest -m gpu -rs
 
 base: fetch ## pretrain the small base again from scratch (hours; resumable)
 	@$(BIN)/python -m torch.distributed.run --standalone --nproc_per_node=$(WORKERS) \

@@ -1,6 +1,7 @@
 """Fixtures shared by all folders. One thread: two are erratic and not faster at these sizes.
 
 GPUs of the machine are hidden from tests and from the processes that they start, unless CINELORA_TEST_GPU=1.
+Tests marked `gpu` run if it is 1, or cpu to run them on the CPU.
 """
 
 from __future__ import annotations
@@ -14,14 +15,20 @@ if os.environ.get("CINELORA_TEST_GPU") != "1":
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch is imported
 
 import pytest
+import torch
 
 from tests import tiny_study
+
+GPU = os.environ.get("CINELORA_TEST_GPU", "")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Which tests share a process of `pytest -n`: those that disturb sweeps, so that nothing else disturbs them, and
-    those of a file whose fixture takes long."""
+    those of a file whose fixture takes long. And which are skipped."""
+    reason = "no GPU here" if GPU == "1" and not torch.cuda.is_available() else "" if GPU else "run by `make test-gpu`"
     for item in items:
+        if reason and item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason=reason))
         if "launch" in item.path.parts and item.path.name != "test_two_stages.py":
             item.add_marker(pytest.mark.xdist_group("sweeps"))
         elif item.path.name in ("test_full_size.py", "test_render.py", "test_engine.py"):

@@ -81,6 +81,7 @@ def make_job(root: Path, config: TrialConfig, encode: bool = True) -> Job:
 
 
 def _encode(job: Job, folder: Path, config: TrialConfig) -> None:
+    from cinelora import distributed
     from cinelora.data.encodings import WINDOWS_FILE, missing
     from cinelora.data.windows import plan_windows as plan_again
     from cinelora.wan.encoding import encode_texts, encode_windows
@@ -88,8 +89,8 @@ def _encode(job: Job, folder: Path, config: TrialConfig) -> None:
     plan = plan_again(Path(config.data.path), config.data, job.cache_dir)
     write_json(job.encodings / WINDOWS_FILE, plan.to_json())
     windows, prompts = missing(job.encodings, plan, {config.sample.negative_prompt})
-    encode_texts(folder, job.encodings, prompts, "cpu")
-    encode_windows(folder, job.encodings, Path(config.data.path), config.data, windows, "cpu")
+    encode_texts(folder, job.encodings, prompts, distributed.device_name())
+    encode_windows(folder, job.encodings, Path(config.data.path), config.data, windows, distributed.device_name())
 
 
 def silent(stage: str, done: int, total: int, loss: float | None) -> None:

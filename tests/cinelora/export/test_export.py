@@ -48,14 +48,14 @@ def stock(pipeline: Any) -> Iterator[Any]:
 
 def velocity(transformer: Any) -> torch.Tensor:
     """The denoiser's output for fixed inputs."""
+    inputs = {
+        "hidden_states": draw_noise((1, 36, 3, 4, 6), "hidden"),
+        "timestep": torch.tensor([700.0]),
+        "encoder_hidden_states": draw_noise((1, 512, 64), "text"),
+        "encoder_hidden_states_image": draw_noise((1, 17, 64), "image"),
+    }
     with torch.no_grad():
-        return transformer(
-            hidden_states=draw_noise((1, 36, 3, 4, 6), "hidden"),
-            timestep=torch.tensor([700.0]),
-            encoder_hidden_states=draw_noise((1, 512, 64), "text"),
-            encoder_hidden_states_image=draw_noise((1, 17, 64), "image"),
-            return_dict=False,
-        )[0]
+        return transformer(**{name: each.to(transformer.device) for name, each in inputs.items()}, return_dict=False)[0]
 
 
 def finished(root: Path, folder: Path, scaling: Scaling, targets: TargetSet, **changes: Any) -> tuple[Path, Any]:
