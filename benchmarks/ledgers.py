@@ -2,8 +2,8 @@
 
 In: a `Kind` (the effects planted in the ranks) and a random generator. Out: `analysis.study.load.Study`, held in
 memory, and its true values. Two scores are planted: `heldout_loss`, a number per clip, and `kvd[tnv2]`, through
-Gaussian features whose distance has a closed form. All sizes are those of study `quick` (docs/results.md: 96 clips,
-3 seeds).
+Gaussian features whose distance has a closed form; `fvd[tnv2]` follows from it. All sizes are those of study `quick`
+(docs/results.md: 96 clips, 3 seeds).
 R ranks, S seeds, N clips, D features; z: standard normal.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.linalg import hadamard
+from scipy.stats import norm
 
 from analysis.study.files import CURVE_COLUMNS, ClipValues, Features
 from analysis.study.load import Reference, Study, Trial
@@ -28,7 +29,7 @@ RANKS = (4, 8, 16, 32, 64, 128)
 CLIPS = tuple(f"c{index:02d}" for index in range(96))
 WITHIN_SHOT = 0.5  # correlation of clips of one shot; assumed, since the clips of `quick` are of 96 shots
 FAR = 3.3  # standard deviations; beyond it a distance could fall below that of no shift
-LOSS, KVD = "heldout_loss", "kvd[tnv2]"
+LOSS, KVD, FVD = "heldout_loss", "kvd[tnv2]", "fvd[tnv2]"
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,13 @@ class Kind:
     kvd: Plant = QUICK_KVD
 
     def difference(self, score: str, rank: int) -> float:
-        """The true value of rank minus base: the mean over all training seeds and all clips."""
+        """The true value of rank minus base: the mean over all training seeds and all clips.
+
+        The true fvd is the squared shift and a part that the ranks share with the base.
+        """
+        if score == FVD:
+            levels = self.kvd.base - self.kvd.gain * self.shares[RANKS.index(rank)] - _normal(self.kvd.spread)
+            return float(np.mean(np.square(shift_for(levels))) - np.square(shift_for(np.array(self.kvd.base))))
         plant = {LOSS: self.loss, KVD: self.kvd}[score]
         return -plant.gain * self.shares[RANKS.index(rank)]
 
@@ -162,6 +169,11 @@ def shift_for(distance: Array) -> Array:
     if np.min(distance) < found.min() or np.max(distance) > found.max():
         raise ValueError(f"a true kvd of {np.min(distance):.3g} is below the {found.min():.3g} of no shift")
     return np.interp(distance, found[found.argmin() :], shifts[found.argmin() :])
+
+
+def _normal(spread: Spread) -> Array:
+    """What a training seed adds to a gain: 1001 quantiles of its normal distribution."""
+    return np.asarray(np.hypot(spread.seed, spread.rank_seed) * norm.ppf((np.arange(1001) + 0.5) / 1001))
 
 
 @cache

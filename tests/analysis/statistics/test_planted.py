@@ -9,7 +9,7 @@ from analysis.statistics.answer import INSUFFICIENT, SUFFICIENT
 from analysis.statistics.intervals import crossed_interval
 from analysis.statistics.trend import NOT_SHOWN, RISES
 from analysis.study.clip_values import clip_scorers
-from benchmarks.ledgers import CLIPS, KVD, LOSS, RANKS, ledger, shift_for, true_kvd, variances
+from benchmarks.ledgers import CLIPS, FVD, KVD, LOSS, RANKS, ledger, shift_for, true_kvd, variances
 from benchmarks.planted import EQUAL, FLAT, FLAT_SEEDS, NONE, PEAK, SCORES, Found, look, looks
 from cinelora.metrics.distances import polynomial_mmd
 
@@ -59,15 +59,16 @@ def test_no_effect_is_no_claim() -> None:
 
 
 @pytest.mark.slow
-def test_intervals_of_a_distance_hold_the_truth() -> None:
+@pytest.mark.parametrize("score", [KVD, FVD])
+def test_intervals_of_a_distance_hold_the_truth(score: str) -> None:
     """Rank 4 against the base, clips and their scale drawn anew: 82 % were the scale of the true clips held fixed."""
     hits = []
     for index in range(300):
         study = ledger(EQUAL, np.random.default_rng(index))
-        base, *own = (clip_scorers(study, CLIPS)[KVD](trial) for trial in study.trials[: 1 + EQUAL.seeds])
+        base, *own = (clip_scorers(study, CLIPS)[score](trial) for trial in study.trials[: 1 + EQUAL.seeds])
         assert base is not None
         found = crossed_interval(np.array(own) - base, CLIPS)
-        hits.append(found.low <= EQUAL.difference(KVD, 4) <= found.high)
+        hits.append(found.low <= EQUAL.difference(score, 4) <= found.high)
     assert 0.92 <= np.mean(hits) <= 0.99
 
 
