@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from analysis.study.load import Study
 from analysis.study.rows import Estimates
 from analysis.study.scores import SET_SCORES, spec_name
 from cinelora.core.config import LoraConfig, Method, Resize, Scaling, TargetSet, TrialConfig
 from cinelora.metrics.catalogue import family, step_cache_of
 from cinelora.metrics.feature_nets import WEIGHTS
+from cinelora.metrics.influence import too_few_clips
+from cinelora.metrics.set_metrics import scaled
 
 BANNER = "untrained base: plumbing only"
 RESIZE = {Resize.crop: "shorter side to size, then centre crop", Resize.squash: "both sides to size"}
@@ -125,6 +129,9 @@ def _of_net(net: str, estimates: Estimates) -> str:
     doubt = ""
     if len(scores.clips) <= dimensions:
         doubt = f" With {len(scores.clips)} clips for {dimensions} dimensions fvd is mostly bias: rank by kvd."
+    real = estimates.study.reference.features[net].of(scores.clips)
+    if np.isfinite(real).all() and (few := too_few_clips(scaled(net, real)[0])):
+        doubt += f" fvd[{net}] has no values per clip, so no intervals: {few}."
     scale = "standardised by" if WEIGHTS[net].standardised else "as the net gives them, against"
     jedi = f" jedi[{net}]: polynomial MMD of degree 2, biased, times 100." if f"jedi[{net}]" in SET_SCORES else ""
     return (

@@ -66,6 +66,7 @@ def test_csv_and_caption_tell_of_them(root: Path) -> None:
     text = caption(found)
     assert "both on 2 V-JEPA features as the net gives them, against the 3 real clips" in text
     assert "jedi[vjepa]: polynomial MMD of degree 2, biased, times 100." in text and "jedi[tnv2]" not in text
+    assert "fvd[vjepa] has no values per clip, so no intervals: 3 clips for features that vary in about 2" in text
     assert "both on 1 TransNetV2 features standardised by the 3 real clips of the reference." in text
 
 
