@@ -16,12 +16,22 @@ from pathlib import Path
 from typing import Any
 
 from cinelora.core.cli import UserError, clock
-from cinelora.core.config import Checkpointing, ClusterConfig, Method, Offload, Prune, StudyConfig, TrialConfig
+from cinelora.core.config import (
+    AUTO,
+    Checkpointing,
+    ClusterConfig,
+    Method,
+    ModelConfig,
+    Offload,
+    Prune,
+    StudyConfig,
+    TrialConfig,
+)
 from cinelora.core.files import read_json
 from cinelora.core.records import TrialSpec
 from cinelora.data.encodings import WINDOWS_FILE, encoding_folder
 from cinelora.metrics.feature_nets import configured
-from cinelora.wan.checkpoint import config_folder
+from cinelora.wan.checkpoint import BUILTIN, config_folder
 from launch.preflight import check_compiled, check_division, check_sharing
 from sweeps.cost import GPUS, Rates, Workload, assumed, fitted, gpu_hours
 from sweeps.denoiser import IMAGE_TOKENS, TEXT_TOKENS, Denoiser
@@ -35,6 +45,7 @@ from sweeps.scheduling.tasks import task_for, workers
 SHORT_TEXT = 33  # text tokens that cross-attention reads where the padding is counted instead of computed
 SIZED = 20  # finished trials whose folders are measured
 RESERVED_GIB = 2.0  # for the driver's context, cuBLAS, cuDNN, NCCL and the allocator's gaps; assumed
+SHARE = 0.25  # of a GPU, for a trial of a built-in model
 MOST_WORKERS = 8  # that a remedy proposes: one node
 LEAST_FRAMES = 5
 MARGIN = 1.03  # on the memory of compiled blocks, which is predicted within 3 %
@@ -115,14 +126,38 @@ def local_gpus(devices: Path = Path("/dev")) -> int:
     )
 
 
+def settle_gpus(cluster: ClusterConfig, models: Iterable[ModelConfig]) -> tuple[ClusterConfig, tuple[str, ...]]:
+    """With `gpus_per_worker=auto` as a number, and a line about it where this machine has GPUs.
+
+    None without a GPU here or with an address; a share for built-in models, which are small; a whole one for others.
+    """
+    if cluster.gpus_per_worker != AUTO:
+        return cluster, ()
+    gpus: float
+    there = 0 if cluster.address else local_gpus()
+    gang = max(cluster.workers_per_trial, *cluster.workers_by_rank.values(), 0)
+    if not there:
+        return replace(cluster, gpus_per_worker=0.0), ()
+    if not all(model.path.startswith(BUILTIN) for model in models):
+        gpus, why = 1.0, "a model that is not built in takes a whole GPU"
+    elif gang == 1 and not cluster.workers_by_rank:
+        gpus, why = SHARE, "trials of a small built-in model share a GPU"
+    elif gang <= there:
+        gpus, why = 1.0, "workers of one trial cannot share a GPU"
+    else:
+        gpus, why = 0.0, f"a trial of {gang} workers would take {gang} GPUs"
+    text = f"cluster.gpus_per_worker=auto: {gpus:g}, since {why}; GPUs of this machine: {there}"
+    return replace(cluster, gpus_per_worker=gpus), (text,)
+
+
 def _cost(cluster: ClusterConfig, work: Mapping[str, Workload], seconds: dict[str, float], whole: float | None) -> str:
     """e.g. `12.5 GPU-hours, 1:35:00 on 2 x (64 CPU, 8 GPU), 25.00 at 2 per GPU-hour`."""
-    hours = gpu_hours(seconds, work, cluster.gpus_per_worker)
-    text = f"{hours:.3g} {'GPU-hours' if cluster.gpus_per_worker else 'worker-hours'}"
+    hours = gpu_hours(seconds, work, cluster.gpus)
+    text = f"{hours:.3g} {'GPU-hours' if cluster.gpus else 'worker-hours'}"
     if whole is not None:
         size = f"{cluster.nodes} x ({cluster.cpus_per_node} CPU, {cluster.gpus_per_node} GPU)"
         text += f", {clock(whole)} on {size if cluster.address else 'this machine'}"
-    if cluster.price_per_gpu_hour and cluster.gpus_per_worker:
+    if cluster.price_per_gpu_hour and cluster.gpus:
         text += f", {hours * cluster.price_per_gpu_hour:.2f} at {cluster.price_per_gpu_hour:g} per GPU-hour"
     return text
 
@@ -160,7 +195,7 @@ def settle_checkpointing(study: StudyConfig, plan: Plan) -> tuple[Plan, tuple[st
 
 def fastest_checkpointing(device: str, demand: Demand) -> tuple[Checkpointing, int]:
     """(kind, number of blocks, 0: all): the most whole blocks that fit beside those that keep attention, else `all`."""
-    if device not in GPUS or demand.cluster.gpus_per_worker == 0:
+    if device not in GPUS or demand.cluster.gpus == 0:
         return Checkpointing.all, 0
     kind = Checkpointing.all if demand.config.zero.stage == SHARDED else Checkpointing.attention
     blocks = [*range(1, demand.sizes.layers), 0]
@@ -192,7 +227,7 @@ class Demand:
     @property
     def share(self) -> float:
         """Of a GPU that one worker has, 0..1."""
-        return min(1.0, self.cluster.gpus_per_worker)
+        return min(1.0, self.cluster.gpus)
 
     def work(self) -> Workload:
         return Workload.of(self.config, self.sizes, self.heldout, self.workers)
@@ -254,7 +289,7 @@ def _demand(study: StudyConfig, spec: TrialSpec) -> Demand:
 def memory_lines(study: StudyConfig, demands: Sequence[Demand]) -> list[str]:
     """Peak memory by phase, over all trials. Raises UserError if a trial cannot fit."""
     device = study.cluster.device
-    if not demands or device not in GPUS or study.cluster.gpus_per_worker == 0:
+    if not demands or device not in GPUS or study.cluster.gpus == 0:
         return []
     largest = max(demands, key=lambda each: each.worst()[0])
     gpu = device if largest.share == 1 else f"{largest.share:.2g} of {device}"

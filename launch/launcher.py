@@ -25,7 +25,7 @@ from cinelora.core.config import Method, Prune, StudyConfig
 from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialSpec
 from launch.engine.run import run_missing
-from launch.estimate import estimate, settle_checkpointing
+from launch.estimate import estimate, settle_checkpointing, settle_gpus
 from launch.preflight import Fingerprints, make_plan, planning_cache, stages
 from launch.status import label, plan_counts
 from sweeps.ledger import Ledger, check_schema
@@ -52,10 +52,12 @@ def launch_jobs(
     grid = len(jobs)
     if initial_job_idx == 0:
         jobs += [compose(context, config, item, 0) for item in extra_overrides(study.extra, job_overrides)]
-    ledger = Ledger(StudyFolder(Path(study.study_dir)))
+    cluster, gpus = settle_gpus(study.cluster, [job.config.model for job in jobs])
+    jobs = [replace(job, config=replace(job.config, cluster=cluster)) for job in jobs]
+    study, ledger = jobs[0].config, Ledger(StudyFolder(Path(study.study_dir)))
     if study.plan_only:
         with planning_cache(Path(study.cache_dir)) as cache:
-            show_plan([replace(job.config, cache_dir=str(cache)) for job in jobs], ledger)
+            show_plan([replace(job.config, cache_dir=str(cache)) for job in jobs], ledger, gpus)
         if (sweeper := config.hydra.sweeper._target_.rpartition(".")[2]) != BasicSweeper.__name__:
             print(f"{sweeper} chooses further trials by the results of these")
             raise PlanShown
@@ -69,7 +71,7 @@ def launch_jobs(
             plan = ledger.plan().merged(plan)
         ledger.write_plan(plan)
         ledger.event("sweep", overrides=[job.overrides for job in jobs])
-        print(*fingerprints.clips.values(), *settled, *expected.lines, *fingerprints.remarks, sep="\n")
+        print(*fingerprints.clips.values(), *gpus, *settled, *expected.lines, *fingerprints.remarks, sep="\n")
         started = time.monotonic()
         errors = run_missing(study, ledger, plan, expected.seconds, expected.silence)
         took = time.monotonic() - started
@@ -171,8 +173,8 @@ def settings(spec: TrialSpec) -> str:
     return f"{label(spec):<26} {adapter if config.method is Method.lora else ''}lr {config.train.learning_rate:g}"
 
 
-def show_plan(configs: list[StudyConfig], ledger: Ledger) -> None:
-    """Check everything and print what a sweep would run, what it costs, and remarks. Raises UserError."""
+def show_plan(configs: list[StudyConfig], ledger: Ledger, gpus: tuple[str, ...]) -> None:
+    """Check everything and print what a sweep would run, its cost, the line on `gpus`, remarks. Raises UserError."""
     study = configs[0]
     fingerprints = Fingerprints(Path(study.cache_dir), plan_only=True)
     plan, settled = settle_checkpointing(study, make_plan(configs, fingerprints))
@@ -180,7 +182,7 @@ def show_plan(configs: list[StudyConfig], ledger: Ledger) -> None:
     if ledger.folder.study.exists():
         check_schema(ledger.folder)
     print_plan(plan, ledger, study.prune is not Prune.off)
-    print(*fingerprints.clips.values(), *settled, *expected.lines, *fingerprints.remarks, sep="\n")
+    print(*fingerprints.clips.values(), *gpus, *settled, *expected.lines, *fingerprints.remarks, sep="\n")
 
 
 def print_plan(plan: Plan, ledger: Ledger, keep_pruned: bool) -> None:

@@ -160,7 +160,7 @@ def assumed(cluster: ClusterConfig) -> CostModel | None:
         return None
     if cluster.device not in GPUS:
         raise UserError(f"cluster.device={cluster.device}: unknown; take one of {', '.join(GPUS)}, or leave it empty")
-    rate = GPUS[cluster.device].tflops / GPUS[MEASURED].tflops * max(1.0, cluster.gpus_per_worker)
+    rate = GPUS[cluster.device].tflops / GPUS[MEASURED].tflops * max(1.0, cluster.gpus)
     return CostModel(Rates(rate, rate, rate, 0.0, 0.0), 0, None, cluster.device)
 
 

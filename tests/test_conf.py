@@ -44,6 +44,20 @@ def test_every_study_composes(study: str) -> None:
     assert composed(f"+study={study}").name == study
 
 
+@pytest.mark.parametrize(
+    ("overrides", "gpus"),
+    [
+        ([], "auto"),
+        (["cluster=gpu", "cluster.gpus_per_worker=auto"], "auto"),
+        (["cluster.gpus_per_worker=1"], 1),
+        (["cluster.gpus_per_worker=0.25"], 0.25),
+        (["cluster=gpu"], 1),
+    ],
+)
+def test_gpus_are_a_number_or_auto(overrides: list[str], gpus: object) -> None:
+    assert composed(*overrides).cluster.gpus_per_worker == gpus
+
+
 def test_a_trial_survives_the_disk() -> None:
     trial = trial_config(composed("lora=block", "lora.scaling=rslora", "model.dtype=bfloat16", "train.betas=[0.8,0.9]"))
     assert from_dict(TrialConfig, to_dict(trial)) == trial

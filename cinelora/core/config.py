@@ -375,6 +375,9 @@ class Prune(Enum):
     halving = "halving"
 
 
+AUTO = "auto"
+
+
 @dataclass
 class ClusterConfig:
     """Where trials run. One trial takes `workers_per_trial` processes of the given resources."""
@@ -382,7 +385,7 @@ class ClusterConfig:
     address: str = ""  # empty: a Ray of our own on this machine
     workers_per_trial: int = 1
     cpus_per_worker: int = 1
-    gpus_per_worker: float = 0.0  # below 1: trials of one worker share a GPU
+    gpus_per_worker: float | int | str = 0.0  # below 1: trials of one worker share a GPU; auto: by model and machine
     workers_by_rank: dict[int, int] = field(default_factory=dict)  # wins over workers_per_trial
     max_restarts: int = 3  # of one trial after a lost process or node, or a hang
     hang_seconds: float = 1800.0  # of silence of a trial until its gang is killed; loading a base is silent
@@ -401,14 +404,24 @@ class ClusterConfig:
                 bool(found), "cluster.address", self.address, "give HOST:PORT of `ray start`, e.g. head:6379, or auto"
             )
         positive(self, "cluster", "workers_per_trial", "cpus_per_worker", "hang_seconds", "cpus_per_node")
-        not_negative(self, "cluster", "gpus_per_worker", "max_restarts", "free_disk_gib")
+        not_negative(self, "cluster", "max_restarts", "free_disk_gib")
         not_negative(self, "cluster", "nodes", "gpus_per_node", "price_per_gpu_hour")
         for rank, workers in self.workers_by_rank.items():
             require(rank > 0 and workers > 0, "cluster.workers_by_rank", self.workers_by_rank, "give rank: workers")
-        gpus = self.gpus_per_worker
+        if self.gpus_per_worker == AUTO:
+            return
+        number = not isinstance(self.gpus_per_worker, str)
+        require(number, "cluster.gpus_per_worker", self.gpus_per_worker, "give a number, or auto")
+        not_negative(self, "cluster", "gpus_per_worker")
+        gpus = self.gpus
         shared = gpus < 1 and self.workers_per_trial == 1 and not self.workers_by_rank
         remedy = "must be whole, or below 1 with one worker a trial: workers of one gang cannot share a GPU"
         require(gpus == int(gpus) or shared, "cluster.gpus_per_worker", gpus, remedy)
+
+    @property
+    def gpus(self) -> float:
+        """Of a worker, once `auto` is settled (`launch/estimate.py:settle_gpus`)."""
+        return float(self.gpus_per_worker)
 
     def workers(self, rank: int) -> int:
         """Of a trial of this rank; 0 is a trial without adapter."""

@@ -44,7 +44,7 @@ def workers(cluster: ClusterConfig, config: TrialConfig) -> int:
 
 
 def shape(cluster: ClusterConfig, count: int) -> GangShape:
-    return GangShape(count, cluster.cpus_per_worker, cluster.gpus_per_worker)
+    return GangShape(count, cluster.cpus_per_worker, cluster.gpus)
 
 
 def about(seconds: float) -> float:

@@ -26,7 +26,7 @@ from cinelora.core.config import (
     TrialConfig,
 )
 from cinelora.wan.checkpoint import EXAMPLE, SHAPES
-from launch.estimate import MARGIN, Demand, fastest_checkpointing, local_gpus, memory_lines, nearest
+from launch.estimate import MARGIN, Demand, fastest_checkpointing, local_gpus, memory_lines, nearest, settle_gpus
 from sweeps.denoiser import Denoiser
 
 CONFIG = json.loads((SHAPES[EXAMPLE] / "transformer" / "config.json").read_text())
@@ -153,3 +153,34 @@ def test_gpus_of_this_machine_are_those_that_are_visible(tmp_path: Path, monkeyp
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         found[visible] = local_gpus(tmp_path)
     assert found == {None: 2, "1": 1, "0,1,2": 2, "": 0, "-1": 0}
+
+
+SMALL, FULL = ModelConfig(path="builtin:small"), ModelConfig(path="", hub="Wan-AI/Wan2.1")
+
+
+@pytest.mark.parametrize(
+    ("there", "models", "settings", "gpus"),
+    [
+        (0, [FULL], {}, 0),
+        (2, [SMALL], {}, 0.25),
+        (2, [SMALL, FULL], {}, 1),
+        (2, [FULL], {"workers_per_trial": 4}, 1),  # refused for its nodes: nobody wants it on the CPU
+        (2, [SMALL], {"workers_per_trial": 2}, 1),
+        (2, [SMALL], {"workers_by_rank": {8: 4}}, 0),
+        (2, [SMALL], {"workers_by_rank": {8: 1}}, 1),
+    ],
+)
+def test_gpus_that_auto_takes(
+    there: int, models: list[ModelConfig], settings: dict[str, Any], gpus: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launch.estimate.local_gpus", lambda: there)
+    settled, lines = settle_gpus(ClusterConfig(gpus_per_worker="auto", **settings), models)
+    assert settled == ClusterConfig(gpus_per_worker=gpus, **settings)
+    assert [line.partition(",")[0] for line in lines] == [f"cluster.gpus_per_worker=auto: {gpus:g}"] * bool(there)
+
+
+def test_gpus_of_this_machine_are_not_those_of_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launch.estimate.local_gpus", lambda: 2)
+    assert settle_gpus(ClusterConfig(address="auto", gpus_per_worker="auto"), [SMALL])[0].gpus == 0
+    typed = ClusterConfig(gpus_per_worker=0)
+    assert settle_gpus(typed, [SMALL]) == (typed, ())

@@ -213,6 +213,17 @@ def test_a_plan_writes_nothing_where_it_must_not(study_root: Path, capsys: Any, 
     assert "2 trials: 0 done, 2 to run" in capsys.readouterr().out
 
 
+def test_the_plan_says_which_gpus_it_takes_and_ids_stay(study_root: Path, capsys: Any, monkeypatch: Any) -> None:
+    printed = []
+    for there in (0, 1):
+        monkeypatch.setattr("launch.estimate.local_gpus", lambda there=there: there)
+        assert plan_of(study_root, monkeypatch, "cluster.gpus_per_worker=auto") == 0
+        printed.append(capsys.readouterr().out.splitlines())
+    line = "cluster.gpus_per_worker=auto: 0.25, since trials of a small built-in model share a GPU"
+    line += "; GPUs of this machine: 1"
+    assert line in printed[1] and [each for each in printed[1] if each != line] == printed[0]
+
+
 class Adaptive(Sweeper):
     """As Optuna's: every batch of trials follows from the results of the one before."""
 

@@ -80,6 +80,8 @@ def test_a_gang_that_cannot_start_by_its_settings_is_not_tried_again(
     [
         ({"gpus_per_worker": 0.5, "workers_per_trial": 2}, "gpus_per_worker"),
         ({"gpus_per_worker": 1.5}, "gpus_per_worker"),
+        ({"gpus_per_worker": -1}, "gpus_per_worker"),
+        ({"gpus_per_worker": "half"}, "gpus_per_worker"),
         ({"workers_by_rank": {8: 0}}, "workers_by_rank"),
         ({"hang_seconds": 0}, "hang_seconds"),
         ({"free_disk_gib": -1}, "free_disk_gib"),
