@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.statistics.differences import COMPARED, Difference, differences_csv
+from analysis.statistics.differences import Difference, differences_csv
 from analysis.statistics.intervals import LEVEL, ONE_SEED, crossed_interval
 from analysis.study.changes import Change, listing, of_clips, of_protocols, of_settings, of_versions
 from analysis.study.files import Clips
@@ -30,6 +30,7 @@ from analysis.study.scores import DIRECTIONS
 from cinelora.core.cli import Parser, UserError, exit_status
 from cinelora.core.config import Method
 from cinelora.core.files import check_writable, whole_file
+from cinelora.metrics.primary import primary_scores
 
 RATE = "train.learning_rate"
 ALWAYS = frozenset({"method", "lora.rank"})  # settings that always identify a row
@@ -185,8 +186,9 @@ def markdown(found: Comparison) -> str:
 
 
 def _table(found: Sequence[Difference]) -> str:
-    """The scores of COMPARED; the CSV has all."""
-    scores = [score for score in COMPARED if any(each.score == score for each in found)]
+    """The best scores that both have; the CSV has all."""
+    known = {each.score for each in found}
+    scores = [score for score in primary_scores([known]).compared if score in known]
     by_place = {(each.row, each.score): each for each in found}
     lines = []
     for row, seeds in {each.row: each.interval.seeds for each in found}.items():

@@ -115,7 +115,9 @@ def sections(findings: Findings) -> list[tuple[str, list[str]]]:
         (rank_tests, findings.tests),
         (truncation, findings.truncations),
     )
-    return [(module.heading(records), lines) for module, records in found if (lines := module.sentences(records))]
+    shown = findings.estimates.primary.compared
+    lines = ((module.heading, records, module.sentences(records, shown)) for module, records in found)
+    return [(heading(records), own) for heading, records, own in lines if own]
 
 
 def printed(findings: Findings, table: Table) -> str:

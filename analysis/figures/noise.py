@@ -21,9 +21,8 @@ from analysis.statistics.rank_tests import RankTests
 from analysis.statistics.reliability import SizeCurve
 from analysis.study.rows import series_of
 from analysis.tables.rank_table import column_name
+from cinelora.metrics.primary import STEADINESS
 
-DISTANCES = ("kvd[tnv2]", "fvd[tnv2]")  # between halves
-DIFFERENCES = ("kvd[tnv2]", "consistency[mnv2]", "psnr")  # between ranks
 BAND: Mapping[str, Any] = {"color": "0.85", "linewidth": 0}
 CELLS = 6  # across: of two panels or of three
 SHIFT = 0.07  # of a rank, between series
@@ -33,11 +32,13 @@ INTERCEPTS = -0.06  # place of the first intercept on the axis of fvd_vs_n, as a
 
 def noise_floor(findings: Findings) -> Figure | None:
     """Distances above (mean over splits), differences below (Holm's intervals); None where neither can be drawn."""
-    estimates, series = findings.estimates, findings.estimates.series
-    halves = {score: own for score in DISTANCES if (own := [each for each in findings.halves if each.score == score])}
+    estimates, series, primary = findings.estimates, findings.estimates.series, findings.estimates.primary
+    by_score = {score: [each for each in findings.halves if each.score == score] for score in primary.distances}
+    halves = {score: own for score, own in by_score.items() if own}
     tests = [each for each in findings.tests if each.pairs]
     tested = {each.score for each in tests}
-    floors = [each for each in findings.reseeds if each.score in DIFFERENCES and each.score in tested]
+    drawn = tested.intersection((*primary.sampled, STEADINESS))
+    floors = [each for each in findings.reseeds if each.score in drawn]
     down = [count for count in (len(halves), len(floors)) if count]
     if not down:
         return None

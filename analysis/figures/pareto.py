@@ -22,7 +22,6 @@ from analysis.study.rows import Estimates, Row
 from analysis.study.scores import DIRECTIONS, LOWER
 from analysis.tables.rank_table import column_name, short_count
 
-SCORES = ("heldout_loss", "kvd[tnv2]")
 MANY = 8  # in a panel with more points only those on the front are labelled
 SHORT = 600.0  # worker-seconds: longer trainings are given in hours
 FRONT: Mapping[str, Any] = {"color": "0.6", "linewidth": 0.9, "zorder": 1}
@@ -47,7 +46,7 @@ def pareto(findings: Findings) -> Figure | None:
     """
     estimates = findings.estimates
     rows = [row for row in estimates.rows if row.done and (row.in_grid or row.key.label == FULL)]
-    gains = {score: known for score in SCORES if (known := _gains(findings, score, rows))}
+    gains = {score: known for score in estimates.primary.loss_first if (known := _gains(findings, score, rows))}
     if not gains:
         return None
     costs, (styles, handles) = _costs(estimates, rows), _styles(rows)

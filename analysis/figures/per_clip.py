@@ -15,9 +15,8 @@ from analysis.statistics.pairwise import improvement
 from analysis.study.files import Array
 from analysis.study.scores import DIRECTIONS, LOWER
 from analysis.tables.rank_table import column_name
+from cinelora.metrics.primary import PICTURE
 
-SCORES = ("heldout_loss", "consistency[mnv2]", "psnr")  # where there is one series: a row of panels each
-SCORE_OF_MANY = "psnr"  # where there are several series: a row of panels per series
 MAX_RANKS = 8  # panels across
 FEWEST_CLIPS = 3
 
@@ -25,14 +24,14 @@ FEWEST_CLIPS = 3
 def per_clip(findings: Findings) -> Figure | None:
     """A row of panels per score (or series), a panel per rank; None without a base, a rank or FEWEST_CLIPS clips.
 
-    Of more than MAX_RANKS ranks the smallest are shown.
+    Where there are several series, the score is PICTURE. Of more than MAX_RANKS ranks the smallest are shown.
     """
     estimates = findings.estimates
     base, series = estimates.base, estimates.series
     ranks = sorted({row.key.rank for row in estimates.rows if row.in_grid and row.done})[:MAX_RANKS]
     if base is None or len(estimates.scores.clips) < FEWEST_CLIPS or not ranks:
         return None
-    scores = SCORES if len(series) == 1 else (SCORE_OF_MANY,)
+    scores = estimates.primary.of_clips if len(series) == 1 else (PICTURE,)
     of_base = {score: values for score in scores if (values := estimates.scorers[score](base)) is not None}
     lines = [(name, score) for score in of_base for name in series]
     if not lines:
@@ -52,7 +51,7 @@ def per_clip(findings: Findings) -> Figure | None:
         panels[0].set_ylabel(column_name(score) if len(series) == 1 else name.replace(", ", "\n"), fontsize=7)
     for rank, axes in zip(ranks, grid[0], strict=True):
         axes.set_title(f"rank {rank}")
-    what = "score" if len(series) == 1 else column_name(SCORE_OF_MANY)
+    what = "score" if len(series) == 1 else column_name(PICTURE)
     figure.supxlabel(f"{what} of a clip under the base", size=8)
     figure.supylabel(f"{what} of the same clip under the adapter", size=8)
     return figure

@@ -29,19 +29,24 @@ from analysis.figures.style import (
     score_title,
     series_marker,
 )
-from analysis.statistics.differences import COMPARED
 from analysis.statistics.findings import Findings
 from analysis.study.rows import Estimates, Row
+from cinelora.metrics.primary import LOSS, MOTION, PICTURE, STEADINESS, PrimaryScores
 
-PANELS = ("kvd[tnv2]", "fvd[tnv2]", "consistency[mnv2]", "motion[absdiff]", "psnr", "heldout_loss")
+ACROSS = 3  # panels
 SMOOTHING = 20  # the training loss is averaged over steps / SMOOTHING steps
 
 
 def quality_vs_rank(findings: Findings) -> Figure:
-    """Six panels, one score each: one marker per seed, a line through the means; x is log2 of the rank."""
+    """A panel per score: one marker per seed, a line through the means; x is log2 of the rank."""
     estimates = findings.estimates
-    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
-    for axes, score in zip(figure.subplots(2, 3).flat, PANELS, strict=True):
+    scores = _panels(estimates.primary)
+    down = math.ceil(len(scores) / ACROSS)
+    figure = Figure(figsize=(WIDTH, 2.2 * down), layout="constrained")
+    panels = figure.subplots(down, ACROSS).flat
+    for unused in panels[len(scores) :]:
+        unused.remove()
+    for axes, score in zip(panels, scores, strict=False):
         axes.set_title(score_title(score))
         if score in estimates.scores.unavailable:
             text = "\n".join(["n/a", *textwrap.wrap(estimates.scores.unavailable[score], 28)])
@@ -54,11 +59,12 @@ def quality_vs_rank(findings: Findings) -> Figure:
 
 
 def differences(findings: Findings) -> Figure | None:
-    """A panel per score of COMPARED, a line per row: difference to the base and its interval; grey if undecided."""
-    shown = [each for each in findings.differences if each.score in COMPARED]
+    """A panel per compared score, a line per row: difference to the base and its interval; grey if undecided."""
+    compared = findings.estimates.primary.compared
+    shown = [each for each in findings.differences if each.score in compared]
     if not shown:
         return None
-    scores = [score for score in COMPARED if any(each.score == score for each in shown)]
+    scores = [score for score in compared if any(each.score == score for each in shown)]
     rows = list(dict.fromkeys(each.row for each in shown))
     figure = Figure(figsize=(WIDTH, 0.9 + 0.22 * len(rows)), layout="constrained")
     panels = dict(zip(scores, figure.subplots(1, len(scores), sharey=True, squeeze=False)[0], strict=True))
@@ -93,10 +99,10 @@ def learning_curves(findings: Findings) -> Figure | None:
     for row in (each for each in estimates.rows if each.in_grid):
         style: Mapping[str, Any] = {"color": colours[row.key.rank], "linestyle": styles[row.series]}
         for curve in (trial.curve for trial in estimates.trials(row)):
-            trained, heldout = curve.dropna(subset="loss"), curve.dropna(subset="heldout_loss")
+            trained, heldout = curve.dropna(subset="loss"), curve.dropna(subset=LOSS)
             loss = trained["loss"].rolling(smoothing_window(len(curve)), center=True, min_periods=1).mean()
             left.plot(trained["step"], loss, linewidth=0.7, **style)
-            right.plot(heldout["step"], heldout["heldout_loss"], marker="o", markersize=2, linewidth=1.0, **style)
+            right.plot(heldout["step"], heldout[LOSS], marker="o", markersize=2, linewidth=1.0, **style)
     window = max(smoothing_window(len(trial.curve)) for trial in trials)
     left.set_title("training loss" + (f" (mean of {window} steps)" if window > 1 else ""))
     right.set_title("held-out loss (first windows only; step 0 is the base)")
@@ -104,6 +110,12 @@ def learning_curves(findings: Findings) -> Figure | None:
         axes.set_xlabel("optimiser step")
     legend_below(figure, handles, across)
     return figure
+
+
+def _panels(primary: PrimaryScores) -> tuple[str, ...]:
+    """The primary scores, and what must be seen beside them; six where the user chose none."""
+    own = (score for score in primary.answered if score != LOSS)
+    return tuple(dict.fromkeys((*own, *primary.distances, STEADINESS, MOTION, PICTURE, LOSS)))
 
 
 def smoothing_window(steps: int) -> int:
@@ -146,6 +158,6 @@ def _quality_legend(estimates: Estimates) -> list[Line2D]:
     for row in sorted((row for row in estimates.rows if row.done and not row.in_grid), key=lambda row: not row.is_base):
         label = "base, no adapter" if row.is_base else row.name
         handles.append(Line2D([], [], label=label, **_line_style(row, estimates)))
-    if any(score in estimates.scores.real for score in PANELS):
+    if any(score in estimates.scores.real for score in _panels(estimates.primary)):
         handles.append(Line2D([], [], **REAL, label="real clips"))
     return handles

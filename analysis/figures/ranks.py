@@ -50,7 +50,6 @@ ROLES: Mapping[str, str] = {  # a layer's name in its module -> what it does; on
 COLOUR_OF_ROLE = dict(zip(dict.fromkeys(ROLES.values()), COLOURS, strict=True))
 BRANCHES: Mapping[str, LineStyleType] = {"self-attention": "--", "cross-attention": "-", "image branch": ":"}
 IN_FULL: Mapping[str, Any] = {"color": "0.8", "linewidth": 2.0, "zorder": 0}
-SCORES = ("heldout_loss", "kvd[tnv2]")  # drawn; truncation.csv has all
 TRAINED: Mapping[str, Any] = {"color": COLOURS[0], "marker": "o", "linestyle": "-"}
 TRUNCATED: Mapping[str, Any] = {"color": COLOURS[1], "marker": "s", "linestyle": "--"}
 UNCLEAR = "0.55"
@@ -81,7 +80,7 @@ def spectra(findings: Findings) -> Figure | None:
 
 def truncation(findings: Findings) -> Figure | None:
     """A marker per seed, lines through the means; the two meet at the rank that was truncated. None without one."""
-    drawn = [each for each in findings.truncations if each.score in SCORES]
+    drawn = [each for each in findings.truncations if each.score in findings.estimates.primary.loss_first]
     cells = list(dict.fromkeys((each.series, each.score) for each in drawn))
     if not cells:
         return None

@@ -22,6 +22,8 @@ from analysis.study.frames import Image as Pixels
 from analysis.study.frames import read_clip, spread
 from analysis.study.rows import Estimates
 from cinelora.core.paths import SampleFolder
+from cinelora.metrics.catalogue import family
+from cinelora.metrics.primary import MOTION, PICTURE, STEADINESS
 
 REFERENCE, BASE, CHOICE = "reference", "base", "choice"  # CHOICE: a row that the reader picks with the slider
 MAX_CLIPS = 24  # more than anybody looks through
@@ -29,7 +31,7 @@ MAX_LANES = 64
 MAX_BYTES = 7_500_000  # of pictures; base64 adds a third, and the page should stay below 15 MB
 QUALITY = 90
 BLOCK = 16  # pixels of a WebP macroblock: frames are padded to it so that none bleeds into its neighbour
-SHOWN = {"psnr": ("psnr", 2), "consistency[mnv2]": ("consistency", 3), "motion[absdiff]": ("motion", 2)}
+SHOWN = {PICTURE: 2, STEADINESS: 3, MOTION: 2}  # score -> decimals
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,11 @@ def strip(frames: Pixels) -> dict[str, Any]:
 
 def clip_numbers(lane: Lane, clip: str) -> str:
     """The scores that this lane has of this clip, one per line."""
-    known = [(*SHOWN[score], lane.scores[score].get(clip, math.nan)) for score in SHOWN if score in lane.scores]
+    known = [
+        (family(score), digits, lane.scores[score].get(clip, math.nan))
+        for score, digits in SHOWN.items()
+        if score in lane.scores
+    ]
     return "\n".join(f"{name} {value:.{digits}f}" for name, digits, value in known if math.isfinite(value))
 
 

@@ -19,7 +19,7 @@ from analysis.figures.draw import FIGURES
 from analysis.page.clips import reel
 from analysis.statistics import differences, rank_tests, truncation
 from analysis.statistics.answer import sentence
-from analysis.statistics.differences import COMPARED, DIGITS
+from analysis.statistics.differences import DIGITS
 from analysis.statistics.findings import Findings
 from analysis.study.load import WAITING, Study
 from analysis.study.provenance import provenance_lines
@@ -47,8 +47,9 @@ def write_page(findings: Findings, table: Table, drawn: Sequence[str], folder: P
 def page(findings: Findings, table: Table, pictures: Mapping[str, bytes]) -> str:
     """The page as text. `pictures`: figure name -> PNG."""
     study, estimates = findings.study, findings.estimates
-    compared = [each for each in findings.differences if each.score in COMPARED]
-    tested = [each for each in findings.tests if each.score in COMPARED]
+    shown = estimates.primary.compared
+    compared = [each for each in findings.differences if each.score in shown]
+    tested = [each for each in findings.tests if each.score in shown]
     figures = {
         name: {"title": name.replace("_", " "), "caption": FIGURES[name].caption, "png": base64.b64encode(png).decode()}
         for name, png in pictures.items()
@@ -64,13 +65,14 @@ def page(findings: Findings, table: Table, pictures: Mapping[str, bytes]) -> str
             table=table,
             waiting=sum(each.reason == WAITING for each in study.missing),
             answers=[sentence(answer) for answer in findings.answers],
+            compared=shown,
             differences=compared,
             differences_heading=differences.heading(findings.differences) if compared else "",
             tests=tested,
             tests_heading=rank_tests.heading(tested) if tested else "",
             reel=reel(estimates),
             figures=figures,
-            truncation_lines=truncation.sentences(findings.truncations),
+            truncation_lines=truncation.sentences(findings.truncations, shown),
             protocol=protocol_lines(study),
             trials=trial_lines(estimates),
             provenance=provenance_lines(study),
@@ -98,7 +100,6 @@ def templates() -> jinja2.Environment:
     environment.globals |= {
         "arrow": {direction: text.replace(" ", "\N{NO-BREAK SPACE}") for direction, text in MARKDOWN_ARROW.items()},
         "sense": {LOWER: "lower is better", HIGHER: "higher is better", NONE: ""},
-        "compared": COMPARED,
         "directions": DIRECTIONS,
         "column_name": column_name,
         "listed": rank_tests.listed,

@@ -34,7 +34,6 @@ from analysis.study.load import Trial
 from analysis.study.rows import Estimates
 from analysis.study.scores import DIRECTIONS, LOWER
 
-SCORES = ("kvd[tnv2]", "heldout_loss")
 LEVEL = 0.9  # two-sided, so one-sided 5 %
 PARAMETRIC_DRAWS = 4000
 LEAST_CHANCE = 0.01  # smaller shares of the draws are not listed
@@ -71,12 +70,12 @@ class Answer:
 
 
 def answers(estimates: Estimates) -> tuple[Answer, ...]:
-    """One per score of SCORES and adapter series that has a base and two ranks of the same seeds."""
+    """One per primary score and adapter series that has a base and two ranks of the same seeds."""
     if estimates.base is None or len(estimates.scores.clips) < 3:
         return ()
     out = []
     for series in estimates.series:
-        for score in SCORES:
+        for score in estimates.primary.answered:
             gains = _gains(estimates, estimates.base, series, score)
             if len(gains) > 1:
                 out.append(_answer(score, series, gains, estimates.shots, estimates.study.share))
@@ -85,7 +84,7 @@ def answers(estimates: Estimates) -> tuple[Answer, ...]:
 
 def _gains(estimates: Estimates, base: Trial, series: str, score: str) -> dict[int, Array]:
     """Rank -> gain over the base (S, N) on the seeds that every rank has; {} where there are none."""
-    before = estimates.scorers[score](base)
+    before = estimates.scorers[score](base) if score in estimates.scorers else None
     if before is None:
         return {}
     sign = -1.0 if DIRECTIONS[score] == LOWER else 1.0

@@ -7,7 +7,7 @@ Row and base are compared clip by clip: same first frame, caption and starting n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,6 @@ from analysis.study.load import Trial
 from analysis.study.rows import Estimates, Row
 from analysis.study.scores import DIRECTIONS, HIGHER, LOWER
 
-COMPARED = ("heldout_loss", "kvd[tnv2]", "psnr")  # scores of the lines to read; the CSV has all
 DIGITS = 3  # significant, of a difference
 COLUMNS = ("row", "score", "difference", "low", "high", "verdict", "seeds", "shots")
 UNDECIDED = "undecided"
@@ -74,11 +73,11 @@ def differences_csv(found: Iterable[Difference]) -> str:
     return csv_text(COLUMNS, (dict(zip(COLUMNS, values(each), strict=True)) for each in found))
 
 
-def sentences(found: Iterable[Difference]) -> list[str]:
-    """One line per row: its COMPARED scores against the base."""
+def sentences(found: Iterable[Difference], compared: Collection[str]) -> list[str]:
+    """One line per row: its `compared` scores against the base."""
     by_row: dict[str, list[str]] = {}
     for each in found:
-        if each.score in COMPARED:
+        if each.score in compared:
             by_row.setdefault(each.row, []).append(f"{each.score} {each}")
     return [f"{row}: {'; '.join(texts)}" for row, texts in by_row.items()]
 

@@ -28,13 +28,13 @@ from analysis.study.scores import DIRECTIONS, SET_SCORES
 from cinelora.core.config import Method
 from cinelora.core.records import TrialSpec
 from cinelora.metrics.catalogue import metric
+from cinelora.metrics.primary import PrimaryScores
 from cinelora.metrics.set_metrics import scaled
 from sweeps.plan import identity
 
 SPLITS, SEED, FEWEST = 100, 0, 8  # FEWEST clips, for halves with a spread
 REAL = "real clips"
 SAMPLE_SEED = "sample.seed"
-IN_SENTENCE = ("kvd[tnv2]", "psnr")  # in the sentence
 
 
 @dataclass(frozen=True)
@@ -121,12 +121,14 @@ def within(pairs: Pairwise, floor: Reseed) -> list[int]:
     return [each.rank for each in pairs.others if abs(each.difference.mean) <= floor.reach]
 
 
-def sentence(found: Sequence[Halves], reseeds: Sequence[Reseed], tests: Iterable[RankTests]) -> str:
+def sentence(
+    found: Sequence[Halves], reseeds: Sequence[Reseed], tests: Iterable[RankTests], primary: PrimaryScores
+) -> str:
     """The noise floor in one sentence; "" where nothing was computed."""
     known = {each.score: each for each in reseeds}
     tested = list(tests)
     parts = []
-    for score in (name for name in IN_SENTENCE if name in known):
+    for score in (name for name in primary.sampled if name in known):
         pairs = [each.pairs for each in tested if each.score == score and each.pairs]
         inside = sum(len(within(each, known[score])) for each in pairs)
         part = f"{score} \N{PLUS-MINUS SIGN}{known[score].reach:.2g}"
@@ -134,7 +136,7 @@ def sentence(found: Sequence[Halves], reseeds: Sequence[Reseed], tests: Iterable
         parts.append(f"{part} ({inside} of {total} differences of a rank to the best lie within)" if total else part)
     parts_of_sentence = [f"the base under other sampling noise moves by {', '.join(parts)}"] if parts else []
     for each in found:
-        if each.row == REAL and each.score == IN_SENTENCE[0]:
+        if each.row == REAL and each.score == primary.distance:
             spread = f"{each.mean:.2g} [{each.low:.2g}, {each.high:.2g}]"
             parts_of_sentence.append(f"real clips against real clips, {each.clips} a side, have {each.score} {spread}")
     return f"Noise floor, {LEVEL:.0%}: {'; '.join(parts_of_sentence)}." if parts_of_sentence else ""

@@ -15,6 +15,7 @@ from scipy import stats
 from analysis.study.files import Array
 from analysis.study.load import Trial
 from analysis.study.rows import Estimates, Row, RowKey
+from cinelora.metrics.primary import LOSS
 
 WITHIN = 0.05  # of the whole gain: closer to the last loss is the plateau
 LAST = 0.2  # of training: a loss that still falls here has not converged
@@ -82,9 +83,9 @@ def _clear(falls: Array) -> bool | None:
 
 def _curves(trials: Sequence[Trial]) -> tuple[Array, Array] | None:
     """Steps (E,) and losses (S, E); None where the steps of the seeds differ or a loss is not finite."""
-    found = [trial.curve.dropna(subset="heldout_loss") for trial in trials]
+    found = [trial.curve.dropna(subset=LOSS) for trial in trials]
     steps = {tuple(each["step"]) for each in found}
     if len(steps) != 1 or len(next(iter(steps))) < 2:
         return None
-    losses = np.stack([each["heldout_loss"].to_numpy(np.float64) for each in found])
+    losses = np.stack([each[LOSS].to_numpy(np.float64) for each in found])
     return (np.array(next(iter(steps)), dtype=np.float64), losses) if np.isfinite(losses).all() else None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.statistics.differences import COMPARED, DIGITS
+from analysis.statistics.differences import DIGITS
 from analysis.statistics.intervals import LEVEL, Interval
 from analysis.statistics.pairwise import Pairwise, against_best
 from analysis.statistics.trend import ENOUGH_SEEDS, NOT_SHOWN, PEAKS, TREND_ALPHA, Trend, trend
@@ -82,9 +82,9 @@ def _tested(
     return RankTests(score, series, seeds, len(set(shots)), moved, pairs)
 
 
-def sentences(found: Iterable[RankTests]) -> list[str]:
-    """One line per series and score of COMPARED."""
-    return [_sentence(each) for each in found if each.score in COMPARED]
+def sentences(found: Iterable[RankTests], compared: Collection[str]) -> list[str]:
+    """One line per series and score of `compared`."""
+    return [_sentence(each) for each in found if each.score in compared]
 
 
 def heading(found: Sequence[RankTests]) -> str:

@@ -54,9 +54,9 @@ class SizeCurve:
         return self.score.startswith("kvd") or SMALLEST_SHARE * self.clips > self.dimensions
 
 
-def set_sizes(estimates: Estimates, net: str = "tnv2") -> tuple[SizeCurve, ...]:
-    """fvd on all dimensions and on a few axes, and kvd, of base and ranks; () below 2 GROUPS clips or without `net`."""
-    clips = estimates.scores.clips
+def set_sizes(estimates: Estimates) -> tuple[SizeCurve, ...]:
+    """fvd on all dimensions and on a few axes, and kvd, of base and ranks; () below 2 GROUPS clips or without net."""
+    clips, net = estimates.scores.clips, estimates.primary.net
     rows = [row for row in estimates.rows if row.done and (row.is_base or row.in_grid)]
     if len(clips) < 2 * GROUPS:
         return ()

@@ -7,13 +7,13 @@ Out: `Truncated` records, a CSV file, sentences. Truncated ("cut") and trained a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from analysis.statistics.differences import COMPARED, DIGITS
+from analysis.statistics.differences import DIGITS
 from analysis.statistics.intervals import LEVEL, Interval, crossed_interval
 from analysis.study.clip_values import Scorer
 from analysis.study.files import Array, csv_text, read_clip_scores, read_features
@@ -155,11 +155,11 @@ def as_csv(found: Iterable[Truncated]) -> str:
     return csv_text(HEAD, lines)
 
 
-def sentences(found: Iterable[Truncated]) -> list[str]:
-    """One line per series and score of COMPARED: the loss by truncation against training, at each smaller rank."""
+def sentences(found: Iterable[Truncated], compared: Collection[str]) -> list[str]:
+    """One line per series and score of `compared`: the loss by truncation against training, at each smaller rank."""
     lines: dict[tuple[str, str], list[str]] = {}
     for each in found:
-        if each.score in COMPARED and each.verdict and each.difference:
+        if each.score in compared and each.verdict and each.difference:
             lines.setdefault((each.score, each.series), []).append(_words(each, each.difference))
     heads = {key: f"{key[0]}, {key[1]}" if key[1] else key[0] for key in lines}
     ranks = {(each.score, each.series): each.source_rank for each in found}

@@ -25,10 +25,11 @@ from cinelora.core.files import read_json
 from cinelora.core.paths import SampleFolder, TrialFolder
 from cinelora.metrics.catalogue import COLOURS
 from cinelora.metrics.feature_nets import WEIGHTS
+from cinelora.metrics.primary import LOSS
 from cinelora.metrics.set_metrics import SetScores, features_fingerprint
 
 FEATURE_SETS = (*(name for name, net in WEIGHTS.items() if net.kind == "video"), COLOURS)  # that set scores rest on
-CURVE_COLUMNS = ("step", "loss", "heldout_loss")
+CURVE_COLUMNS = ("step", "loss", LOSS)
 Array = NDArray[np.float64]
 Clips = tuple[str, ...]
 Run = Mapping[str, Any]  # one entry of provenance.json, as cinelora/trial/provenance.py writes it
@@ -111,7 +112,7 @@ def read_curve(path: Path) -> pd.DataFrame:
     """Losses by optimiser step, CURVE_COLUMNS. Of a step that was repeated after a resume, the last run counts."""
     if not path.exists():
         return pd.DataFrame(columns=list(CURVE_COLUMNS))
-    table = read_table(path, {"step": int, "loss": float, "heldout_loss": float})[list(CURVE_COLUMNS)]
+    table = read_table(path, {"step": int, "loss": float, LOSS: float})[list(CURVE_COLUMNS)]
     return table.drop_duplicates("step", keep="last").sort_values("step", ignore_index=True)
 
 

@@ -33,6 +33,7 @@ from cinelora.core.config import Method
 from cinelora.core.files import read_json
 from cinelora.core.paths import SampleFolder, StudyFolder, TrialFolder
 from cinelora.core.records import TrialResult, TrialSpec, reference_key
+from cinelora.metrics.primary import LOSS
 from cinelora.metrics.set_metrics import SetScores
 from sweeps.ledger import SHARE, check_schema
 from sweeps.plan import Plan
@@ -244,7 +245,7 @@ def _first_stage_remark(trial: Trial) -> str:
     """Rank, targets and windows of a first stage, and what it gained on its own held-out windows."""
     config, result = trial.spec.config, trial.result
     stills = f", {config.train.stills:.0%} of them on stills" if config.train.stills else ""
-    losses = trial.curve["heldout_loss"]
+    losses = trial.curve[LOSS]
     start = "" if losses.empty else f"from {losses.iloc[0]:.4f} "
     return (
         f"Every row outside the control arms builds on the frozen adapter of trial {result.trial_id} (rank "

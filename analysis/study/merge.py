@@ -17,8 +17,10 @@ import numpy as np
 from analysis.study.changes import Change, listing, of_bases, of_clips, of_protocols, of_versions
 from analysis.study.files import ClipScores
 from analysis.study.load import WAITING, Missing, Reference, Study, Trial, load_study, sort_key
+from analysis.study.scores import OTHER_LOSS
 from cinelora.core.cli import UserError
 from cinelora.core.records import reference_key
+from cinelora.metrics.primary import LOSS
 
 REMEDY = "report them separately, or compare them with python -m analysis.compare"
 SHORT = 12  # digits of a hash
@@ -123,7 +125,7 @@ def _references(parts: Sequence[Study]) -> tuple[dict[str, Reference], list[str]
 
 def _disagreement(mine: Trial, other: Trial, first: str, second: str) -> list[str]:
     """A sentence if two runs of one trial have different results."""
-    facts = ("adapter_sha256", "train_loss", "heldout_loss", "other_loss")
+    facts = ("adapter_sha256", "train_loss", LOSS, OTHER_LOSS)
     pairs = [(name, getattr(mine.result, name), getattr(other.result, name)) for name in facts]
     found = [f"{name} {_short(a)} and {_short(b)}" for name, a, b in pairs if a != b]
     found += _scores_differ(mine.scores, other.scores) + _features_differ(mine, other)

@@ -18,18 +18,10 @@ import numpy as np
 from analysis.study.clip_values import Scorer, clip_scorers
 from analysis.study.files import Array
 from analysis.study.load import BASE, CONTROL, GRID, Study, Trial, sort_key
-from analysis.study.scores import (
-    DIRECTIONS,
-    METRICS,
-    MOTION,
-    SET_SCORES,
-    TrialScores,
-    diversities,
-    name_of,
-    trial_scores,
-)
+from analysis.study.scores import DIRECTIONS, METRICS, SET_SCORES, TrialScores, diversities, name_of, trial_scores
 from cinelora.core.config import Method, Scaling
 from cinelora.core.records import TrialSpec
+from cinelora.metrics.primary import MOTION, PrimaryScores, primary_scores
 from sweeps.plan import identity
 
 OWN_COLUMNS = {"method", "train.learning_rate", "lora.rank", "lora.scaling", "lora.alpha", "lora.targets"}
@@ -131,6 +123,11 @@ class Estimates:
     def scorers(self) -> Mapping[str, Scorer]:
         """Score -> its values of a trial on `scores.clips`."""
         return clip_scorers(self.study, self.scores.clips)
+
+    @cached_property
+    def primary(self) -> PrimaryScores:
+        """The scores that the report is about."""
+        return primary_scores(self.scores.values.values())
 
     @property
     def clip_scores(self) -> list[str]:

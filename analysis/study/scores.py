@@ -26,6 +26,7 @@ from cinelora.core.records import reference_key
 from cinelora.metrics.catalogue import COLOURS, FAMILIES, FLOWS, study_metrics
 from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.metrics.few_clips import CHANNELS, LEVELS, style_distance
+from cinelora.metrics.primary import LOSS, MOTION, PICTURE, STEADINESS
 from cinelora.metrics.set_metrics import definition, scaled, scores_of_net
 
 Item = TypeVar("Item")
@@ -86,14 +87,15 @@ def _apart(made: Sequence[Array]) -> Array:
 
 
 LOWER, HIGHER, NONE = "lower", "higher", "none"
+OTHER_LOSS = "other_loss"  # a column only where a dataset has a second domain
 CORE: Mapping[str, str] = {  # always in the files, n/a where no trial has it
-    "heldout_loss": LOWER,
-    "other_loss": LOWER,  # on the dataset's second domain: what was forgotten
+    LOSS: LOWER,
+    OTHER_LOSS: LOWER,  # on the dataset's second domain: what was forgotten
     "kvd[tnv2]": LOWER,
     "fvd[tnv2]": LOWER,
-    "consistency[mnv2]": HIGHER,
-    "motion[absdiff]": NONE,  # no direction: to be compared with the real clips
-    "psnr": HIGHER,
+    STEADINESS: HIGHER,
+    MOTION: NONE,  # no direction: to be compared with the real clips
+    PICTURE: HIGHER,
     "ssim": HIGHER,
     "image_similarity[mnv2]": HIGHER,
 }
@@ -102,13 +104,21 @@ _OTHERS = [each for name, each in METRICS.items() if name not in CORE]
 FURTHER: Mapping[str, str] = {  # a table of their own, of those that a trial has
     each.name: each.entry.better for of in FAMILIES.values() if of.further for each in _OTHERS if each.entry is of
 }
+FURTHER_TEXTS = {  # by family, for captions
+    "temporal_flickering": "temporal_flickering: VBench's, 1 for a frozen clip.",
+    "tdelta": "tdelta: mean step between the features of neighbouring frames.",
+    "warp_error": "warp_error: difference of a frame from the one before, moved along the optical flow, in levels; "
+    "warp_excess: what exceeds that of the reference clip.",
+    "style_distance": "style_distance: by how many levels of luma and chroma the mean clip differs from that of "
+    "the training clips; the real clips show how much of it other content alone explains.",
+    "diversity": "diversity: mean distance between clips that differ in the training seed alone: variety where the "
+    "clips are good, unstable training where they are not.",
+}
 OPTIONAL: Mapping[str, str] = {  # of the nets whose weights a user brings: shown only where a trial has them
     each.name: each.entry.better for each in _OTHERS if not each.entry.further
 }
 DIRECTIONS: Mapping[str, str] = {**CORE, **OPTIONAL, **FURTHER}
-OTHER_LOSS = "other_loss"  # a column only where a dataset has a second domain
 TABLE_SCORES = tuple(name for name in CORE if name not in (OTHER_LOSS, "image_similarity[mnv2]"))
-MOTION = "motion[absdiff]"
 CONSISTENCY = tuple(name for name in DIRECTIONS if name in METRICS and METRICS[name].entry.frozen_wins)
 
 SetScorer = Callable[[Trial], dict[str, float]]  # the scores of a trial that one feature set gives

@@ -13,7 +13,7 @@ import numpy as np
 
 from analysis.study.load import Study
 from analysis.study.rows import Estimates
-from analysis.study.scores import SET_SCORES, spec_name
+from analysis.study.scores import FURTHER_TEXTS, SET_SCORES, spec_name
 from cinelora.core.config import LoraConfig, Method, Resize, Scaling, TargetSet, TrialConfig
 from cinelora.metrics.catalogue import family, step_cache_of
 from cinelora.metrics.feature_nets import WEIGHTS
@@ -36,18 +36,6 @@ def caption(estimates: Estimates) -> str:
             _scaling(study),
         )
     ).strip()
-
-
-FURTHER_TEXTS = {
-    "temporal_flickering": "temporal_flickering: VBench's, 1 for a frozen clip.",
-    "tdelta": "tdelta: mean step between the features of neighbouring frames.",
-    "warp_error": "warp_error: difference of a frame from the one before, moved along the optical flow, in levels; "
-    "warp_excess: what exceeds that of the reference clip.",
-    "style_distance": "style_distance: by how many levels of luma and chroma the mean clip differs from that of "
-    "the training clips; the real clips show how much of it other content alone explains.",
-    "diversity": "diversity: mean distance between clips that differ in the training seed alone: variety where the "
-    "clips are good, unstable training where they are not.",
-}
 
 
 def further_caption(estimates: Estimates) -> str:

@@ -151,7 +151,7 @@ def _tex_notes(table: Table) -> list[str]:
 
 
 def _header_parts(column: Column) -> tuple[str, str]:
-    """consistency[mnv2] -> (consistency, [mnv2]); held-out loss -> (held-out, loss)."""
+    """fvd[NET] -> (fvd, [NET]); held-out loss -> (held-out, loss)."""
     for mark in ("[", " "):
         head, found, tail = column.name.partition(mark)
         if found:

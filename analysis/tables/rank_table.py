@@ -29,6 +29,7 @@ from analysis.study.scores import (
 )
 from analysis.tables.captions import BANNER, caption, further_caption, notes
 from analysis.tables.cell_styles import PLAIN, CellStyle, cell_styles, fixed, legend
+from cinelora.metrics.primary import LOSS
 
 NOT_AVAILABLE, NOTHING = "n/a", "-"
 REAL = "real clips"
@@ -75,7 +76,7 @@ def rank_table(findings: Findings) -> Table:
     scores, styles = _score_columns(table_scores(estimates.scores), findings)
     remarks = (
         plateau.sentence(estimates, findings.plateaus),
-        noise.sentence(findings.halves, findings.reseeds, findings.tests),
+        noise.sentence(findings.halves, findings.reseeds, findings.tests, estimates.primary),
     )
     return Table(
         title=f"Rank against quality: {study.name}",
@@ -126,7 +127,7 @@ def missing_lines(study: Study) -> tuple[str, ...]:
 
 
 def column_name(score: str) -> str:
-    return {"heldout_loss": "held-out loss", OTHER_LOSS: "other-domain loss"}.get(score, score)
+    return {LOSS: "held-out loss", OTHER_LOSS: "other-domain loss"}.get(score, score)
 
 
 def short_count(count: int | None) -> str:

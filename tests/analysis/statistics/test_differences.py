@@ -13,7 +13,10 @@ from analysis.statistics.intervals import Interval, crossed_interval
 from analysis.study.clip_values import set_values
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
+from cinelora.metrics.primary import primary_scores
 from tests.analysis.paper_study import CLIPS, Builder
+
+COMPARED = primary_scores(()).compared
 
 
 def found(root: Path) -> dict[tuple[str, str], Difference]:
@@ -101,5 +104,5 @@ def test_without_a_base_there_is_nothing_to_compare_with(builder: Builder) -> No
 
 def test_words_and_digits() -> None:
     each = Difference("rank 4", "psnr", Interval(2.0, 1.5858, 4.41421356237, 2, 3))
-    assert sentences((each,)) == ["rank 4: psnr +2 [+1.59, +4.41] better"]
+    assert sentences((each,), COMPARED) == ["rank 4: psnr +2 [+1.59, +4.41] better"]
     assert differences_csv((each,)).splitlines()[1] == "rank 4,psnr,2,1.5858,4.41421356,better,2,3"

@@ -17,6 +17,7 @@ from analysis.study.rows import Estimates, estimate
 from cinelora.core.config import SampleConfig
 from cinelora.core.files import write_json
 from cinelora.core.records import TrialSpec
+from cinelora.metrics.primary import primary_scores
 from tests.analysis import paper_study
 from tests.analysis.paper_study import SHIFTS, Builder
 
@@ -71,9 +72,9 @@ def test_what_lies_within_is_told(builder: Builder, monkeypatch: pytest.MonkeyPa
     pairs = next(each.pairs for each in tests if each.score == "psnr")
     assert pairs is not None
     assert (within(pairs, found), within(pairs, replace(found, reach=3.0))) == ([], [4])
-    told = sentence((), (found,), tests)
+    told = sentence((), (found,), tests, primary_scores(()))
     assert told.endswith("psnr ±0.92 (0 of 1 differences of a rank to the best lie within).")
-    assert sentence((), (), tests) == ""
+    assert sentence((), (), tests, primary_scores(())) == ""
 
 
 def test_few_clips_are_not_halved(study: Path) -> None:

@@ -16,7 +16,10 @@ from analysis.study.rows import estimate
 from cinelora.core.cli import UserError
 from cinelora.core.files import write_json
 from cinelora.core.records import TruncationResult
+from cinelora.metrics.primary import primary_scores
 from tests.analysis.paper_study import Builder, write_samples
+
+COMPARED = primary_scores(()).compared
 
 
 def cut(builder: Builder, seed: int, loss: float, scored: bool = False, rank: int = 4) -> Path:
@@ -45,7 +48,7 @@ def test_trained_minus_cut_is_paired_by_seed_and_clip(builder: Builder) -> None:
     assert pair is not None and (pair.seeds, pair.shots) == (2, 3)
     assert (pair.mean, pair.low, pair.high) == pytest.approx((0.1, 0.1 - 0.635310, 0.1 + 0.635310))
     assert (four.verdict, eight.verdict) == ("undecided", "") and eight.cut == eight.trained
-    assert sentences((four, eight)) == [
+    assert sentences((four, eight), COMPARED) == [
         "heldout_loss: rank 8 cut to 4 gains 0.1 [-0.535, 0.735] against training rank 4 (undecided)"
     ]
     assert as_csv((four,)).splitlines()[1].startswith("heldout_loss,,8,4,0.75,0.65,0.75,0.1,")
@@ -56,9 +59,11 @@ def test_a_loss_is_told_as_one(builder: Builder) -> None:
     cut(builder, 0, 0.875)
     [four] = found(builder)
     assert four.verdict == "training is better" and four.difference is not None
-    assert sentences([four]) == ["heldout_loss: rank 8 cut to 4 loses 0.075 [0.075, 0.075] against training rank 4"]
+    assert sentences([four], COMPARED) == [
+        "heldout_loss: rank 8 cut to 4 loses 0.075 [0.075, 0.075] against training rank 4"
+    ]
     other = replace(four, score="psnr")
-    assert other.verdict == "cut is better" and "cut to 4 gains 0.075" in sentences([other])[0]
+    assert other.verdict == "cut is better" and "cut to 4 gains 0.075" in sentences([other], COMPARED)[0]
 
 
 def test_scores_come_with_generated_clips(builder: Builder) -> None:
@@ -76,7 +81,7 @@ def test_half_finished_and_foreign_cuts(builder: Builder) -> None:
     assert found(builder) == ()
     cut(builder, 0, 0.65)
     [four] = found(builder)  # nothing was trained at rank 4: the cut stands alone
-    assert four.trained == () and four.difference is None and sentences([four]) == []
+    assert four.trained == () and four.difference is None and sentences([four], COMPARED) == []
     assert truncation(find(load_study(builder.folder.root))) is not None
     builder.edit_json(builder.folder.trial("r8s0").result, adapter_sha256="trained again")
     assert found(builder) == ()
