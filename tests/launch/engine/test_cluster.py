@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,8 @@ SIZES = [1, 2, 4, 8, 1, 4]  # workers of the trials, one GPU each
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
+    """Its nodes say that they have 4 GPUs each, which Ray refuses where `tests/conftest.py` hides all."""
+    hidden = os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(3):
         found.add_node(num_cpus=4, num_gpus=4)
@@ -39,6 +42,8 @@ def cluster() -> Iterator[Any]:
     yield found
     ray.shutdown()
     found.shutdown()
+    if hidden is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = hidden
 
 
 def engine_with(root: Path, sizes: list[int], **settings: Any) -> tuple[Engine, list[TrialSpec]]:
