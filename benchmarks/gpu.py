@@ -49,7 +49,7 @@ from cinelora.wan.checkpoint import model_folder
 from cinelora.wan.encoding import Encodings, decode_video
 from cinelora.wan.loading import TORCH_DTYPE, load_transformer, load_vae
 from cinelora.wan.sampler import denoise
-from sweeps.cost import GPUS, MEASURED, STEP, forward_seconds, training_seconds
+from sweeps.cost import GPUS, MEASURED, forward_seconds, training_seconds
 from sweeps.denoiser import Denoiser
 from sweeps.memory import GIB, footprint, peak_gib
 
@@ -167,7 +167,7 @@ def training_row(
     tokens, net = config.data.video_tokens, Denoiser.of(shape)
     seconds, most = found or (None, None)
     kind = config.train.checkpointing
-    one = training_seconds(net, tokens, config.model.compile, kind, 0, True) + STEP
+    one = training_seconds(net, tokens, config.model.compile, kind, 0, True)
     expected = on.slower and on.slower * one
     need = peak_gib(footprint(Denoiser.of(shape), vae, config, 1, 1)["train"])
     used = EMPTY if seconds is None else f"{net.step(tokens) / seconds / on.peak:.0%}"

@@ -175,7 +175,10 @@ def _pace(rates: Rates, work: Iterable[Workload]) -> str:
 
 
 def settle_checkpointing(study: StudyConfig, plan: Plan) -> tuple[Plan, tuple[str, ...]]:
-    """The plan with each `train.checkpointing=auto` settled, which changes no result; and lines to print about it."""
+    """The plan with each `train.checkpointing=auto` settled, and lines to print about it.
+
+    No trial's id changes, nor a bit of a result where blocks are eager; compiled ones round differently.
+    """
     device, trials, found = study.cluster.device, [], dict[Checkpointing, set[int]]()
     for spec in plan.trials:
         config = spec.config

@@ -41,10 +41,9 @@ GPUS = {
 
 
 MEASURED = "H100"
-# Of an H100 80GB HBM3 with torch 2.11 in bfloat16, fitted to the times of docs/benchmarks.md, all within 2 %:
+# Of an H100 80GB HBM3 with torch 2.11 in bfloat16, fitted to the times of docs/benchmarks.md, all within 3 %:
 LINEAR, ATTENTION = 790e12, 610e12  # operations a second, of linear layers and of the attention products
 EAGER, COMPILED = 1.41e-10, 5.45e-11  # seconds a token, width and block for all the rest of one pass
-STEP = 0.038  # seconds of an optimiser step besides its passes
 
 
 def forward_seconds(net: Denoiser, tokens: int, compiled: bool) -> float:
@@ -92,7 +91,7 @@ class Workload:
         tokens, train, compiled = config.data.video_tokens, config.train, config.model.compile
         kind, frozen = settled(config), config.method is not Method.full
         one = training_seconds(net, tokens, compiled, kind, train.checkpointed_blocks, frozen)
-        step = train.batch_size * one + STEP * workers
+        step = train.batch_size * one
         forward, passes = forward_seconds(net, tokens, compiled), 2 if config.sample.guidance > 1 else 1
         curve = (train.steps // train.heldout_every + 1) * min(train.heldout_windows, clips) * HELDOUT_TIMES * forward
         clip = config.sample.steps * passes * forward

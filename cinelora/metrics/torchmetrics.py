@@ -201,7 +201,9 @@ def _gather_rows(rows: Tensor, group: Any = None) -> list[Tensor]:
 
 
 def _gathering_device(group: Any = None) -> torch.device:
-    """The same kind in all processes, wherever their rows are: the CPU, unless the backend takes only tensors of its
-    own devices, as NCCL does. A backend is told as `cpu:gloo,cuda:nccl`."""
+    """The same kind in all processes, wherever their rows are: the CPU, unless the backend, like NCCL, takes none there.
+
+    torch writes the backends of a group as `cpu:gloo,cuda:nccl`.
+    """
     kinds = [pair.partition(":")[0] for pair in torch.distributed.get_backend_config(group).split(",")]
     return torch.device("cpu" if "cpu" in kinds else kinds[0])

@@ -26,7 +26,7 @@ from launch.engine.worker import Worker
 from sweeps.scheduling.cluster import GangShape, Node
 from sweeps.scheduling.scheduler import Start
 
-ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"  # as the user has it, or as suits large models
+ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
 SHARDED = " sharded"  # ends the name of a base that ZeRO stage 3 has sharded over its gang
 CONNECT_SECONDS = 90
 ANSWER_SECONDS = 10
@@ -248,10 +248,8 @@ class Pool:
     def _start(self, node: str, shape: GangShape) -> Member:
         self._make_room(node, shape)
         environment = {"OMP_NUM_THREADS": str(shape.cpus), "TOKENIZERS_PARALLELISM": "false"}
-        if shape.gpus:  # as many sizes of blocks come and go, fixed segments would leave gaps that hold none
-            environment["PYTORCH_CUDA_ALLOC_CONF"] = os.environ.get(
-                "PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"
-            )
+        if shape.gpus:  # segments of fixed sizes leave gaps that a 14B step at 81 frames cannot afford
+            environment[ALLOCATOR] = os.environ.get(ALLOCATOR, "expandable_segments:True")
         options = {
             "num_cpus": shape.cpus,
             "num_gpus": shape.gpus,

@@ -72,8 +72,8 @@ def test_what_lies_within_is_told(builder: Builder, monkeypatch: pytest.MonkeyPa
     pairs = next(each.pairs for each in tests if each.score == "psnr")
     assert pairs is not None
     assert (within(pairs, found), within(pairs, replace(found, reach=3.0))) == ([], [4])
-    told = sentence((), (found,), tests, primary_scores(()))
-    assert told.endswith("psnr ±0.92 (0 of 1 differences of a rank to the best lie within).")
+    text = sentence((), (found,), tests, primary_scores(()))
+    assert text.endswith("psnr ±0.92 (0 of 1 differences of a rank to the best lie within).")
     assert sentence((), (), tests, primary_scores(())) == ""
 
 

@@ -108,6 +108,6 @@ def test_the_report_shows_what_is_there(builder: Builder) -> None:
     cut(builder, 0, 0.65)
     assert main([str(root)]) == 0
     assert {path.suffix for path in (root / "report").glob("truncation*")} == {".csv", ".png", ".pdf"}
-    told = "rank 8 cut to 4 gains 0.15"
-    assert told in (root / "report" / "summary.md").read_text()
-    assert told in (root / "report" / "index.html").read_text()
+    line = "rank 8 cut to 4 gains 0.15"
+    assert line in (root / "report" / "summary.md").read_text()
+    assert line in (root / "report" / "index.html").read_text()

@@ -51,16 +51,16 @@ def test_several_code_versions_are_told_before_all_else(builder: Builder) -> Non
     for name in ("base", "r4s0", "r4s1"):
         record(builder, name, old)
     record(builder, "r8s0", old, new)  # taken up again after a change; r8s1 recorded nothing
-    told = (
+    text = (
         "trials of 3 code versions: cinelora 0.1.0, commit aaaaaaa (3 trials); cinelora 0.1.0, commit aaaaaaa, then "
         "cinelora 0.1.0, commit aaaaaaa with changes ddddddd (1 trial); not recorded (1 trial)"
     )
-    assert warning(load_study(builder.folder.root)) == told
+    assert warning(load_study(builder.folder.root)) == text
     assert main([str(builder.folder.root)]) == 0
     report = builder.folder.report
     page = (report / "index.html").read_text()
-    assert page.index(told) < page.index('aria-label="Answer"')
-    assert (report / "summary.md").read_text().count(told) == 1 and told in (report / "rank_table.md").read_text()
+    assert page.index(text) < page.index('aria-label="Answer"')
+    assert (report / "summary.md").read_text().count(text) == 1 and text in (report / "rank_table.md").read_text()
 
 
 def prune(builder: Builder, name: str) -> None:

@@ -182,7 +182,7 @@ def test_images_of_copies() -> None:
 
 
 @pytest.mark.parametrize(
-    ("frames", "told"),
+    ("frames", "message"),
     [
         (np.zeros((1, 3, 8, 8, 3), np.float32), "give uint8"),
         (np.zeros((3, 8, 8, 3), np.uint8), "give uint8"),
@@ -190,8 +190,8 @@ def test_images_of_copies() -> None:
         (np.zeros((1, 3, 8, 8, 3), np.uint8), "3 frames: give exactly 4"),
     ],
 )
-def test_other_frames_are_refused(frames: np.ndarray, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_other_frames_are_refused(frames: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         check_frames(frames, length=4)
 
 

@@ -49,8 +49,8 @@ class _Script(torch.nn.Module):
     """The signature of the published TorchScript file; its answer tells what it was given."""
 
     def forward(self, x: torch.Tensor, rescale: bool, resize: bool, return_features: bool) -> torch.Tensor:
-        told = x.mean(dim=(2, 3, 4)) if return_features and not rescale and not resize else x.new_zeros(len(x), 3)
-        return torch.cat([told, x.amax(dim=(2, 3, 4)), x.new_zeros(len(x), 394)], dim=1)
+        means = x.mean(dim=(2, 3, 4)) if return_features and not rescale and not resize else x.new_zeros(len(x), 3)
+        return torch.cat([means, x.amax(dim=(2, 3, 4)), x.new_zeros(len(x), 394)], dim=1)
 
 
 def test_count_is_the_published_one() -> None:
