@@ -201,7 +201,7 @@ def _gather_rows(rows: Tensor, group: Any = None) -> list[Tensor]:
 
 
 def _gathering_device(group: Any = None) -> torch.device:
-    """The same kind in all processes, wherever their rows are: the CPU, unless the backend, like NCCL, takes none there.
+    """The same kind in all processes, wherever their rows are: the CPU, unless the backend takes none there, as NCCL.
 
     torch writes the backends of a group as `cpu:gloo,cuda:nccl`.
     """
