@@ -24,7 +24,7 @@ from analysis.statistics.intervals import LEVEL, ONE_SEED, crossed_interval
 from analysis.study.changes import Change, listing, of_clips, of_protocols, of_settings, of_versions
 from analysis.study.files import Clips
 from analysis.study.load import Study, load_study
-from analysis.study.merge import named
+from analysis.study.merge import chosen_by_all, named
 from analysis.study.rows import Estimates, Row, estimate, settings, varying
 from analysis.study.scores import DIRECTIONS
 from cinelora.core.cli import Parser, UserError, exit_status
@@ -45,6 +45,7 @@ class Comparison:
     second: str
     changes: tuple[Change, ...]
     clips: int
+    chosen: tuple[str, ...]  # the scores that decide in both studies, where both list the same
     found: tuple[Difference, ...]  # of the rows that both have, second minus first
     left_out: tuple[str, ...]  # a sentence for each row or score that could not be compared
 
@@ -93,7 +94,8 @@ def compare(first: Study, second: Study) -> Comparison:
     left_out += [f"{score}: different protocols, see above." for score in DIRECTIONS if score in protocols]
     of_scores = [each for changes in protocols.values() for each in changes]
     changes = (*of_settings(first, second), *of_scores, *of_versions(first, second))
-    return Comparison(first.name, second.name, changes, len(clips), tuple(found), tuple(left_out))
+    chosen = chosen_by_all((first, second))
+    return Comparison(first.name, second.name, changes, len(clips), chosen, tuple(found), tuple(left_out))
 
 
 def matched(first: Estimates, second: Estimates) -> tuple[list[tuple[Row, Row]], tuple[list[Row], list[Row]]]:
@@ -177,7 +179,7 @@ def markdown(found: Comparison) -> str:
             f"{found.clips} clips of {found.found[0].interval.shots} shots and the seeds ({ONE_SEED}); better and "
             f"worse refer to {found.second}."
         )
-        parts.append(_table(found.found))
+        parts.append(_table(found.found, found.chosen))
     else:
         parts.append("No row can be compared.")
     if found.left_out:
@@ -185,10 +187,10 @@ def markdown(found: Comparison) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _table(found: Sequence[Difference]) -> str:
+def _table(found: Sequence[Difference], chosen: Sequence[str]) -> str:
     """The best scores that both have; the CSV has all."""
     known = {each.score for each in found}
-    scores = [score for score in primary_scores([known]).compared if score in known]
+    scores = [score for score in primary_scores([known], chosen).compared if score in known]
     by_place = {(each.row, each.score): each for each in found}
     lines = []
     for row, seeds in {each.row: each.interval.seeds for each in found}.items():

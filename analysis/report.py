@@ -19,7 +19,7 @@ from pathlib import Path
 from analysis.figures.draw import draw
 from analysis.page.page import write_page
 from analysis.statistics import differences, noise, rank_tests, reliability, spectra, truncation
-from analysis.statistics.answer import sentence
+from analysis.statistics.answer import lines as answer_lines
 from analysis.statistics.findings import Findings, find
 from analysis.study.merge import load_studies
 from analysis.tables.captions import protocol_lines
@@ -98,7 +98,7 @@ def summary(findings: Findings, table: Table, drawn: Sequence[str]) -> str:
     parts.append(f"{len(study.trials)} of {len(study.specs)} planned trials have finished.")
     if table.missing:
         parts.append("Missing:\n\n" + _bullets(table.missing))
-    if answers := [sentence(answer) for answer in findings.answers]:
+    if answers := answer_lines(findings.estimates, findings.answers):
         parts.append(_bullets(answers))
     parts.append(markdown_body(table))
     parts += [f"{heading}:\n\n{_bullets(lines)}" for heading, lines in sections(findings)]
@@ -128,7 +128,8 @@ def printed(findings: Findings, table: Table) -> str:
     parts.append(terminal(table, WIDTH).rstrip("\n"))
     for heading, lines in sections(findings):
         parts += [textwrap.fill(heading, WIDTH), *(f"  {line}" for line in lines)]
-    parts += [textwrap.fill(sentence(answer), WIDTH, subsequent_indent="  ") for answer in findings.answers]
+    answers = answer_lines(findings.estimates, findings.answers)
+    parts += [textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in answers]
     return "\n".join(parts)
 
 

@@ -70,7 +70,7 @@ class Line:
 Part = Callable[[Kind, Sequence[Found]], list[Line]]
 
 
-def look(study: Study) -> dict[str, Found]:
+def look(study: Study, scores: Sequence[str] = SCORES) -> dict[str, Found]:
     """Score -> what the report of that study concludes."""
     estimates = estimate(study)
     found = {each.score: each for each in answers(estimates)}
@@ -78,7 +78,7 @@ def look(study: Study) -> dict[str, Found]:
     against = differences(estimates)
     return {
         score: Found(found[score], tuple(each for each in against if each.score == score), tests[score])
-        for score in SCORES
+        for score in scores
     }
 
 

@@ -66,7 +66,7 @@ def launch_jobs(
     plan, settled = settle_checkpointing(study, make_plan([job.config for job in jobs], fingerprints))
     expected = estimate(study, ledger, plan)
     with ledger.locked():
-        ledger.open(study.name, study.answer.share)
+        ledger.open(study.name, study.answer.share, study.answer.chosen)
         if initial_job_idx > 0:  # a sweeper that works in batches: one study all the same
             plan = ledger.plan().merged(plan)
         ledger.write_plan(plan)

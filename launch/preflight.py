@@ -46,6 +46,7 @@ from cinelora.metrics.feature_nets import (
     pins_of,
     weight_fingerprints,
 )
+from cinelora.metrics.primary import not_answerable
 from cinelora.wan.checkpoint import BUILTIN, SHAPES, config_folder, fetching, model_fingerprint, model_folder
 from cinelora.wan.options import check_attention, check_cache
 from sweeps.memory import SHARDED
@@ -78,6 +79,7 @@ def make_plan(configs: list[StudyConfig], fingerprints: Fingerprints) -> Plan:
     """The plan of these configs. Raises UserError at the first thing that cannot work."""
     for config in configs:
         check_tracking(config.tracking)
+        check_answer(config)
         check_division(config, config.cluster)
         if config.stage1.enabled:
             stage = replace(config, method=Method.lora, lora=config.stage1.lora, train=config.stage1.train)
@@ -104,6 +106,13 @@ def check_tracking(tracking: TrackingConfig) -> None:
             f"tracking=online: no W&B key for {host} on this machine; run `wandb login`, export WANDB_API_KEY, "
             "or take tracking=offline and upload later with make wandb-sync"
         )
+
+
+def check_answer(config: StudyConfig) -> None:
+    """That the study measures every score that shall decide. Raises UserError."""
+    for score in config.answer.chosen:
+        if reason := not_answerable(score, configured(config.score), config.score.flow):
+            raise UserError(f"answer.scores={score}: {reason}")
 
 
 def stages(config: StudyConfig, fingerprints: Fingerprints) -> list[TrialConfig]:

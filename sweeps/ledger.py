@@ -12,12 +12,13 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
 
 from cinelora.core.cli import UserError
+from cinelora.core.config import AUTO
 from cinelora.core.files import read_json, write_json
 from cinelora.core.paths import StudyFolder
 from cinelora.core.records import SCHEMA, TrialResult, TrialSpec
@@ -30,21 +31,25 @@ SHARE = 0.9  # of the best gain that counts as enough; of studies that do not re
 class Ledger:
     folder: StudyFolder
 
-    def open(self, name: str, share: float = SHARE) -> None:
-        """Create the study or check that this program can continue it. `share` is fixed before the first result.
+    def open(self, name: str, share: float = SHARE, scores: Sequence[str] = ()) -> None:
+        """Create the study or check that this program can continue it. `share` and the `scores` that decide, () for
+        auto, are fixed before the first result.
 
-        Raises UserError for a folder of another schema or share, or one that holds something else.
+        Raises UserError for a folder of another schema, share or scores, or one that holds something else.
         """
+        answer = {"share": share, "scores": list(scores) or AUTO}
         if self.folder.study.exists():
-            before = check_schema(self.folder).get("share", SHARE)
-            if share != before:
-                raise UserError(
-                    f"answer.share={share}: this study began with {before}; keep it, or take another study_dir"
-                )
+            known = {"share": SHARE, "scores": AUTO} | check_schema(self.folder)
+            for field, value in answer.items():
+                if value != known[field]:
+                    raise UserError(
+                        f"answer.{field}={value}: this study began with {known[field]}; keep it, or take another "
+                        "study_dir"
+                    )
             return
         if self.folder.root.exists() and any(self.folder.root.glob("trials/*")):
             raise UserError(f"study_dir={self.folder.root}: has trials but no study.json; choose another study_dir")
-        write_json(self.folder.study, {"schema": SCHEMA, "name": name, "share": share})
+        write_json(self.folder.study, {"schema": SCHEMA, "name": name, **answer})
 
     def write_plan(self, plan: Plan) -> None:
         """Write the plan and each trial's spec."""
@@ -125,6 +130,12 @@ def _lock(stream: TextIO) -> bool:
         except OSError:
             time.sleep(0.05)
     return False
+
+
+def chosen_scores(study: Mapping[str, Any]) -> tuple[str, ...]:
+    """The scores that decide, of what `check_schema` read; () where the best that the trials have are taken."""
+    scores = study.get("scores", AUTO)
+    return () if scores == AUTO else tuple(scores)
 
 
 def check_schema(folder: StudyFolder) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from analysis.figures.draw import FIGURES
 from analysis.page.clips import reel
 from analysis.statistics import differences, rank_tests, truncation
-from analysis.statistics.answer import sentence
+from analysis.statistics.answer import lines as answer_lines
 from analysis.statistics.differences import DIGITS
 from analysis.statistics.findings import Findings
 from analysis.study.load import WAITING, Study
@@ -64,7 +64,7 @@ def page(findings: Findings, table: Table, pictures: Mapping[str, bytes]) -> str
             estimates=estimates,
             table=table,
             waiting=sum(each.reason == WAITING for each in study.missing),
-            answers=[sentence(answer) for answer in findings.answers],
+            answers=answer_lines(estimates, findings.answers),
             compared=shown,
             differences=compared,
             differences_heading=differences.heading(findings.differences) if compared else "",

@@ -29,6 +29,7 @@ from analysis.statistics.intervals import (
     shot_values,
     variance_of_mean,
 )
+from analysis.study.clip_values import without_values
 from analysis.study.files import Array
 from analysis.study.load import Trial
 from analysis.study.rows import Estimates
@@ -80,6 +81,20 @@ def answers(estimates: Estimates) -> tuple[Answer, ...]:
             if len(gains) > 1:
                 out.append(_answer(score, series, gains, estimates.shots, estimates.study.share))
     return tuple(out)
+
+
+def lines(estimates: Estimates, found: Sequence[Answer]) -> list[str]:
+    """A sentence per answer, and one for each primary score that can have none."""
+    missing = {score: _reason(estimates, score) for score in estimates.primary.answered}
+    return [sentence(each) for each in found] + [f"{score}: no answer: {why}." for score, why in missing.items() if why]
+
+
+def _reason(estimates: Estimates, score: str) -> str:
+    """Why no trial has values per clip of this score, or ""."""
+    scores = estimates.scores
+    if not any(score in known for known in scores.values.values()):
+        return f"no finished trial has it ({scores.unavailable.get(score, 'not recorded')})"
+    return without_values(estimates.study, scores.clips, score)
 
 
 def _gains(estimates: Estimates, base: Trial, series: str, score: str) -> dict[int, Array]:

@@ -48,3 +48,12 @@ def set_values(study: Study, clips: Clips, trial: Trial, score: str) -> Array | 
     if distance.linear and too_few_clips(x):
         return None
     return distance.clip_values(x, y, WEIGHTS[net].standardised)
+
+
+def without_values(study: Study, clips: Clips, score: str) -> str:
+    """Why a distance has no value per clip of this study's first reference clips, or ""."""
+    if score not in SET_SCORES or not METRICS[score].distance.linear:
+        return ""
+    net = SET_SCORES[score]
+    real = study.reference.features.get(net)
+    return "" if real is None else too_few_clips(scaled(net, real.of(clips))[0])

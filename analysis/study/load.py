@@ -35,7 +35,7 @@ from cinelora.core.paths import SampleFolder, StudyFolder, TrialFolder
 from cinelora.core.records import TrialResult, TrialSpec, reference_key
 from cinelora.metrics.primary import LOSS
 from cinelora.metrics.set_metrics import SetScores
-from sweeps.ledger import SHARE, check_schema
+from sweeps.ledger import SHARE, check_schema, chosen_scores
 from sweeps.plan import Plan
 from sweeps.prune import cell
 
@@ -100,6 +100,7 @@ class Study:
     merged: Mapping[str, Study] = field(default_factory=dict)  # trial id -> its own study, where several were merged
     remarks: tuple[str, ...] = ()  # on merging and on first stages, for the notes of the rank table
     share: float = SHARE  # of the best gain that counts as enough
+    chosen: tuple[str, ...] = ()  # the scores that decide, listed before the first result; (): the best there are
     pruned: tuple[Missing, ...] = ()  # all seeds of learning rates that were stopped early; they enter no mean
     clips: tuple[str, ...] = ()  # what became of the files of each data set, a line each
 
@@ -192,6 +193,7 @@ def load_study(root: Path) -> Study:
         references={key: _reference(folder.reference(key)) for key in keys},
         remarks=tuple(map(_first_stage_remark, first_stages)),
         share=float(header.get("share", SHARE)),
+        chosen=chosen_scores(header),
         pruned=pruned,
         clips=plan.clips,
     )

@@ -1,7 +1,8 @@
 """Several study folders -> one `Study`, for one table of trials that were run in separate studies. Reads only.
 
 In: the folders, in any order. Out: a `Study` that gives for each trial the study it is from (`Study.home`).
-A trial with the same id in two studies counts once. Merging is refused, in one line that names the difference, if the
+A trial with the same id in two studies counts once. `answer.scores` is kept where all studies have the same; else it is
+auto, and a remark says so. Merging is refused, in one line that names the difference, if the
 studies differ in reference clips, base, the protocol of a score, or versions of packages.
 """
 
@@ -19,6 +20,7 @@ from analysis.study.files import ClipScores
 from analysis.study.load import WAITING, Missing, Reference, Study, Trial, load_study, sort_key
 from analysis.study.scores import OTHER_LOSS
 from cinelora.core.cli import UserError
+from cinelora.core.config import AUTO
 from cinelora.core.records import reference_key
 from cinelora.metrics.primary import LOSS
 
@@ -58,6 +60,10 @@ def merged(studies: Sequence[Study]) -> Study:
             else:
                 trials[name], homes[name] = trial, part
     references, of_references = _references(parts)
+    chosen = chosen_by_all(parts)
+    if len({part.chosen for part in parts}) > 1:
+        lists = "; ".join(f"{part.name}: {', '.join(part.chosen) or AUTO}" for part in parts)
+        remarks.append(f"answer.scores differs ({lists}), so that the best scores that the trials have decide.")
     missing = _missing(parts, trials)
     specs = {spec.trial_id: spec for part in parts for spec in part.specs}
     pruned = {each.spec.trial_id: each for part in parts for each in part.pruned if each.spec.trial_id not in specs}
@@ -71,9 +77,16 @@ def merged(studies: Sequence[Study]) -> Study:
         merged=homes,
         remarks=tuple(dict.fromkeys((*(line for part in parts for line in part.remarks), *remarks, *of_references))),
         share=max(part.share for part in parts),
+        chosen=chosen,
         pruned=tuple(sorted(pruned.values(), key=lambda each: sort_key(each.spec))),
         clips=tuple(dict.fromkeys(line for part in parts for line in part.clips)),
     )
+
+
+def chosen_by_all(studies: Sequence[Study]) -> tuple[str, ...]:
+    """`answer.scores` of studies that all have the same, else ()."""
+    lists = {study.chosen for study in studies}
+    return lists.pop() if len(lists) == 1 else ()
 
 
 def _check_alike(first: Study, second: Study) -> None:

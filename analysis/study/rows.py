@@ -127,12 +127,15 @@ class Estimates:
     @cached_property
     def primary(self) -> PrimaryScores:
         """The scores that the report is about."""
-        return primary_scores(self.scores.values.values())
+        return primary_scores(self.scores.values.values(), self.study.chosen)
 
     @property
     def clip_scores(self) -> list[str]:
-        """The scores of the comparisons: all with a value per clip but biased distances; in the order of the table."""
-        biased = {score for score in SET_SCORES if not METRICS[score].distance.unbiased}
+        """The scores of the comparisons: all with a value per clip, in the order of the table. A biased distance is
+        compared only where it is a primary score."""
+        biased = {score for score in SET_SCORES if not METRICS[score].distance.unbiased}.difference(
+            self.primary.answered
+        )
         return [score for score in DIRECTIONS if score in self.scorers and score not in biased]
 
     @property

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 EXECUTION = {"identity": False}
 WHEN_SET = {"identity": "when set"}
@@ -445,9 +446,18 @@ class AnswerConfig:
     """What counts as enough, fixed before the first result. `share` of the best rank's gain over the base, 0..1."""
 
     share: float = 0.9
+    scores: Any = AUTO  # the list of scores that decide, or auto: the best that the trials have
 
     def __post_init__(self) -> None:
         require(0 < self.share < 1, "answer.share", self.share, "must lie between 0 and 1, e.g. 0.9")
+        listed = isinstance(self.scores, list) and all(isinstance(score, str) for score in self.scores)
+        good = self.scores == AUTO or (listed and 0 < len(self.scores) == len(set(self.scores)))
+        require(good, "answer.scores", self.scores, 'is auto, or a list of names, e.g. ["kvd[i3d]", heldout_loss]')
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The listed scores; () for auto."""
+        return () if self.scores == AUTO else tuple(self.scores)
 
 
 @dataclass

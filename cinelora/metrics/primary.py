@@ -5,10 +5,12 @@ In: the names of the scores of each trial, and those that the user chose. Out: `
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import difflib
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from cinelora.metrics.catalogue import ABSDIFF, FAMILIES, family, metric
+from cinelora.metrics.catalogue import ABSDIFF, FAMILIES, FLOWS, family, metric, study_metrics
+from cinelora.metrics.feature_nets import WEIGHTS
 
 LOSS = "heldout_loss"
 STEADINESS = "consistency[mnv2]"
@@ -64,6 +66,28 @@ def primary_scores(trials: Collection[Collection[str]], chosen: Sequence[str] = 
     best = next(shared, next(some, STANDARD))
     answered = tuple(chosen) or (best, LOSS)
     return PrimaryScores(answered, next((score for score in answered if is_distance(score)), best))
+
+
+def answerable(nets: Iterable[str], flow: str = "") -> tuple[str, ...]:
+    """The scores that can decide in a study with these nets and this optical flow: those with a value per clip and a
+    direction that is better."""
+    measured = study_metrics(nets, flow)
+    known = (each for each in measured if each.entry.better != "none" and each.kind != "trial")
+    return (LOSS, *(each.name for each in known if each.kind != "set" or each.distance.clip_values is not None))
+
+
+def not_answerable(score: str, nets: Iterable[str], flow: str) -> str:
+    """Why this score cannot decide in such a study, and the remedy; "" if it can."""
+    own, known = answerable(nets, flow), {name for each in FLOWS for name in answerable(WEIGHTS, each)}
+    if score in own:
+        return ""
+    if score in known:
+        base = metric(score).base
+        remedy = f"score.flow={base}" if base in FLOWS else f"score.{base}"
+        return f"this study does not measure it; set {remedy}, or take of {', '.join(own)}"
+    near = difflib.get_close_matches(score, own, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"take of {', '.join(own)}"
+    return f"no score that has a value per clip and a better direction; {hint}"
 
 
 def is_distance(score: str) -> bool:

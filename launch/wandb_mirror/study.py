@@ -21,7 +21,7 @@ from cinelora.core.paths import StudyFolder
 from cinelora.metrics.primary import DISTANCES, MOTION, STEADINESS, primary_scores
 from cinelora.trial.tracking import CLIP, COST, SCORE, labels, result_summary, run_id, score_key
 from launch.wandb_mirror.board import CURVES, FIGURES_JOB, Board
-from sweeps.ledger import Ledger, check_schema
+from sweeps.ledger import Ledger, check_schema, chosen_scores
 
 OFFLINE = "offline-"
 MAX_INSPECTED = 8  # runs that are read to find what is logged
@@ -121,7 +121,7 @@ def board(study: StudyFolder, name: str, records: tuple[RunRecord, ...], keys: s
     summaries = sorted({key for record in records for key in record.summary})
     scores = [key for key in summaries if key.startswith(SCORE)]
     distances = [[name for name in DISTANCES if score_key(name) in record.summary] for record in records]
-    primary = primary_scores(distances).answered
+    primary = primary_scores(distances, chosen_scores(check_schema(study))).answered
     first = [key for key in map(score_key, dict.fromkeys((*primary, STEADINESS, MOTION))) if key in scores]
     # The report's summary without its title and pictures: the text above the pictures, and the text below them.
     blocks = [

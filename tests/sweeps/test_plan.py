@@ -24,7 +24,7 @@ from cinelora.core.config import (
 from cinelora.core.files import write_json
 from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialSpec
-from sweeps.ledger import Ledger
+from sweeps.ledger import Ledger, check_schema, chosen_scores
 from sweeps.plan import Plan, build_plan, trial_spec
 
 FINGERPRINTS = {"model": "m" * 64, "data": "d" * 64}
@@ -112,3 +112,17 @@ def test_what_counts_as_enough_is_fixed_when_a_study_begins(tmp_path: Path) -> N
         ledger.open("x", share=0.9)
     write_json(ledger.folder.study, {"schema": 1, "name": "older"})
     ledger.open("x", share=0.9)
+
+
+def test_the_scores_that_decide_are_fixed_when_a_study_begins(tmp_path: Path) -> None:
+    ledger = Ledger(StudyFolder(tmp_path / "study"))
+    ledger.open("x", scores=("fvd[i3d]", "heldout_loss"))
+    assert chosen_scores(check_schema(ledger.folder)) == ("fvd[i3d]", "heldout_loss")
+    ledger.open("x", scores=("fvd[i3d]", "heldout_loss"))
+    with pytest.raises(UserError, match=r"answer.scores=auto: this study began with \['fvd\[i3d\]', 'heldout_loss'\]"):
+        ledger.open("x")
+    write_json(ledger.folder.study, {"schema": 1, "name": "older"})
+    assert chosen_scores(check_schema(ledger.folder)) == ()
+    ledger.open("x")
+    with pytest.raises(UserError, match="this study began with auto"):
+        ledger.open("x", scores=("heldout_loss",))

@@ -44,6 +44,18 @@ def merged(*builders: Builder) -> Study:
     return load_studies([builder.folder.root for builder in builders])
 
 
+def test_scores_that_decide_in_all_studies_decide_in_the_merged_one(fours: Builder, eights: Builder) -> None:
+    for builder in (fours, eights):
+        builder.edit_json(builder.folder.study, name=builder.folder.root.name, scores=["psnr", "heldout_loss"])
+    study = merged(fours, eights)
+    assert study.chosen == estimate(study).primary.answered == ("psnr", "heldout_loss") and not study.remarks
+    eights.edit_json(eights.folder.study, scores="auto")
+    study = merged(fours, eights)
+    assert estimate(study).primary.answered == ("kvd[tnv2]", "heldout_loss")
+    why = "answer.scores differs (eights: auto; fours: psnr, heldout_loss), so that the best scores"
+    assert [remark for remark in study.remarks if remark.startswith(why)]
+
+
 def refusal(*builders: Builder) -> str:
     with pytest.raises(UserError) as caught:
         merged(*builders)

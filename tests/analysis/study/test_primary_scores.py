@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,14 @@ from analysis.figures.noise import fvd_vs_n, noise_floor
 from analysis.figures.pareto import pareto
 from analysis.figures.quality import differences, quality_vs_rank
 from analysis.page.page import page
-from analysis.statistics.answer import sentence
+from analysis.statistics.answer import lines, sentence
 from analysis.statistics.findings import Findings, find
 from analysis.study.load import load_study
+from analysis.study.rows import estimate
 from analysis.study.scores import DIRECTIONS
 from analysis.tables.rank_table import rank_table
+from benchmarks.ledgers import FVD, RANKS, ledger
+from benchmarks.planted import FLAT, look
 from cinelora.metrics.primary import LOSS, primary_scores
 from launch.wandb_mirror.study import board, run_records
 from tests.analysis.paper_study import SHIFTS, Builder
@@ -74,6 +78,29 @@ def test_the_view_of_w_and_b_begins_with_them(root: Path, builder: Builder) -> N
     records = run_records(builder.folder, "paper")
     shown = board(builder.folder, "paper", records, set()).scores
     assert shown[:4] == ("score/kvd_i3d", "score/heldout_loss", "score/consistency_mnv2", "score/motion_absdiff")
+
+
+def test_scores_that_were_asked_for_decide(root: Path, builder: Builder) -> None:
+    """Of three clips a Frechet distance has no value per clip; no trial has LPIPS."""
+    builder.edit_json(builder.folder.study, scores=["fvd[i3d]", "psnr", "lpips"])
+    found = find(load_study(root))
+    assert found.estimates.primary.answered == ("fvd[i3d]", "psnr", "lpips")
+    assert [each.score for each in found.answers] == ["psnr"]
+    *_, few, none = lines(found.estimates, found.answers)
+    assert few.startswith("fvd[i3d]: no answer: 3 clips for features that vary in about 2 directions: ")
+    assert none == "lpips: no answer: no finished trial has it (needs LPIPS weights)."
+    assert report.main([str(root)]) == 0
+    shown = board(builder.folder, "paper", run_records(builder.folder, "paper"), set())
+    assert shown.scores[:2] == ("score/fvd_i3d", "score/psnr")
+    assert few in shown.answer and none in shown.answer
+
+
+def test_a_frechet_distance_that_was_asked_for_is_answered_and_tested() -> None:
+    study = replace(ledger(FLAT, np.random.default_rng(0)), chosen=(FVD, LOSS))
+    found = look(study, (FVD, LOSS))[FVD]
+    assert found.answer.ranks and len(found.differences) == len(RANKS) and found.tests.pairs is not None
+    usual = estimate(replace(study, chosen=()))
+    assert FVD in estimate(study).clip_scores and FVD not in usual.clip_scores
 
 
 @pytest.mark.parametrize(
