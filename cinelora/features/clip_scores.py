@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from cinelora.features.nets.frames import Floats, Frames, images_of
+from cinelora.features.nets.frames import Floats, Frames, images_of, run
 from cinelora.metrics.catalogue import PSNR_CAP_DB
 from cinelora.metrics.distances import Array
 
-FRAMES_PER_PASS = 8  # SSIM holds five filtered copies of each
+FRAMES_PER_GROUP = 8
+FRAMES_PER_PASS = 2  # SSIM holds five filtered copies of each; one alone would be averaged in another order
 
 
 def consistency(feats: Floats) -> Array:
@@ -36,18 +37,21 @@ def image_similarity(feats: Floats, image_feats: Floats, first: int = 1) -> Arra
     return _cosine(feats[:, first:], image_feats[:, None]).mean(axis=1)
 
 
-def psnr(generated: Frames, reference: Frames, first: int) -> Array:
-    """(N,) peak signal-to-noise ratio, dB, peak 255; frames at most `PSNR_CAP_DB`; mean from `first` on."""
+def psnr(generated: Frames, reference: Frames, first: int, device: str = "cpu") -> Array:
+    """(N,) peak signal-to-noise ratio, dB, peak 255; frames at most `PSNR_CAP_DB`; mean from `first` on.
+
+    Computed on `device`.
+    """
 
     def per_frame(a: Tensor, b: Tensor) -> Tensor:
         values = peak_signal_noise_ratio(a, b, data_range=255.0, reduction="none", dim=(1, 2, 3))
         return values.clamp(max=PSNR_CAP_DB)
 
-    return _frame_mean(per_frame, generated[:, first:], reference[:, first:])
+    return _frame_mean(per_frame, generated[:, first:], reference[:, first:], device)
 
 
-def ssim(generated: Frames, reference: Frames, first: int) -> Array:
-    """(N,) structural similarity, -1..1, per frame over RGB, mean from `first` on.
+def ssim(generated: Frames, reference: Frames, first: int, device: str = "cpu") -> Array:
+    """(N,) structural similarity, -1..1, per frame over RGB, mean from `first` on, computed on `device`.
 
     Gaussian window of 11 x 11 pixels, sigma 1.5, k1 0.01, k2 0.03 (Wang et al. 2004). In float32:
     float64 takes 60 times as long and moves a real clip by 1e-7, an entirely flat one by 2e-4.
@@ -58,7 +62,7 @@ def ssim(generated: Frames, reference: Frames, first: int) -> Array:
         assert isinstance(values, Tensor)
         return values.reshape(-1)
 
-    return _frame_mean(per_frame, generated[:, first:], reference[:, first:])
+    return _frame_mean(per_frame, generated[:, first:], reference[:, first:], device)
 
 
 def _cosine(a: Floats, b: Floats) -> Array:
@@ -69,11 +73,21 @@ def _cosine(a: Floats, b: Floats) -> Array:
     return np.clip(cosine, 0.0, 1.0)
 
 
-def _frame_mean(per_frame: Callable[[Tensor, Tensor], Tensor], generated: Frames, reference: Frames) -> Array:
+def _frame_mean(
+    per_frame: Callable[[Tensor, Tensor], Tensor], generated: Frames, reference: Frames, device: str
+) -> Array:
     """Mean over T of `per_frame` on float32 (t, 3, H, W) pairs, a few frames at a time; (N,)."""
-    starts = range(0, generated.shape[1], FRAMES_PER_PASS)
     means = []
     for pair in zip(generated, reference, strict=True):
-        parts = [per_frame(*(images_of(clip[None, i : i + FRAMES_PER_PASS]) for clip in pair)) for i in starts]
-        means.append(torch.cat(parts).double().mean().item())
+        passes = [_passes(clip) for clip in pair]
+        parts = [
+            run(per_frame, *(images_of(some[None], device) for some in both)) for both in zip(*passes, strict=True)
+        ]
+        means.append(torch.from_numpy(np.concatenate(parts)).double().mean().item())
     return np.array(means)
+
+
+def _passes(clip: Frames) -> list[Frames]:
+    """Frames (T, H, W, 3) two or three at a time: 1.3 times as fast as eight. Eight a group, as ever: the same bits."""
+    groups = [clip[start : start + FRAMES_PER_GROUP] for start in range(0, len(clip), FRAMES_PER_GROUP)]
+    return [some for group in groups for some in np.array_split(group, max(1, len(group) // FRAMES_PER_PASS))]

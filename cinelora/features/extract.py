@@ -37,6 +37,7 @@ class Batch:
     fps: float | None = None
     captions: Sequence[str] = ()
     reference_pairs: Mapping[str, PairStats] = field(default_factory=dict)  # by flow, where they are known
+    device: str = "cpu"  # of PSNR and SSIM; a net computes where its weights are
     _known: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -114,8 +115,8 @@ CLIP_METRICS: dict[str, Callable[[Batch, str], Array]] = {
     "lpips": _lpips,
     "neighbours": _neighbours,
     ABSDIFF: lambda batch, _: motion.frame_difference(batch.frames),
-    "psnr": lambda batch, _: psnr(batch.frames, batch.reference_frames(), batch.dropped),
-    "ssim": lambda batch, _: ssim(batch.frames, batch.reference_frames(), batch.dropped),
+    "psnr": lambda batch, _: psnr(batch.frames, batch.reference_frames(), batch.dropped, batch.device),
+    "ssim": lambda batch, _: ssim(batch.frames, batch.reference_frames(), batch.dropped, batch.device),
     "temporal_flickering": lambda batch, _: motion.temporal_flickering(batch.frames),
     "tdelta": lambda batch, net: motion.tdelta(batch.per_frame(net)),
     "motion": lambda batch, flow: motion.motion(batch.pairs(flow)),

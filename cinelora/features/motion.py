@@ -81,7 +81,8 @@ def warp_excess(pairs: PairStats, reference: PairStats) -> Array:
 
 def frame_difference(frames: Frames) -> Array:
     """(N,) mean absolute difference of neighbouring frames, levels 0..255; 0 for a frozen clip."""
-    return np.array([np.abs(np.diff(clip.astype(np.int16), axis=0)).mean(dtype=np.float64) for clip in frames])
+    total = [sum(cv2.norm(a, b, cv2.NORM_L1) for a, b in pairwise(clip)) for clip in frames]  # whole numbers: exact
+    return np.array(total) / frames[0, 1:].size
 
 
 def temporal_flickering(frames: Frames) -> Array:

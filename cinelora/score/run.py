@@ -98,7 +98,7 @@ def measure(
     for start in range(0, len(clips), request.batch):
         part = slice(start, start + request.batch)
         reference = None if references is None else read(references[part])
-        batch = Batch(nets, read(clips[part]), reference, form.dropped, form.fps)
+        batch = Batch(nets, read(clips[part]), reference, form.dropped, form.fps, device=request.device)
         scored = score_batch(batch, [clip.name for clip in clips[part]], of_clips, features)
         _check_finite(scored, clips[part])
         parts.append(scored)

@@ -111,6 +111,7 @@ def _batch(
         fps=config.data.fps,
         captions=[window.caption for window in windows],
         reference_pairs=pairs,
+        device=distributed.device_name(),
     )
 
 

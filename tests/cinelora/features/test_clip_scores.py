@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from cinelora.features.clip_scores import consistency, image_similarity, psnr, ssim
 from cinelora.features.extract import Batch
+from cinelora.features.nets.frames import images_of
 from cinelora.features.results import Scored, write_clip_scores, write_features
 from cinelora.metrics.catalogue import PSNR_CAP_DB, metric
 
@@ -38,6 +41,30 @@ def test_ssim_of_flat_frames_is_the_luminance_term() -> None:
     c1 = (0.01 * 255) ** 2
     expected = (2 * 100 * 150 + c1) / (100**2 + 150**2 + c1)
     assert ssim(generated, truth, 1)[0] == pytest.approx(expected, abs=5e-4)
+
+
+@pytest.mark.parametrize("frames", [2, 4, 8, 10, 18])  # 1, 3, 7, 9 and 17 scored
+def test_frames_two_at_a_time_give_the_bits_of_eight_at_a_time(frames: int) -> None:
+    generated, truth = _clips(1, frames), _clips(1, frames)[:, ::-1].copy()
+    groups = [[images_of(clip[:, start : start + 8]) for start in range(1, frames, 8)] for clip in (generated, truth)]
+    values = [
+        structural_similarity_index_measure(*both, data_range=255.0, reduction="none")
+        for both in zip(*groups, strict=True)
+    ]
+    assert ssim(generated, truth, 1)[0] == torch.cat([each.reshape(-1) for each in values]).double().mean().item()
+
+
+def test_pixels_are_compared_on_the_device_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def images(clips: np.ndarray, device: str) -> torch.Tensor:
+        asked.append(device)
+        return images_of(clips)
+
+    monkeypatch.setattr("cinelora.features.clip_scores.images_of", images)
+    batch = Batch({}, _clips(1, 3), _clips(1, 3), 1, device="cuda:0")
+    assert batch.values(metric("psnr"))[0] == PSNR_CAP_DB and batch.values(metric("ssim"))[0] > 0.999
+    assert asked == ["cuda:0"] * 4
 
 
 def test_first_frame_is_not_scored_unless_kept() -> None:

@@ -9,7 +9,14 @@ import pytest
 from scipy import stats
 
 from cinelora.metrics.catalogue import RATIO_CAP
-from cinelora.metrics.few_clips import colour_histograms, memorisation_ratios, nearer_to_training, style_distance
+from cinelora.metrics.few_clips import (
+    YCBCR,
+    YCBCR_OFFSET,
+    colour_histograms,
+    memorisation_ratios,
+    nearer_to_training,
+    style_distance,
+)
 
 
 def _flat(red: int, green: int, blue: int, clips: int = 1) -> np.ndarray:
@@ -61,6 +68,13 @@ def test_bad_memorisation_input_is_refused(change: dict[str, Any], message: str)
     given: dict[str, Any] = {"generated": [[1.0]], "train": [[3.0]], "heldout": [[0.5], [9.0]], "own": [0]} | change
     with pytest.raises(ValueError, match=message):
         memorisation_ratios(**given)
+
+
+def test_histograms_are_those_of_every_pixel_converted() -> None:
+    clip = np.random.default_rng(0).integers(0, 256, (1, 2, 40, 50, 3), dtype=np.uint8)
+    levels = np.rint(clip.reshape(-1, 3) @ YCBCR.T + YCBCR_OFFSET).clip(0, 255).astype(int)
+    expected = [np.bincount(channel, minlength=256) / len(levels) for channel in levels.T]
+    assert np.array_equal(colour_histograms(clip)[0], expected)
 
 
 def test_histograms_of_plain_colours() -> None:
