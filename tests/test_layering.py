@@ -22,13 +22,14 @@ LONG_STORIES = {"train"}  # the training loop may be longer
 _FOOTAGE = ("core", "data")
 _SCORES = (*_FOOTAGE, "metrics", "features")
 _MODEL = (*_FOOTAGE, "distributed", "wan")
-_TRIAL = (*_MODEL, *_SCORES, "training", "trial")
+_TRIAL = (*_MODEL, *_SCORES, "adopt", "training", "trial")
 ROOMS: dict[str, tuple[str, ...]] = {  # room -> the rooms it may import besides itself
     "cinelora.core": (),
     "cinelora.distributed": ("cinelora.core",),
     "cinelora.data": ("cinelora.core",),
     "cinelora.metrics": ("cinelora.core",),
     "cinelora.wan": tuple(f"cinelora.{room}" for room in _MODEL),
+    "cinelora.adopt": ("cinelora.core", "cinelora.wan"),
     "cinelora.features": tuple(f"cinelora.{room}" for room in _SCORES),
     "cinelora.training": tuple(f"cinelora.{room}" for room in _MODEL),
     "cinelora.score": tuple(f"cinelora.{room}" for room in _SCORES),

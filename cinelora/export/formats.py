@@ -7,7 +7,6 @@ Torch is loaded by `write_merged` alone.
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from cinelora.core.cli import UserError
+from cinelora.adopt.layouts import original_layer
 from cinelora.core.config import Dtype
 from cinelora.core.files import whole_file
 from cinelora.wan.low_rank import Array, read_factors
@@ -118,34 +117,3 @@ def summed_factors(adapters: Sequence[AdapterFile]) -> Iterator[tuple[str, Array
             for layers, rank in zip(read, ranks, strict=True)
         ]
         yield layer, np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found], axis=1)
-
-
-# Names of the linear layers in diffusers and in the original Wan code, which ComfyUI shares. The pairs are those of
-# diffusers' converter (loaders/lora_conversion_utils.py), which reads files of either kind; tests compare them.
-_PROJECTIONS = {"to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "o"}
-_IMAGE = {"add_k_proj": "k_img", "add_v_proj": "v_img"}
-IN_BLOCKS: dict[str, str] = {
-    **{f"attn1.{ours}": f"self_attn.{theirs}" for ours, theirs in _PROJECTIONS.items()},
-    **{f"attn2.{ours}": f"cross_attn.{theirs}" for ours, theirs in {**_PROJECTIONS, **_IMAGE}.items()},
-    "ffn.net.0.proj": "ffn.0",
-    "ffn.net.2": "ffn.2",
-}
-OUTSIDE_BLOCKS: dict[str, str] = {
-    "condition_embedder.time_embedder.linear_1": "time_embedding.0",
-    "condition_embedder.time_embedder.linear_2": "time_embedding.2",
-    "condition_embedder.time_proj": "time_projection.1",
-    "condition_embedder.text_embedder.linear_1": "text_embedding.0",
-    "condition_embedder.text_embedder.linear_2": "text_embedding.2",
-    "condition_embedder.image_embedder.ff.net.0.proj": "img_emb.proj.1",
-    "condition_embedder.image_embedder.ff.net.2": "img_emb.proj.3",
-    "proj_out": "head.head",
-}
-
-
-def original_layer(layer: str) -> str:
-    """blocks.7.attn2.to_q -> blocks.7.cross_attn.q. Raises UserError for a layer that is not linear."""
-    block, inner = re.fullmatch(r"(blocks\.\d+\.)?(.*)", layer).groups("")  # type: ignore[union-attr]
-    names = IN_BLOCKS if block else OUTSIDE_BLOCKS
-    if inner not in names:
-        raise UserError(f"{layer}: has no name in the original layout; only linear layers have")
-    return block + names[inner]

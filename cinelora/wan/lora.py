@@ -153,11 +153,12 @@ def adapter_hash(state: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def save_adapter(folder: Path, state: dict[str, torch.Tensor], lora: LoraConfig) -> int:
+def save_adapter(folder: Path, state: dict[str, torch.Tensor], lora: LoraConfig | PeftConfig) -> int:
     """Write `pytorch_lora_weights.safetensors` with its PEFT metadata; returns its bytes.
 
     `state`: full tensors by parameter name. Equal adapters give equal bytes.
     """
+    settings = peft_config(lora) if isinstance(lora, LoraConfig) else lora
     from diffusers import WanImageToVideoPipeline
 
     assert all(tensor.numel() > 0 for tensor in state.values()), "an adapter tensor is empty: not gathered"
@@ -168,7 +169,7 @@ def save_adapter(folder: Path, state: dict[str, torch.Tensor], lora: LoraConfig)
             transformer_lora_layers=layers,
             transformer_lora_adapter_metadata={  # sets have no order
                 key: sorted(value) if isinstance(value, set) else value
-                for key, value in peft_config(lora).to_dict().items()
+                for key, value in settings.to_dict().items()
             },
         )
         for path in temporary.glob("*.safetensors"):
