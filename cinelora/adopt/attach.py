@@ -30,15 +30,11 @@ def state_of(adapter: Adapter) -> dict[str, torch.Tensor]:
 
 
 def peft_settings(adapter: Adapter) -> PeftConfig:
-    """Of our own trials where the adapter could be one of them; else with its layers, ranks and alphas one by one."""
+    """What PEFT is given to load it: the layers by name, and the ranks of those that differ."""
     own = adapter.lora
     settings: dict[str, Any] = lora.peft_config(own).to_dict()
     settings["target_modules"] = sorted(adapter.layers)
-    names = {layer: layer.replace(".", r"\.") for layer in adapter.layers}  # PEFT reads them as regular expressions
-    settings["rank_pattern"] = {
-        names[layer]: each.rank for layer, each in adapter.layers.items() if each.rank != own.rank
-    }
-    settings["alpha_pattern"] = {
-        names[layer]: each.alpha for layer, each in adapter.layers.items() if each.alpha != own.effective_alpha
-    }
+    others = {layer: each.rank for layer, each in adapter.layers.items() if each.rank != own.rank}
+    names = {layer.replace(".", r"\."): rank for layer, rank in others.items()}  # PEFT reads regular expressions
+    settings["rank_pattern"], settings["alpha_pattern"] = names, dict(names)  # a scale of 1
     return PeftConfig(**settings)

@@ -47,6 +47,10 @@ class Factors:
     rank: int
     alpha: float
 
+    def scale(self, rslora: bool) -> float:
+        """What multiplies B A."""
+        return self.alpha / (self.rank**0.5 if rslora else self.rank)
+
 
 @dataclass(frozen=True)
 class Adapter:
@@ -63,13 +67,23 @@ class Adapter:
     _file: SafetensorsFile = field(repr=False)
 
     @property
+    def uniform(self) -> bool:
+        """Whether all layers have one rank and one alpha, as ours have."""
+        return len({(each.rank, each.alpha) for each in self.layers.values()}) == 1
+
+    @property
     def lora(self) -> LoraConfig:
-        """Rank and alpha of most layers, and the smallest target set that holds all of its layers."""
-        pairs = Counter((each.rank, each.alpha) for each in self.layers.values())
-        rank, alpha = max(pairs, key=lambda pair: (pairs[pair], pair))
-        scaling = Scaling.rslora if self.rslora else Scaling.constant
-        if not self.rslora and all(each.alpha == each.rank for each in self.layers.values()):
+        """Rank (that of most layers) and alpha, and the smallest target set that holds all layers.
+
+        Where layers differ, scales are multiplied into B (`tensors`), which leaves a scale of 1.
+        """
+        ranks = Counter(each.rank for each in self.layers.values())
+        rank = max(ranks, key=lambda rank: (ranks[rank], rank))
+        alpha, scaling = next(iter(self.layers.values())).alpha, Scaling.constant
+        if not self.uniform or (alpha == rank and not self.rslora):
             scaling, alpha = Scaling.alpha_equals_rank, LoraConfig.alpha
+        elif self.rslora:
+            scaling = Scaling.rslora
         return LoraConfig(rank=rank, scaling=scaling, alpha=alpha, targets=self.targets)
 
     @property
@@ -78,9 +92,10 @@ class Adapter:
         return min((each for each in TargetSet if kinds <= each.layers), key=lambda each: len(each.layers))
 
     def tensors(self) -> Iterator[tuple[str, Array, Array]]:
-        """(layer, A, B), float32."""
+        """(layer, A, B), float32, to be multiplied by the scale of `lora`."""
         for layer, each in self.layers.items():
-            yield layer, self._file.tensor(each.down), self._file.tensor(each.up)
+            a, b = self._file.tensor(each.down), self._file.tensor(each.up)
+            yield layer, a, b if self.uniform else np.float32(each.scale(self.rslora)) * b
 
 
 def kind_of(layer: str) -> LayerKind:
@@ -258,6 +273,9 @@ def _remarks(path: Path, metadata: Mapping[str, str], layers: Mapping[str, Facto
     found, ranks = [], Counter(each.rank for each in layers.values())
     if len(ranks) > 1:
         found.append("ranks " + ", ".join(f"{rank} ({count} layers)" for rank, count in sorted(ranks.items())))
+    alphas = sorted({each.alpha for each in layers.values()})
+    if len(alphas) > 1 and len(ranks) == 1:
+        found.append(f"alphas {', '.join(f'{alpha:g}' for alpha in alphas)} in different layers")
     kinds = {kind_of(layer) for layer in layers}
     if LayerKind.cross in kinds and LayerKind.image not in kinds:
         found.append("nothing for the image branch: made for text-to-video or Wan2.2, or trained without it")

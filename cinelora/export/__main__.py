@@ -1,7 +1,7 @@
 """An adapter for other programs: a LoRA for diffusers or ComfyUI, or the base with the adapter merged, and its card.
 
     python -m cinelora.export studies/quick/trials/ID --out out/film.safetensors                     diffusers
-    python -m cinelora.export studies/quick/trials/ID --out out/film.safetensors --format comfyui
+    python -m cinelora.export studies/quick/trials/ID --out out/film.safetensors --format comfyui    or musubi
     python -m cinelora.export studies/quick/trials/ID --out out/merged --merge                       a folder of shards
 
 In: the folder of a finished LoRA trial. Out: safetensors, and README.md in the same folder (with --merge: inside it).

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from cinelora.adopt.layouts import original_layer
+from cinelora.adopt.layouts import kohya_layer, original_layer
 from cinelora.core.config import Dtype
 from cinelora.core.files import whole_file
 from cinelora.wan.low_rank import Array, read_factors
@@ -48,6 +48,17 @@ def write_comfyui(adapters: Sequence[AdapterFile], out: Path) -> None:
     _write_sum(adapters, out, lambda layer: f"diffusion_model.{original_layer(layer)}")
 
 
+def write_musubi(adapters: Sequence[AdapterFile], out: Path) -> None:
+    """Names of musubi-tuner and kohya's scripts, each layer with its alpha. Two stages: their sum, alpha its rank."""
+    one = adapters[0].scale if len(adapters) == 1 else 0.0
+    layers = read_factors(adapters[0].path) if one else summed_factors(adapters)
+    tensors: dict[str, Array] = {}
+    for layer, a, b in layers:
+        name, alpha = f"lora_unet_{kohya_layer(layer)}", (one or 1.0) * len(a)
+        tensors |= {f"{name}.lora_down.weight": a, f"{name}.lora_up.weight": b, f"{name}.alpha": np.array(alpha)}
+    _save(tensors, out)
+
+
 @dataclass(frozen=True)
 class Format:
     """`write(adapters, out)` writes the file. `loading`: how to load it; {base}, {file} and {dtype} are filled in."""
@@ -69,6 +80,11 @@ pipe.load_lora_weights(".", weight_name="{file}")  # the scale is in the file's 
         write_comfyui,
         """# ComfyUI: put {file} into models/loras and load it with LoraLoaderModelOnly at strength 1.
 # Names are those of the original Wan code; the scale is multiplied into lora_B, so there is no alpha in the file.""",
+    ),
+    "musubi": Format(
+        write_musubi,
+        """# musubi-tuner: wan_generate_video.py --lora_weight {file} --lora_multiplier 1; ComfyUI: at strength 1.
+# Each layer has its alpha in the file. musubi-tuner applies the layers of the blocks, which are all it trains.""",
     ),
 }
 MERGED_LOADING = """import torch
@@ -98,6 +114,11 @@ def _write_sum(adapters: Sequence[AdapterFile], out: Path, name: Callable[[str],
     tensors: dict[str, Array] = {}
     for layer, a, b in summed_factors(adapters):
         tensors |= {f"{name(layer)}.lora_A.weight": a, f"{name(layer)}.lora_B.weight": b}
+    _save(tensors, out)
+
+
+def _save(tensors: dict[str, Array], out: Path) -> None:
+    """As float32."""
     single = {key: tensor.astype(np.float32) for key, tensor in tensors.items()}
     with whole_file(out) as temporary:
         save_file(single, temporary, metadata={"format": "pt"})

@@ -168,8 +168,7 @@ def save_adapter(folder: Path, state: dict[str, torch.Tensor], lora: LoraConfig 
             temporary,
             transformer_lora_layers=layers,
             transformer_lora_adapter_metadata={  # sets have no order
-                key: sorted(value) if isinstance(value, set) else value
-                for key, value in settings.to_dict().items()
+                key: sorted(value) if isinstance(value, set) else value for key, value in settings.to_dict().items()
             },
         )
         for path in temporary.glob("*.safetensors"):

@@ -25,7 +25,7 @@ from cinelora.wan import lora
 from cinelora.wan.checkpoint import SHAPES
 from cinelora.wan.tiny import TRANSFORMER
 
-RANK, ALPHA = 4, 12.0
+RANK, ALPHA = 4, 8.0  # a scale of 2: multiplied into B without rounding
 ORIGINAL = [  # diffusers -> the original Wan code, written out
     (r"attn1\.to_([qkv])$", r"self_attn.\1"), (r"attn1\.to_out\.0$", "self_attn.o"),
     (r"attn2\.to_([qkv])$", r"cross_attn.\1"), (r"attn2\.to_out\.0$", "cross_attn.o"),
@@ -218,9 +218,12 @@ def test_alpha_is_where_each_trainer_keeps_it(bare: Any, tmp_path: Path) -> None
         json.dumps({"r": RANK, "lora_alpha": 2, "use_rslora": True, "alpha_pattern": {"to_q": 1}})
     )
     adapter = read_adapter(beside, config)
-    assert (adapter.lora.scaling, adapter.lora.scale) == (Scaling.rslora, 2 / RANK**0.5)
     assert adapter.layers["blocks.1.attn1.to_q"].alpha == 1
-    with pytest.raises(UserError, match=r"alpha=6 is stated, the file has 1 \(blocks.0.attn1.to_k\)|has 2 \("):
+    assert (adapter.lora.scale, adapter.remarks) == (1, ("alphas 1, 2 in different layers",))
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": RANK, "lora_alpha": 2, "use_rslora": True}))
+    assert read_adapter(beside, config).lora.scaling is Scaling.rslora
+    assert read_adapter(beside, config).lora.scale == 2 / RANK**0.5
+    with pytest.raises(UserError, match=r"alpha=6 is stated, the file has 2 \(blocks.0"):
         read_adapter(beside, config, 6.0)
 
 

@@ -13,12 +13,15 @@ import torch
 from diffusers import WanImageToVideoPipeline, WanTransformer3DModel
 from safetensors.torch import load_file
 
+from cinelora.adopt.attach import save_as_own
+from cinelora.adopt.read import read_adapter
 from cinelora.core.config import Dtype, ModelConfig, Scaling, TargetSet
 from cinelora.core.files import write_json
 from cinelora.core.paths import ADAPTER_FILE
 from cinelora.core.records import TrialResult
 from cinelora.core.seeds import draw_noise
 from cinelora.export.__main__ import main
+from cinelora.export.formats import FORMATS
 from cinelora.wan import lora
 from cinelora.wan.checkpoint import model_fingerprint, model_folder
 from cinelora.wan.loading import load_transformer
@@ -135,8 +138,35 @@ def test_names_of_the_original_code(tmp_path: Path, folder: Path) -> None:
         assert torch.allclose(b, ours[f"transformer.blocks.1.{layer}.lora_B.weight"] * ALPHA / RANK**0.5, rtol=1e-6)
 
 
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("scaling", Scaling)
+def test_every_layout_that_is_written_is_read_back(tmp_path: Path, folder: Path, layout: str, scaling: Scaling) -> None:
+    trial, trained = finished(tmp_path, folder, scaling, TargetSet.linear)
+    out = tmp_path / "out" / "film.safetensors"
+    main([str(trial), "--out", str(out), "--format", layout])
+    transformer = load_transformer(folder, Dtype.float32)
+    adapter = read_adapter(out, transformer.config)
+    assert adapter.layout == {"diffusers": "diffusers", "comfyui": "ComfyUI", "musubi": "musubi"}[layout]
+    save_as_own(tmp_path / "adopted", adapter)
+    lora.load_adapter(transformer, tmp_path / "adopted" / ADAPTER_FILE)
+    assert torch.allclose(velocity(transformer), trained, atol=1e-6, rtol=0)
+
+
+def test_diffusers_reads_a_whole_musubi_file_alike(tmp_path: Path, folder: Path, stock: Any) -> None:
+    trial, trained = finished(tmp_path, folder, Scaling.constant, TargetSet.block)
+    out = tmp_path / "out" / "film.safetensors"
+    main([str(trial), "--out", str(out), "--format", "musubi"])
+    stock.load_lora_weights(out.parent, weight_name=out.name)
+    assert torch.allclose(velocity(stock.transformer), trained, atol=1e-6, rtol=0)
+    ours, theirs = load_file(trial / "adapter" / ADAPTER_FILE), load_file(out)
+    assert torch.equal(
+        theirs["lora_unet_blocks_1_ffn_0.lora_up.weight"], ours["transformer.blocks.1.ffn.net.0.proj.lora_B.weight"]
+    )
+    assert theirs["lora_unet_blocks_1_ffn_0.alpha"] == ALPHA
+
+
 def test_equal_adapters_give_equal_bytes(trial: Path, tmp_path: Path) -> None:
-    for layout in ("diffusers", "comfyui"):
+    for layout in FORMATS:
         for place in ("one", "two"):
             out = tmp_path / layout / place / "film.safetensors"
             main([str(trial), "--out", str(out), "--format", layout])
