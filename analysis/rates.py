@@ -67,7 +67,7 @@ def searches(study: Study) -> tuple[Search, ...]:
     losses: dict[int, dict[float, list[float]]] = {}
     for trial in study.trials:
         config, loss = trial.spec.config, trial.result.heldout_loss
-        if config.method is not Method.base and not config.arm and loss is not None:
+        if config.method.trains and not config.arm and loss is not None:
             losses.setdefault(_rank(config), {}).setdefault(config.train.learning_rate, []).append(loss)
     pruned = [each.spec.config for each in study.pruned if not each.spec.config.arm]
     return tuple(

@@ -20,7 +20,6 @@ from cinelora.core.config import (
     AUTO,
     Checkpointing,
     ClusterConfig,
-    Method,
     ModelConfig,
     Offload,
     Prune,
@@ -182,7 +181,7 @@ def settle_checkpointing(study: StudyConfig, plan: Plan) -> tuple[Plan, tuple[st
     device, trials, found = study.cluster.device, [], dict[Checkpointing, set[int]]()
     for spec in plan.trials:
         config = spec.config
-        if config.method is not Method.base and config.train.checkpointing is Checkpointing.auto:
+        if config.method.trains and config.train.checkpointing is Checkpointing.auto:
             kind, blocks = fastest_checkpointing(device, _demand(study, spec))
             train = replace(config.train, checkpointing=kind, checkpointed_blocks=blocks)
             spec = replace(spec, config=replace(config, train=train))

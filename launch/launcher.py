@@ -170,7 +170,8 @@ def settings(spec: TrialSpec) -> str:
     if config.method is Method.base:
         return f"{label(spec)} model, no adapter"
     adapter = f"alpha {lora.effective_alpha:<6g} {lora.scaling.value:<18} {lora.targets.value:<10} "
-    return f"{label(spec):<26} {adapter if config.method is Method.lora else ''}lr {config.train.learning_rate:g}"
+    origin = f"lr {config.train.learning_rate:g}" if config.method.trains else Path(config.adapter).name
+    return f"{label(spec):<26} {adapter if config.method.adapts else ''}{origin}"
 
 
 def show_plan(configs: list[StudyConfig], ledger: Ledger, gpus: tuple[str, ...]) -> None:

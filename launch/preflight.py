@@ -24,6 +24,7 @@ from cinelora.core.config import (
     ClusterConfig,
     DataConfig,
     LongCaptions,
+    LoraConfig,
     Method,
     ModelConfig,
     StudyConfig,
@@ -32,6 +33,7 @@ from cinelora.core.config import (
     Wandb,
 )
 from cinelora.core.files import check_writable, read_json, write_json
+from cinelora.core.records import to_dict
 from cinelora.data.dataset import read_clips
 from cinelora.data.encodings import ENCODINGS, WINDOWS_FILE, encoder_fingerprint, encoding_folder
 from cinelora.data.sample_sets import data_path
@@ -49,6 +51,7 @@ from cinelora.metrics.feature_nets import (
 from cinelora.metrics.primary import not_answerable
 from cinelora.wan.checkpoint import BUILTIN, SHAPES, config_folder, fetching, model_fingerprint, model_folder
 from cinelora.wan.options import check_attention, check_cache
+from launch.adopting import adopted_trials
 from sweeps.memory import SHARDED
 from sweeps.plan import Plan, build_plan, trial_spec
 
@@ -84,6 +87,8 @@ def make_plan(configs: list[StudyConfig], fingerprints: Fingerprints) -> Plan:
         if config.stage1.enabled:
             stage = replace(config, method=Method.lora, lora=config.stage1.lora, train=config.stage1.train)
             check_division(stage, config.cluster)
+    if (unread := {each.adapters for each in configs} - {""}) and all(c.method is not Method.adapter for c in configs):
+        raise UserError(f"adapters={min(unread)}: is read by method=adapter alone; add method=adapter")
     trials = [trial for config in configs for trial in stages(config, fingerprints)]
     here = not any(config.cluster.address for config in configs)
     for trial in trials:
@@ -116,15 +121,18 @@ def check_answer(config: StudyConfig) -> None:
 
 
 def stages(config: StudyConfig, fingerprints: Fingerprints) -> list[TrialConfig]:
-    """The trial of a job of the sweep, last; before it the one whose adapter it starts from, if any.
+    """The trial of a job of the sweep, last; before it the one whose adapter it starts from, if any; all its files.
 
     Raises UserError for a method that cannot have a first stage.
     """
     trial = trial_config(config)
+    if trial.method is Method.adapter and not config.stage1.enabled:
+        return fingerprints.adopted(trial, config.adapters)
     if not config.stage1.enabled:
         return [trial]
-    if trial.method is Method.full:
-        raise UserError("method=full: trains no adapter to put on that of the first stage; add stage1.enabled=false")
+    if trial.method in (Method.full, Method.adapter):
+        why = "trains no adapter to put on that of the first stage"
+        raise UserError(f"method={trial.method.value}: {why}; add stage1.enabled=false")
     stage = config.stage1
     first = replace(trial, method=Method.lora, arm=FIRST_STAGE, seed=stage.seed, lora=stage.lora, train=stage.train)
     first = replace(first, data=_with_absolute_path(stage.data, config))
@@ -194,6 +202,18 @@ class Fingerprints:
         """The config of its denoiser."""
         folder = self._once("folder", (model.path, model.hub, model.revision), lambda: self._folder(model))
         return dict(read_json(folder / "transformer" / "config.json"))
+
+    def adopted(self, trial: TrialConfig, source: str) -> list[TrialConfig]:
+        """The trials of the LoRA files that `adapters=source` names, each file read once."""
+
+        def read() -> list[TrialConfig]:
+            trials, remarks = adopted_trials(trial, source, self.denoiser(trial.model))
+            self.remarks += remarks
+            return trials
+
+        trial = replace(trial, lora=LoraConfig(), seed=0)  # a grid of them changes nothing: the files say both
+        found: list[TrialConfig] = self._once("adapters", (source, to_dict(trial)), read)
+        return found
 
     def _once(self, kind: str, key: Any, compute: Callable[[], Any]) -> Any:
         name = f"{kind} {key!r}"

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cinelora.core.cli import Parser, clock, exit_status
-from cinelora.core.config import Method
+from cinelora.core.config import UNKNOWN_SEED, Method
 from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialSpec
 from sweeps.ledger import Ledger
@@ -106,7 +106,8 @@ def label(spec: TrialSpec) -> str:
     if config.method is Method.base:
         return "base"
     what = "full" if config.method is Method.full else f"rank {config.lora.rank}"
-    return f"{what} seed {config.seed} {config.arm}".rstrip()
+    seed = "" if config.seed == UNKNOWN_SEED else f"seed {config.seed}"
+    return " ".join(part for part in (what, seed, config.arm, config.trainer, config.label) if part)
 
 
 def counts(failed: int = 0, pruned: int = 0, **states: int) -> str:

@@ -97,7 +97,7 @@ class Workload:
         clip = config.sample.steps * passes * forward
         sampler_step = min(config.sample.batch_size, clips) * passes * forward
         return Workload(
-            train=0.0 if config.method is Method.base else step * train.steps + curve,
+            train=step * train.steps + curve if config.method.trains else 0.0,
             evaluate=clips * HELDOUT_TIMES * forward,
             generate=clips * clip,
             clips=clips,

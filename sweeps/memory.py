@@ -138,7 +138,7 @@ def _trained(net: Denoiser, config: TrialConfig) -> tuple[frozenset[LayerKind], 
     """(kinds of layers that train, parameters that do, rank of an adapter or 0)."""
     if config.method is Method.full:
         return TargetSet.linear.layers, net.parameters, 0
-    if config.method is Method.base:
+    if not config.method.trains:
         return frozenset(), 0, 0
     targets, rank = config.lora.targets, config.lora.rank
     return targets.layers, net.adapter(targets, rank), rank
@@ -212,7 +212,7 @@ def footprint(
     if config.sample.cache is not StepCache.none:  # what the first block and the others changed, of each pass
         generating["step cache"] = 3 * token.a * passes * _tokens(config, config.sample.batch_size)
     bucket, training = BUCKET * BYTES[config.model.dtype] if config.zero.stage else 0, dict[str, BytesByPart]()
-    if config.method is not Method.base:
+    if config.method.trains:
         gradients = count * per.gradient
         training["train"] = _training(net, config, token, micro, accumulates, gradients) | {"bucket": bucket}
         training["step"] = {"gradients": gradients, "optimiser step": count * per.step}

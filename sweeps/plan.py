@@ -19,12 +19,12 @@ DIGITS = 12
 
 
 def identity(config: TrialConfig, fingerprints: dict[str, str]) -> dict[str, Any]:
-    """What is hashed. The base has no adapter, no training and no seed; alpha counts only where it is read."""
+    """What is hashed. Without training there is no seed; alpha counts only where it is read."""
     settings = to_dict(config, identity_only=True)
-    if config.method is Method.base:
-        for name in ("lora", "zero", "seed", "train"):
+    if not config.method.trains:
+        for name in ("zero", "seed", "train"):
             del settings[name]
-    elif config.method is Method.full:
+    if not config.method.adapts:
         del settings["lora"]
     elif config.lora.scaling is Scaling.alpha_equals_rank:
         del settings["lora"]["alpha"]
@@ -57,7 +57,8 @@ class Plan:
 
 def base_of(config: TrialConfig) -> TrialConfig:
     """The config of the base, the row "rank 0", that this trial is compared with. A first stage stays under it."""
-    return replace(config, method=Method.base, seed=0, lora=LoraConfig())
+    own = replace(config, adapter="", adapter_sha256="", adapter_alpha=0.0, trainer="", label="", notes="")
+    return replace(own, method=Method.base, seed=0, lora=LoraConfig())
 
 
 def build_plan(configs: Iterable[tuple[TrialConfig, dict[str, str]]]) -> Plan:

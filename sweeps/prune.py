@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from cinelora.core.config import Method, Prune
+from cinelora.core.config import Prune
 from cinelora.core.files import content_hash
 from cinelora.core.records import TrialSpec
 from sweeps.ledger import Ledger
@@ -60,7 +60,7 @@ RULES: dict[Prune, Rule] = {Prune.median: median, Prune.halving: halving}
 
 def cell(spec: TrialSpec) -> str:
     """Trials of one cell differ in learning rate and seed alone; "": nothing is trained, so nothing compared."""
-    if spec.config.method is Method.base:
+    if not spec.config.method.trains:
         return ""
     facts = identity(spec.config, spec.fingerprints)
     del facts["config"]["seed"], facts["config"]["train"]["learning_rate"]

@@ -158,11 +158,11 @@ class TrialSortKey(NamedTuple):
 def sort_key(spec: TrialSpec) -> TrialSortKey:
     config, lora = spec.config, spec.config.lora
     adapter = (0, "", 0.0, "")
-    if config.method is Method.lora:
+    if config.method.adapts:
         adapter = (lora.rank, lora.scaling.value, lora.effective_alpha, lora.targets.value)
     alone = config.arm or config.method is Method.full
-    kind = CONTROL if alone else GRID if config.method is Method.lora else BASE
-    rate = 0.0 if config.method is Method.base else config.train.learning_rate
+    kind = CONTROL if alone else GRID if config.method.adapts else BASE
+    rate = config.train.learning_rate if config.method.trains else 0.0
     return TrialSortKey(kind, config.arm, *adapter, rate, config.seed, spec.trial_id)
 
 

@@ -185,7 +185,8 @@ def estimate(study: Study) -> Estimates:
 
 
 def _row_key(spec: TrialSpec, values: Mapping[str, str], others: Iterable[str]) -> RowKey:
-    other = tuple((name, values[name]) for name in others if name in values)
+    names = [*others, *(("trainer", "label") if spec.config.method is Method.adapter else ())]
+    other = tuple((name, values[name]) for name in dict.fromkeys(names) if name in values)
     config, place = spec.config, sort_key(spec)
     label = (config.arm or config.method.value) if place.kind == CONTROL else ""
     adapter = (place.rank, place.scaling, place.alpha, place.targets, place.learning_rate)
@@ -232,7 +233,10 @@ def settings(spec: TrialSpec) -> dict[str, str]:
     """Dotted settings that count for this trial, without its seed, and its content hashes, as text."""
     flat = flatten(identity(spec.config, spec.fingerprints)["config"])
     flat |= {f"{name} content": digest[:8] for name, digest in spec.fingerprints.items()}
-    return {name: text for name, text in flat.items() if name != "seed"}
+    if spec.config.method is Method.adapter:
+        flat |= {"trainer": spec.config.trainer or "unknown"}
+        flat |= {"label": spec.config.label} if spec.config.label else {}
+    return {name: text for name, text in flat.items() if name not in ("seed", "adapter_sha256", "adapter_alpha")}
 
 
 def _families(specs: Iterable[TrialSpec]) -> list[list[TrialSpec]]:

@@ -202,8 +202,8 @@ def label(trial: Trial) -> str:
 
 def spec_name(config: TrialConfig) -> str:
     """base, rank 8, full fine-tune; with its arm before it where it is a control."""
-    names = {Method.base: name_of(0), Method.lora: name_of(config.lora.rank), Method.full: "full fine-tune"}
-    return ", ".join(part for part in (config.arm, names[config.method]) if part)
+    name = "full fine-tune" if config.method is Method.full else name_of(config.lora.rank * config.method.adapts)
+    return ", ".join(part for part in (config.arm, name, config.trainer, config.label) if part)
 
 
 def name_of(rank: int) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from analysis.study.load import Study
 from analysis.study.rows import Estimates
 from analysis.study.scores import FURTHER_TEXTS, SET_SCORES, spec_name
-from cinelora.core.config import LoraConfig, Method, Resize, Scaling, TargetSet, TrialConfig
+from cinelora.core.config import UNKNOWN_SEED, LoraConfig, Method, Resize, Scaling, TargetSet, TrialConfig
 from cinelora.metrics.catalogue import family, step_cache_of
 from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.metrics.influence import too_few_clips
@@ -132,6 +132,24 @@ def _of_net(net: str, estimates: Estimates) -> str:
 def _scaling(study: Study) -> str:
     grid = [spec.config for spec in study.specs if not spec.config.arm]
     adapted = [config for config in grid if config.method is Method.lora]
+    adopted = [config for config in grid if config.method is Method.adapter]
+    return " ".join(part for part in (_adopted(adopted), _trained(adapted)) if part)
+
+
+def _adopted(configs: Sequence[TrialConfig]) -> str:
+    """What is not known of adapters that other programs trained."""
+    if not configs:
+        return ""
+    unknown = sum(config.seed == UNKNOWN_SEED for config in configs)
+    seeds = f" The training seed of {unknown} is unknown: " * bool(unknown)
+    seeds += "intervals are over clips, and leave out how another seed would differ." * bool(unknown)
+    return (
+        f"{len(configs)} adapters are files that were trained elsewhere: their clips, steps and learning rates are "
+        f"unknown here. Base, held-out windows and sampler are the same for all rows.{seeds}"
+    )
+
+
+def _trained(adapted: Sequence[TrialConfig]) -> str:
     if not adapted:
         return ""
     ranks = sorted({each.lora.rank for each in adapted})

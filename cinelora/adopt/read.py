@@ -28,7 +28,7 @@ from cinelora.core.config import LayerKind, LoraConfig, Scaling, TargetSet
 from cinelora.core.files import file_sha256
 
 Array = NDArray[np.float32]
-DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8"}  # some alphas are integers
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 MODELS = {1536: "Wan2.1 T2V 1.3B", 3072: "Wan2.2 TI2V 5B", 5120: "a Wan 14B model"}  # by width
 PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -62,6 +62,7 @@ class Adapter:
     dtypes: tuple[str, ...]
     layers: Mapping[str, Factors]  # by name in diffusers, sorted
     rslora: bool
+    stated_alpha: float  # that was used since the file holds none; 0: it was not
     seed: int | None  # that it was trained with, where the file says so
     remarks: tuple[str, ...]
     _file: SafetensorsFile = field(repr=False)
@@ -170,8 +171,11 @@ def read_adapter(path: Path, denoiser: Mapping[str, Any], alpha: float | None = 
     layouts = Counter(name.layout for name in read.values() if name is not None and name.part != ALPHA)
     stored = {parts[part] for parts in found.values() for part in (DOWN, UP)}
     remarks += _remarks(path, file.metadata, layers, denoiser["num_layers"])
-    if alpha is None and not config.get("lora_alpha") and not any(ALPHA in parts for parts in found.values()):
-        remarks.append("no alpha in the file: its scale is taken as 1; state alpha if the trainer used another")
+    silent = config.get("lora_alpha") is None and not all(ALPHA in parts for parts in found.values())
+    if silent and alpha is None:
+        remarks.append(
+            "no alpha in the file, or not of every layer: its scale is taken as 1; state alpha if another was used"
+        )
     adapter = Adapter(
         path=path,
         sha256=file_sha256(path),
@@ -179,6 +183,7 @@ def read_adapter(path: Path, denoiser: Mapping[str, Any], alpha: float | None = 
         dtypes=file.dtypes(stored),
         layers=layers,
         rslora=rslora,
+        stated_alpha=alpha if silent and alpha is not None else 0.0,
         seed=_seed(file.metadata),
         remarks=tuple(remarks),
         _file=file,

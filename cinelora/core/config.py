@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+UNKNOWN_SEED = -1  # of an adapter whose file and list name none
 EXECUTION = {"identity": False}
 WHEN_SET = {"identity": "when set"}
 SPATIAL_MULTIPLE = 16  # pixels a side of one video token: the VAE downsamples 8x, the transformer patches 2x2
@@ -28,6 +29,16 @@ class Method(Enum):
     base = "base"  # the frozen model without adapter: the row "rank 0"
     lora = "lora"
     full = "full"  # every weight of the denoiser trains: the floor that no adapter is expected to pass
+    adapter = "adapter"  # an adapter that is there already, from a file of `adapters`: nothing is trained
+
+    @property
+    def trains(self) -> bool:
+        return self in (Method.lora, Method.full)
+
+    @property
+    def adapts(self) -> bool:
+        """Whether there is an adapter, with a rank, an alpha and targets."""
+        return self in (Method.lora, Method.adapter)
 
 
 class Dtype(Enum):
@@ -350,6 +361,13 @@ class TrialConfig:
     arm: str = field(default="", metadata=EXECUTION)  # name of a control in the tables; empty: the sweep itself
     seed: int = 0  # of adapter initialisation, data order, training noise and timesteps
     first: str = field(default="", metadata=WHEN_SET)  # id of the trial whose adapter lies frozen under this one's
+    # Of method=adapter, one file of `adapters` (cinelora/adopt/listing.py): where it lies, its content, its origin.
+    adapter: str = field(default="", metadata=EXECUTION)
+    adapter_sha256: str = field(default="", metadata=WHEN_SET)
+    adapter_alpha: float = field(default=0.0, metadata=WHEN_SET)  # stated for a file that holds none; 0: none is stated
+    trainer: str = field(default="", metadata=EXECUTION)
+    label: str = field(default="", metadata=EXECUTION)
+    notes: str = field(default="", metadata=EXECUTION)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -487,6 +505,7 @@ class StudyConfig(TrialConfig):
     fail_fast: bool = False  # a failed trial stops the sweep; else the others continue
     prune: Prune = Prune.off  # among the learning rates of one rank, never between ranks
     stage1: StageConfig = field(default_factory=StageConfig)
+    adapters: str = ""  # of method=adapter: a .csv or .yaml that lists LoRA files, or a folder of them (docs/adopt.md)
     extra: list[str] = field(default_factory=list)  # trials in addition to the grid, e.g. "method=full seed=0,1"
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cinelora.core.cli import Parser, UserError, exit_status
-from cinelora.core.config import Method
 from cinelora.core.files import check_writable, whole_file, whole_folder
 from cinelora.core.paths import StudyFolder, TrialFolder
 from cinelora.core.records import TrialResult, TrialSpec, read_trial
@@ -55,7 +54,7 @@ def export(options: argparse.Namespace) -> Path:
 def finished_adapter(folder: TrialFolder) -> tuple[TrialSpec, TrialResult, AdapterFile]:
     """(spec, result, adapter) of a finished LoRA trial. Raises UserError for anything else."""
     spec, result = read_trial(folder)
-    if spec.config.method is not Method.lora:
+    if not spec.config.method.adapts:
         raise UserError(
             f"{folder.root}: has no adapter, it is the trial `{spec.config.method.value}`; give one of a rank"
         )

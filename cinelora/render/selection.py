@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinelora.core.cli import UserError
-from cinelora.core.config import DataConfig, Method, TrialConfig
+from cinelora.core.config import DataConfig, TrialConfig
 from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialResult, TrialSpec, read_trial, to_dict
 from cinelora.data.video import decode_window, read_image, resize_rgb
@@ -39,7 +39,7 @@ def finished_adapters(study: StudyFolder) -> dict[str, FinishedAdapter]:
     found = []
     for path in sorted((study.root / "trials").glob("*/result.json")):
         spec, result = read_trial(study.trial(path.parent.name))
-        if result is not None and spec.config.method is Method.lora:
+        if result is not None and spec.config.method.adapts:
             stages = [trial_id for trial_id in (spec.config.first, spec.trial_id) if trial_id]
             files = tuple(study.trial(trial_id).adapter_file for trial_id in stages)
             found.append(FinishedAdapter(spec, result, files))

@@ -18,6 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from cinelora import distributed
+from cinelora.adopt.attach import save_as_own
+from cinelora.adopt.read import read_adapter
+from cinelora.core.cli import UserError
 from cinelora.core.config import Method
 from cinelora.core.files import write_json
 from cinelora.core.records import TrialResult
@@ -38,6 +41,7 @@ from cinelora.wan.encoding import Encodings, grey_latent
 from cinelora.wan.loading import write_weight_norms
 from cinelora.wan.parallel import shared_tokens
 
+State = tuple[dict[str, torch.Tensor], str]  # an adapter by parameter name, and its hash
 HELDOUT_LOSS = "heldout_loss"  # a clip score like any other, so that trials are compared clip by clip
 TRACKED_CLIPS = 2  # videos a trial shows in W&B
 
@@ -62,6 +66,7 @@ def run_trial(job: Job, resident: ResidentModel, report: Report) -> TrialResult:
                 write_weight_norms(job.study.weight_norms(spec.fingerprints["model"]), transformer)
             if config.first:
                 lora.load_adapter(transformer, job.study.trial(config.first).adapter_file)
+            adapter = _adopted(transformer, job) if config.method is Method.adapter else ({}, "")
             model, trained = _open_model(transformer, job, encodings, report, tracker.log, stop)
             started -= trained.seconds_before if trained else 0.0  # the trial's cost is that of all its runs
             seconds, begun = {"train": trained.seconds if trained else 0.0}, time.perf_counter()
@@ -72,14 +77,16 @@ def run_trial(job: Job, resident: ResidentModel, report: Report) -> TrialResult:
             losses = window_losses(model, config, encodings, plan.heldout, evaluating)
             other = window_losses(model, config, encodings, plan.other, evaluating)
             seconds["evaluate"] = time.perf_counter() - begun
-            state, digest = _gathered_adapter(trained.parameters) if trained and trained.steps else ({}, "")
-            own, of_clips, earlier = generate_and_score(job, resident, model, plan, encodings, digest, report, stop)
+            if trained and trained.steps:
+                adapter = _gathered_adapter(trained.parameters)
+            sampled = generate_and_score(job, resident, model, plan, encodings, adapter[1], report, stop)
+            own, of_clips, earlier = sampled
             seconds, started = seconds | of_clips, started - earlier
             scored = merged(distributed.gather_objects(own), [window.window_id for window in plan.heldout])
             scored.values |= {HELDOUT_LOSS: losses} | memorised(job.reference, scored)
-            result = _result(job, trained, losses, other, digest, len(scored.clip_ids), seconds)
+            result = _result(job, trained, losses, other, adapter, len(scored.clip_ids), seconds)
             if distributed.rank() == 0:
-                result = _write(job, result, state, scored, tracker, started)
+                result = _write(job, result, adapter[0], scored, tracker, started)
             return result
         finally:
             tracker.finish(result)
@@ -95,17 +102,35 @@ def _open_model(
 ) -> tuple[Any, Trained | None]:
     """(what predicts velocities, its training or None for the bare base)."""
     config = job.spec.config
-    if config.method is not Method.base:
+    if config.method.trains:
         trained = train(transformer, job.spec, encodings, job.windows(), job.folder, report, mirror, stop)
         return trained.engine, trained
     if config.zero.stage == 3:  # the base may only fit sharded: an adapter at its zero start is the base exactly
-        parameters = lora.attach(transformer, config.lora, config.seed)
+        own = lora.parameters_of(transformer, lora.OWN)
+        parameters = own or lora.attach(transformer, config.lora, config.seed)
+        transformer.requires_grad_(False)
+        for _, parameter in parameters:
+            parameter.requires_grad_(True)
         engine = build_engine(transformer, parameters, config.train, config.zero, config.model)
         return engine, Trained(engine, parameters, 0, None, 0.0, 0.0, None)
     return transformer, None
 
 
-def _gathered_adapter(parameters: lora.NamedParameters) -> tuple[dict[str, torch.Tensor], str]:
+def _adopted(transformer: Any, job: Job) -> State:
+    """Put the file of the trial on the base, by way of the trial's own folder. UserError: it has changed since."""
+    config = job.spec.config
+    if distributed.rank() == 0:
+        adapter = read_adapter(Path(config.adapter), transformer.config, config.adapter_alpha or None)
+        if adapter.sha256 != config.adapter_sha256:
+            raise UserError(f"{config.adapter}: has changed since it was planned; run the same command again")
+        save_as_own(job.folder.adapter, adapter)
+    distributed.gather_objects(None)  # it is written
+    lora.load_adapter(transformer, job.folder.adapter_file, lora.OWN)
+    state = {name: parameter.data for name, parameter in lora.parameters_of(transformer, lora.OWN)}
+    return state, lora.adapter_hash(state)
+
+
+def _gathered_adapter(parameters: lora.NamedParameters) -> State:
     """The full adapter and its hash. RuntimeError if workers disagree on it, as after training on a wrong sub-group."""
     state = full_parameters(parameters)
     hashes = distributed.gather_objects(lora.adapter_hash(state))
@@ -119,26 +144,27 @@ def _result(
     trained: Trained | None,
     losses: NDArray[np.float64],
     other: NDArray[np.float64],
-    digest: str,
+    adapter: State,
     clips: int,
     seconds: dict[str, float],
 ) -> TrialResult:
     """What every worker knows. `losses`, `other`: (N,), of the held-out windows and of those of the split "other"."""
     spec, config = job.spec, job.spec.config
-    is_lora = config.method is Method.lora
+    adapts, (state, digest) = config.method.adapts, adapter
+    adopted = sum(tensor.numel() for tensor in state.values()) if config.method is Method.adapter else 0
     return TrialResult(
         trial_id=spec.trial_id,
         method=config.method.value,
         arm=config.arm,
-        rank=config.lora.rank if is_lora else 0,
-        alpha=config.lora.effective_alpha if is_lora else 0.0,
-        scale=config.lora.scale if is_lora else 0.0,
+        rank=config.lora.rank if adapts else 0,
+        alpha=config.lora.effective_alpha if adapts else 0.0,
+        scale=config.lora.scale if adapts else 0.0,
         scaling=config.lora.scaling.value,
         targets=config.lora.targets.value,
-        learning_rate=config.train.learning_rate,
+        learning_rate=0.0 if config.method is Method.adapter else config.train.learning_rate,
         seed=config.seed,
         steps=trained.steps if trained else 0,
-        trainable_parameters=trained.trainable_parameters if trained and config.method is not Method.base else 0,
+        trainable_parameters=trained.trainable_parameters if trained and config.method.trains else adopted,
         adapter_bytes=0,
         adapter_sha256=digest,
         train_loss=trained.train_loss if trained else None,
@@ -181,6 +207,7 @@ def _write(
     """Adapter, features, scores and, last, the result with its size on disk and the overhead since `started`."""
     folder, config = job.folder, job.spec.config
     size = lora.save_adapter(folder.adapter, state, config.lora) if config.method is Method.lora else 0
+    size += folder.adapter_file.stat().st_size if config.method is Method.adapter else 0
     write_scored(folder, scored)
     write_set_scores(folder, job.reference)
     tracker.scores(scored.values, [folder.sample(clip) for clip in scored.clip_ids[:TRACKED_CLIPS]])

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cinelora.core.config import Method, Scaling, TrackingConfig, TrialConfig, Wandb
+from cinelora.core.config import UNKNOWN_SEED, Method, Scaling, TrackingConfig, TrialConfig, Wandb
 from cinelora.core.records import TrialResult, TrialSpec
 
 TRAIN, SCORE, COST, CLIP = "train/", "score/", "cost/", "clip/"  # prefixes of a run's keys
@@ -117,24 +117,24 @@ def run_name(spec: TrialSpec) -> str:
     """The name in W&B's list of runs: r8-cross-s0-4d980d, r8-rslora16-block-s0-..., full-s0-..., base-..."""
     config, lora = spec.config, spec.config.lora
     parts = [config.arm, config.method.value]
-    if config.method is Method.lora:
+    if config.method.adapts:
         rule = "" if lora.scaling is Scaling.alpha_equals_rank else f"{lora.scaling.value}{lora.alpha:g}"
-        parts = [config.arm, f"r{lora.rank}", rule, lora.targets.value]
-    seed = "" if config.method is Method.base else f"s{config.seed}"
+        parts = [config.arm, f"r{lora.rank}", rule, lora.targets.value, config.trainer, config.label]
+    seed = "" if config.method is Method.base or config.seed == UNKNOWN_SEED else f"s{config.seed}"
     return "-".join(part for part in (*parts, seed, spec.trial_id[:6]) if part)
 
 
 def row_name(config: TrialConfig) -> str:
     """The row of the rank table that a trial belongs to: base, rank 8, full, or a control such as `frozen, rank 8`."""
-    rank = f"rank {config.lora.rank}" if config.method is Method.lora else ""
+    rank = f"rank {config.lora.rank}" if config.method.adapts else ""
     name = config.arm or ("" if rank else config.method.value)
-    return ", ".join(part for part in (name, rank) if part)
+    return ", ".join(part for part in (name, rank, config.trainer, config.label) if part)
 
 
 def flat_config(spec: TrialSpec) -> dict[str, Any]:
     """Config keys that dashboards group by. Only an adapter has a rank, an alpha and targets."""
     config = spec.config
-    base, adapter = config.method is Method.base, config.method is Method.lora
+    adapter, trains = config.method.adapts, config.method.trains
     return {
         "trial_id": spec.trial_id,
         "row": row_name(config),
@@ -145,8 +145,8 @@ def flat_config(spec: TrialSpec) -> dict[str, Any]:
         "scaling": config.lora.scaling.value if adapter else "none",
         "targets": config.lora.targets.value if adapter else "none",
         "seed": config.seed,
-        "learning_rate": 0.0 if base else config.train.learning_rate,
-        "steps": 0 if base else config.train.steps,
+        "learning_rate": config.train.learning_rate if trains else 0.0,
+        "steps": config.train.steps if trains else 0,
         "model": config.model.name,
     }
 

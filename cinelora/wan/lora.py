@@ -82,13 +82,13 @@ def load_adapter(transformer: Any, file: Path, name: str = FIRST) -> None:
     except (ValueError, RuntimeError, KeyError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{file}: is no adapter of this base ({reason}); give one that was trained on it") from error
-    for parameter_name, parameter in _parameters(transformer, name):
+    for parameter_name, parameter in parameters_of(transformer, name):
         layer = transformer.get_submodule(parameter_name.split(".lora_")[0])
         parameter.data = parameter.data.to(layer.base_layer.weight)
         parameter.requires_grad_(False)
 
 
-def _parameters(transformer: Any, adapter: str) -> NamedParameters:
+def parameters_of(transformer: Any, adapter: str) -> NamedParameters:
     return sorted((n, p) for n, p in transformer.named_parameters() if ".lora_" in n and f".{adapter}." in n)
 
 
@@ -103,7 +103,7 @@ def attach(transformer: Any, lora: LoraConfig, seed: int) -> NamedParameters:
     if stacked:
         transformer.set_adapters([*stacked, OWN])
         transformer.requires_grad_(False)  # PEFT lets all active adapters train
-    parameters = _parameters(transformer, OWN)
+    parameters = parameters_of(transformer, OWN)
     blocks, found = transformer.config.num_layers, len(parameters) // 2
     wanted = sum(_LAYERS[kind] * (1 if kind is LayerKind.outer else blocks) for kind in lora.targets.layers)
     if found != wanted:

@@ -20,7 +20,7 @@ from typing import Any
 import ray
 
 from cinelora.core.cli import UserError
-from cinelora.core.config import Checkpointing, ClusterConfig, Method
+from cinelora.core.config import Checkpointing, ClusterConfig
 from cinelora.trial.job import Job
 from launch.engine.errors import STOPPED, all_stopped, failure_kind, first_cause, is_lost
 from launch.engine.pool import RUN, START, Calls, Member, Phases, Pool, gang_phases
@@ -244,7 +244,7 @@ class Engine:
     def _decision(self, run: Running, kind: str) -> RetryDecision:
         config = run.job.spec.config
         micro_batch = config.train.windows_at_once(max(1, len(run.members) // config.model.sequence_workers))
-        checkpointed = config.method is Method.base or (
+        checkpointed = not config.method.trains or (
             config.train.checkpointing is Checkpointing.all and not config.train.checkpointed_blocks
         )
         return decide_retry(kind, run.job.causes, micro_batch, checkpointed, self.cluster.max_restarts)

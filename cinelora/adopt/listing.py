@@ -1,0 +1,108 @@
+"""The LoRA files that `adapters=` names: a table with a line for each, or a folder of them.
+
+In: FILE.csv, FILE.yaml or a folder. Out: rows, each with what is said of its file; nothing of the files is read yet.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cinelora.adopt.read import PEFT_CONFIG
+from cinelora.core.cli import UserError
+
+COLUMNS = ("path", "rank", "alpha", "seed", "label", "trainer", "notes")
+SUFFIX = ".safetensors"
+TABLES = (".csv", ".yaml", ".yml")
+LISTED = 5  # other files of a folder that a remark names
+
+
+@dataclass(frozen=True)
+class ListedAdapter:
+    """One file. `place`: where it is named; None and "": not said."""
+
+    place: str
+    path: Path
+    rank: int | None = None
+    alpha: float | None = None
+    seed: int | None = None
+    label: str = ""
+    trainer: str = ""
+    notes: str = ""
+
+
+def listed(source: Path) -> tuple[list[ListedAdapter], list[str]]:
+    """(rows, remarks) of a table or a folder. UserError: it is neither, or a cell cannot be read."""
+    if source.is_dir():
+        return _of_folder(source)
+    if source.suffix.lower() not in TABLES:
+        raise UserError(f"adapters={source}: no such folder; give one of LoRA files, or a .csv or .yaml list")
+    try:
+        text = source.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"adapters={source}: cannot be read ({error}); give a table in UTF-8, or a folder") from error
+    lines = _csv(text) if source.suffix.lower() == ".csv" else _yaml(source, text)
+    rows = [_row(f"{source} {place}", source.parent, cells) for place, cells in lines]
+    if not rows:
+        raise UserError(f"adapters={source}: lists no file; its columns are {', '.join(COLUMNS)}")
+    return rows, []
+
+
+def _of_folder(folder: Path) -> tuple[list[ListedAdapter], list[str]]:
+    """All files below the folder that end in .safetensors, by name; the others are named in a remark."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    rows = [ListedAdapter(str(path), path) for path in files if path.suffix.lower() == SUFFIX]
+    if not rows:
+        raise UserError(f"adapters={folder}: holds no {SUFFIX} file; give the folder of the LoRA files, or a table")
+    other = [path.name for path in files if path.suffix.lower() != SUFFIX and path.name != PEFT_CONFIG]
+    more = f" and {len(other) - LISTED} more" if len(other) > LISTED else ""
+    remark = f"adapters={folder}: {len(other)} other files are left out: {', '.join(other[:LISTED])}{more}"
+    return rows, [remark] * bool(other)
+
+
+def _csv(text: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
+    for cells in reader:
+        yield f"line {reader.line_num}", cells
+
+
+def _yaml(source: Path, text: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    import yaml
+
+    try:
+        entries = yaml.safe_load(text) or []
+    except yaml.YAMLError as error:
+        raise UserError(f"adapters={source}: is no YAML ({str(error).splitlines()[0]}); mend it") from error
+    if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
+        raise UserError(f"adapters={source}: must be a list of entries, each with `path:`")
+    yield from ((f"entry {number}", each) for number, each in enumerate(entries, start=1))
+
+
+def _row(place: str, folder: Path, cells: Mapping[Any, Any]) -> ListedAdapter:
+    """Paths are relative to the table."""
+    if odd := [str(name) for name in cells if name not in COLUMNS]:
+        raise UserError(f"adapters={place}: {odd[0]}: unknown column; there are {', '.join(COLUMNS)}")
+    said: dict[str, Any] = {
+        name: str(value).strip() for name, value in cells.items() if value is not None and str(value).strip()
+    }
+    if "path" not in said:
+        raise UserError(f"adapters={place}: path is empty; give the LoRA file")
+    numbers: dict[str, Any] = {}
+    for name, kind, least, what in (
+        ("rank", int, 1, "a whole number, 1 or more"),
+        ("seed", int, 0, "a whole number, 0 or more"),
+        ("alpha", float, 0, "a number above 0"),
+    ):
+        if (value := said.pop(name, None)) is None:
+            continue
+        try:
+            numbers[name] = kind(value)
+        except ValueError:
+            numbers[name] = -1
+        if not least <= numbers[name] < float("inf") or (name == "alpha" and not numbers[name]):
+            raise UserError(f"adapters={place}: {name}={value}: must be {what}, or left empty")
+    path = (folder / said.pop("path")).resolve()
+    return ListedAdapter(place, path, **numbers, **said)

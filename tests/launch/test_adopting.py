@@ -1,0 +1,94 @@
+"""Which trials a folder or a table of LoRA files makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from cinelora.core.cli import UserError
+from cinelora.core.config import UNKNOWN_SEED, Method, TrialConfig
+from cinelora.wan.tiny import TRANSFORMER
+from launch.adopting import adopted_trials
+
+TRIAL = TrialConfig(method=Method.adapter)
+
+
+def write(path: Path, rank: int, value: float = 1.0, **metadata: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    layer = "diffusion_model.blocks.0.self_attn.q"
+    tensors: dict[str, Any] = {"lora_A": torch.full((rank, 64), value), "lora_B": torch.full((64, rank), value)}
+    save_file({f"{layer}.{name}.weight": each for name, each in tensors.items()}, path, metadata=metadata or None)
+    return path
+
+
+def test_a_folder_is_all_its_files_and_the_others_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "epoch10" / "adapter_model.safetensors", 4)
+    write(tmp_path / "film-r8.safetensors", 8, ss_seed="7")
+    (tmp_path / "train.toml").write_text("")
+    (tmp_path / "state.pt").write_text("")
+    trials, remarks = adopted_trials(TRIAL, str(tmp_path), TRANSFORMER)
+    assert [(each.lora.rank, each.seed, each.label) for each in trials] == [(4, UNKNOWN_SEED, ""), (8, 7, "")]
+    assert remarks[0].endswith("2 other files are left out: state.pt, train.toml")
+    assert sum("seed unknown" in remark for remark in remarks) == 1
+
+
+def test_files_that_no_seed_tells_apart_are_rows_of_their_own(tmp_path: Path) -> None:
+    for epoch in (10, 20):
+        write(tmp_path / f"epoch{epoch}" / "adapter_model.safetensors", 4, float(epoch))
+    write(tmp_path / "film.safetensors", 8)
+    trials, remarks = adopted_trials(TRIAL, str(tmp_path), TRANSFORMER)
+    assert [each.label for each in trials] == ["epoch10/adapter_model", "epoch20/adapter_model", ""]
+    assert sum("labelled by the file" in remark for remark in remarks) == 1
+
+
+def test_a_table_says_what_the_files_do_not(tmp_path: Path) -> None:
+    write(tmp_path / "loras" / "a.safetensors", 4)
+    write(tmp_path / "loras" / "b.safetensors", 8)
+    csv, yaml = tmp_path / "list.csv", tmp_path / "list.yaml"
+    csv.write_text(
+        "path,rank,alpha,seed,trainer,notes\nloras/a.safetensors,4,16,1,musubi,first try\nloras/b.safetensors\n"
+    )
+    yaml.write_text(
+        "- {path: loras/a.safetensors, rank: 4, alpha: 16, seed: 1, trainer: musubi, notes: first try}\n"
+        "- path: loras/b.safetensors\n"
+    )
+    for table in (csv, yaml):
+        trials, _ = adopted_trials(TRIAL, str(table), TRANSFORMER)
+        first, second = trials
+        assert (first.lora.scale, first.seed, first.trainer, first.notes) == (4, 1, "musubi", "first try")
+        assert (second.lora.scale, second.seed, second.trainer) == (1, UNKNOWN_SEED, "")
+        assert Path(first.adapter) == tmp_path / "loras" / "a.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("path,rank\na.safetensors,8\n", r"list.csv line 2: rank=8 is stated, the file has rank 4"),
+        ("path,rank\na.safetensors,x\n", r"list.csv line 2: rank=x: must be a whole number"),
+        ("path,alpha\na.safetensors,0\n", r"alpha=0: must be a number above 0"),
+        ("path,seed\na.safetensors,-1\n", r"seed=-1: must be a whole number, 0 or more"),
+        ("path,ranks\na.safetensors,4\n", r"line 2: ranks: unknown column; there are path, rank, alpha"),
+        ("rank\n4\n", "path is empty"),
+        ("path\n", "lists no file"),
+        ("path\ngone.safetensors\n", "gone.safetensors: missing"),
+        ("path\na.safetensors\nb.safetensors\n", "a.safetensors and .*b.safetensors have one content; keep one"),
+    ],
+)
+def test_a_table_with_a_fault_is_one_line(tmp_path: Path, text: str, line: str) -> None:
+    for name in "ab":
+        write(tmp_path / f"{name}.safetensors", 4)
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(UserError, match=line) as caught:
+        adopted_trials(TRIAL, str(tmp_path / "list.csv"), TRANSFORMER)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_neither(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for source, line in (("", "needs a folder"), ("empty", "holds no .safetensors"), ("x.txt", "no such folder")):
+        with pytest.raises(UserError, match=line):
+            adopted_trials(TRIAL, str(tmp_path / source) if source else "", TRANSFORMER)
