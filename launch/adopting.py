@@ -85,7 +85,7 @@ def _grouped(source: str, read: list[tuple[ListedAdapter, Adapter]], labels: lis
         split = ["others have its rank and seed: the row is labelled by the file"] * (label != row.label)
         layout = f"layout {adapter.layout}, {'/'.join(adapter.dtypes)}"
         for remark in (layout, *adapter.remarks, *unknown, *split):
-            found.setdefault(remark, []).append(row.path.name)
+            found.setdefault(remark, []).append(f"{row.path.parent.name}/{row.path.name}")
     for remark, names in found.items():
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         yield f"adapters={source}: {remark} ({', '.join(names[:NAMED])}{more})"
