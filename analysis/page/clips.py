@@ -21,6 +21,7 @@ from analysis.study.files import ClipScores
 from analysis.study.frames import Image as Pixels
 from analysis.study.frames import read_clip, spread
 from analysis.study.rows import Estimates
+from cinelora.core.config import seed_text
 from cinelora.core.paths import SampleFolder
 from cinelora.metrics.catalogue import family
 from cinelora.metrics.primary import MOTION, PICTURE, STEADINESS
@@ -119,7 +120,7 @@ def _lanes(estimates: Estimates) -> tuple[Lane, ...]:
     for row in estimates.rows:
         if row.done:
             trial = estimates.trials(row)[0]
-            detail = ("" if row.is_base else f"seed {trial.result.seed}, ") + f"trial {row.trial_ids[0]}"
+            detail = ("" if row.is_base else f"seed {seed_text(trial.result.seed)}, ") + f"trial {row.trial_ids[0]}"
             kind = BASE if trial is estimates.base else CHOICE
             lanes.append(Lane(row.full_name, kind, detail, study.trial_folder(row.trial_ids[0]), trial.scores))
     return tuple(lanes)

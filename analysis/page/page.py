@@ -28,6 +28,7 @@ from analysis.study.scores import DIRECTIONS, HIGHER, LOWER, NONE, spec_name
 from analysis.tables.captions import protocol_lines
 from analysis.tables.markdown_latex import MARKDOWN_ARROW
 from analysis.tables.rank_table import NOT_AVAILABLE, NOTHING, Cell, Column, Table, column_name
+from cinelora.core.config import seed_text
 from cinelora.core.files import whole_file
 
 NAME = "index.html"
@@ -125,10 +126,18 @@ def trial_lines(estimates: Estimates) -> list[list[object]]:
     lines: list[list[object]] = []
     for result in (trial.result for trial in study.trials):
         cost = [f"{sum(result.seconds.values()):.0f}", f"{result.peak_memory_gib:.3g}", result.world_size]
-        own = [names[result.trial_id], result.seed, result.trial_id, "finished", result.steps, *cost, result.restarts]
+        own = [
+            names[result.trial_id],
+            seed_text(result.seed),
+            result.trial_id,
+            "finished",
+            result.steps,
+            *cost,
+            result.restarts,
+        ]
         lines.append([*own, *([study.home(result.trial_id).name] if study.merged else [])])
     for each in (*study.missing, *study.pruned):
-        own = [spec_name(each.spec.config), each.spec.config.seed, each.spec.trial_id, each.reason]
+        own = [spec_name(each.spec.config), seed_text(each.spec.config.seed), each.spec.trial_id, each.reason]
         lines.append(own + [NOTHING] * (6 if study.merged else 5))
     return lines
 

@@ -21,7 +21,7 @@ import numpy as np
 from analysis.study.files import Array, Clips, Features
 from analysis.study.load import Reference, Study, Trial
 from cinelora.core.cli import UserError
-from cinelora.core.config import Method, TrialConfig
+from cinelora.core.config import Method, TrialConfig, seed_text
 from cinelora.core.records import reference_key
 from cinelora.metrics.catalogue import COLOURS, FAMILIES, FLOWS, study_metrics
 from cinelora.metrics.feature_nets import WEIGHTS
@@ -197,7 +197,7 @@ def shown_further(scores: TrialScores) -> tuple[str, ...]:
 def label(trial: Trial) -> str:
     """A trial, in a sentence."""
     config = trial.spec.config
-    return f"trial {trial.spec.trial_id} ({spec_name(config)}, seed {config.seed})"
+    return f"trial {trial.spec.trial_id} ({spec_name(config)}, seed {seed_text(config.seed)})"
 
 
 def spec_name(config: TrialConfig) -> str:

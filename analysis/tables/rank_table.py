@@ -29,6 +29,7 @@ from analysis.study.scores import (
 )
 from analysis.tables.captions import BANNER, caption, further_caption, notes
 from analysis.tables.cell_styles import PLAIN, CellStyle, cell_styles, fixed, legend
+from cinelora.core.config import seed_text
 from cinelora.metrics.primary import LOSS
 
 NOT_AVAILABLE, NOTHING = "n/a", "-"
@@ -121,7 +122,8 @@ def only_unavailable(scores: TrialScores) -> list[str]:
 def missing_lines(study: Study) -> tuple[str, ...]:
     """One line per planned trial without result, in table order."""
     return tuple(
-        f"{spec_name(each.spec.config)}, seed {each.spec.config.seed} (trial {each.spec.trial_id}): {each.reason}"
+        f"{spec_name(each.spec.config)}, seed {seed_text(each.spec.config.seed)} "
+        f"(trial {each.spec.trial_id}): {each.reason}"
         for each in study.missing
     )
 

@@ -152,6 +152,10 @@ def not_negative(owner: object, group: str, *names: str, remedy: str = "must be 
         require(getattr(owner, name) >= 0, f"{group}.{name}", getattr(owner, name), remedy)
 
 
+def seed_text(seed: int) -> str:
+    return "unknown" if seed == UNKNOWN_SEED else str(seed)
+
+
 def nearest(value: int, unit: int) -> int:
     """The positive multiple of `unit` nearest to `value`."""
     return unit * max(1, round(value / unit))

@@ -10,6 +10,7 @@ import csv
 import json
 from pathlib import Path
 
+from cinelora.core.config import seed_text
 from cinelora.core.records import TrialResult, TrialSpec
 
 UNKNOWN_LICENCE = "unknown: set it"
@@ -42,7 +43,9 @@ def _front_matter(hub: str, licence: str, merged: bool) -> str:
 
 def _facts(spec: TrialSpec, result: TrialResult) -> list[tuple[str, str]]:
     config, data, train = spec.config, spec.config.data, spec.config.train
-    rate = f"learning rate {result.learning_rate:g}"
+    trained = f"{result.steps} steps of {train.batch_size} clips, AdamW, learning rate {result.learning_rate:g}"
+    if not config.method.trains:
+        trained = f"elsewhere, by {config.trainer or 'an unknown program'}; the clips below are those it was scored on"
     return [
         ("base model", config.model.hub or config.model.name),
         ("revision", f"`{config.model.revision}`" if config.model.revision else "not pinned"),
@@ -51,9 +54,9 @@ def _facts(spec: TrialSpec, result: TrialResult) -> list[tuple[str, str]]:
         ("alpha", f"{result.alpha:g} (rule {result.scaling})"),
         ("scale of the update", f"{result.scale:.6g}"),
         ("targets", f"{result.targets}: {result.trainable_parameters:,} parameters"),
-        ("training", f"{result.steps} steps of {train.batch_size} clips, AdamW, {rate}"),
+        ("training", trained),
         ("first stage", f"trial {config.first}, whose update is included here" if config.first else "none"),
-        ("seed", str(result.seed)),
+        ("seed", seed_text(result.seed)),
         ("clips", f"{data.frames} frames at {data.fps:g} fps, {data.height}x{data.width} pixels"),
         ("fingerprint of the clips", f"`{spec.fingerprints['data']}`"),
         ("SHA-256 of the adapter's tensors", f"`{result.adapter_sha256}`"),
