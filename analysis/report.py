@@ -18,7 +18,7 @@ from pathlib import Path
 
 from analysis.figures.draw import draw
 from analysis.page.page import write_page
-from analysis.statistics import differences, noise, rank_tests, reliability, spectra, truncation
+from analysis.statistics import differences, noise, rank_tests, reliability, spectra, steadiness, truncation
 from analysis.statistics.answer import lines as answer_lines
 from analysis.statistics.findings import Findings, find
 from analysis.study.merge import load_studies
@@ -117,7 +117,9 @@ def sections(findings: Findings) -> list[tuple[str, list[str]]]:
     )
     shown = findings.estimates.primary.compared
     lines = ((module.heading, records, module.sentences(records, shown)) for module, records in found)
-    return [(heading(records), own) for heading, records, own in lines if own]
+    steady = steadiness.sentences(findings.estimates, findings.differences, findings.tests, findings.matched)
+    first = [(steadiness.heading(findings.estimates), steady)] if steady else []
+    return first + [(heading(records), own) for heading, records, own in lines if own]
 
 
 def printed(findings: Findings, table: Table) -> str:

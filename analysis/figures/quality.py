@@ -113,9 +113,9 @@ def learning_curves(findings: Findings) -> Figure | None:
 
 
 def _panels(primary: PrimaryScores) -> tuple[str, ...]:
-    """The primary scores, and what must be seen beside them; six where the user chose none."""
+    """The primary scores, and what must be seen beside them."""
     own = (score for score in primary.answered if score != LOSS)
-    return tuple(dict.fromkeys((*own, *primary.distances, STEADINESS, MOTION, PICTURE, LOSS)))
+    return tuple(dict.fromkeys((*primary.against_real, *own, *primary.distances, STEADINESS, MOTION, PICTURE, LOSS)))
 
 
 def smoothing_window(steps: int) -> int:

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from analysis.figures.draw import FIGURES
 from analysis.page.clips import reel
-from analysis.statistics import differences, rank_tests, truncation
+from analysis.statistics import differences, rank_tests, steadiness, truncation
 from analysis.statistics.answer import lines as answer_lines
 from analysis.statistics.differences import DIGITS
 from analysis.statistics.findings import Findings
@@ -68,6 +68,7 @@ def page(findings: Findings, table: Table, pictures: Mapping[str, bytes]) -> str
             answers=answer_lines(estimates, findings.answers),
             compared=shown,
             differences=compared,
+            steady=steadiness.sentences(estimates, findings.differences, findings.tests, findings.matched),
             differences_heading=differences.heading(findings.differences) if compared else "",
             tests=tested,
             tests_heading=rank_tests.heading(tested) if tested else "",

@@ -15,6 +15,7 @@ from analysis.statistics.plateau import Plateau, plateaus
 from analysis.statistics.rank_tests import RankTests, rank_tests
 from analysis.statistics.reliability import SizeCurve, set_sizes
 from analysis.statistics.spectra import Spectrum, study_spectra
+from analysis.statistics.steadiness import Matched, motion_matched
 from analysis.statistics.truncation import Truncated, truncations
 from analysis.study.load import Study
 from analysis.study.rows import Estimates, RowKey, estimate
@@ -28,6 +29,7 @@ class Findings:
     answers: tuple[Answer, ...]
     differences: tuple[Difference, ...]  # of each row to the base
     tests: tuple[RankTests, ...]  # over the ranks
+    matched: tuple[Matched, ...]  # of each row to the base where motion is alike
     plateaus: Mapping[RowKey, Plateau]  # of training
     spectra: Mapping[RowKey, tuple[Spectrum, ...]]  # of the adapters
     truncations: tuple[Truncated, ...]  # adapters truncated to a lower rank
@@ -48,6 +50,7 @@ def find(study: Study) -> Findings:
         answers=answers(estimates),
         differences=differences(estimates),
         tests=rank_tests(estimates),
+        matched=motion_matched(estimates),
         plateaus=plateaus(estimates),
         spectra=study_spectra(estimates),
         truncations=truncations(estimates),

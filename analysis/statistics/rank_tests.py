@@ -17,8 +17,8 @@ from analysis.statistics.intervals import LEVEL, Interval
 from analysis.statistics.pairwise import Pairwise, against_best
 from analysis.statistics.trend import ENOUGH_SEEDS, NOT_SHOWN, PEAKS, TREND_ALPHA, Trend, trend
 from analysis.study.files import Array, csv_text
-from analysis.study.rows import Estimates, near_frozen
-from analysis.study.scores import CONSISTENCY, DIRECTIONS, LOWER, NONE
+from analysis.study.rows import Estimates
+from analysis.study.scores import DIRECTIONS, LOWER, NONE
 
 HEAD = ["score", "series", "test", "rank", "against", "estimate", "low", "high", "p", "p_holm", "verdict"]
 HEAD += ["seeds", "shots"]
@@ -53,12 +53,10 @@ def rank_tests(estimates: Estimates) -> tuple[RankTests, ...]:
         return ()
     scorers, base, out = estimates.scorers, estimates.base, []
     for series in estimates.series:
-        frozen = {row.key.rank for row in estimates.finished(series) if near_frozen(row, estimates.scores.real)}
         for score in estimates.clip_scores:
             values = estimates.values_by_rank(series, score)
             before = None if base is None else scorers[score](base)
-            barred = frozen if score in CONSISTENCY else set()
-            out.append(_tested(score, series, values, before, estimates.shots, barred, estimates.study.share))
+            out.append(_tested(score, series, values, before, estimates.shots, estimates.study.share))
     return tuple(each for each in out if each.trend is not None or each.pairs is not None)
 
 
@@ -68,15 +66,13 @@ def _tested(
     found: Mapping[int, Array],
     base: Array | None,
     shots: Sequence[str],
-    barred: Collection[int],
     share: float,
 ) -> RankTests:
-    """`barred`: ranks that cannot be the best here. A rank with a value that is not finite is left out."""
+    """A rank with a value that is not finite is left out."""
     sign = -1.0 if DIRECTIONS[score] == LOWER else 1.0
     values = {rank: sign * each for rank, each in found.items() if np.isfinite(each).all()}
-    able = {rank: each for rank, each in values.items() if rank not in barred}
     before = sign * base if base is not None and np.isfinite(base).all() else None
-    pairs = against_best(able, shots, before, share) if DIRECTIONS[score] != NONE and len(able) > 1 else None
+    pairs = against_best(values, shots, before, share) if DIRECTIONS[score] != NONE and len(values) > 1 else None
     moved = trend(values, shots) if len(values) > 2 else None
     seeds = len(next(iter(values.values()), ()))
     return RankTests(score, series, seeds, len(set(shots)), moved, pairs)

@@ -9,7 +9,7 @@ the plan lists the trials. Bad input raises UserError, one line.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,7 @@ import pandas as pd
 from analysis.study.files import (
     Clips,
     ClipScores,
+    ClipValues,
     Features,
     Run,
     read_clip_scores,
@@ -33,6 +34,8 @@ from cinelora.core.config import Method
 from cinelora.core.files import read_json
 from cinelora.core.paths import SampleFolder, StudyFolder, TrialFolder
 from cinelora.core.records import TrialResult, TrialSpec, reference_key
+from cinelora.metrics.catalogue import family
+from cinelora.metrics.gaps import SOURCES, gaps
 from cinelora.metrics.primary import LOSS
 from cinelora.metrics.set_metrics import SetScores
 from sweeps.ledger import SHARE, check_schema, chosen_scores
@@ -184,13 +187,14 @@ def load_study(root: Path) -> Study:
         raise UserError(f"{root}: none of {len(places)} planned trials has finished ({failed} failed)")
     _check_protocols([trial.result for trial in trials])
     keys = sorted({reference_key(trial.spec) for trial in trials})
+    references = {key: _reference(folder.reference(key)) for key in keys}
     return Study(
         name=str(header.get("name", root.name)),
         folder=folder,
         specs=tuple(spec for spec, _ in places),
-        trials=trials,
+        trials=tuple(_against_real(trial, references[reference_key(trial.spec)]) for trial in trials),
         missing=missing,
-        references={key: _reference(folder.reference(key)) for key in keys},
+        references=references,
         remarks=tuple(map(_first_stage_remark, first_stages)),
         share=float(header.get("share", SHARE)),
         chosen=chosen_scores(header),
@@ -278,6 +282,16 @@ def _trial(spec: TrialSpec, place: TrialFolder) -> Trial:
         raise UserError(f"{place.result}: belongs to trial {result.trial_id}; was the folder renamed?")
     scores, curve = read_clip_scores(place.clip_scores), partial(read_curve, place.train_csv)
     return Trial(spec, result, read_features(place), scores, curve, read_runs(place), read_set_scores(place))
+
+
+def _against_real(trial: Trial, reference: Reference) -> Trial:
+    """With the scores that compare a clip with the same real clip: of older studies too."""
+    names = [name for name in trial.scores if name in reference.scores and family(name) in SOURCES]
+    both = [found for name in names for found in (trial.scores[name], reference.scores[name])]
+    clips = tuple(sorted(set.intersection(*(set(found.ids) for found in both)))) if both else ()
+    found = gaps(*({name: scores[name].of(clips) for name in names} for scores in (trial.scores, reference.scores)))
+    derived = {name: ClipValues(clips, values) for name, values in found.items()}
+    return replace(trial, scores={**trial.scores, **derived})
 
 
 def _reference(place: SampleFolder) -> Reference:

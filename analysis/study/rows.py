@@ -21,12 +21,11 @@ from analysis.study.load import BASE, CONTROL, GRID, Study, Trial, sort_key
 from analysis.study.scores import DIRECTIONS, METRICS, SET_SCORES, TrialScores, diversities, name_of, trial_scores
 from cinelora.core.config import Method, Scaling
 from cinelora.core.records import TrialSpec
-from cinelora.metrics.primary import MOTION, PrimaryScores, primary_scores
+from cinelora.metrics.primary import PrimaryScores, primary_scores
 from sweeps.plan import identity
 
 OWN_COLUMNS = {"method", "train.learning_rate", "lora.rank", "lora.scaling", "lora.alpha", "lora.targets"}
 MEGA = 1e6  # bytes in a megabyte (decimal)
-MOTION_FLOOR = 0.5  # below this share of the real motion a clip is near frozen, and its consistency means nothing
 
 
 class RowKey(NamedTuple):
@@ -196,12 +195,6 @@ def _row_key(spec: TrialSpec, values: Mapping[str, str], others: Iterable[str]) 
 def series_of(rows: Iterable[Row]) -> tuple[str, ...]:
     """The names of the adapter series in order of appearance; ("",) where only the rank varies."""
     return tuple(dict.fromkeys(row.series for row in rows if row.in_grid))
-
-
-def near_frozen(row: Row, real: Mapping[str, float]) -> bool:
-    """Whether the row's clips move less than MOTION_FLOOR of what the real clips move."""
-    motion = row.estimates.get(MOTION)
-    return motion is not None and MOTION in real and motion.mean < MOTION_FLOOR * real[MOTION]
 
 
 def _row(key: RowKey, series: str, specs: list[TrialSpec], trials: list[Trial], scores: TrialScores) -> Row:

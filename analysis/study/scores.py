@@ -93,6 +93,7 @@ CORE: Mapping[str, str] = {  # always in the files, n/a where no trial has it
     OTHER_LOSS: LOWER,  # on the dataset's second domain: what was forgotten
     "kvd[tnv2]": LOWER,
     "fvd[tnv2]": LOWER,
+    "consistency_gap[mnv2]": LOWER,  # to the same real clip
     STEADINESS: HIGHER,
     MOTION: NONE,  # no direction: to be compared with the real clips
     PICTURE: HIGHER,
@@ -119,7 +120,7 @@ OPTIONAL: Mapping[str, str] = {  # of the nets whose weights a user brings: show
 }
 DIRECTIONS: Mapping[str, str] = {**CORE, **OPTIONAL, **FURTHER}
 TABLE_SCORES = tuple(name for name in CORE if name not in (OTHER_LOSS, "image_similarity[mnv2]"))
-CONSISTENCY = tuple(name for name in DIRECTIONS if name in METRICS and METRICS[name].entry.frozen_wins)
+FROZEN_WINS = tuple(name for name in DIRECTIONS if name in METRICS and METRICS[name].entry.frozen_wins)
 
 SetScorer = Callable[[Trial], dict[str, float]]  # the scores of a trial that one feature set gives
 SET_SCORES: Mapping[str, str] = {  # name -> its net
@@ -273,6 +274,8 @@ def _guess(study: Study, score: str) -> str:
         if features not in study.reference.features:
             return f"reference/features/{features}.npz is missing"
         return "needs 2 clips or more" if study.trials[0].features else f"no trial has {features} features"
+    if score in METRICS and (derived := METRICS[score].entry.derived):
+        return f"needs {', '.join(derived)} of the generated and of the real clips"
     return "no trial recorded it"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from analysis.study.load import Study
 from analysis.study.rows import Estimates
-from analysis.study.scores import FURTHER_TEXTS, SET_SCORES, spec_name
+from analysis.study.scores import FROZEN_WINS, FURTHER_TEXTS, SET_SCORES, spec_name
 from cinelora.core.config import UNKNOWN_SEED, LoraConfig, Method, Resize, Scaling, TargetSet, TrialConfig
 from cinelora.metrics.catalogue import family, step_cache_of
 from cinelora.metrics.feature_nets import WEIGHTS
@@ -54,11 +54,12 @@ def further_caption(estimates: Estimates) -> str:
     return " ".join(texts)
 
 
-def notes(estimates: Estimates, motion_floor: float | None) -> tuple[str, ...]:
-    """Reasons for every n/a, gaps between trials, the guard on consistency (None where no cell is styled)."""
+def notes(estimates: Estimates, styled: bool) -> tuple[str, ...]:
+    """Reasons for every n/a, gaps between trials, what is never set in bold (`styled`: other cells are)."""
     study, scores = estimates.study, estimates.scores
     reasons = [f"{score}: n/a ({reason})." for score, reason in scores.unavailable.items()]
-    guard = [] if motion_floor is None else [f"A row moving less than {motion_floor:.0%} of real wins no consistency."]
+    still = ", ".join(score for score in FROZEN_WINS if any(score in found for found in scores.values.values()))
+    guard = [f"Never bold, because a frozen clip would be best: {still}."] if styled and still else []
     restarted = {trial.result.trial_id for trial in study.trials if trial.result.restarts}
     resumed = [f"Restarted after a fault and resumed: trial {trial_id}." for trial_id in sorted(restarted)]
     return (*reasons, *scores.gaps, *study.remarks, *guard, *resumed, *_pruned(study))

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from analysis.statistics.intervals import LEVEL
 from analysis.statistics.rank_tests import RankTests
-from analysis.study.rows import Estimates, Row, RowKey, near_frozen
-from analysis.study.scores import CONSISTENCY, DIRECTIONS, HIGHER, NONE
+from analysis.study.rows import Estimates, Row, RowKey
+from analysis.study.scores import DIRECTIONS, FROZEN_WINS, HIGHER, NONE
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,15 @@ PLAIN = CellStyle()
 def cell_styles(
     score: str, estimates: Estimates, tests: Sequence[RankTests], digits: int
 ) -> Mapping[RowKey, CellStyle]:
-    """The styled rows of a score printed with `digits`; none where it has no better or a series only one rank.
+    """The styled rows of a score printed with `digits`; none where it has no better, where a frozen clip would win, or
+    where a series has only one rank.
 
     Rows that print the best number share it. A test counts only where its best rank is best by the printed means too:
     they may rest on other seeds while a study is half finished.
     """
-    if DIRECTIONS[score] == NONE:
+    if DIRECTIONS[score] == NONE or score in FROZEN_WINS:
         return {}
-    rows = [row for row in estimates.rows if _competes(row, score, estimates.scores.real)]
+    rows = [row for row in estimates.rows if _competes(row, score)]
     styles: dict[RowKey, CellStyle] = {}
     for series in estimates.series:
         ranks = [row for row in rows if row.in_grid and row.series == series]
@@ -81,11 +82,9 @@ def fixed(value: float, digits: int) -> str:
     return f"{value:z.{digits}f}"  # z: no minus sign before a rounded zero
 
 
-def _competes(row: Row, score: str, real: Mapping[str, float]) -> bool:
-    """Base or rank with a number; a row that hardly moves cannot win on consistency."""
-    if not (row.is_base or row.in_grid) or score not in row.estimates or not math.isfinite(row.estimates[score].mean):
-        return False
-    return score not in CONSISTENCY or not near_frozen(row, real)
+def _competes(row: Row, score: str) -> bool:
+    """Base or rank with a number."""
+    return (row.is_base or row.in_grid) and score in row.estimates and math.isfinite(row.estimates[score].mean)
 
 
 def _best(score: str, rows: Sequence[Row], digits: int) -> set[RowKey]:

@@ -14,7 +14,7 @@ from analysis.statistics import noise, plateau
 from analysis.statistics.findings import Findings
 from analysis.study.load import Study
 from analysis.study.provenance import warning
-from analysis.study.rows import MOTION_FLOOR, Estimate, Row
+from analysis.study.rows import Estimate, Row
 from analysis.study.scores import (
     CORE,
     DIRECTIONS,
@@ -85,7 +85,7 @@ def rank_table(findings: Findings) -> Table:
         columns=(*_setting_columns(findings), *_cost_columns(estimates.rows, len(estimates.scores.clips)), *scores),
         caption=caption(estimates),
         legend=styles,
-        notes=(*notes(estimates, MOTION_FLOOR if study.trained else None), *filter(None, remarks)),
+        notes=(*notes(estimates, study.trained), *filter(None, remarks)),
         missing=missing_lines(study),
         further=further_table(findings),
     )

@@ -5,7 +5,8 @@ NumPy alone. Trials, `python -m cinelora.score`, the report and the benchmarks a
 
 A metric is a family with what it rests on in brackets: a feature net (`cinelora/metrics/feature_nets.py`), an optical
 flow or a colour channel; some have no brackets. To add one: an entry in `FAMILIES`, and its function. The entry of a
-set metric names the function; that of a clip metric is listed by family in `cinelora/features/extract.py`.
+set metric names the function; that of a clip metric is listed by family in `cinelora/features/extract.py`, or in
+`gaps.py` where it is derived from other scores.
 N and M clips, D feature dimensions.
 """
 
@@ -93,6 +94,7 @@ class Family:
     further: bool = False  # shown in the report's second table
     frozen_wins: bool = False  # a clip without motion scores best
     distance: SetDistance | None = None  # of a set metric
+    derived: tuple[str, ...] = ()  # families: computed from these scores of a clip and of its real clip (`gaps.py`)
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,14 @@ FAMILIES: dict[str, Family] = {
     ),
     "consistency": Family(
         "clip", "higher", FRAME_NETS, more_facts={"unit": "0..1", "negative_cosines": 0}, **_START, frozen_wins=True
+    ),
+    "consistency_gap": Family(
+        "paired",
+        "lower",
+        FRAME_NETS,
+        facts={"unit": "0..1, |clip - its real clip|"},
+        **_START,
+        derived=("consistency",),
     ),
     "image_similarity": Family("paired", "higher", FRAME_NETS, more_facts={"unit": "0..1"}, frozen_wins=True),
     "clip_sim": Family(

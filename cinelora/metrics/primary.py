@@ -17,21 +17,31 @@ STEADINESS = "consistency[mnv2]"
 MOTION = ABSDIFF
 PICTURE = "psnr"
 NETS = ("vjepa", "i3d", "videomae", "tnv2")  # whose distance is taken, the best judge of video first
+GAPS = tuple(f"consistency_gap[{net}]" for net in ("dino", "clip_l14", "clip_b32", "mnv2"))  # the best judge first
 DISTANCES = tuple(f"{of}[{net}]" for net in NETS for of in ("kvd", "jedi", "fvd"))  # kvd first: it has no bias
 STANDARD = "kvd[tnv2]"  # where no trial has a distance
 
 
 @dataclass(frozen=True)
 class PrimaryScores:
-    """`answered`: the rank is chosen by these. `distance`: the first between sets, or else the best there is."""
+    """`answered`: the rank is chosen by these. `distance`: the first between sets, or else the best there is.
+
+    `gap`: the consistency against the real clips that is there, whether answered or not; "" where there is none.
+    """
 
     answered: tuple[str, ...]
     distance: str
+    gap: str = ""
 
     @property
     def net(self) -> str:
         """That of the distance."""
         return metric(self.distance).net
+
+    @property
+    def against_real(self) -> tuple[str, ...]:
+        """What compares a clip's consistency with that of the same real clip."""
+        return (self.gap,) if self.gap else ()
 
     @property
     def distances(self) -> tuple[str, ...]:
@@ -45,7 +55,7 @@ class PrimaryScores:
     @property
     def compared(self) -> tuple[str, ...]:
         """The scores of the lines to read; the CSV files have all."""
-        return tuple(dict.fromkeys((*self.loss_first, PICTURE)))
+        return tuple(dict.fromkeys((*self.answered, PICTURE)))
 
     @property
     def sampled(self) -> tuple[str, ...]:
@@ -56,16 +66,21 @@ class PrimaryScores:
     def of_clips(self) -> tuple[str, ...]:
         """Scores that a single clip has."""
         own = (score for score in self.loss_first if score == LOSS or metric(score).kind != "set")
-        return tuple(dict.fromkeys((*own, STEADINESS, PICTURE)))
+        return tuple(dict.fromkeys((*own, self.gap or STEADINESS, PICTURE)))
 
 
 def primary_scores(trials: Collection[Collection[str]], chosen: Sequence[str] = ()) -> PrimaryScores:
-    """`chosen`, or the best distance and the held-out loss. A distance that every trial has goes before one of some."""
-    shared = (score for score in DISTANCES if trials and all(score in known for known in trials))
-    some = (score for score in DISTANCES if any(score in known for known in trials))
-    best = next(shared, next(some, STANDARD))
-    answered = tuple(chosen) or (best, LOSS)
-    return PrimaryScores(answered, next((score for score in answered if is_distance(score)), best))
+    """`chosen`, or the gap in consistency, if any trial has it, the best distance and the held-out loss."""
+    gap, best = _best(GAPS, trials), _best(DISTANCES, trials) or STANDARD
+    answered = tuple(chosen) or tuple(filter(None, (gap, best, LOSS)))
+    distance = next((score for score in answered if is_distance(score)), best)
+    return PrimaryScores(answered, distance, next((score for score in answered if score in GAPS), gap))
+
+
+def _best(scores: Sequence[str], trials: Collection[Collection[str]]) -> str:
+    """The first that every trial has, or else that some trial has; "" where there is none."""
+    shared = (score for score in scores if trials and all(score in known for known in trials))
+    return next(shared, next((score for score in scores if any(score in known for known in trials)), ""))
 
 
 def answerable(nets: Iterable[str], flow: str = "") -> tuple[str, ...]:

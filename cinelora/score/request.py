@@ -65,6 +65,15 @@ def chosen_metrics(requested: Sequence[Metric] | None, nets: Iterable[str], clip
     return tuple(requested)
 
 
+def with_sources(metrics: Iterable[Metric], clips: Clips) -> tuple[Metric, ...]:
+    """Those to be measured: in the place of a derived metric, what it is computed from and the clips allow."""
+    found: dict[Metric, None] = {}
+    for metric in metrics:
+        sources = [Metric(source, metric.inside) for source in metric.entry.derived]
+        found |= dict.fromkeys(each for each in sources or [metric] if not _lacks(each, clips))
+    return tuple(found)
+
+
 def scored_frames(metric: Metric, form: Form) -> int:
     """How many frames of a clip the metric sees."""
     return form.frames - (0 if metric.entry.whole else form.dropped)

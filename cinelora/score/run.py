@@ -21,9 +21,10 @@ from cinelora.features.nets.files import Loaded
 from cinelora.features.results import Scored, merged
 from cinelora.metrics.catalogue import SEED, Metric
 from cinelora.metrics.feature_nets import WEIGHTS
+from cinelora.metrics.gaps import gaps
 from cinelora.metrics.set_metrics import set_score, unreliable
 from cinelora.score.clips import Clip, Clips, Form, Frames, OnProgress, ReadOptions, gather, read_clip
-from cinelora.score.request import chosen_metrics, scored_frames
+from cinelora.score.request import chosen_metrics, scored_frames, with_sources
 
 ROUNDING = 4 * float(np.finfo(np.float32).eps)  # nets compute in float32: a smaller relative spread is none
 
@@ -60,12 +61,14 @@ def score_folders(request: Request, on_progress: OnProgress = lambda stage, done
     loaded = {name: _open(name, request) for name in dict.fromkeys(each.net for each in metrics) if name}
     settings = {name: each.net for name, each in loaded.items()}, request, clips.form
     references = None if clips.unpaired else clips.reference
-    generated = measure(clips.generated, references, metrics, *settings, partial(on_progress, "generated:"))
-    alone = [each for each in metrics if each.kind != "paired"]
+    measured = with_sources(metrics, clips)
+    generated = measure(clips.generated, references, measured, *settings, partial(on_progress, "generated:"))
+    alone = [each for each in measured if each.kind != "paired"]
     own = clips.reference if alone else ()
     reference = measure(own, None, alone, *settings, partial(on_progress, "reference:"))
     for folder, scored in ((request.generated, generated), (request.reference, reference)):
         _check_spread(folder, scored)
+    generated.values |= {} if clips.unpaired else gaps(generated.values, reference.values)
     scores = {}
     for each in metrics:
         numbers = _numbers(each, clips, generated, reference, request.draws)

@@ -18,7 +18,7 @@ from typing import Any
 from cinelora.core.cli import UserError
 from cinelora.core.files import content_hash, file_sha256
 from cinelora.core.paths import StudyFolder
-from cinelora.metrics.primary import DISTANCES, MOTION, STEADINESS, primary_scores
+from cinelora.metrics.primary import DISTANCES, GAPS, MOTION, STEADINESS, primary_scores
 from cinelora.trial.tracking import CLIP, COST, SCORE, labels, result_summary, run_id, score_key
 from launch.wandb_mirror.board import CURVES, FIGURES_JOB, Board
 from sweeps.ledger import Ledger, check_schema, chosen_scores
@@ -120,8 +120,9 @@ def board(study: StudyFolder, name: str, records: tuple[RunRecord, ...], keys: s
     """What the view and the report show. `keys`: what `logged` found."""
     summaries = sorted({key for record in records for key in record.summary})
     scores = [key for key in summaries if key.startswith(SCORE)]
-    distances = [[name for name in DISTANCES if score_key(name) in record.summary] for record in records]
-    primary = primary_scores(distances, chosen_scores(check_schema(study))).answered
+    names, chosen = (*GAPS, *DISTANCES), chosen_scores(check_schema(study))
+    known = [[name for name in names if score_key(name) in record.summary] for record in records]
+    primary = primary_scores(known, chosen).answered
     first = [key for key in map(score_key, dict.fromkeys((*primary, STEADINESS, MOTION))) if key in scores]
     # The report's summary without its title and pictures: the text above the pictures, and the text below them.
     blocks = [

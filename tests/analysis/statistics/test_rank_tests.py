@@ -34,7 +34,7 @@ def planted(score: str, seeds: int = 3) -> RankTests:
     """A score that rises by 1 a doubling from 2 at rank 1; the base is at 0."""
     random = np.random.default_rng(0)
     values = {2**i: 2.0 + i + 0.05 * random.normal(size=(seeds, 30)) for i in range(4)}
-    return _tested(score, "", values, np.zeros(30), SHOTS, (), share=0.7)
+    return _tested(score, "", values, np.zeros(30), SHOTS, share=0.7)
 
 
 def test_ranks_of_the_paper_study(study: Path) -> None:

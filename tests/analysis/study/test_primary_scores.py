@@ -53,7 +53,7 @@ def titles(findings: Findings) -> dict[str, list[str]]:
 
 def test_with_i3d_features_everything_is_about_i3d(root: Path) -> None:
     found = find(load_study(root))
-    assert {each.score for each in found.answers} == {"kvd[i3d]", LOSS}
+    assert {each.score for each in found.answers} == {"consistency_gap[mnv2]", "kvd[i3d]", LOSS}
     lines = [line for _, lines in report.sections(found) for line in lines] + [sentence(each) for each in found.answers]
     assert any("kvd[i3d]" in line for line in lines) and not any("tnv2" in line for line in lines)
     shown = (
@@ -68,8 +68,8 @@ def test_with_i3d_features_everything_is_about_i3d(root: Path) -> None:
 
 def test_without_them_everything_is_about_the_packaged_net(builder: Builder) -> None:
     found = find(load_study(builder.build()))
-    assert [each.score for each in found.answers] == ["kvd[tnv2]", LOSS]
-    assert found.estimates.primary.compared == (LOSS, "kvd[tnv2]", "psnr")
+    assert [each.score for each in found.answers] == ["consistency_gap[mnv2]", "kvd[tnv2]", LOSS]
+    assert found.estimates.primary.compared == ("consistency_gap[mnv2]", "kvd[tnv2]", LOSS, "psnr")
     assert all(any("tnv2" in text for text in texts) for texts in titles(found).values())
 
 
@@ -77,7 +77,8 @@ def test_the_view_of_w_and_b_begins_with_them(root: Path, builder: Builder) -> N
     assert report.main([str(root)]) == 0
     records = run_records(builder.folder, "paper")
     shown = board(builder.folder, "paper", records, set()).scores
-    assert shown[:4] == ("score/kvd_i3d", "score/heldout_loss", "score/consistency_mnv2", "score/motion_absdiff")
+    assert shown[:3] == ("score/consistency_gap_mnv2", "score/kvd_i3d", "score/heldout_loss")
+    assert shown[3:5] == ("score/consistency_mnv2", "score/motion_absdiff")
 
 
 def test_scores_that_were_asked_for_decide(root: Path, builder: Builder) -> None:
@@ -118,6 +119,13 @@ def test_a_frechet_distance_that_was_asked_for_is_answered_and_tested() -> None:
 def test_the_best_distance_that_all_trials_have(trials: list[set[str]], distance: str) -> None:
     found = primary_scores(trials)
     assert (found.answered, found.distance) == ((distance, LOSS), distance)
+
+
+def test_the_gap_in_consistency_comes_first_of_the_best_net_that_all_trials_have() -> None:
+    both, one = {"consistency_gap[mnv2]", "consistency_gap[dino]"}, {"consistency_gap[mnv2]"}
+    assert primary_scores([both, both]).answered == ("consistency_gap[dino]", "kvd[tnv2]", LOSS)
+    assert primary_scores([both, one]).gap == primary_scores([one]).answered[0] == "consistency_gap[mnv2]"
+    assert primary_scores([both], ["psnr"]).answered == ("psnr",)
 
 
 def test_no_score_is_named_outside_the_registry() -> None:
