@@ -117,7 +117,7 @@ def page_columns(table: Table) -> tuple[list[Column], tuple[Cell, ...] | None]:
     ]
     varies = next((column.cells for column in known if column.name == VARIES), None)
     shown = [column for column in known if column.name != VARIES]
-    return sorted(shown, key=lambda column: column.drop_order > 0), varies  # what a narrow terminal drops comes last
+    return sorted(shown, key=lambda column: column.drop_order > 1), varies  # 1: a score
 
 
 def trial_lines(estimates: Estimates) -> list[list[object]]:

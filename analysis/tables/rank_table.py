@@ -30,7 +30,7 @@ from analysis.study.scores import (
 from analysis.tables.captions import BANNER, caption, further_caption, notes
 from analysis.tables.cell_styles import PLAIN, CellStyle, cell_styles, fixed, legend
 from cinelora.core.config import seed_text
-from cinelora.metrics.primary import LOSS
+from cinelora.metrics.primary import LOSS, MOTION, STEADINESS
 
 NOT_AVAILABLE, NOTHING = "n/a", "-"
 REAL = "real clips"
@@ -46,7 +46,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """`drop_order`: a narrow terminal drops the columns with the largest first, those with 0 never."""
+    """`drop_order`: a narrow terminal drops the columns with the largest first, those with 0 never;
+    1: a score that no statement is about."""
 
     name: str
     cells: tuple[Cell, ...]  # one per row; the last is that of the real clips
@@ -180,7 +181,7 @@ def _cost_columns(rows: tuple[Row, ...], clips: int) -> list[Column]:
         _column("adapter MB", rows, lambda row: number(row.adapter_megabytes), drop_order=6),
         _column("s/step", rows, lambda row: number(row.seconds_per_step), drop_order=4),
         _column("seeds", rows, lambda row: f"{row.done}/{row.planned}"),
-        _column("clips", rows, lambda row: str(clips) if row.done else "0", str(clips), drop_order=1),
+        _column("clips", rows, lambda row: str(clips) if row.done else "0", str(clips), drop_order=2),
     ]
 
 
@@ -210,7 +211,8 @@ def _score_column(score: str, findings: Findings) -> Column:
     styles = cell_styles(score, findings.estimates, findings.tests, digits) if findings.study.trained else {}
     cells = tuple(_score_cell(row, row.estimates.get(score), digits, styles.get(row.key, PLAIN)) for row in rows)
     real = Cell(fixed(scores.real[score], digits) if score in scores.real else NOTHING)
-    return Column(column_name(score), (*cells, real), DIRECTIONS.get(score, NONE))
+    asked = score in (*findings.estimates.primary.compared, STEADINESS, MOTION)
+    return Column(column_name(score), (*cells, real), DIRECTIONS.get(score, NONE), drop_order=0 if asked else 1)
 
 
 def _score_cell(row: Row, found: Estimate | None, digits: int, style: CellStyle) -> Cell:

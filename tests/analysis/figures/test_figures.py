@@ -40,7 +40,7 @@ def test_figures_of_the_paper_study(study: Path) -> None:
     absent = {"spectra", "truncation", "noise_floor", "fvd_vs_n"}
     assert set(drawn) == set(FIGURES) - absent
     pareto, per_clip = drawn["pareto"], drawn["per_clip"]
-    assert len(pareto.axes) == 6 and pareto.axes[-2].get_xlabel() == "worker-seconds of training"
+    assert len(pareto.axes) == 9 and pareto.axes[-2].get_xlabel() == "worker-seconds of training"
     shares = {axes.texts[0].get_text() for axes in per_clip.axes[:2]}
     assert shares == {"100%"}  # of held-out losses below the base's
 

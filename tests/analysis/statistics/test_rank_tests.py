@@ -60,12 +60,14 @@ def test_lower_is_turned_so_that_larger_is_better() -> None:
     assert moved.word == "score rises with rank" and moved.pairs is None
 
 
-def test_a_rank_with_a_broken_number_or_barred_is_not_compared() -> None:
+def test_a_rank_with_a_broken_number_is_not_compared() -> None:
     values = {rank: np.full((2, 30), float(rank)) for rank in (1, 2, 4)}
     values[1][0, 0] = np.nan
-    found = _tested("psnr", "", values, None, SHOTS, {4}, 0.9)
-    assert found.trend is None and found.pairs is None
-    found = _tested("psnr", "", values, None, SHOTS, (), 0.9)
+    found = _tested("psnr", "", values, None, SHOTS, 0.9)
+    assert found.trend is None and found.pairs is not None and found.pairs.best == 4
+    found = _tested("psnr", "", {rank: values[rank] for rank in (1, 4)}, None, SHOTS, 0.9)
+    assert found.pairs is None
+    found = _tested("psnr", "", values, None, SHOTS, 0.9)
     assert found.pairs is not None and found.pairs.best == 4 and found.pairs.over_base == {}
 
 

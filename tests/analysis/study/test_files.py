@@ -99,7 +99,7 @@ def test_scores_csv_is_the_same_for_a_shuffled_ledger(tmp_path: Path) -> None:
         write_scores(estimate(load_study(builder.folder.root)), builder.folder.root / "scores.csv")
     written = (orderly.folder.root / "scores.csv").read_bytes()
     assert written == (shuffled.folder.root / "scores.csv").read_bytes()
-    assert written.count(b"\n") == 1 + len(SHIFTS) * (6 * len(CLIPS) + 2) + 4  # clips, kvd, fvd; diversity
+    assert written.count(b"\n") == 1 + len(SHIFTS) * (7 * len(CLIPS) + 2) + 4  # clips with the gap, kvd, fvd; diversity
 
 
 def test_clip_values_hold_what_they_are_given() -> None:

@@ -22,6 +22,7 @@ from cinelora.metrics.catalogue import (
 from cinelora.metrics.distances import polynomial_mmd
 from cinelora.metrics.feature_nets import WEIGHTS, configured
 from cinelora.metrics.few_clips import CHANNELS
+from cinelora.metrics.gaps import FORMULAS
 
 WITH_WEIGHTS = ScoreConfig(tnv2="t.safetensors", mnv2="m.safetensors")
 
@@ -41,7 +42,9 @@ def test_a_net_of_the_users_brings_its_scores_and_takes_the_reason_away() -> Non
     facts = protocol(score, DataConfig(frames=33), fingerprints)
     pixels = {"motion[absdiff]", "psnr", "ssim", "temporal_flickering"}
     pixels |= {f"style_distance[{channel}]" for channel in CHANNELS}
-    of_clip = {f"{name}[clip_l14]" for name in ("consistency", "image_similarity", "clip_sim", "tdelta")}
+    of_clip = {
+        f"{name}[clip_l14]" for name in ("consistency", "consistency_gap", "image_similarity", "clip_sim", "tdelta")
+    }
     few = ("fvd", "kvd", "memorisation_ratio", "memorisation_share", "diversity")
     of_sets = {f"{name}[{net}]" for name in few for net in ("i3d", "vjepa")} | {"jedi[vjepa]"}
     assert set(facts) == pixels | of_clip | of_sets | {"lpips"}
@@ -95,7 +98,8 @@ def test_every_family_can_be_computed_and_says_which_way_it_points() -> None:
     for name, each in FAMILIES.items():
         assert each.better in ("higher", "lower", "none") and each.kind in ("set", "clip", "paired", "trial"), name
         assert (each.distance is not None) == (each.kind == "set"), name
-        assert (name in CLIP_METRICS) == (each.kind in ("clip", "paired") and each.needs != "training clips"), name
+        measured = each.kind in ("clip", "paired") and each.needs != "training clips" and not each.derived
+        assert (name in CLIP_METRICS) == measured and (name in FORMULAS) == bool(each.derived), name
         assert set(each.usual or ()) <= set(each.of), name
         for inside in each.of or ("",):
             found = metric(f"{name}[{inside}]" if inside else name)

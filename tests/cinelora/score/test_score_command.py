@@ -178,6 +178,17 @@ def test_a_folder_scores_as_in_a_study(tmp_path: Path, run: Run, corner_nets: No
     assert set(of_study) == set(names)
 
 
+def test_the_gap_is_that_of_each_clip_to_its_own_reference_clip(tmp_path: Path, run: Run, corner_nets: None) -> None:
+    clips(tmp_path, "gen", [noise(0), noise(1)])
+    clips(tmp_path, "real", [noise(2), noise(1)])
+    own, gap = "consistency[mnv2]", "consistency_gap[mnv2]"
+    found = run("--metrics", f"{gap},{own}", "--weights", "mnv2=anywhere")["scores"]
+    assert list(found) == [gap, own] and found[gap]["protocol"]["better"] == "lower"
+    off = abs(2 * found[own]["value"] - 2 * found[own]["reference"])
+    assert found[gap]["per_clip"] == {"clip0": pytest.approx(off), "clip1": 0.0} and off > 0
+    assert run("--metrics", gap, "--weights", "mnv2=anywhere")["scores"] == {gap: found[gap]}
+
+
 @pytest.mark.parametrize(("option", "frames", "first"), [("--keep-first", 3, "kept"), ("--drop-first", 2, "dropped")])
 def test_the_protocol_says_whether_the_first_frame_counts(
     option: str, frames: int, first: str, tmp_path: Path, run: Run, corner_nets: None
