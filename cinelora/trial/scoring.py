@@ -7,7 +7,10 @@ folder. Every worker scores the clips it generated; `cinelora/features/results.p
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,10 +34,12 @@ from cinelora.features.results import (
     write_clip_scores,
     write_features,
 )
+from cinelora.metrics.catalogue import COLOURS, FLOWS
 from cinelora.metrics.distances import Array
 from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.metrics.few_clips import memorisation_ratios, nearer_to_training
 from cinelora.metrics.set_metrics import scaled
+from cinelora.training.batch import prefetch
 from cinelora.training.checkpoint import Stopped, StopSign
 from cinelora.training.loop import Report
 from cinelora.trial.job import Job
@@ -52,12 +57,15 @@ def write_reference(job: Job, resident: ResidentModel) -> None:
     metrics = [each for each in clip_metrics(resident.nets, config.score.flow) if each.kind == "clip"]
 
     def real(windows: Sequence[Window], place: SampleFolder, heldout: bool) -> Scored:
-        parts = []
-        for chunk in batches(list(windows), config.sample.batch_size):
+        def frames_of(chunk: Sequence[Window]) -> Frames:
             read = resident.reference_frames if heldout else partial(reference_frames, Path(config.data.path))
             frames = np.stack([read(config.data, window) for window in chunk])
             if heldout:
                 write_clips([place.sample(clip) for clip in _ids(chunk)], frames, config.data.fps)
+            return frames
+
+        parts, chunks = [], batches(list(windows), config.sample.batch_size)
+        for chunk, frames in zip(chunks, prefetch(partial(frames_of, chunk) for chunk in chunks), strict=True):
             batch = _batch(resident, config, chunk, frames)
             parts.append(score_batch(batch, _ids(chunk), metrics if heldout else (), feature_sets(resident.nets)))
         scored = merged(parts, _ids(windows))
@@ -101,8 +109,6 @@ def _batch(
     reference: Frames | None = None,
 ) -> Batch:
     """Clips of these windows with what their metrics need."""
-    flow = config.score.flow
-    pairs = {flow: resident.reference_pairs(config.data, list(windows), flow)} if flow and reference is not None else {}
     return Batch(
         resident.nets,
         frames,
@@ -110,7 +116,6 @@ def _batch(
         dropped=0 if config.score.keep_first_frame else 1,
         fps=config.data.fps,
         captions=[window.caption for window in windows],
-        reference_pairs=pairs,
         device=distributed.device_name(),
     )
 
@@ -134,48 +139,93 @@ def generate_and_score(
     Each batch is written when it is scored. Batches that an earlier run of the same `adapter` (its hash) wrote are not
     generated again. Raises Stopped between batches once `stop` returns true.
     """
-    config, folder = job.spec.config, job.folder
-    windows, since = list(plan.heldout), time.perf_counter()
+    config = job.spec.config
+    windows = list(plan.heldout)
     work = batches(windows, config.sample.batch_size)
-    metrics, features = clip_metrics(resident.nets, config.score.flow), feature_sets(resident.nets)
-    names = {*features, *(each.name for each in metrics)}
-    parts = {index: load_part(folder.part(index), adapter) for index in range(len(work))}
+    names = {*feature_sets(resident.nets), *(each.name for each in clip_metrics(resident.nets, config.score.flow))}
+    parts = {index: load_part(job.folder.part(index), adapter) for index in range(len(work))}
     kept = {index: part for index, part in parts.items() if part and {*part.features, *part.values} == names}
     kept = distributed.gather_objects(kept)[0]  # all skip the same batches
     made: list[Scored] = []  # by this worker now
     todo = [index for index in range(len(work)) if index not in kept]
+    share = distributed.deal(todo, config.model.sequence_workers)
 
     in_step = (
         config.zero.stage == 3 or config.model.sequence_workers > 1
     )  # workers share each pass, so they stop together
 
-    def on_progress(done: int, total: int) -> None:
+    def on_step(done: int, total: int) -> None:
         report("generate", done, total, None)
+
+    def on_progress(done: int, total: int) -> None:
+        on_step(done, total)
         if in_step and distributed.any_worker(stop()):
             raise Stopped(f"stopped after batch {done} of {total}")
 
     vae, base = resident.vae, resident.folder
-
-    def on_step(done: int, total: int) -> None:
-        report("generate", done, total, None)
-
-    for index, chunk, frames in generate(model, vae, base, config, encodings, windows, todo, on_progress, on_step):
-        before = time.perf_counter()
-        reference = np.stack([resident.reference_frames(config.data, window) for window in chunk])
-        part = score_batch(_batch(resident, config, chunk, frames, reference), _ids(chunk), metrics, features)
-        _check_finite(part)
-        write_clips([folder.sample(window.window_id) for window in chunk], frames, config.data.fps)
-        part.seconds = before - since, time.perf_counter() - before
-        since = time.perf_counter()
-        save_part(folder.part(index), adapter, part)
-        made.append(part)
-        if not in_step and stop():
-            raise Stopped(f"stopped after {sum(len(part.clip_ids) for part in (*kept.values(), *made))} clips")
+    generated = generate(model, vae, base, config, encodings, windows, todo, on_progress, on_step)
+    due = [work[index] for index, counts in share if counts]
+    with closing(_scored(job, resident, adapter, generated, due)) as scored:  # closed: the last batch is on disk
+        for part in scored:
+            made.append(part)
+            if not in_step and stop():
+                raise Stopped(f"stopped after {sum(len(part.clip_ids) for part in (*kept.values(), *made))} clips")
     own = [*(kept[index] for index in sorted(kept) if distributed.rank() == 0), *made]
     groups = distributed.data_group(config.model.sequence_workers).count  # which divided the earlier batches too
     earlier = np.sum([part.seconds for part in kept.values()] or [(0.0, 0.0)], axis=0) / groups
     generating, scoring = (earlier + np.sum([part.seconds for part in made] or [(0.0, 0.0)], axis=0)).tolist()
     return merged(own, _ids(windows)), {"generate": generating, "score": scoring}, float(earlier.sum())
+
+
+def _scored(
+    job: Job,
+    resident: ResidentModel,
+    adapter: str,
+    generated: Iterable[tuple[int, list[Window], Frames]],
+    due: Sequence[Sequence[Window]],
+) -> Generator[Scored]:
+    """The scores of each batch of `generated`, whose windows are `due`; complete and on disk when the next one comes.
+
+    While the next batch is generated, a thread reads its reference clips, and then completes the last one: colours and
+    flow, which need no device, videos, part. What it raises is raised with the next batch, or at the end.
+    """
+    config, folder, since = job.spec.config, job.folder, time.perf_counter()
+    metrics, features = clip_metrics(resident.nets, config.score.flow), feature_sets(resident.nets)
+    here = [each for each in metrics if each.inside not in FLOWS]
+    chunks, part = iter(due), Scored()
+
+    def reference() -> Frames | None:
+        clips = [resident.reference_frames(config.data, window) for window in next(chunks, ())]
+        return np.stack(clips) if clips else None
+
+    def complete(path: Path, chunk: Sequence[Window], batch: Batch, part: Scored) -> None:
+        flow = config.score.flow
+        if flow:
+            batch = replace(batch, reference_pairs={flow: resident.reference_pairs(config.data, list(chunk), flow)})
+        rest = score_batch(batch, part.clip_ids, [each for each in metrics if each not in here], [COLOURS])
+        part.features = {name: (part.features | rest.features)[name] for name in features}
+        part.values = {each.name: (part.values | rest.values)[each.name] for each in metrics}
+        _check_finite(part)
+        write_clips([folder.sample(clip) for clip in part.clip_ids], batch.frames, config.data.fps)
+        save_part(path, adapter, part)
+
+    with ThreadPoolExecutor(1, "clips") as thread:
+        ahead, written = thread.submit(reference), thread.submit(lambda: None)
+        try:
+            for index, chunk, frames in generated:
+                before = time.perf_counter()
+                batch = _batch(resident, config, chunk, frames, ahead.result())
+                ahead = thread.submit(reference)
+                part = score_batch(batch, _ids(chunk), here, [name for name in features if name != COLOURS])
+                written.result()
+                part.seconds = before - since, time.perf_counter() - before
+                since = time.perf_counter()
+                written = thread.submit(complete, folder.part(index), chunk, batch, part)
+                yield part
+            since = time.perf_counter()
+        finally:
+            written.result()
+            part.seconds = part.seconds[0], part.seconds[1] + time.perf_counter() - since
 
 
 def _check_finite(scored: Scored) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from cinelora.core.config import DataConfig
+from cinelora.core.config import DataConfig, ScoreConfig, TrialConfig
+from cinelora.core.paths import TrialFolder
 from cinelora.data.windows import Window
 from cinelora.features.extract import Batch, clip_metrics, feature_sets, score_batch
 from cinelora.features.motion import pair_stats
 from cinelora.features.nets import NETS, Net
-from cinelora.features.results import Scored, merged
+from cinelora.features.results import Scored, load_part, merged
 from cinelora.metrics.catalogue import study_metrics
 from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.trial import scoring
@@ -133,3 +137,70 @@ def test_reference_flow_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> Non
     again = base.reference_pairs(DataConfig(), WINDOWS[1:], "dis")
     assert asked == ["a", "b"] and np.array_equal(both.error[1:], again.error)
     assert np.array_equal(both.error, pair_stats(frames, "dis").error)
+
+
+def _scores_of(path: Path, base: ResidentModel, generated: Any) -> Iterator[Scored]:
+    """Scores of two batches of one clip of `generated`, with flow, in the folder `path`."""
+    spec = SimpleNamespace(config=TrialConfig(score=ScoreConfig(flow="dis"), data=DataConfig(fps=16.0)))
+    job: Any = SimpleNamespace(spec=spec, folder=TrialFolder(path))
+    return scoring._scored(job, base, "hash", generated, [[window] for window in WINDOWS])
+
+
+def test_clips_are_read_and_written_while_the_model_generates(
+    nets: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(2)
+    generated, truth = (random.integers(0, 256, (2, 3, 16, 16, 3), dtype=np.uint8) for _ in range(2))
+    base, busy, read, written = _base("mnv2", "i3d"), Event(), Event(), []
+
+    def frames_of(data: DataConfig, window: Window) -> np.ndarray:
+        assert window is WINDOWS[0] or busy.wait(20), "read before the model is at work again"
+        if window is WINDOWS[1]:
+            read.set()
+        return truth["ab".index(window.window_id)]
+
+    def write(paths: list[Path], clips: np.ndarray, fps: float) -> None:
+        assert busy.wait(20), "written before the model is at work again"
+        written.append((paths, clips.tobytes(), fps))
+
+    def model() -> Iterator[Any]:
+        yield 0, WINDOWS[:1], generated[:1]
+        busy.set()
+        assert read.wait(20), "not read while the model is at work"
+        yield 1, WINDOWS[1:], generated[1:]
+
+    monkeypatch.setattr(base, "reference_frames", frames_of)
+    monkeypatch.setattr(scoring, "write_clips", write)
+    parts = list(_scores_of(tmp_path, base, model()))
+    folder = TrialFolder(tmp_path)
+    assert written == [([folder.sample(id)], generated[[row]].tobytes(), 16.0) for row, id in enumerate("ab")]
+    found, expected = merged(parts, ["a", "b"]), _score(base, generated, truth, flow="dis")
+    assert list(found.values) == list(expected.values) and list(found.features) == list(expected.features)
+    for name, values in (found.values | found.features).items():
+        assert values.tolist() == (expected.values | expected.features)[name].tolist(), name
+    saved = [load_part(folder.part(index), "hash") for index in range(2)]
+    assert [part and part.clip_ids for part in saved] == [["a"], ["b"]]
+    assert all(part and set(part.values) == set(expected.values) for part in saved)
+
+
+@pytest.mark.parametrize("bad", ["a", "b"])
+def test_a_clip_that_cannot_be_written_fails_the_trial(
+    nets: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bad: str
+) -> None:
+    frames, base, asked = _clips(3), _base(), []
+
+    def write(paths: list[Path], clips: np.ndarray, fps: float) -> None:
+        if paths[0].stem == bad:
+            raise OSError("No space left on device")
+
+    def model() -> Iterator[Any]:
+        for row, window in enumerate(WINDOWS):
+            asked.append(window.window_id)
+            yield row, [window], frames[[row]]
+
+    monkeypatch.setattr(base, "reference_frames", lambda data, window: frames[0])
+    monkeypatch.setattr(scoring, "write_clips", write)
+    with pytest.raises(OSError, match="No space left"):
+        list(_scores_of(tmp_path, base, model()))
+    folder = TrialFolder(tmp_path)
+    assert [folder.part(row).exists() for row in range(2)] == [bad == "b", False], "whole parts stay, the bad one not"
