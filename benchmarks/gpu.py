@@ -1,11 +1,13 @@
 """Seconds per step, peak memory and utilisation at the shape of the 14B model, and what the plan predicts.
 
-    python -m benchmarks.gpu                                    one 80 GB card, under 10 minutes
-    python -m benchmarks.gpu --fast                             compiled blocks that keep self-attention
-    OMP_NUM_THREADS=1 python -m benchmarks.gpu                  without a GPU: the small base, a minute; times only
+    python -m benchmarks.gpu [--frames 33 81] [--ranks 16]      one 80 GB card
+    python -m benchmarks.gpu --only fast                        (or eager); `--fast` is the same
+    OMP_NUM_THREADS=1 python -m benchmarks.gpu                  without a GPU: the small base, minutes; times only
 
-In: nothing; random weights and encodings, 480 x 832, bfloat16, one clip per step, blocks checkpointed whole or, with
-`--fast`, but for self-attention (without a GPU 64 x 64, float32). Out: two Markdown tables. Training takes the steps of
+In: nothing; random weights and encodings, 480 x 832, bfloat16, one clip per step (without a GPU 64 x 64, float32).
+Eager: blocks checkpointed whole. Fast: compiled blocks, checkpointed but for self-attention. Out: for each of them two
+Markdown tables, then our training in turns with a plain loop of diffusers, PEFT and accelerate, on a model of
+`--pair-layers` blocks (benchmarks/throughput.py): the ratio is the median over `--rounds`. Training takes the steps of
 a trial on its engine: one to warm up, then the median of `--steps` timed ones. Generation takes two sampler steps with
 guidance, where compiled after one to warm up, and decodes one clip; seconds per clip are extrapolated to `--sampler`
 steps. Rows that would begin after `--minutes` stay empty. Memory is the allocator's peak. Utilisation counts nothing
@@ -27,7 +29,8 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLWan
 
-from benchmarks.throughput import full_shape, matmul_peak, write_encodings
+from benchmarks import throughput
+from benchmarks.throughput import Bench, compare, full_shape, matmul_peak, write_encodings
 from cinelora import distributed
 from cinelora.core.config import (
     Checkpointing,
@@ -55,6 +58,7 @@ from sweeps.memory import GIB, footprint, peak_gib
 
 SAMPLED = 2  # sampler steps that are run
 EMPTY = "-"
+PAIRED_STEPS = 6  # of each turn against the plain loop, of which the last two or three are timed
 
 
 @dataclass(frozen=True)
@@ -195,26 +199,55 @@ TRAINING = """
 SAMPLING = """
 | frames | s/clip | s/sampler step | predicted | off | decode, s | GiB | predicted | decode GiB | predicted |
 |--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"""
+PAIRED = """
+| against the plain loop | ours, s | plain, s | ratio | utilisation, ours | plain |
+|:--|--:|--:|--:|--:|--:|"""
 
 
-def measure(on: Machine, options: argparse.Namespace, root: Path) -> None:
+def opened(on: Machine, folder: Path, layers: int, fast: bool) -> Any:
+    model = full_shape(layers) if on.whole else load_transformer(folder, on.dtype)
+    if fast:
+        compile_blocks(model, "inductor" if on.whole else "aot_eager")  # the latter needs no compiler
+    return model
+
+
+def paired(on: Machine, options: argparse.Namespace, kinds: list[str], root: Path) -> None:
+    """Ours and the plain loop in turns, the plain one always eager."""
     folder = model_folder(ModelConfig(path="builtin:small"), root)
-    model = full_shape(options.layers) if on.whole else load_transformer(folder, on.dtype)
-    if options.fast:
-        compile_blocks(model)
+    plain = opened(on, folder, options.pair_layers, False)
+    print(PAIRED)
+    for kind in kinds:
+        ours = opened(on, folder, options.pair_layers, True) if kind == "fast" else plain
+        for frames in options.frames:
+            turn = argparse.Namespace(
+                frames=frames, batch=1, targets="cross", steps=PAIRED_STEPS, rounds=options.rounds
+            )
+            place = root / f"{kind}{frames}"
+            place.mkdir()
+            again = Checkpointing.attention if kind == "fast" else Checkpointing.all
+            mine, theirs = (throughput.settings(turn, on.whole, each, False) for each in (again, Checkpointing.all))
+            plan = write_encodings(place, mine, plain.config, 257 if on.whole else 17)
+            benches = Bench(ours, mine, place, plan, place), Bench(plain, theirs, place, plan, place)
+            print(compare(f"{kind}, {frames} frames", *benches, turn, on.peak), flush=True)
+
+
+def measure(on: Machine, options: argparse.Namespace, fast: bool, root: Path) -> None:
+    folder = model_folder(ModelConfig(path="builtin:small"), root)
+    model = opened(on, folder, options.layers, fast)
+    print(f"\n{'fast' if fast else 'eager'}")
     vae = AutoencoderKLWan().to(distributed.device_name()).eval() if on.whole else load_vae(folder)
     shape = dict(model.config)
     until, sampled = time.perf_counter() + 60 * options.minutes, []
     print(TRAINING)
     for frames in options.frames:
-        config = settings(on, frames, options.ranks[0], options.sampler, options.fast)
+        config = settings(on, frames, options.ranks[0], options.sampler, fast)
         place = root / str(frames)
         place.mkdir()
         plan, encodings = write_encodings(place, config, model.config, 257 if on.whole else 17), Encodings(place)
         for index, rank in enumerate(options.ranks):
             each = replace(config, lora=replace(config.lora, rank=rank))
             late = time.perf_counter() > until
-            warm = index > 0 and not options.fast
+            warm = index > 0 and not fast
             timed = None if late else trained(model, each, encodings, plan, options.steps, warm)
             print(training_row(on, each, shape, timed, dict(vae.config)), flush=True)
         if time.perf_counter() < until:
@@ -233,16 +266,24 @@ def main() -> int:
     add("--steps", type=int, default=2, help="timed steps per rank")
     add("--sampler", type=int, default=40, help="sampler steps of a clip, for its seconds")
     add("--layers", type=int, default=40, help="blocks of the 14B model")
-    add("--fast", action="store_true", help="compiled blocks; self-attention is kept for the backward pass")
-    add("--minutes", type=float, default=9.0, help="no row begins later than this")
+    add("--only", choices=("eager", "fast"), help="not both")
+    add("--fast", dest="only", action="store_const", const="fast", help="the same as --only fast")
+    add("--rounds", type=int, default=2, help="turns of ours and of the plain loop; 0: none")
+    add("--pair-layers", type=int, default=4, help="blocks of the 14B model in those turns")
+    add("--minutes", type=float, default=9.0, help="no row begins later than this, of eager and of fast")
     options = parser.parse_args()
     distributed.start(0, 1, "127.0.0.1", distributed.free_port())
     if on.whole:
         memory = torch.cuda.get_device_properties(0).total_memory / GIB
         print(f"{memory:.0f} GiB of device memory, {options.layers} of 40 blocks")
     print(f"{on.name}, torch {torch.__version__}, peak {on.peak / 1e12:.2f} TFLOP/s, {on.dtype.value}", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        measure(on, options, Path(folder))
+    kinds = [options.only] if options.only else ["eager", "fast"]
+    for kind in kinds:
+        with tempfile.TemporaryDirectory() as folder:
+            measure(on, options, kind == "fast", Path(folder))
+    if options.rounds:
+        with tempfile.TemporaryDirectory() as folder:
+            paired(on, options, kinds, Path(folder))
     return 0
 
 
