@@ -34,7 +34,7 @@ fetch: .venv/.runtime ## sample clips and metric weights into the cache (checked
 
 sweep: fetch ## the main study, `quick`: from clips to rank table and figures
 	@$(BIN)/python -m launch.sweep +study=quick "cache_dir='$(CACHE)'"; code=$$?; \
-	test $$code -eq 2 || $(BIN)/python -m analysis.report studies/quick || code=$$?; exit $$code
+	test $$code -eq 2 || $(BIN)/python -m analysis.refresh studies/quick || code=$$?; exit $$code
 
 plan: fetch ## what `make sweep` would run and what is already done
 	@$(BIN)/python -m launch.sweep +study=quick "cache_dir='$(CACHE)'" plan_only=true

@@ -66,6 +66,7 @@ LIGHT = {  # what loads none of the packages named
     "launch.sweep, launch.launcher, launch.preflight, launch.status": ("torch", "ray", "diffusers"),
     "sweeps.plan, sweeps.ledger, sweeps.memory, sweeps.scheduling.scheduler": ("torch", "ray", "numpy", "hydra"),
     "analysis.report, analysis.compare, analysis.rates": ("torch", "ray", "diffusers", "wandb"),
+    "analysis.refresh": ("torch", "numpy", "matplotlib", "pandas"),
     "cinelora.core.config, cinelora.core.records, cinelora.core.paths, cinelora.core.files, cinelora.core.cli": (
         "torch", "numpy", "diffusers",
     ),
