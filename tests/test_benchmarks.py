@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 def test_gpu_benchmark_at_small_size() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.gpu", "--frames", "5", "--ranks", "2", "4", "--steps", "1", "--rounds", "1"],
-        capture_output=True, text=True, cwd=ROOT, timeout=200,
+        capture_output=True, text=True, cwd=ROOT, timeout=400,
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
