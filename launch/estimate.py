@@ -32,7 +32,7 @@ from cinelora.data.encodings import WINDOWS_FILE, encoding_folder
 from cinelora.metrics.feature_nets import configured
 from cinelora.wan.checkpoint import BUILTIN, config_folder
 from launch.preflight import check_compiled, check_division, check_sharing
-from sweeps.cost import GPUS, Rates, Workload, assumed, fitted, gpu_hours
+from sweeps.cost import GPUS, CostModel, Rates, Workload, assumed, fitted, gpu_hours
 from sweeps.denoiser import IMAGE_TOKENS, TEXT_TOKENS, Denoiser
 from sweeps.ledger import Ledger
 from sweeps.memory import SHARDED, BytesByPart, encoder_memory, footprint, peak_gib
@@ -65,24 +65,29 @@ class Estimate:
 
 def estimate(study: StudyConfig, ledger: Ledger, plan: Plan) -> Estimate:
     """What is still to run. Raises UserError for an unknown device, or one that cannot hold a trial."""
-    done = [(spec, result) for spec in plan.trials if (result := ledger.result(spec.trial_id)) is not None]
     pending = ledger.pending(plan, study.prune is not Prune.off)
-    model = fitted((_demand(study, spec).work(), result) for spec, result in done) or assumed(study.cluster)
-    demands = {spec.trial_id: _demand(study, spec) for spec in pending}
+    model, done = cost_model(study, ledger, plan), [spec for spec in plan.trials if ledger.is_done(spec.trial_id)]
+    demands = {spec.trial_id: demand_of(study, spec) for spec in pending}
     work = {trial_id: demand.work() for trial_id, demand in demands.items()}
     seconds = {trial_id: model.rates.seconds(each) for trial_id, each in work.items()} if model else {}
     silence = {trial_id: model.rates.silence(each) for trial_id, each in work.items()} if model else {}
-    whole, misfits = _makespan(study.cluster, pending, seconds)
+    whole, misfits = sweep_seconds(study.cluster, pending, seconds)
     lines = [f"cannot run on this cluster: {text}" for text in misfits]
     lines += memory_lines(study, list(demands.values()))
     if pending and model is None:
         lines.append("cost unknown: set cluster.device, or let one trial finish")
     elif pending and model is not None:
-        sizes = [_folder_bytes(ledger.folder.trial(spec.trial_id).root) for spec, _ in done[:SIZED]]
+        sizes = [_folder_bytes(ledger.folder.trial(spec.trial_id).root) for spec in done[:SIZED]]
         disk = f", {sum(sizes) / len(sizes) * len(pending) / 1e6:.0f} MB of disk" if sizes else ""
         cost = _cost(study.cluster, work, seconds, whole)
         lines += [_pace(model.rates, work.values()), f"cost: {cost}{disk} ({model.source})"]
     return Estimate(seconds, silence, whole if seconds else None, tuple(lines))
+
+
+def cost_model(study: StudyConfig, ledger: Ledger, plan: Plan) -> CostModel | None:
+    """Fitted to the finished trials, else from `cluster.device`, else None."""
+    done = [(spec, result) for spec in plan.trials if (result := ledger.result(spec.trial_id)) is not None]
+    return fitted((demand_of(study, spec).work(), result) for spec, result in done) or assumed(study.cluster)
 
 
 def _folder_bytes(folder: Path) -> int:
@@ -92,7 +97,7 @@ def _folder_bytes(folder: Path) -> int:
 # Time and cost.
 
 
-def _makespan(
+def sweep_seconds(
     cluster: ClusterConfig, specs: list[TrialSpec], seconds: dict[str, float]
 ) -> tuple[float | None, tuple[str, ...]]:
     """Seconds of the sweep in simulated time, and one line for each gang that does not fit."""
@@ -179,10 +184,14 @@ def settle_checkpointing(study: StudyConfig, plan: Plan) -> tuple[Plan, tuple[st
     No trial's id changes, nor a bit of a result where blocks are eager; compiled ones round differently.
     """
     device, trials, found = study.cluster.device, [], dict[Checkpointing, set[int]]()
+    known: dict[str, tuple[Checkpointing, int]] = {}  # one for all seeds
     for spec in plan.trials:
         config = spec.config
         if config.method.trains and config.train.checkpointing is Checkpointing.auto:
-            kind, blocks = fastest_checkpointing(device, _demand(study, spec))
+            alike = repr((replace(config, seed=0), spec.fingerprints))
+            if alike not in known:
+                known[alike] = fastest_checkpointing(device, demand_of(study, spec))
+            kind, blocks = known[alike]
             train = replace(config.train, checkpointing=kind, checkpointed_blocks=blocks)
             spec = replace(spec, config=replace(config, train=train))
             found.setdefault(kind, set()).add(blocks)
@@ -275,7 +284,8 @@ def _parts(folder: Path) -> dict[str, Any]:
     return parts | {"image_encoder": vision.get("vision_config") or vision}
 
 
-def _demand(study: StudyConfig, spec: TrialSpec) -> Demand:
+def demand_of(study: StudyConfig, spec: TrialSpec) -> Demand:
+    """Of a planned trial, whose data set has been listed."""
     config, cache_dir, prints = spec.config, Path(study.cache_dir), spec.fingerprints
     parts = _parts(config_folder(config.model, cache_dir))
     vision, text = parts["image_encoder"], SHORT_TEXT if config.model.short_text else TEXT_TOKENS

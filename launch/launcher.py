@@ -183,7 +183,10 @@ def show_plan(configs: list[StudyConfig], ledger: Ledger, gpus: tuple[str, ...])
     if ledger.folder.study.exists():
         check_schema(ledger.folder)
     print_plan(plan, ledger, study.prune is not Prune.off)
-    print(*fingerprints.clips.values(), *gpus, *settled, *expected.lines, *fingerprints.remarks, sep="\n")
+    from launch.price import chance_lines  # here, since it loads pandas and matplotlib, which a sweep does not need
+
+    chances = chance_lines(study, ledger, plan)
+    print(*fingerprints.clips.values(), *gpus, *settled, *expected.lines, *chances, *fingerprints.remarks, sep="\n")
 
 
 def print_plan(plan: Plan, ledger: Ledger, keep_pruned: bool) -> None:

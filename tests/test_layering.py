@@ -39,7 +39,7 @@ ROOMS: dict[str, tuple[str, ...]] = {  # room -> the rooms it may import besides
     "cinelora.smallbase": tuple(f"cinelora.{room}" for room in (*_MODEL, *_SCORES, "training")),
     "sweeps": ("cinelora.core",),
     "sweeps.scheduling": ("cinelora.core", "sweeps"),
-    "launch": ("cinelora", "sweeps", "launch.engine.run"),
+    "launch": ("cinelora", "sweeps", "launch.engine.run", "analysis.power"),
     "launch.engine": ("cinelora", "sweeps", "launch.status"),
     "launch.wandb_mirror": ("cinelora", "sweeps", "launch.status"),
     "hydra_plugins": ("launch.launcher",),
@@ -48,6 +48,10 @@ ROOMS: dict[str, tuple[str, ...]] = {  # room -> the rooms it may import besides
     "analysis.tables": ("cinelora.core", "cinelora.metrics", "sweeps", "analysis.study", "analysis.statistics"),
     "analysis.figures": (
         "cinelora.core", "cinelora.metrics", "sweeps", "analysis.study", "analysis.statistics", "analysis.tables",
+    ),
+    "analysis.power": (
+        "cinelora.core", "cinelora.metrics", "sweeps", "analysis.study", "analysis.statistics", "analysis.tables",
+        "analysis.figures",
     ),
     "analysis.page": (
         "cinelora.core", "cinelora.metrics", "sweeps", "analysis.study", "analysis.statistics", "analysis.tables",

@@ -465,13 +465,21 @@ class TrackingConfig:
 
 @dataclass
 class AnswerConfig:
-    """What counts as enough, fixed before the first result. `share` of the best rank's gain over the base, 0..1."""
+    """What counts as enough, fixed before the first result. `share` of the best rank's gain over the base, 0..1.
+
+    Of a plan alone: `power`, the chance of an answer that is wanted, 0..1; `pilot`, a finished study of the same kind,
+    from which gains and spreads are taken.
+    """
 
     share: float = 0.9
     scores: Any = AUTO  # the list of scores that decide, or auto: the best that the trials have
+    power: float = 0.9
+    pilot: str = ""
 
     def __post_init__(self) -> None:
-        require(0 < self.share < 1, "answer.share", self.share, "must lie between 0 and 1, e.g. 0.9")
+        for name in ("share", "power"):
+            value = getattr(self, name)
+            require(0 < value < 1, f"answer.{name}", value, "must lie between 0 and 1, e.g. 0.9")
         listed = isinstance(self.scores, list) and all(isinstance(score, str) for score in self.scores)
         good = self.scores == AUTO or (listed and 0 < len(self.scores) == len(set(self.scores)))
         require(good, "answer.scores", self.scores, 'is auto, or a list of names, e.g. ["kvd[i3d]", heldout_loss]')

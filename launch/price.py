@@ -1,0 +1,79 @@
+"""The chance of an answer beside its price: what each design of seeds x held-out clips would cost and decide.
+
+In: settings, ledger, plan. Out: lines to print under a plan, and files of the study folder
+(`analysis/power/designs.py`). Training a seed and sampling a clip are priced apart, trials
+outside the grid once. Loads no torch and no Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from analysis.power.chances import Design
+from analysis.power.designs import Offer, measured, power_lines, power_table, write_power
+from cinelora.core.cli import UserError
+from cinelora.core.config import Method, StudyConfig, TrialConfig
+from cinelora.core.files import check_writable
+from launch.estimate import Demand, cost_model, demand_of, sweep_seconds
+from sweeps.cost import CostModel, gpu_hours
+from sweeps.ledger import Ledger
+from sweeps.plan import Plan
+
+SEEDS, CLIPS = {2, 3, 5, 8, 12}, (24, 48, 96, 192, 384, 768)
+
+
+def chance_lines(study: StudyConfig, ledger: Ledger, plan: Plan) -> list[str]:
+    """Empty for a study without two ranks. Raises UserError for an `answer.pilot` that cannot be read as one."""
+    grid = [spec.config for spec in plan.trials if _in_grid(spec.config)]
+    ranks, seeds = {config.lora.rank for config in grid}, len({config.seed for config in grid})
+    if len(ranks) < 2:
+        return []
+    known, source = measured(study.answer.pilot)
+    demands = {spec.trial_id: demand_of(study, spec) for spec in plan.trials}
+    planned = Design(seeds, max(each.heldout for each in demands.values() if _in_grid(each.config)))
+    offers = _offers(study, plan, demands, planned, cost_model(study, ledger, plan))
+    table = power_table(offers, len(ranks), known, study.answer.share)
+    if not table:
+        return [f"chance of an answer: unknown, since no rank gains in {source}"]
+    unit = "GPU-hours" if study.cluster.gpus else "worker-hours"
+    lines = [
+        f"chance to name the smallest sufficient rank / to tell two neighbours, least over three shapes of the gain; "
+        f"gains and spreads of {source}",
+        *power_lines(table, unit, study.cluster.price_per_gpu_hour if study.cluster.gpus else 0.0, study.answer.power),
+    ]
+    try:
+        check_writable("study_dir", ledger.folder.root)
+    except UserError:
+        return lines  # a plan can be made where nothing can be written
+    return lines + [f"chance against price: {write_power(table, unit, study.answer.power, ledger.folder.root)[-1]}"]
+
+
+def _offers(
+    study: StudyConfig, plan: Plan, demands: Mapping[str, Demand], planned: Design, model: CostModel | None
+) -> list[Offer]:
+    """The planned design, then others in order of clips and seeds."""
+    seeds = sorted(SEEDS | ({planned.seeds} - {1}))
+    fewer, more = ([each for each in CLIPS if each < planned.clips], [each for each in CLIPS if each > planned.clips])
+    clips = [*fewer[-1:], planned.clips, *more[:2]]
+    designs = dict.fromkeys([planned, *(Design(each, number) for number in clips for each in seeds)])
+    if model is None:
+        return [Offer(design, None, None, design == planned) for design in designs]
+    hours = {design: _hours(study.cluster.gpus, demands, model, design, planned.seeds) for design in designs}
+    seconds = {name: model.rates.seconds(each.work()) for name, each in demands.items()}
+    wall = sweep_seconds(study.cluster, list(plan.trials), seconds)[0]
+    return [
+        Offer(design, hours[design], wall * hours[design] / hours[planned] if wall else None, design == planned)
+        for design in designs
+    ]
+
+
+def _hours(gpus: float, demands: Mapping[str, Demand], model: CostModel, design: Design, seeds: int) -> float:
+    """GPU-hours of the design; `seeds`: of the plan."""
+    work = {name: replace(each, heldout=design.clips).work() for name, each in demands.items()}
+    times = {name: design.seeds / seeds if _in_grid(each.config) else 1.0 for name, each in demands.items()}
+    return gpu_hours({name: model.rates.seconds(each) * times[name] for name, each in work.items()}, work, gpus)
+
+
+def _in_grid(config: TrialConfig) -> bool:
+    return config.method is Method.lora and not config.arm

@@ -1,0 +1,47 @@
+"""The table of designs: what a plan prints, and what it says of the cheapest one that decides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.power.chances import Design
+from analysis.power.designs import Offer, measured, power_lines, power_table, write_power
+from analysis.power.spreads import QUICK, Spreads
+from cinelora.core.cli import UserError
+
+OFFERS = [Offer(Design(3, 96), 30.0, 3600.0, True), Offer(Design(2, 48), 12.0, 1500.0, False)]
+KVD = {"kvd[tnv2]": QUICK["kvd[tnv2]"]}
+
+
+def test_table_and_lines() -> None:
+    table = power_table([*OFFERS, Offer(Design(8, 192), 150.0, 18000.0, False)], 6, KVD, 0.9)
+    assert len(table) == 3 * 3  # designs x shapes
+    lines = power_lines(table, "GPU-hours", 2.0, 0.9)
+    assert lines[1].startswith("*     3    96           30   1:00:00         60")
+    assert "90% is reached by 8 seeds x 192 clips, 150 GPU-hours" in lines[-1]
+
+
+def test_where_no_design_is_enough_and_no_price_is_known() -> None:
+    unpriced = [Offer(each.design, None, None, each.own) for each in OFFERS]
+    lines = power_lines(power_table(unpriced, 6, KVD, 0.9), "GPU-hours", 2.0, 0.9)
+    assert "?" in lines[1]
+    assert lines[-1].endswith("90% is reached by none of these designs")
+
+
+def test_a_score_on_which_no_rank_gains_has_no_chance() -> None:
+    assert not power_table(OFFERS, 4, {"psnr": Spreads(-0.1, 1, 1, 1, 1, 1, 1)}, 0.9)
+
+
+def test_files(tmp_path: Path) -> None:
+    table = power_table(OFFERS, 4, QUICK, 0.9)
+    paths = write_power(table, "GPU-hours", 0.9, tmp_path)
+    assert list(pd.read_csv(paths[0])["score"].unique()) == list(QUICK)
+    assert paths[1].read_bytes().startswith(b"\x89PNG")
+
+
+def test_pilot_that_is_no_study(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="study"):
+        measured(str(tmp_path))
