@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from analysis.study.load import load_study
 from analysis.study.rows import Estimates, estimate
 from analysis.study.scores import TrialScores, trial_scores
+from analysis.tables.captions import caption
 from cinelora.core.cli import UserError
-from cinelora.core.config import Method, Scaling, TargetSet
+from cinelora.core.config import UNKNOWN_SEED, Method, Scaling, TargetSet
 from cinelora.core.files import write_json
 from cinelora.core.records import TrialSpec
 from tests.analysis.paper_study import CLIPS, SHIFTS, Builder, spec
@@ -54,6 +56,29 @@ def test_rows(study: Path) -> None:
     psnr = four.estimates["psnr"]
     assert (psnr.mean, psnr.low, psnr.high, psnr.seeds) == (12.0, 11.0, 13.0, (0, 1))
     assert four.estimates["fvd[tnv2]"].mean == pytest.approx(2.5)
+
+
+def adopt(builder: Builder, name: str, **origin: Any) -> None:
+    """Make a planned trial one of an adapter that was trained elsewhere."""
+    plan = json.loads(builder.folder.plan.read_text())
+    for trial in plan["trials"]:
+        if trial["trial_id"] == name:
+            trial["config"] |= {"method": "adapter", "adapter_sha256": name, **origin}
+    write_json(builder.folder.plan, plan)
+
+
+def test_adopted_adapters_are_rows_by_rank_and_trainer(builder: Builder) -> None:
+    root = builder.build()
+    adopt(builder, "r4s1", trainer="musubi-tuner", seed=UNKNOWN_SEED)
+    adopt(builder, "r8s0", seed=UNKNOWN_SEED)
+    found = estimates(root)
+    assert [row.full_name for row in found.rows] == [
+        "base", "rank 4, trainer musubi-tuner", "rank 4", "rank 8, trainer unknown", "rank 8",
+    ]  # fmt: skip
+    assert all(row.done == 1 for row in found.rows)
+    text = caption(found)
+    assert "2 adapters are files that were trained elsewhere: their clips, steps and learning rates are unknown" in text
+    assert "The training seed of 2 is unknown: intervals are over clips, and leave out" in text
 
 
 def test_a_trial_without_a_clip_is_told(builder: Builder) -> None:

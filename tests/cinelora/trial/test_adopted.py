@@ -48,6 +48,18 @@ def test_scores_equal_those_of_the_trained_trial(layout: str, trained: Job, stud
     assert f'"trainable_parameters": {result.trainable_parameters},' in own
 
 
+@pytest.mark.parametrize(("stage", "dtype"), [(0, "bfloat16"), (3, "bfloat16"), (3, "float32")])
+def test_and_in_bfloat16_and_on_a_base_in_shards(stage: int, dtype: str, study_root: Path, tmp_path: Path) -> None:
+    config = tiny_study.tiny_config(study_root / "clips", zero__stage=stage, model__dtype=dtype, seed=4)
+    trained = tiny_study.make_job(study_root, config)
+    tiny_study.run(trained)
+    FORMATS["musubi"].write([AdapterFile(trained.folder.adapter_file, 1.0)], tmp_path / "a.safetensors")
+    (adopted,), _ = adopted_trials(replace(config, method=Method.adapter), str(tmp_path), TRANSFORMER)
+    job = tiny_study.make_job(study_root, adopted)
+    tiny_study.run(job)
+    assert job.folder.clip_scores.read_bytes() == trained.folder.clip_scores.read_bytes()
+
+
 def test_identity_is_the_content(tmp_path: Path, trained: Job) -> None:
     config = replace(trained.spec.config, method=Method.adapter)
     for name in ("a", "b"):
