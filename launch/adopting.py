@@ -25,6 +25,9 @@ def adopted_trials(trial: TrialConfig, source: str, denoiser: Mapping[str, Any])
     """(configs, remarks). Raises UserError for a file that cannot be applied, and for two files of one content."""
     if not source:
         raise UserError("adapters=: method=adapter needs a folder of LoRA files, or a .csv or .yaml that lists them")
+    for name in ("adapter", "adapter_sha256", "adapter_alpha"):
+        if value := getattr(trial, name):
+            raise UserError(f"{name}={value}: is filled in from the files; give them by adapters=")
     rows, remarks = listed(Path(source))
     read = [(row, _fitting(row, denoiser)) for row in rows]
     first: dict[tuple[str, float], ListedAdapter] = {}
@@ -39,9 +42,9 @@ def adopted_trials(trial: TrialConfig, source: str, denoiser: Mapping[str, Any])
             adapter=str(row.path.resolve()),
             adapter_sha256=adapter.sha256,
             adapter_alpha=adapter.stated_alpha,
-            trainer=row.trainer,
-            label=label,
-            notes=row.notes,
+            trainer=row.trainer or trial.trainer,
+            label=label or trial.label,
+            notes=row.notes or trial.notes,
             lora=adapter.lora,
             seed=_seed(row, adapter),
         )

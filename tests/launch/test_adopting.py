@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,16 @@ def test_a_table_with_a_fault_is_one_line(tmp_path: Path, text: str, line: str) 
     with pytest.raises(UserError, match=line) as caught:
         adopted_trials(TRIAL, str(tmp_path / "list.csv"), TRANSFORMER)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_said_of_all_files_counts_where_a_row_is_silent(tmp_path: Path) -> None:
+    write(tmp_path / "a.safetensors", 4)
+    (tmp_path / "list.csv").write_text("path,trainer\na.safetensors,musubi-tuner\n")
+    for source, trainer in ((tmp_path, "ai-toolkit"), (tmp_path / "list.csv", "musubi-tuner")):
+        ((trial,), _) = adopted_trials(replace(TRIAL, trainer="ai-toolkit"), str(source), TRANSFORMER)
+        assert trial.trainer == trainer
+    with pytest.raises(UserError, match=r"adapter=x: is filled in from the files; give them by adapters="):
+        adopted_trials(replace(TRIAL, adapter="x"), str(tmp_path), TRANSFORMER)
 
 
 def test_what_is_neither(tmp_path: Path) -> None:
