@@ -29,7 +29,7 @@ RANKS = (4, 8, 16, 32, 64, 128)
 CLIPS = tuple(f"c{index:02d}" for index in range(96))
 WITHIN_SHOT = 0.5  # correlation of clips of one shot; assumed, since the clips of `quick` are of 96 shots
 FAR = 3.3  # standard deviations; beyond it a distance could fall below that of no shift
-LOSS, KVD, FVD = "heldout_loss", "kvd[tnv2]", "fvd[tnv2]"
+LOSS, KVD, FVD, GAP = "heldout_loss", "kvd[tnv2]", "fvd[tnv2]", "consistency_gap[mnv2]"
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Plant:
 # seed effect (the estimate is below zero); one of the size of `rank_seed` is planted all the same.
 QUICK_LOSS = Plant(0.517, 0.19, Spread(0.205, 0.110, 0.0070, 0.0059, 0.0078, seed=0.0023, rank_seed=0.0023))
 # Clips enter a distance through their features (`_noise`), so that only the seeds' spreads are used here.
+QUICK_GAP = Plant(0.0466, 0.008, Spread(0, 0, 0, 0, 0, seed=0.0005, rank_seed=0.0005))  # clips: `gap_values`
 QUICK_KVD = Plant(2.75, 1.9, Spread(0, 0, 0, 0, 0, seed=0.207, rank_seed=0.065))
 
 
@@ -80,7 +81,7 @@ class Kind:
         if score == FVD:
             levels = self.kvd.base - self.kvd.gain * self.shares[RANKS.index(rank)] - _normal(self.kvd.spread)
             return float(np.mean(np.square(shift_for(levels))) - np.square(shift_for(np.array(self.kvd.base))))
-        plant = {LOSS: self.loss, KVD: self.kvd}[score]
+        plant = {LOSS: self.loss, KVD: self.kvd, GAP: QUICK_GAP}[score]
         return -plant.gain * self.shares[RANKS.index(rank)]
 
 
@@ -110,6 +111,22 @@ def _losses(kind: Kind, random: np.random.Generator) -> Array:
     gains = gains + spread.rank_clip * _clips(random, n, r, 1) + spread.seed_clip * _clips(random, n, 1, s)
     gains = gains + spread.rest * _clips(random, n, r, s) + _seeds(kind, spread, random)[:, :, None]
     return np.vstack([base, (base - gains).reshape(r * s, -1)])
+
+
+WITH_BASE_GAP, BETWEEN_RANKS = 0.77, 0.95  # correlations in `quick` of deviations from the real clip's consistency
+
+
+def gap_values(kind: Kind, random: np.random.Generator) -> Array:
+    """Gaps of the base and then of rank by rank and seed by seed, (1 + R S, N): sizes of normal deviations, so that
+    their means are known."""
+    n, r, s = kind.clips_per_shot, len(RANKS), kind.seeds
+    shared = np.sqrt(WITH_BASE_GAP) * _clips(random, n)
+    base = shared + np.sqrt(1 - WITH_BASE_GAP) * _clips(random, n)
+    ranks = shared + np.sqrt(BETWEEN_RANKS - WITH_BASE_GAP) * _clips(random, n)
+    ranks = ranks + np.sqrt(1 - BETWEEN_RANKS) * _clips(random, n, r, s)
+    levels = QUICK_GAP.base - QUICK_GAP.gain * np.array(kind.shares)[:, None] - _seeds(kind, QUICK_GAP.spread, random)
+    of_normal = np.sqrt(np.pi / 2)  # deviation of a normal distribution over the mean of its sizes
+    return np.abs(of_normal * np.vstack([QUICK_GAP.base * base, (levels[:, :, None] * ranks).reshape(r * s, -1)]))
 
 
 def _seeds(kind: Kind, spread: Spread, random: np.random.Generator) -> Array:

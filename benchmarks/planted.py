@@ -23,7 +23,7 @@ from analysis.statistics.trend import FALLS, NOT_SHOWN, PEAKS, RISES
 from analysis.study.clip_values import clip_scorers
 from analysis.study.load import Study
 from analysis.study.rows import estimate
-from benchmarks.ledgers import CLIPS, FVD, KVD, LOSS, RANKS, Kind, ledger
+from benchmarks.ledgers import CLIPS, FVD, GAP, KVD, LOSS, RANKS, Kind, gap_values, ledger
 from cinelora.core.cli import Parser, UserError, exit_status
 from cinelora.metrics.distances import Array
 from sweeps.ledger import SHARE
@@ -144,23 +144,32 @@ def coverage(kind: Kind, found: Sequence[Found], target: tuple[float, float] | N
     return _covered(kind, [each for one in found for each in one.differences], target)
 
 
-def frechet_coverage(count: int) -> list[Line]:
-    """The same of FVD, which the report compares only where it is asked for."""
-    out = []
+def frechet_values(kind: Kind, random: np.random.Generator) -> Array:
+    """Of FVD, which the report compares only where it is asked for: base, rank by rank, seed by seed (1 + R S, N)."""
+    study = ledger(kind, random)
+    scorer = clip_scorers(study, CLIPS)[FVD]
+    return np.stack([found for trial in study.trials if (found := scorer(trial)) is not None])
+
+
+def coverage_of(score: str, values: Callable[[Kind, np.random.Generator], Array], count: int) -> list[Line]:
+    """Coverage of a score that `look` does not analyse, and the false words where no rank differs from the base."""
+    out, false = [], []
     for kind in KINDS:
         seen = []
+        shots = [str(index // kind.clips_per_shot) for index in range(len(CLIPS))]
         for index in range(count):
-            study = ledger(kind, np.random.default_rng([index, *kind.name.encode()]))
-            scorer = clip_scorers(study, CLIPS)[FVD]
-            values = np.stack([found for trial in study.trials if (found := scorer(trial)) is not None])
-            gains = (values[1:] - values[0]).reshape(len(RANKS), kind.seeds, len(CLIPS))
-            shots = study.shots(CLIPS)
-            seen += [
-                Difference(f"rank {rank}", FVD, crossed_interval(own, shots))
-                for rank, own in zip(RANKS, gains, strict=True)
-            ]
+            found = values(kind, np.random.default_rng([index, *kind.name.encode()]))
+            gains = (found[1:] - found[0]).reshape(len(RANKS), kind.seeds, len(CLIPS))
+            own = zip(RANKS, gains, strict=True)
+            seen += [Difference(f"rank {rank}", score, crossed_interval(gain, shots)) for rank, gain in own]
         out += _covered(kind, seen)
-    return [*out, Line("all of these", out[0].conclusion, float(np.mean([line.share for line in out])), COVERED)]
+        false += [each.verdict != "undecided" for each in seen if kind is NONE]
+    mean = float(np.mean([line.share for line in out]))
+    return [
+        *out,
+        Line("all of these", out[0].conclusion, mean, COVERED),
+        Line(NONE.name, "better or worse than the base, a rank", _share(false), NO_MORE),
+    ]
 
 
 def _covered(kind: Kind, seen: Sequence[Difference], target: tuple[float, float] | None = None) -> list[Line]:
@@ -298,7 +307,8 @@ def measure(count: int) -> int:
     print(f"{count} studies of each kind: ranks {RANKS}, {len(CLIPS)} clips, 3 seeds. Standard deviations:\n")
     print(sizes(count // 4), flush=True)
     found = tables({kind: looks(kind, count) for kind in KINDS})
-    found["95 % intervals of rank minus base, Frechet distance"] = {FVD: frechet_coverage(count)}
+    for score, values in {FVD: frechet_values, GAP: gap_values}.items():
+        found[f"95 % intervals of rank minus base, {score}"] = {score: coverage_of(score, values, count)}
     for title, lines in found.items():
         print(f"\n{title}\n\n{markdown(lines)}")
     print(f"\n{time.perf_counter() - start:.0f} s; a missed target is bold")
