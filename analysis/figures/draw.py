@@ -18,6 +18,7 @@ from analysis.figures.contact_sheet import contact_sheet
 from analysis.figures.noise import fvd_vs_n, noise_floor
 from analysis.figures.pareto import pareto
 from analysis.figures.per_clip import per_clip
+from analysis.figures.profile import consistency_profile
 from analysis.figures.quality import differences, learning_curves, quality_vs_rank
 from analysis.figures.ranks import spectra, truncation
 from analysis.figures.style import STYLE, headline
@@ -41,6 +42,12 @@ FIGURES: Mapping[str, Plot] = {  # in the order of the report
         quality_vs_rank,
         "Scores against the rank: one marker per seed, a line through their means; the base dashed, the real clips "
         "dotted.",
+    ),
+    "consistency_profile": Plot(
+        consistency_profile,
+        "How alike frames 1, 2, 4, ... apart are, mean over clips, with the 95 % interval over shots and seeds. The "
+        "real clips are the target: a curve above theirs changes too little, and a frozen clip stays at 1; one that "
+        "falls away far out only drifts; one below theirs from the start flickers.",
     ),
     "differences": Plot(
         differences, "The same differences with their intervals; grey where the interval includes zero."

@@ -34,8 +34,8 @@ from cinelora.core.config import Method
 from cinelora.core.files import read_json
 from cinelora.core.paths import SampleFolder, StudyFolder, TrialFolder
 from cinelora.core.records import TrialResult, TrialSpec, reference_key
-from cinelora.metrics.catalogue import family
-from cinelora.metrics.gaps import SOURCES, gaps
+from cinelora.metrics.catalogue import FAMILIES, family
+from cinelora.metrics.gaps import FORMULAS, gaps
 from cinelora.metrics.primary import LOSS
 from cinelora.metrics.set_metrics import SetScores
 from sweeps.ledger import SHARE, check_schema, chosen_scores
@@ -286,11 +286,14 @@ def _trial(spec: TrialSpec, place: TrialFolder) -> Trial:
 
 def _against_real(trial: Trial, reference: Reference) -> Trial:
     """With the scores that compare a clip with the same real clip: of older studies too."""
-    names = [name for name in trial.scores if name in reference.scores and family(name) in SOURCES]
-    both = [found for name in names for found in (trial.scores[name], reference.scores[name])]
-    clips = tuple(sorted(set.intersection(*(set(found.ids) for found in both)))) if both else ()
-    found = gaps(*({name: scores[name].of(clips) for name in names} for scores in (trial.scores, reference.scores)))
-    derived = {name: ClipValues(clips, values) for name, values in found.items()}
+    derived: dict[str, ClipValues] = {}
+    both = trial.scores, reference.scores
+    for of in (FAMILIES[key].derived for key in FORMULAS):
+        names = [name for name in trial.scores if name in reference.scores and family(name) in of]
+        if names:
+            clips = tuple(sorted(set.intersection(*(set(scores[name].ids) for scores in both for name in names))))
+            found = gaps(*({name: scores[name].of(clips) for name in names} for scores in both))
+            derived |= {name: ClipValues(clips, values) for name, values in found.items()}
     return replace(trial, scores={**trial.scores, **derived})
 
 

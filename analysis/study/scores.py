@@ -26,6 +26,7 @@ from cinelora.core.records import reference_key
 from cinelora.metrics.catalogue import COLOURS, FAMILIES, FLOWS, study_metrics
 from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.metrics.few_clips import CHANNELS, LEVELS, style_distance
+from cinelora.metrics.gaps import sources
 from cinelora.metrics.primary import LOSS, MOTION, PICTURE, STEADINESS
 from cinelora.metrics.set_metrics import definition, scaled, scores_of_net
 
@@ -86,6 +87,7 @@ def _apart(made: Sequence[Array]) -> Array:
     return out
 
 
+OLDER = "made before this score; score again"
 LOWER, HIGHER, NONE = "lower", "higher", "none"
 OTHER_LOSS = "other_loss"  # a column only where a dataset has a second domain
 CORE: Mapping[str, str] = {  # always in the files, n/a where no trial has it
@@ -94,6 +96,7 @@ CORE: Mapping[str, str] = {  # always in the files, n/a where no trial has it
     "kvd[tnv2]": LOWER,
     "fvd[tnv2]": LOWER,
     "consistency_gap[mnv2]": LOWER,  # to the same real clip
+    "profile_gap[mnv2]": LOWER,  # of the curve of similarity over time
     STEADINESS: HIGHER,
     MOTION: NONE,  # no direction: to be compared with the real clips
     PICTURE: HIGHER,
@@ -101,7 +104,7 @@ CORE: Mapping[str, str] = {  # always in the files, n/a where no trial has it
     "image_similarity[mnv2]": HIGHER,
 }
 METRICS = {each.name: each for flow in FLOWS for each in study_metrics(WEIGHTS, flow)}  # all of trials but losses
-_OTHERS = [each for name, each in METRICS.items() if name not in CORE]
+_OTHERS = [each for name, each in METRICS.items() if name not in CORE and not each.entry.curve]
 FURTHER: Mapping[str, str] = {  # a table of their own, of those that a trial has
     each.name: each.entry.better for of in FAMILIES.values() if of.further for each in _OTHERS if each.entry is of
 }
@@ -275,18 +278,29 @@ def _guess(study: Study, score: str) -> str:
             return f"reference/features/{features}.npz is missing"
         return "needs 2 clips or more" if study.trials[0].features else f"no trial has {features} features"
     if score in METRICS and (derived := METRICS[score].entry.derived):
-        return f"needs {', '.join(derived)} of the generated and of the real clips"
+        needed = derived[0] if len(derived) == 1 else f"{derived[0]}, ..."
+        net, known = METRICS[score].net, study.trials[0].scores
+        own = any(each in METRICS and METRICS[each].net == net for each in known)
+        return (
+            OLDER
+            if own and not sources(METRICS[score], known)
+            else f"needs {needed} of the generated and of the real clips"
+        )
     return "no trial recorded it"
 
 
 def _holes(study: Study, values: Mapping[str, Mapping[str, float]], known: set[str]) -> list[str]:
     """A sentence for each score that some trials have and this one has not."""
     return [
-        f"{label(trial)} has no {score}: {trial.result.unavailable.get(score, 'not recorded')}."
+        f"{label(trial)} has no {score}: {trial.result.unavailable.get(score, _not_recorded(score))}."
         for trial in study.trials
         for score in (*CORE, *OPTIONAL)
         if score in known and score not in values[trial.result.trial_id]
     ]
+
+
+def _not_recorded(score: str) -> str:
+    return OLDER if score in METRICS and METRICS[score].entry.derived else "not recorded"
 
 
 def _unknown_numbers(study: Study) -> list[str]:

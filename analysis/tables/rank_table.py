@@ -204,14 +204,14 @@ def _score_columns(names: Sequence[str], findings: Findings) -> tuple[list[Colum
 
 def _score_column(score: str, findings: Findings) -> Column:
     rows, scores = findings.estimates.rows, findings.estimates.scores
+    asked = score in (*findings.estimates.primary.compared, STEADINESS, MOTION)
     if score in scores.unavailable:
         cells = (*(Cell(NOT_AVAILABLE) for _ in rows), Cell(NOTHING))
-        return Column(column_name(score), cells, CORE.get(score, NONE), drop_order=0 if score in CORE else 9)
+        return Column(column_name(score), cells, CORE.get(score, NONE), drop_order=0 if asked else 9)
     digits = decimals([row.estimates[score].mean for row in rows if score in row.estimates])
     styles = cell_styles(score, findings.estimates, findings.tests, digits) if findings.study.trained else {}
     cells = tuple(_score_cell(row, row.estimates.get(score), digits, styles.get(row.key, PLAIN)) for row in rows)
     real = Cell(fixed(scores.real[score], digits) if score in scores.real else NOTHING)
-    asked = score in (*findings.estimates.primary.compared, STEADINESS, MOTION)
     return Column(column_name(score), (*cells, real), DIRECTIONS.get(score, NONE), drop_order=0 if asked else 1)
 
 

@@ -32,6 +32,11 @@ def consistency(feats: Floats) -> Array:
     return (previous + anchor).mean(axis=1) / 2
 
 
+def similarity(feats: Floats, apart: int) -> Array:
+    """Frame features (N, T, D), T > apart -> (N,) in 0..1: mean cosine of frames t and t + apart, negatives as 0."""
+    return _cosine(feats[:, apart:], feats[:, :-apart]).mean(axis=1)
+
+
 def image_similarity(feats: Floats, image_feats: Floats, first: int = 1) -> Array:
     """Frame features (N, T, D), given image (N, D) -> (N,) in 0..1: mean cosine from frame `first` on."""
     return _cosine(feats[:, first:], image_feats[:, None]).mean(axis=1)

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from cinelora.features import motion
-from cinelora.features.clip_scores import consistency, image_similarity, psnr, ssim
+from cinelora.features.clip_scores import consistency, image_similarity, psnr, similarity, ssim
 from cinelora.features.motion import PairStats, pair_stats
 from cinelora.features.nets import NETS
 from cinelora.features.nets.clip import text_features
 from cinelora.features.nets.frames import Floats, Frames, check_frames
 from cinelora.features.results import Scored
-from cinelora.metrics.catalogue import ABSDIFF, COLOURS, Metric, study_metrics
+from cinelora.metrics.catalogue import ABSDIFF, APART, COLOURS, Metric, study_metrics
 from cinelora.metrics.distances import Array
 from cinelora.metrics.few_clips import colour_histograms
 
@@ -87,6 +88,10 @@ def _image_similarity(batch: Batch, net: str) -> Array:
     return image_similarity(batch.per_frame(net), image, batch.dropped)
 
 
+def _similarity(apart: int, batch: Batch, net: str) -> Array:
+    return similarity(batch.per_frame(net), apart)
+
+
 def _clip_sim(batch: Batch, net: str) -> Array:
     captions = text_features(batch.nets[net], batch.captions)
     return 100.0 * image_similarity(batch.per_frame(net), captions, batch.dropped)
@@ -110,6 +115,7 @@ def _dynamic_degree(batch: Batch, flow: str) -> Array:
 # By family, or by name where a family has two formulas: (batch, text in the brackets) -> (N,).
 CLIP_METRICS: dict[str, Callable[[Batch, str], Array]] = {
     "consistency": lambda batch, net: consistency(batch.per_frame(net)),
+    **{f"similarity_{apart}": partial(_similarity, apart) for apart in APART},
     "image_similarity": _image_similarity,
     "clip_sim": _clip_sim,
     "lpips": _lpips,
@@ -135,9 +141,13 @@ def score_batch(batch: Batch, clip_ids: Sequence[str], metrics: Iterable[Metric]
     )
 
 
-def clip_metrics(nets: Iterable[str], flow: str = "") -> list[Metric]:
-    """The clip metrics of a trial with these nets and this flow that frames and captions suffice for."""
-    return [each for each in study_metrics(nets, flow) if {each.name, each.family} & CLIP_METRICS.keys()]
+def clip_metrics(nets: Iterable[str], flow: str = "", frames: int | None = None) -> list[Metric]:
+    """The clip metrics of a trial with these nets and this flow that frames and captions suffice for.
+
+    `frames` of a clip: of a curve only the points that so short a clip has.
+    """
+    known = [each for each in study_metrics(nets, flow) if {each.name, each.family} & CLIP_METRICS.keys()]
+    return [each for each in known if frames is None or not each.entry.curve or frames >= each.entry.least_frames]
 
 
 def feature_sets(nets: Iterable[str]) -> list[str]:

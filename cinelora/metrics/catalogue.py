@@ -46,6 +46,7 @@ ABSDIFF = "motion[absdiff]"  # motion without an optical flow
 FLOWS = {"dis": "OpenCV DIS, preset medium", "farneback": "OpenCV Farneback"}
 FLOW_SIDE = 16  # pixels; DIS matches patches of 8 on a picture reduced at least once
 SSIM_SIDE = 11  # pixels, of its window
+APART = (1, 2, 4, 8, 16, 32, 64)  # frames, of the points of a profile of similarity over time
 SEED = 0  # of the random halves and of the subsets behind `fvd_inf`
 
 VIDEO_NETS = tuple(name for name, net in WEIGHTS.items() if net.kind == "video")
@@ -94,6 +95,7 @@ class Family:
     further: bool = False  # shown in the report's second table
     frozen_wins: bool = False  # a clip without motion scores best
     distance: SetDistance | None = None  # of a set metric
+    curve: bool = False  # one point of a curve: in a figure and in scores.csv, no column and no test of its own
     derived: tuple[str, ...] = ()  # families: computed from these scores of a clip and of its real clip (`gaps.py`)
 
 
@@ -168,6 +170,18 @@ _JEDI = SetDistance(
 _START: dict[str, Any] = {"whole": True, "least_frames": 2}  # of families that compare frames with those before
 _FLOW: dict[str, Any] = {"of": tuple(FLOWS), **_START, "least_side": FLOW_SIDE, "further": True}
 _NEAREST = {"distance": "Euclidean", "own_clip": "the held-out clip that gave the first frame is left out"}
+SIMILARITIES = {
+    f"similarity_{apart}": Family(
+        "clip",
+        "none",
+        FRAME_NETS,
+        facts={"unit": "0..1, mean cosine of pairs of frames", "frames_apart": apart, "negative_cosines": 0},
+        whole=True,
+        least_frames=apart + 1,
+        curve=True,
+    )
+    for apart in APART
+}
 _WARP = {
     "unit": "levels 0..255, mean absolute difference",
     "warp": "frame t - 1 to t, bilinear",
@@ -216,6 +230,15 @@ FAMILIES: dict[str, Family] = {
         **_START,
         derived=("consistency",),
     ),
+    "profile_gap": Family(
+        "paired",
+        "lower",
+        FRAME_NETS,
+        facts={"unit": "0..1, area between both curves per doubling of the frames apart"},
+        **_START,
+        derived=tuple(SIMILARITIES),
+    ),
+    **SIMILARITIES,
     "image_similarity": Family("paired", "higher", FRAME_NETS, more_facts={"unit": "0..1"}, frozen_wins=True),
     "clip_sim": Family(
         "clip",
@@ -344,7 +367,7 @@ def unavailable(score: ScoreConfig) -> dict[str, str]:
     }
     for net, facts in WEIGHTS.items():
         if facts.packaged and net not in nets:
-            missing = (each.name for each in USUAL if each.base == net)
+            missing = (each.name for each in USUAL if each.base == net and not each.entry.curve)
             reasons |= dict.fromkeys(missing, f"needs {facts.title} weights: set score.{net}")
     return reasons
 
@@ -367,6 +390,7 @@ def protocol(
         | dict(each.entry.facts)
         | ({"step_cache": cached} if cached else {})
         for each in study_metrics(configured(score), score.flow)
+        if not each.entry.curve or data.frames >= each.entry.least_frames
     }
 
 

@@ -8,6 +8,7 @@ lies on disk is enough. To add one: an entry with `derived` in `FAMILIES`, and i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -20,9 +21,29 @@ def consistency_gap(generated: Sequence[Array], real: Sequence[Array]) -> Array:
     return np.abs(generated[0] - real[0])
 
 
-FORMULAS: Mapping[str, Callable[[Sequence[Array], Sequence[Array]], Array]] = {"consistency_gap": consistency_gap}
+def profile_gap(generated: Sequence[Array], real: Sequence[Array]) -> Array:
+    """Area between two curves of similarity over log2 of the frames apart, per doubling, 0..1.
 
-SOURCES = frozenset(source for each in FAMILIES.values() for source in each.derived)  # families
+    Curve k is given at 2^k frames apart and straight in between; where the curves cross, both sides count. Of a single
+    point it is the difference there.
+    """
+    apart = [own - other for own, other in zip(generated, real, strict=True)]
+    if len(apart) == 1:
+        return np.abs(apart[0])
+    return np.asarray(np.mean([_area(start, end) for start, end in pairwise(apart)], axis=0))
+
+
+def _area(start: Array, end: Array) -> Array:
+    """Integral of |a line from `start` to `end`| over a unit."""
+    size = np.abs(start) + np.abs(end)
+    crossing = (start**2 + end**2) / np.where(size > 0, 2 * size, 1.0)
+    return np.where(start * end < 0, crossing, size / 2)
+
+
+FORMULAS: Mapping[str, Callable[[Sequence[Array], Sequence[Array]], Array]] = {
+    "consistency_gap": consistency_gap,
+    "profile_gap": profile_gap,
+}
 
 
 def sources(derived: Metric, known: Iterable[str]) -> list[str]:

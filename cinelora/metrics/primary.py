@@ -18,6 +18,7 @@ MOTION = ABSDIFF
 PICTURE = "psnr"
 NETS = ("vjepa", "i3d", "videomae", "tnv2")  # whose distance is taken, the best judge of video first
 GAPS = tuple(f"consistency_gap[{net}]" for net in ("dino", "clip_l14", "clip_b32", "mnv2"))  # the best judge first
+PROFILES = tuple(f"profile_gap[{metric(gap).net}]" for gap in GAPS)
 DISTANCES = tuple(f"{of}[{net}]" for net in NETS for of in ("kvd", "jedi", "fvd"))  # kvd first: it has no bias
 STANDARD = "kvd[tnv2]"  # where no trial has a distance
 
@@ -26,12 +27,14 @@ STANDARD = "kvd[tnv2]"  # where no trial has a distance
 class PrimaryScores:
     """`answered`: the rank is chosen by these. `distance`: the first between sets, or else the best there is.
 
-    `gap`: the consistency against the real clips that is there, whether answered or not; "" where there is none.
+    `gap`, `profile`: consistency, and the curve of similarity over time, against those of the same real clip,
+    of the best net that is there, whether answered or not; "" where there is none.
     """
 
     answered: tuple[str, ...]
     distance: str
     gap: str = ""
+    profile: str = ""
 
     @property
     def net(self) -> str:
@@ -41,7 +44,7 @@ class PrimaryScores:
     @property
     def against_real(self) -> tuple[str, ...]:
         """What compares a clip's consistency with that of the same real clip."""
-        return (self.gap,) if self.gap else ()
+        return tuple(filter(None, (self.gap, self.profile)))
 
     @property
     def distances(self) -> tuple[str, ...]:
@@ -74,7 +77,9 @@ def primary_scores(trials: Collection[Collection[str]], chosen: Sequence[str] = 
     gap, best = _best(GAPS, trials), _best(DISTANCES, trials) or STANDARD
     answered = tuple(chosen) or tuple(filter(None, (gap, best, LOSS)))
     distance = next((score for score in answered if is_distance(score)), best)
-    return PrimaryScores(answered, distance, next((score for score in answered if score in GAPS), gap))
+    return PrimaryScores(
+        answered, distance, next((score for score in answered if score in GAPS), gap), _best(PROFILES, trials)
+    )
 
 
 def _best(scores: Sequence[str], trials: Collection[Collection[str]]) -> str:

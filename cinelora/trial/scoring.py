@@ -54,7 +54,8 @@ def write_reference(job: Job, resident: ResidentModel) -> None:
     Trials are compared with these. Clip scores: those that need no other clip, and `memorised`.
     """
     config, folder, plan = job.spec.config, job.reference, job.windows()
-    metrics = [each for each in clip_metrics(resident.nets, config.score.flow) if each.kind == "clip"]
+    known = clip_metrics(resident.nets, config.score.flow, config.data.frames)
+    metrics = [each for each in known if each.kind == "clip"]
 
     def real(windows: Sequence[Window], place: SampleFolder, heldout: bool) -> Scored:
         def frames_of(chunk: Sequence[Window]) -> Frames:
@@ -142,7 +143,8 @@ def generate_and_score(
     config = job.spec.config
     windows = list(plan.heldout)
     work = batches(windows, config.sample.batch_size)
-    names = {*feature_sets(resident.nets), *(each.name for each in clip_metrics(resident.nets, config.score.flow))}
+    metrics = clip_metrics(resident.nets, config.score.flow, config.data.frames)
+    names = {*feature_sets(resident.nets), *(each.name for each in metrics)}
     parts = {index: load_part(job.folder.part(index), adapter) for index in range(len(work))}
     kept = {index: part for index, part in parts.items() if part and {*part.features, *part.values} == names}
     kept = distributed.gather_objects(kept)[0]  # all skip the same batches
@@ -190,7 +192,8 @@ def _scored(
     flow, which need no device, videos, part. What it raises is raised with the next batch, or at the end.
     """
     config, folder, since = job.spec.config, job.folder, time.perf_counter()
-    metrics, features = clip_metrics(resident.nets, config.score.flow), feature_sets(resident.nets)
+    metrics = clip_metrics(resident.nets, config.score.flow, config.data.frames)
+    features = feature_sets(resident.nets)
     here = [each for each in metrics if each.inside not in FLOWS]
     chunks, part = iter(due), Scored()
 

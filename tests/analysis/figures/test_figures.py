@@ -37,7 +37,7 @@ def test_figures_of_the_paper_study(study: Path) -> None:
     """Three clips: costs and clips can be drawn; halves and subsets of them cannot."""
     findings = find(load_study(study))
     drawn = {name: figure for name, plot in FIGURES.items() if (figure := plot.draw(findings))}
-    absent = {"spectra", "truncation", "noise_floor", "fvd_vs_n"}
+    absent = {"spectra", "truncation", "noise_floor", "fvd_vs_n", "consistency_profile"}
     assert set(drawn) == set(FIGURES) - absent
     pareto, per_clip = drawn["pareto"], drawn["per_clip"]
     assert len(pareto.axes) == 9 and pareto.axes[-2].get_xlabel() == "worker-seconds of training"

@@ -28,10 +28,14 @@ WITH_WEIGHTS = ScoreConfig(tnv2="t.safetensors", mnv2="m.safetensors")
 
 
 def test_every_score_is_available_or_has_its_reason() -> None:
-    packaged = {each.name for each in study_metrics(["tnv2", "mnv2"])}
+    packaged = {each.name for each in study_metrics(["tnv2", "mnv2"]) if not each.entry.curve}
     for score in (ScoreConfig(), ScoreConfig(tnv2="t"), ScoreConfig(mnv2="m"), WITH_WEIGHTS):
         there, missing = protocol(score, DataConfig(), {}), unavailable(score)
-        assert set(there) | set(missing) == packaged | {"lpips", "clip_sim", "fvd[i3d]"}
+        assert {name for name in there if not metric(name).entry.curve} | set(missing) == packaged | {
+            "lpips",
+            "clip_sim",
+            "fvd[i3d]",
+        }
         assert not set(there) & set(missing)
         assert all(reason.startswith("needs ") and "set score." in reason for reason in missing.values())
 
@@ -43,8 +47,10 @@ def test_a_net_of_the_users_brings_its_scores_and_takes_the_reason_away() -> Non
     pixels = {"motion[absdiff]", "psnr", "ssim", "temporal_flickering"}
     pixels |= {f"style_distance[{channel}]" for channel in CHANNELS}
     of_clip = {
-        f"{name}[clip_l14]" for name in ("consistency", "consistency_gap", "image_similarity", "clip_sim", "tdelta")
+        f"{name}[clip_l14]"
+        for name in ("consistency", "consistency_gap", "profile_gap", "image_similarity", "clip_sim", "tdelta")
     }
+    of_clip |= {f"similarity_{apart}[clip_l14]" for apart in (1, 2, 4, 8, 16, 32)}  # 33 frames have none 64 apart
     few = ("fvd", "kvd", "memorisation_ratio", "memorisation_share", "diversity")
     of_sets = {f"{name}[{net}]" for name in few for net in ("i3d", "vjepa")} | {"jedi[vjepa]"}
     assert set(facts) == pixels | of_clip | of_sets | {"lpips"}
