@@ -7,6 +7,7 @@ Tests marked `gpu` run if it is 1, or cpu to run them on the CPU.
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,14 +18,18 @@ if os.environ.get("CINELORA_TEST_GPU") != "1":
 import pytest
 import torch
 
+from cinelora.wan import tiny
 from tests import tiny_study
 
 GPU = os.environ.get("CINELORA_TEST_GPU", "")
+# The longest of the single tests: `pytest -n` starts them first, else one process would wait for another at the end.
+LONGEST = ("test_end_to_end.py", "test_package.py", "test_two_stages.py", "test_smallbase.py", "test_gang.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Which tests share a process of `pytest -n`: those that disturb sweeps, so that nothing else disturbs them, and
     those of a file whose fixture takes long. And which are skipped."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     reason = "no GPU here" if GPU == "1" and not torch.cuda.is_available() else "" if GPU else "run by `make test-gpu`"
     for item in items:
         if reason and item.get_closest_marker("gpu"):
@@ -41,3 +46,12 @@ def study_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tiny")
     tiny_study.write_clips(root / "clips")
     return root
+
+
+@pytest.fixture
+def sweep_root(study_root: Path, tmp_path: Path) -> Path:
+    """A folder with clips, and a cache with the built-in model alone, which a sweep takes 10 s to build."""
+    tiny.ensure(study_root / "cache")
+    for name in ("clips", "cache/models"):
+        shutil.copytree(study_root / name, tmp_path / name)
+    return tmp_path

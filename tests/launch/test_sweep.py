@@ -85,30 +85,29 @@ def test_sweep_resumes_and_equals_fresh_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_worker_costs_only_the_steps_since_its_checkpoint(tmp_path: Path) -> None:
-    tiny_study.write_clips(tmp_path / "clips")
+def test_killed_worker_costs_only_the_steps_since_its_checkpoint(sweep_root: Path) -> None:
     settings = ["lora.rank=4", "train.steps=300", "train.checkpoint_every=10", "train.heldout_every=300"]
     with subprocess.Popen(
-        command(tmp_path, *settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        command(sweep_root, *settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     ) as process:  # fmt: skip
-        step, started = wait_for_step(tmp_path, 40)
+        step, started = wait_for_step(sweep_root, 40)
         os.kill(started["pids"][0], signal.SIGKILL)
-        saved = checkpoint_step(tmp_path, started["trial_id"])
+        saved = checkpoint_step(sweep_root, started["trial_id"])
         output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output[-3000:]
     assert saved >= step - 10
-    assert [e["event"] for e in events(tmp_path) if e.get("trial_id") == started["trial_id"]] == [
+    assert [e["event"] for e in events(sweep_root) if e.get("trial_id") == started["trial_id"]] == [
         "started", "lost", "started", "done",
     ]  # fmt: skip
-    killed = results(tmp_path)[4, 0]
+    killed = results(sweep_root)[4, 0]
     assert killed["restarts"] == 1 and killed["steps"] == 300
 
-    rows = (tmp_path / "sweep/trials" / started["trial_id"] / "train.csv").read_text().splitlines()[1:]
+    rows = (sweep_root / "sweep/trials" / started["trial_id"] / "train.csv").read_text().splitlines()[1:]
     assert [int(row.split(",")[0]) for row in rows] == list(range(301)), "each step once, none missing"
-    undisturbed = sweep(tmp_path, *settings, f"study_dir={tmp_path}/quiet")
+    undisturbed = sweep(sweep_root, *settings, f"study_dir={sweep_root}/quiet")
     assert undisturbed.returncode == 0, undisturbed.stderr[-3000:]
-    quiet = read_json(tmp_path / "quiet/trials" / killed["trial_id"] / "result.json")
+    quiet = read_json(sweep_root / "quiet/trials" / killed["trial_id"] / "result.json")
     assert quiet["adapter_sha256"] == killed["adapter_sha256"], "the resumed adapter differs"
 
 
@@ -297,14 +296,15 @@ def test_study_of_another_schema(study_root: Path, capsys: Any, monkeypatch: Any
 
 
 @pytest.mark.slow
-def test_a_failed_trial_is_reported_and_leaves_the_others_alone(tmp_path: Path) -> None:
-    tiny_study.write_clips(tmp_path / "clips")
-    done = sweep(tmp_path, "lora.rank=2", "train.learning_rate=1e-3,1e30", "train.steps=4", "cluster.cpus_per_worker=2")
+def test_a_failed_trial_is_reported_and_leaves_the_others_alone(sweep_root: Path) -> None:
+    done = sweep(
+        sweep_root, "lora.rank=2", "train.learning_rate=1e-3,1e30", "train.steps=4", "cluster.cpus_per_worker=2"
+    )
     assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-2000:]
     assert "Traceback" not in done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
     assert "lr 1e+30" in line and "NonFiniteLoss: step" in line and "lower train.learning_rate" in line
-    assert set(results(tmp_path)) == {(0, 0), (2, 0)}
-    (failed,) = (tmp_path / "sweep" / "trials").glob("*/failed.json")
+    assert set(results(sweep_root)) == {(0, 0), (2, 0)}
+    (failed,) = (sweep_root / "sweep" / "trials").glob("*/failed.json")
     assert read_json(failed)["kind"] == "diverged"
     assert "NonFiniteLoss" in (failed.parent / "logs" / "worker-0.log").read_text()

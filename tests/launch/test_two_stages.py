@@ -15,7 +15,6 @@ from launch.engine.loop import Engine
 from sweeps.ledger import Ledger
 from sweeps.scheduling.cluster import Node
 from sweeps.scheduling.tasks import task_for
-from tests import tiny_study
 from tests.launch.test_sweep import sweep
 
 TINY_STAGE = [
@@ -26,14 +25,13 @@ HERE = ["cluster=local", "sample=small", "train.gradient_checkpointing=true"]
 
 
 @pytest.mark.slow
-def test_the_paper_at_small_size(tmp_path: Path) -> None:
+def test_the_paper_at_small_size(sweep_root: Path) -> None:
     """One style adapter lies under all motion ranks; the base row has it too, the published checkpoint has not."""
-    tiny_study.write_clips(tmp_path / "clips")
     place = ["+study=paper", *HERE, "train.learning_rate=1e-2", "stage1.train.learning_rate=1e-2", *TINY_STAGE]
-    done = sweep(tmp_path, *place, "lora.rank=4,8", "seed=0")
+    done = sweep(sweep_root, *place, "lora.rank=4,8", "seed=0")
     assert done.returncode == 0, done.stderr[-3000:]
     found = {}
-    for path in (tmp_path / "sweep" / "trials").glob("*/result.json"):
+    for path in (sweep_root / "sweep" / "trials").glob("*/result.json"):
         result, config = read_json(path), read_json(path.parent / "spec.json")["config"]
         found[result["arm"] or result["method"], result["rank"]] = (result, config, path.parent)
     assert set(found) == {("first stage", 8), ("base", 0), ("untouched", 0), ("lora", 4), ("lora", 8)}
@@ -49,12 +47,11 @@ def test_the_paper_at_small_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_rank_ablation_at_small_size(tmp_path: Path) -> None:
+def test_the_rank_ablation_at_small_size(sweep_root: Path) -> None:
     """Both target sets; the whole grid, with all alpha rules, is 108 trials and the base."""
-    tiny_study.write_clips(tmp_path / "clips")
     place = ["+study=rank_ablation", *HERE, "train.learning_rate=1e-2"]
-    assert "109 trials: 0 done, 109 to run" in sweep(tmp_path, *place, "plan_only=true").stdout
-    done = sweep(tmp_path, *place, "lora.rank=4", "seed=0", "lora.scaling=rslora")
+    assert "109 trials: 0 done, 109 to run" in sweep(sweep_root, *place, "plan_only=true").stdout
+    done = sweep(sweep_root, *place, "lora.rank=4", "seed=0", "lora.scaling=rslora")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "3 of 3 trials done" in done.stdout
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from cinelora.core.files import read_json
-from tests import tiny_study
 from tests.launch.test_sweep import checkpoint_step, command, events, results, sweep, wait_for_step
 
 SETTINGS = [
@@ -46,43 +45,41 @@ def of_trial(root: Path, trial_id: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_disturbed_sweep_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    tiny_study.write_clips(tmp_path / "clips")
-    with start(tmp_path) as driver:  # the largest first: rank 4 on both workers
-        step, running = wait_for_step(tmp_path, 40)
+def test_a_disturbed_sweep_ends_as_if_nothing_had_happened(sweep_root: Path) -> None:
+    with start(sweep_root) as driver:  # the largest first: rank 4 on both workers
+        step, running = wait_for_step(sweep_root, 40)
         assert len(running["pids"]) == 2
         os.killpg(driver.pid, signal.SIGINT)  # as a terminal does: to everybody
         output, _ = driver.communicate(timeout=120)
     assert driver.returncode == 130, output[-3000:]
     assert "save a checkpoint and leave" in output and "the same command continues" in output
     stopped = running["trial_id"]
-    assert checkpoint_step(tmp_path, stopped) >= step, "it saved where it was, not where its interval ended"
-    assert of_trial(tmp_path, stopped) == ["started", "stopped"]
-    assert not (tmp_path / "sweep/stop").exists()
+    assert checkpoint_step(sweep_root, stopped) >= step, "it saved where it was, not where its interval ended"
+    assert of_trial(sweep_root, stopped) == ["started", "stopped"]
+    assert not (sweep_root / "sweep/stop").exists()
 
-    csv = tmp_path / "sweep/trials" / stopped / "train.csv"
-    with start(tmp_path) as driver:
-        wait_for_step(tmp_path, 90)
-        fill_the_disk_under(tmp_path, csv)
-        _, running = wait_for_step(tmp_path, 150)
+    csv = sweep_root / "sweep/trials" / stopped / "train.csv"
+    with start(sweep_root) as driver:
+        wait_for_step(sweep_root, 90)
+        fill_the_disk_under(sweep_root, csv)
+        _, running = wait_for_step(sweep_root, 150)
         os.kill(running["pids"][1], signal.SIGSTOP)  # rank 1 of 2: rank 0 waits for it in a collective
         output, _ = driver.communicate(timeout=200)
     assert driver.returncode == 0, output[-3000:]
-    assert of_trial(tmp_path, stopped)[2:] == ["started", "disk_full", "started", "hang", "started", "done"]
+    assert of_trial(sweep_root, stopped)[2:] == ["started", "disk_full", "started", "hang", "started", "done"]
     assert [int(row.split(",")[0]) for row in csv.read_text().splitlines()[1:]] == list(range(261))
-    assert {key: found["world_size"] for key, found in results(tmp_path).items()} == {(0, 0): 1, (2, 0): 1, (4, 0): 2}
+    assert {key: found["world_size"] for key, found in results(sweep_root).items()} == {(0, 0): 1, (2, 0): 1, (4, 0): 2}
 
-    quiet = sweep(tmp_path, *SETTINGS, f"study_dir={tmp_path}/quiet")
+    quiet = sweep(sweep_root, *SETTINGS, f"study_dir={sweep_root}/quiet")
     assert quiet.returncode == 0, quiet.stderr[-3000:]
-    for path in (tmp_path / "quiet/trials").glob("*/result.json"):
-        assert_equal(path.parent, tmp_path / "sweep/trials" / path.parent.name)
+    for path in (sweep_root / "quiet/trials").glob("*/result.json"):
+        assert_equal(path.parent, sweep_root / "sweep/trials" / path.parent.name)
 
 
 @pytest.mark.slow
-def test_a_stop_while_all_that_is_left_runs_is_no_end(tmp_path: Path) -> None:
-    tiny_study.write_clips(tmp_path / "clips")
-    with start(tmp_path, "lora.rank=4", "cluster.workers_per_trial=1") as driver:
-        wait_for_step(tmp_path, 40)
+def test_a_stop_while_all_that_is_left_runs_is_no_end(sweep_root: Path) -> None:
+    with start(sweep_root, "lora.rank=4", "cluster.workers_per_trial=1") as driver:
+        wait_for_step(sweep_root, 40)
         os.kill(driver.pid, signal.SIGTERM)  # as a batch system does: to the driver alone
         output, _ = driver.communicate(timeout=120)
     assert driver.returncode == 130, output[-3000:]
