@@ -18,7 +18,7 @@ from cinelora.features.extract import Batch, clip_metrics, feature_sets, score_b
 from cinelora.features.motion import pair_stats
 from cinelora.features.nets import NETS, Net
 from cinelora.features.results import Scored, load_part, merged
-from cinelora.metrics.catalogue import study_metrics
+from cinelora.metrics.catalogue import APART, study_metrics
 from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.trial import scoring
 from cinelora.trial.resident import ResidentModel
@@ -62,7 +62,8 @@ def _score(
 ) -> Scored:
     captions = [window.caption for window in WINDOWS]
     batch = Batch(resident.nets, generated, reference, dropped, 16.0, captions)
-    return score_batch(batch, ["a", "b"], clip_metrics(resident.nets, flow), feature_sets(resident.nets))
+    metrics = clip_metrics(resident.nets, flow, generated.shape[1])
+    return score_batch(batch, ["a", "b"], metrics, feature_sets(resident.nets))
 
 
 def test_every_configured_net_gives_its_features_and_scores(nets: None) -> None:
@@ -75,6 +76,7 @@ def test_every_configured_net_gives_its_features_and_scores(nets: None) -> None:
     assert found.features["dino"][1].tolist() == [10 + np.arange(1, 33).mean(), 1.0]
     of_sets = ("fvd", "kvd", "jedi", "style_distance", "diversity", "memorisation")
     names = {each.name for each in study_metrics(WEIGHTS) if not each.entry.derived}
+    names -= {f"similarity_64[{net}]" for net in WEIGHTS}  # 33 frames have none so far apart
     assert set(found.values) == {name for name in names if not name.startswith(of_sets)}
     assert found.clip_ids == ["a", "b"] and all(values.shape == (2,) for values in found.values.values())
 
@@ -93,7 +95,8 @@ def test_lpips_and_captions_by_hand(nets: None) -> None:
 
 def test_of_the_reference_only_metrics_without_another_clip_are_kept(nets: None) -> None:
     kept = {each.name for each in clip_metrics(("mnv2", "clip_b32", "lpips")) if each.kind == "clip"}
-    of_nets = {f"{name}[{net}]" for name in ("consistency", "tdelta") for net in ("mnv2", "clip_b32")}
+    families = ("consistency", "tdelta", *(f"similarity_{apart}" for apart in APART))
+    of_nets = {f"{name}[{net}]" for name in families for net in ("mnv2", "clip_b32")}
     assert kept == of_nets | {"clip_sim[clip_b32]", "motion[absdiff]", "temporal_flickering"}
 
 
