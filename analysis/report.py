@@ -1,10 +1,10 @@
 """Study folder -> report folder: the rank table, figures, differences to the base, tests, all scores, one page.
 
 In: a study folder, finished or half finished. Out, in its folder `report`: index.html (everything on one page),
-summary.md, rank_table.{csv,md,tex}, further_scores.md, differences.csv, tests.csv, spectra.csv, truncation.csv,
-noise_floor.csv, fvd_vs_n.csv, scores.csv, and NAME.{png,pdf} of each figure of `analysis/figures/draw.py`. What the
-study has nothing for is left out. Each file is whole or absent, and the same study gives the same bytes. No torch, no
-ray, no network.
+summary.md, answer.csv, rank_table.{csv,md,tex}, further_scores.md, differences.csv, tests.csv, spectra.csv,
+truncation.csv, noise_floor.csv, fvd_vs_n.csv, scores.csv, and NAME.{png,pdf} of each figure of
+`analysis/figures/draw.py`. What the study has nothing for is left out. Each file is whole or absent, and the same study
+gives the same bytes. No torch, no ray, no network.
 Run:  python -m analysis.report studies/tiny            (or `make figures STUDY=studies/tiny`)
       python -m analysis.report studies/tiny --out /tmp/report
       python -m analysis.report studies/a studies/b --out /tmp/report      (one report of several, which are only read)
@@ -18,9 +18,8 @@ from pathlib import Path
 
 from analysis.figures.draw import draw
 from analysis.page.page import write_page
-from analysis.statistics import differences, noise, rank_tests, reliability, spectra, steadiness, truncation
-from analysis.statistics.answer import lines as answer_lines
-from analysis.statistics.findings import Findings, find
+from analysis.statistics import answer, differences, noise, rank_tests, reliability, spectra, steadiness, truncation
+from analysis.statistics.findings import Findings, answer_lines, find
 from analysis.study.merge import load_studies
 from analysis.tables.captions import protocol_lines
 from analysis.tables.csv_files import rank_csv, write_scores
@@ -79,6 +78,7 @@ def texts(findings: Findings, table: Table, drawn: Sequence[str]) -> dict[str, s
         "rank_table.md": markdown(table),
         "rank_table.tex": latex(table),
         "further_scores.md": None if table.further is None else markdown(table.further),
+        "answer.csv": answer.as_csv(findings.answers),
         "differences.csv": differences.differences_csv(findings.differences),
         "spectra.csv": spectra.spectra_csv(findings.estimates, findings.spectra),
         "truncation.csv": truncation.as_csv(cuts) if cuts else None,
@@ -98,7 +98,7 @@ def summary(findings: Findings, table: Table, drawn: Sequence[str]) -> str:
     parts.append(f"{len(study.trials)} of {len(study.specs)} planned trials have finished.")
     if table.missing:
         parts.append("Missing:\n\n" + _bullets(table.missing))
-    if answers := answer_lines(findings.estimates, findings.answers):
+    if answers := answer_lines(findings):
         parts.append(_bullets(answers))
     parts.append(markdown_body(table))
     parts += [f"{heading}:\n\n{_bullets(lines)}" for heading, lines in sections(findings)]
@@ -125,13 +125,12 @@ def sections(findings: Findings) -> list[tuple[str, list[str]]]:
 def printed(findings: Findings, table: Table) -> str:
     """The table and the comparisons for a terminal."""
     parts = [table.banner] if table.banner else []
+    parts += [textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in answer_lines(findings)]
     if table.missing:
         parts += ["missing trials:", *(f"  {line}" for line in table.missing)]
     parts.append(terminal(table, WIDTH).rstrip("\n"))
     for heading, lines in sections(findings):
         parts += [textwrap.fill(heading, WIDTH), *(f"  {line}" for line in lines)]
-    answers = answer_lines(findings.estimates, findings.answers)
-    parts += [textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in answers]
     return "\n".join(parts)
 
 

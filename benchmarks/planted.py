@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python -m benchmarks.planted [--studies 200]            (4 minutes on one core)
 
 In: nothing; simulated studies (`benchmarks/ledgers.py`) are analysed as real ones are. Out: Markdown tables: the
-planted spreads and those of study `quick`; how often the smallest sufficient rank is found; false alarms; words for
-trends; coverage of intervals. Exit status 1 if a target is missed.
+planted spreads and those of study `quick`; how often the smallest rank that is enough is found; false alarms; the
+decision; words for trends; coverage of intervals. Exit status 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.statistics.answer import INSUFFICIENT, SUFFICIENT, Answer, answers
+from analysis.statistics.answer import ENOUGH, WORSE, Answer, answers
+from analysis.statistics.decision import WINNER, Decision, decisions
 from analysis.statistics.differences import Difference, differences
 from analysis.statistics.intervals import crossed_interval
 from analysis.statistics.rank_tests import RankTests, rank_tests
@@ -48,6 +49,7 @@ class Found:
     """What the analysis finds for one score of one study."""
 
     answer: Answer
+    decision: Decision  # of both scores
     differences: tuple[Difference, ...]  # by rank, as RANKS
     tests: RankTests
 
@@ -73,11 +75,12 @@ Part = Callable[[Kind, Sequence[Found]], list[Line]]
 def look(study: Study, scores: Sequence[str] = SCORES) -> dict[str, Found]:
     """Score -> what the report of that study concludes."""
     estimates = estimate(study)
-    found = {each.score: each for each in answers(estimates)}
+    answered = answers(estimates)
+    found, (decision,) = {each.score: each for each in answered}, decisions(estimates, answered)
     tests = {each.score: each for each in rank_tests(estimates)}
     against = differences(estimates)
     return {
-        score: Found(found[score], tuple(each for each in against if each.score == score), tests[score])
+        score: Found(found[score], decision, tuple(each for each in against if each.score == score), tests[score])
         for score in scores
     }
 
@@ -89,34 +92,48 @@ def looks(kind: Kind, count: int) -> dict[str, list[Found]]:
 
 
 def smallest(kind: Kind, found: Sequence[Found]) -> list[Line]:
-    """The rank that is called the smallest sufficient one, against the planted one."""
+    """The rank that is called the smallest rank that is enough one, against the planted one."""
     truth = RANKS[_sufficient(kind).index(True)]
     named = [each.answer.smallest.rank if each.answer.smallest else 0 for each in found]
     return [
-        Line(kind.name, f"rank {truth} is sufficient", _share(rank == truth for rank in named), MOSTLY),
-        Line(kind.name, f"a larger one is; {truth} is undecided", _share(rank > truth for rank in named)),
-        Line(kind.name, "all undecided", _share(rank == 0 for rank in named)),
-        Line(kind.name, "a smaller one is sufficient: false", _share(0 < rank < truth for rank in named), RARELY),
+        Line(kind.name, f"rank {truth} is enough", _share(rank == truth for rank in named), MOSTLY),
+        Line(kind.name, f"a larger one is; {truth} is open", _share(rank > truth for rank in named)),
+        Line(kind.name, "all open", _share(rank == 0 for rank in named)),
+        Line(kind.name, "a smaller one is enough: false", _share(0 < rank < truth for rank in named), RARELY),
+    ]
+
+
+def decided(kind: Kind, found: Sequence[Found]) -> list[Line]:
+    """The decision over both scores, against what is planted."""
+    right = [rank for rank, ok in zip(RANKS, _sufficient(kind), strict=True) if ok and max(kind.shares) > 0]
+    named = [(each.decision.rank, each.decision.word == WINNER) for each in found]
+    first = [(rank, True) for rank in right[:1]]
+    wrong = [rank is not None and rank not in right for rank, _ in named]
+    return [
+        Line(kind.name, "the smallest that is enough wins", _share(each in first for each in named)),
+        Line(kind.name, "a rank that is enough is named", _share(rank in right for rank, _ in named)),
+        Line(kind.name, "one that is not: false", _share(wrong), RARELY),
+        Line(kind.name, "another winner: false", _share(won and rank not in right[:1] for rank, won in named), RARELY),
     ]
 
 
 def against_base(kind: Kind, found: Sequence[Found]) -> list[Line]:
     """Where no rank differs from the base: differences that are claimed."""
     wrong = [[each.verdict != "undecided" for each in one.differences] for one in found]
-    gains = _share(any(rank.verdict == SUFFICIENT for rank in each.answer.ranks) for each in found)
+    gains = _share(any(rank.verdict == ENOUGH for rank in each.answer.ranks) for each in found)
     return [
         *_each_and_any(kind, "better or worse than the base", wrong, NOMINAL),
-        Line(kind.name, "some rank is sufficient", gains, RARELY),
+        Line(kind.name, "some rank is enough", gains, RARELY),
     ]
 
 
 def insufficient(kind: Kind, found: Sequence[Found]) -> list[Line]:
     """Sufficient ranks that are called insufficient."""
     wrong = [
-        [rank.verdict == INSUFFICIENT for rank, ok in zip(each.answer.ranks, _sufficient(kind), strict=True) if ok]
+        [rank.verdict == WORSE for rank, ok in zip(each.answer.ranks, _sufficient(kind), strict=True) if ok]
         for each in found
     ]
-    return _each_and_any(kind, "insufficient, though sufficient", wrong, NO_MORE)
+    return _each_and_any(kind, "worse, though enough", wrong, NO_MORE)
 
 
 def distinguished(kind: Kind, found: Sequence[Found]) -> list[Line]:
@@ -185,7 +202,7 @@ def tables(found: dict[Kind, dict[str, list[Found]]]) -> dict[str, dict[str, lis
     """Title -> score -> lines, for the kinds in `found`."""
     same = (NOT_SHOWN, RISES, FALLS)
     plan: dict[str, list[tuple[Part, tuple[Kind, ...]]]] = {
-        "Smallest sufficient rank": [(smallest, (FLAT, FLAT_SHOTS, FLAT_SEEDS, PEAK, RISING))],
+        "Smallest rank that is enough": [(smallest, (FLAT, FLAT_SHOTS, FLAT_SEEDS, PEAK, RISING))],
         "False alarms": [(against_base, (NONE,)), (distinguished, (NONE, EQUAL)), (insufficient, (NONE, EQUAL, FLAT))],
         "Words for the order of the ranks": [
             (words(*same), (NONE, EQUAL)),
@@ -207,6 +224,7 @@ def tables(found: dict[Kind, dict[str, list[Found]]]) -> dict[str, dict[str, lis
         }
         for title, parts in plan.items()
     }
+    out["Decision"] = {"both scores": [line for kind in found for line in decided(kind, found[kind][LOSS])]}
     for lines in out["95 % intervals of rank minus base"].values():
         lines.append(Line("all of these", lines[0].conclusion, float(np.mean([line.share for line in lines])), COVERED))
     return out

@@ -18,9 +18,9 @@ from markupsafe import Markup
 from analysis.figures.draw import FIGURES
 from analysis.page.clips import reel
 from analysis.statistics import differences, rank_tests, steadiness, truncation
-from analysis.statistics.answer import lines as answer_lines
+from analysis.statistics.decision import rule
 from analysis.statistics.differences import DIGITS
-from analysis.statistics.findings import Findings
+from analysis.statistics.findings import Findings, answer_lines
 from analysis.study.load import WAITING, Study
 from analysis.study.provenance import provenance_lines
 from analysis.study.rows import Estimates, distinct
@@ -65,7 +65,8 @@ def page(findings: Findings, table: Table, pictures: Mapping[str, bytes]) -> str
             estimates=estimates,
             table=table,
             waiting=sum(each.reason == WAITING for each in study.missing),
-            answers=answer_lines(estimates, findings.answers),
+            answers=answer_lines(findings),
+            rule=rule(study.share) if findings.decisions else "",
             compared=shown,
             differences=compared,
             steady=steadiness.sentences(estimates, findings.differences, findings.tests, findings.matched),

@@ -1,73 +1,79 @@
-"""The answer of a study: the smallest rank that keeps most of the best rank's gain over the base, or "undecided".
+"""Per score: which ranks are shown to keep most of the best gain over the base, and which are shown to fall short.
 
-In: `Estimates`. Out: `Answer` records, one per score and adapter series, and a sentence for each. Pure: no files.
+In: `Estimates`. Out: `Answer` records, one per primary score and adapter series, answer.csv, and a sentence for each.
+`analysis/statistics/decision.py` draws the conclusion from all scores. Pure: no files.
 
-A rank is sufficient if its gain over the base is at least `share` of every other rank's gain. For each rival the
-contrast gain - share * rival's gain is taken clip by clip and seed by seed, and every contrast must be significantly
-above zero (one-sided 5 %; an intersection-union test needs no correction: Berger 1982). A rank is insufficient if one
-contrast is significantly below zero, corrected for the number of rivals. `share` is fixed when the study begins.
-
-How certain is the choice? The mean gains of all ranks are drawn together from a multivariate t distribution around the
-observed means (a parametric bootstrap). Their variances are those of `analysis/statistics/intervals.py`; their
-correlations are those of the ranks' deviations by seed and by shot (A and B there, with products of two ranks in place
-of squares). Resampling seeds and shots would understate the variation between seeds (docs/decisions.md, 16).
-S seeds, N clips, M shots, R ranks.
+On a score on which some rank is shown to gain on the base (one-sided 5 %), the contrast gain - share * rival's gain is
+taken clip by clip and seed by seed for every rival, the rank itself among them. A rank is ENOUGH if every contrast is
+shown to be above zero (one-sided 5 %; an intersection-union test needs no correction: Berger 1982), and WORSE if one is
+shown to be below zero, corrected for the number of rivals. Its confidence is 1 - the largest one-sided p of its
+contrasts, from the same t intervals (`analysis/statistics/intervals.py`): it is above 95 % exactly where the rank is
+ENOUGH. On a score on which no rank is shown to gain, a share of the gain means nothing: a rank is WORSE if it is shown
+to differ from the best (`analysis/statistics/pairwise.py`), and none is ENOUGH. `share` is fixed when the study begins.
+S seeds, N clips.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.statistics.intervals import (
-    Interval,
-    clips_needed,
-    crossed_interval,
-    seeds_needed,
-    shot_values,
-    variance_of_mean,
-)
+from analysis.statistics.intervals import Interval, clips_needed, crossed_interval, p_value, seeds_needed
+from analysis.statistics.pairwise import against_best
 from analysis.study.clip_values import without_values
-from analysis.study.files import Array
+from analysis.study.files import Array, csv_text
 from analysis.study.load import Trial
 from analysis.study.rows import Estimates
 from analysis.study.scores import DIRECTIONS, LOWER
+from cinelora.metrics.primary import plain_name
 
 LEVEL = 0.9  # two-sided, so one-sided 5 %
-PARAMETRIC_DRAWS = 4000
-LEAST_CHANCE = 0.01  # smaller shares of the draws are not listed
-SUFFICIENT, INSUFFICIENT, UNDECIDED = "sufficient", "insufficient", "undecided"
+SURE = (1 + LEVEL) / 2
+ENOUGH, WORSE, OPEN = "enough", "worse", "open"
+COLUMNS = ("score", "series", "rank", "gain", "gain_low", "gain_high", "rival", "contrast", "contrast_low")
+COLUMNS += ("contrast_high", "confidence", "verdict")
 
 
 @dataclass(frozen=True)
 class RankVerdict:
-    """`gain` over the base, positive is better; `worst`: the contrast with the strongest rival."""
+    """`gain` over the base, positive is better; `worst`: the contrast with the rival that leaves most doubt.
+
+    `seeds`, `clips`: how many in all would show an OPEN rank to be what its means say, all else as observed; None:
+    unknown, or too many.
+    """
 
     rank: int
     gain: Interval
     worst: Interval
     rival: int  # of `worst`; the rank itself where it hardly gains on the base
+    confidence: float | None  # that it is ENOUGH; None on a score without a gain
     verdict: str
-    chance: float  # share of the parametric draws in which it is the smallest sufficient rank
+    promising: bool = False  # of an OPEN rank: by its means it is ENOUGH
+    seeds: int | None = None
+    clips: int | None = None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """`more_clips` and `more_seeds`: how many in all would show that `candidate` is sufficient; None: unknown."""
-
     score: str
     series: str
     share: float
+    gained: bool  # whether some rank is shown to gain on the base
     ranks: tuple[RankVerdict, ...]
-    candidate: int | None  # the smallest undecided rank whose means are sufficient, where no rank is shown to be
-    more_clips: int | None
-    more_seeds: int | None
 
     @property
     def smallest(self) -> RankVerdict | None:
-        return next((each for each in self.ranks if each.verdict == SUFFICIENT), None)
+        """The smallest rank that is ENOUGH."""
+        return next((each for each in self.ranks if each.verdict == ENOUGH), None)
+
+    @property
+    def by_rank(self) -> Mapping[int, RankVerdict]:
+        return {each.rank: each for each in self.ranks}
+
+    def of(self, verdict: str) -> list[int]:
+        return [each.rank for each in self.ranks if each.verdict == verdict]
 
 
 def answers(estimates: Estimates) -> tuple[Answer, ...]:
@@ -79,14 +85,93 @@ def answers(estimates: Estimates) -> tuple[Answer, ...]:
         for score in estimates.primary.answered:
             gains = _gains(estimates, estimates.base, series, score)
             if len(gains) > 1:
-                out.append(_answer(score, series, gains, estimates.shots, estimates.study.share))
+                out.append(answer_of(score, series, gains, estimates.shots, estimates.study.share))
     return tuple(out)
+
+
+def _gains(estimates: Estimates, base: Trial, series: str, score: str) -> dict[int, Array]:
+    """Rank -> gain over the base (S, N) on the seeds that every rank has; {} where there are none. A rank with a value
+    that is not finite is left out."""
+    before = estimates.scorers[score](base) if score in estimates.scorers else None
+    if before is None:
+        return {}
+    sign = -1.0 if DIRECTIONS[score] == LOWER else 1.0
+    gains = {rank: sign * (values - before) for rank, values in estimates.values_by_rank(series, score).items()}
+    return {rank: gains[rank] for rank in sorted(gains) if np.isfinite(gains[rank]).all()}
+
+
+def answer_of(score: str, series: str, gains: Mapping[int, Array], shots: Sequence[str], share: float) -> Answer:
+    """`gains`: rank -> (S, N), two ranks or more."""
+    gained = any(_confidence(gain, shots) > SURE for gain in gains.values())
+    if gained:
+        ranks = [_verdict(rank, gains, shots, share) for rank in gains]
+    else:
+        pairs = against_best(gains, shots, None, share)
+        distinct = {each.rank for each in pairs.others if each.distinct}
+        ranks = [
+            RankVerdict(
+                rank,
+                gain=crossed_interval(gain, shots),
+                worst=crossed_interval(gain - gains[pairs.best], shots, LEVEL),
+                rival=pairs.best,
+                confidence=None,
+                verdict=WORSE if rank in distinct else OPEN,
+            )
+            for rank, gain in gains.items()
+        ]
+    return Answer(score, series, share, gained, tuple(ranks))
+
+
+def _verdict(rank: int, gains: Mapping[int, Array], shots: Sequence[str], share: float) -> RankVerdict:
+    contrasts = {rival: gains[rank] - share * gains[rival] for rival in gains}
+    sure = {rival: _confidence(each, shots) for rival, each in contrasts.items()}
+    rival = min(contrasts, key=lambda each: sure[each])
+    corrected = 1 - (1 - LEVEL) / max(1, len(gains) - 1)
+    beaten = any(crossed_interval(each, shots, corrected).high < 0 for each in contrasts.values())
+    found = RankVerdict(
+        rank,
+        gain=crossed_interval(gains[rank], shots),
+        worst=crossed_interval(contrasts[rival], shots, LEVEL),
+        rival=rival,
+        confidence=sure[rival],
+        verdict=ENOUGH if sure[rival] > SURE else WORSE if beaten else OPEN,
+    )
+    if found.verdict != OPEN:
+        return found
+    promising = all(each.mean() > 0 for each in contrasts.values())
+    if promising:  # until the last contrast is shown to be above zero
+        level, unsure = LEVEL, [each for rival, each in contrasts.items() if sure[rival] <= SURE]
+    else:  # until the first is shown to be below
+        level, unsure = corrected, [each for each in contrasts.values() if each.mean() < 0]
+    pick = most if promising else least
+    seeds = pick([seeds_needed(each, shots, level) for each in unsure])
+    clips = pick([clips_needed(each, shots, level) for each in unsure])
+    return RankVerdict(rank, found.gain, found.worst, rival, found.confidence, OPEN, promising, seeds, clips)
+
+
+def _confidence(values: Array, shots: Sequence[str]) -> float:
+    """1 - the one-sided p for a mean above zero of (S, N): above SURE where the interval at LEVEL is above."""
+    half = p_value(values, shots) / 2
+    return 1 - half if values.mean() > 0 else half
+
+
+def most(counts: Sequence[int | None]) -> int | None:
+    """The largest; None where one is unknown."""
+    known = [each for each in counts if each is not None]
+    return max(known) if known and len(known) == len(counts) else None
+
+
+def least(counts: Sequence[int | None]) -> int | None:
+    """The smallest that is known."""
+    return min((each for each in counts if each is not None), default=None)
 
 
 def lines(estimates: Estimates, found: Sequence[Answer]) -> list[str]:
     """A sentence per answer, and one for each primary score that can have none."""
     missing = {score: _reason(estimates, score) for score in estimates.primary.answered}
-    return [sentence(each) for each in found] + [f"{score}: no answer: {why}." for score, why in missing.items() if why]
+    return [sentence(each) for each in found] + [
+        f"{plain_name(score)}: no answer: {why}." for score, why in missing.items() if why
+    ]
 
 
 def _reason(estimates: Estimates, score: str) -> str:
@@ -97,119 +182,57 @@ def _reason(estimates: Estimates, score: str) -> str:
     return without_values(estimates.study, scores.clips, score)
 
 
-def _gains(estimates: Estimates, base: Trial, series: str, score: str) -> dict[int, Array]:
-    """Rank -> gain over the base (S, N) on the seeds that every rank has; {} where there are none."""
-    before = estimates.scorers[score](base) if score in estimates.scorers else None
-    if before is None:
-        return {}
-    sign = -1.0 if DIRECTIONS[score] == LOWER else 1.0
-    return {rank: sign * (values - before) for rank, values in estimates.values_by_rank(series, score).items()}
-
-
-def _answer(score: str, series: str, gains: Mapping[int, Array], shots: Sequence[str], share: float) -> Answer:
-    chances = smallest_in_parametric_draws(gains, shots, share)
-    ranks = tuple(_verdict(rank, gains, shots, share, chances[rank]) for rank in sorted(gains))
-    candidate = next((each for each in ranks if each.verdict == UNDECIDED and each.worst.mean > 0), None)
-    if candidate is None or any(each.verdict == SUFFICIENT for each in ranks):
-        return Answer(score, series, share, ranks, None, None, None)
-    contrast = gains[candidate.rank] - share * gains[candidate.rival]
-    more_clips, more_seeds = clips_needed(contrast, shots, LEVEL), seeds_needed(contrast, shots, LEVEL)
-    return Answer(score, series, share, ranks, candidate.rank, more_clips, more_seeds)
-
-
-def _verdict(rank: int, gains: Mapping[int, Array], shots: Sequence[str], share: float, chance: float) -> RankVerdict:
-    def contrasts(level: float) -> dict[int, Interval]:
-        return {rival: crossed_interval(gains[rank] - share * gains[rival], shots, level) for rival in gains}
-
-    found = contrasts(LEVEL)
-    rival = min(found, key=lambda each: found[each].low)
-    corrected = 1 - (1 - LEVEL) / max(1, len(gains) - 1)
-    beaten = any(each.high < 0 for each in contrasts(corrected).values())
-    verdict = SUFFICIENT if found[rival].low > 0 else INSUFFICIENT if beaten else UNDECIDED
-    return RankVerdict(rank, crossed_interval(gains[rank], shots), found[rival], rival, verdict, chance)
-
-
-def smallest_in_parametric_draws(gains: Mapping[int, Array], shots: Sequence[str], share: float) -> dict[int, float]:
-    """Rank -> share of the draws, 0..1, in which it is the smallest with gain >= share * the best gain > 0.
-
-    The shares sum to less than 1 if in some draws no rank gains. `gains`: rank -> (S, N). The same numbers each time.
-    """
-    ranks = sorted(gains)
-    values = np.stack([shot_values(gains[rank], shots) for rank in ranks])
-    means = values.mean((1, 2))
-    random = np.random.default_rng(0)
-    freedom = min(variance_of_mean(each)[1] for each in values)
-    scale = np.sqrt(freedom / random.chisquare(freedom, PARAMETRIC_DRAWS))
-    normal = random.standard_normal((PARAMETRIC_DRAWS, len(ranks)))
-    drawn = means + scale[:, None] * (normal @ _square_root(_covariance(values)))
-    best = drawn.max(1)
-    enough = (drawn >= share * best[:, None]) & (best[:, None] > 0)
-    first = np.where(enough.any(1), enough.argmax(1), len(ranks))
-    return {rank: float((first == index).mean()) for index, rank in enumerate(ranks)}
-
-
-def _covariance(values: Array) -> Array:
-    """Of the means of (R, S, M) over seeds and shots, (R, R): variances of the intervals, correlations of A + B."""
-    _, seeds, shots = values.shape
-    mean = values.mean((1, 2), keepdims=True)
-    of_seeds, of_shots = values.mean(2, keepdims=True) - mean, values.mean(1, keepdims=True) - mean
-    both = _products(of_shots) * seeds / (shots - 1) + _products(of_seeds) * shots / max(1, seeds - 1)
-    spread = np.sqrt(np.diag(both))
-    wanted = np.sqrt([variance_of_mean(each)[0] for each in values])
-    scale = np.divide(wanted, spread, out=np.zeros_like(spread), where=spread > 0)
-    return np.asarray(both * np.outer(scale, scale), dtype=np.float64)
-
-
-def _products(deviations: Array) -> Array:
-    flat = deviations.reshape(len(deviations), -1)
-    return np.asarray(flat @ flat.T, dtype=np.float64)
-
-
-def _square_root(covariance: Array) -> Array:
-    """The symmetric one; eigenvalues that rounding made negative count as zero."""
-    levels, axes = np.linalg.eigh(covariance)
-    return np.asarray((axes * np.sqrt(np.clip(levels, 0, None))) @ axes.T, dtype=np.float64)
-
-
 def sentence(answer: Answer) -> str:
-    """The answer in words: what is sufficient, what is open, and how certain that is."""
-    where = f"{answer.score}, {answer.series}" if answer.series else answer.score
-    if not any(each.gain.low > 0 for each in answer.ranks):
-        return f"{where}: no rank is shown to improve on the base."
-    smallest = answer.smallest
-    if smallest is None:
-        best = max(answer.ranks, key=lambda each: each.gain.mean)
-        return (
-            f"{where}: undecided. Rank {best.rank} has the largest gain over the base, {best.gain:.3g}, but no rank "
-            f"is shown to keep at least {answer.share:.0%} of every other rank's gain.{_more(answer)}{_draws(answer)}"
-        )
-    lower = [each for each in answer.ranks if each.rank < smallest.rank]
-    undecided = [str(each.rank) for each in lower if each.verdict == UNDECIDED]
-    if undecided:
-        rest = f"; whether rank {_either(undecided)} is sufficient is undecided."
-    else:
-        rest = f"; rank {_either([str(each.rank) for each in lower])} does not." if lower else "."
-    return (
-        f"{where}: rank {smallest.rank} is sufficient: it gains {smallest.gain:.3g} over the base and keeps at least "
-        f"{answer.share:.0%} of every other rank's gain{rest}{_draws(answer)}"
-    )
+    """The answer in words: "score: what is shown, what is open, how certain that is"."""
+    where = ", ".join(filter(None, (plain_name(answer.score), answer.series)))
+    kept, worse, left = (answer.of(verdict) for verdict in (ENOUGH, WORSE, OPEN))
+    if not answer.gained:
+        fall = "every rank is worse than" if all(each.gain.high < 0 for each in answer.ranks) else "no rank improves on"
+        apart = f"shown to be worse than rank {answer.ranks[0].rival}: rank {listed(worse)}" if worse else ""
+        return f"{where}: {fall} the untrained model; {apart or 'no difference between ranks is shown'}."
+    share = f"at least {answer.share:.0%} of the best gain on the untrained model"
+    parts = [f"shown to keep {share}: rank {listed(kept)}" if kept else f"no rank is shown to keep {share}"]
+    parts += [f"shown to keep less: rank {listed(worse)}"] if worse else []
+    parts += [f"open: rank {listed(left)}"] if left else []
+    sure = ", ".join(f"rank {each.rank} {percent(each.confidence)}" for each in answer.ranks)
+    return f"{where}: {'; '.join(parts)}. Confidence that a rank keeps it: {sure}.{_margin(answer)}"
 
 
-def _draws(answer: Answer) -> str:
-    """How often each rank is the smallest sufficient one; "" where it is always the same."""
-    seen = [f"{each.rank} in {each.chance:.0%}" for each in answer.ranks if each.chance >= LEAST_CHANCE]
-    if len(seen) < 2:
+def _margin(answer: Answer) -> str:
+    """A clause where the gain that a rank may lose is wider than all that the ranks differ by."""
+    means = [each.gain.mean for each in answer.ranks]
+    margin, spread = (1 - answer.share) * max(means), max(means) - min(means)
+    if margin <= spread:
         return ""
-    return f" In {PARAMETRIC_DRAWS} parametric draws of the gains, the smallest sufficient rank is {', '.join(seen)}."
+    lost = f"{1 - answer.share:.0%} that a rank may lose, {margin:.3g}"
+    return f" The {lost}, is more than the ranks differ by, {spread:.3g}."
 
 
-def _either(ranks: Sequence[str]) -> str:
-    return " or ".join(filter(None, [", ".join(ranks[:-1]), ranks[-1]]))
+def percent(confidence: float | None) -> str:
+    """Never rounded across SURE, nor to 0 or 100 %."""
+    if confidence is None:
+        return "-"
+    whole = 100 * confidence
+    if whole > 99:
+        return "over 99%"
+    if whole < 1:
+        return "under 1%"
+    return f"{np.ceil(whole) if confidence > SURE else min(np.round(whole), 100 * SURE):.0f}%"
 
 
-def _more(answer: Answer) -> str:
-    sizes = [f"{answer.more_clips} held-out shots in all"] if answer.more_clips else []
-    sizes += [f"{answer.more_seeds} training seeds in all"] if answer.more_seeds else []
-    if not sizes:
-        return ""
-    return f" With the observed means and variances, {' or '.join(sizes)} would show it for rank {answer.candidate}."
+def listed(ranks: Sequence[int], word: str = "and") -> str:
+    """1, 4 and 8."""
+    names = [str(rank) for rank in ranks]
+    return f" {word} ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def as_csv(found: Iterable[Answer]) -> str:
+    """One line per score, series and rank: gain with its 95 % interval, worst contrast with its 90 % interval."""
+    rows = []
+    for answer in found:
+        for each in answer.ranks:
+            gain, worst = each.gain, each.worst
+            own = (answer.score, answer.series, each.rank, gain.mean, gain.low, gain.high)
+            own += (each.rival, worst.mean, worst.low, worst.high, each.confidence, each.verdict)
+            rows.append(dict(zip(COLUMNS, own, strict=True)))
+    return csv_text(COLUMNS, rows)

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from analysis.statistics import answer, decision
 from analysis.statistics.answer import Answer, answers
+from analysis.statistics.decision import Decision, decisions
 from analysis.statistics.differences import Difference, differences
 from analysis.statistics.noise import Halves, Reseed, halves, reseeds
 from analysis.statistics.plateau import Plateau, plateaus
@@ -27,6 +29,7 @@ class Findings:
 
     estimates: Estimates
     answers: tuple[Answer, ...]
+    decisions: tuple[Decision, ...]  # over the answers of each series
     differences: tuple[Difference, ...]  # of each row to the base
     tests: tuple[RankTests, ...]  # over the ranks
     matched: tuple[Matched, ...]  # of each row to the base where motion is alike
@@ -45,9 +48,11 @@ class Findings:
 def find(study: Study) -> Findings:
     """UserError where no trial has finished, or where the trials have no clip in common."""
     estimates = estimate(study)
+    found = answers(estimates)
     return Findings(
         estimates=estimates,
-        answers=answers(estimates),
+        answers=found,
+        decisions=decisions(estimates, found),
         differences=differences(estimates),
         tests=rank_tests(estimates),
         matched=motion_matched(estimates),
@@ -58,3 +63,8 @@ def find(study: Study) -> Findings:
         halves=halves(estimates),
         reseeds=reseeds(estimates),
     )
+
+
+def answer_lines(found: Findings) -> list[str]:
+    """The decision first, then a sentence per primary score; "what: text" each."""
+    return [decision.sentence(each) for each in found.decisions] + answer.lines(found.estimates, found.answers)

@@ -23,6 +23,20 @@ DISTANCES = tuple(f"{of}[{net}]" for net in NETS for of in ("kvd", "jedi", "fvd"
 STANDARD = "kvd[tnv2]"  # where no trial has a distance
 
 
+PLAIN_NAMES = {  # by family, for sentences
+    LOSS: "held-out loss",
+    "kvd": "distance to real clips",
+    "jedi": "distance to real clips",
+    "fvd": "Fr\u00e9chet distance to real clips",
+    "consistency": "steadiness",
+    PICTURE: "likeness to the real clip",
+    "ssim": "likeness to the real clip",
+    "lpips": "visible difference from the real clip",
+    "image_similarity": "likeness to the first frame",
+    "clip_sim": "likeness to the caption",
+}
+
+
 @dataclass(frozen=True)
 class PrimaryScores:
     """`answered`: the rank is chosen by these. `distance`: the first between sets, or else the best there is.
@@ -108,6 +122,12 @@ def not_answerable(score: str, nets: Iterable[str], flow: str) -> str:
     near = difflib.get_close_matches(score, own, n=1)
     hint = f"did you mean {near[0]}?" if near else f"take of {', '.join(own)}"
     return f"no score that has a value per clip and a better direction; {hint}"
+
+
+def plain_name(score: str) -> str:
+    """What a score measures, with its name where that differs: distance to real clips (kvd[i3d])."""
+    name = PLAIN_NAMES.get(family(score))
+    return score if name is None else name if score == LOSS else f"{name} ({score})"
 
 
 def is_distance(score: str) -> bool:

@@ -5,20 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy import stats
 
-from analysis.statistics.answer import (
-    INSUFFICIENT,
-    SUFFICIENT,
-    UNDECIDED,
-    Answer,
-    _answer,
-    _covariance,
-    answers,
-    sentence,
-    smallest_in_parametric_draws,
-)
-from analysis.statistics.intervals import clips_needed, crossed_interval, seeds_needed, variance_of_mean
+from analysis.statistics.answer import ENOUGH, OPEN, SURE, WORSE, Answer, answer_of, answers, as_csv, sentence
+from analysis.statistics.intervals import clips_needed, crossed_interval, seeds_needed
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
 from tests.analysis.paper_study import Builder
@@ -34,40 +23,55 @@ def planted(gains: dict[int, float], noise: float, seed: int = 0) -> dict[int, N
 
 
 def answered(gains: dict[int, float], noise: float, seed: int = 0) -> Answer:
-    return _answer("kvd[tnv2]", "", planted(gains, noise, seed), SHOTS, 0.9)
+    return answer_of("kvd[tnv2]", "", planted(gains, noise, seed), SHOTS, 0.9)
 
 
 def test_the_smallest_of_equals_is_enough() -> None:
     found = answered({1: 0.5, 4: 1.0, 8: 1.0, 16: 1.0}, noise=0.05)
-    assert [each.verdict for each in found.ranks] == [INSUFFICIENT, SUFFICIENT, SUFFICIENT, SUFFICIENT]
+    assert [each.verdict for each in found.ranks] == [WORSE, ENOUGH, ENOUGH, ENOUGH]
     assert found.smallest is not None and found.smallest.rank == 4
-    assert sentence(found).startswith("kvd[tnv2]: rank 4 is sufficient: it gains ")
-    assert sentence(found).endswith("rank 1 does not.")
+    assert sentence(found) == (
+        "distance to real clips (kvd[tnv2]): shown to keep at least 90% of the best gain on the untrained model: "
+        "rank 4, 8 and 16; shown to keep less: rank 1. Confidence that a rank keeps it: rank 1 under 1%, rank 4 over "
+        "99%, rank 8 over 99%, rank 16 over 99%."
+    )
 
 
-def test_noise_is_undecided_and_the_sizes_that_would_decide_are_named() -> None:
+def test_noise_is_open_and_the_sizes_that_would_show_it_are_named() -> None:
+    """With more than those sizes of the same means and variances the verdict is no longer open."""
     found = answered({4: 1.0, 8: 1.0}, noise=1.5)
-    assert found.smallest is None and {each.verdict for each in found.ranks} == {UNDECIDED}
-    assert "undecided" in sentence(found)
-    assert found.more_clips is None or found.more_clips > 60
+    assert found.gained and {each.verdict for each in found.ranks} == {OPEN}
+    assert "no rank is shown to keep at least 90%" in sentence(found) and "open: rank 4 and 8" in sentence(found)
+    four = found.by_rank[4]
+    assert four.promising and four.seeds is not None and four.seeds > 3 and four.clips is not None and four.clips > 60
+    low = next(each for each in answered({1: 0.75, 4: 1.0, 8: 1.0}, noise=0.7, seed=2).ranks if each.rank == 1)
+    assert low.verdict == OPEN and not low.promising and low.seeds is not None and low.seeds > 3
 
 
-def test_the_candidate_is_the_smallest_undecided_rank_with_sufficient_means() -> None:
-    """A smaller rank is undecided too, but its mean falls short of the share: rank 1, and rank 4 in the second case."""
-    for seed, rank in ((9, 4), (0, 8)):
-        found = answered({1: 0.2, 4: 1.0, 8: 1.0}, noise=1.5, seed=seed)
-        means = {each.rank: each.worst.mean for each in found.ranks if each.verdict == UNDECIDED}
-        assert found.candidate == rank == min(each for each, mean in means.items() if mean > 0)
-        assert min(means) < rank
-        assert found.smallest is None and found.more_clips is not None and found.more_clips > 60
-        assert f"would show it for rank {rank}." in sentence(found)
-    sure = answered({1: 0.5, 4: 1.0, 8: 1.0}, noise=0.05)
-    assert (sure.candidate, sure.more_clips, sure.more_seeds) == (None, None, None), "rank 4 is shown to be sufficient"
+@pytest.mark.parametrize("noise", [0.05, 0.3, 0.8, 1.5])
+def test_the_confidence_is_above_the_level_exactly_where_a_rank_is_enough(noise: float) -> None:
+    for seed in range(10):
+        found = answered({1: 0.9, 4: 0.95, 8: 1.0}, noise, seed)
+        for each in found.ranks if found.gained else ():
+            assert each.confidence is not None
+            assert (each.verdict == ENOUGH) == (each.confidence > SURE) == (each.worst.low > 0)
 
 
-def test_no_gain_is_no_answer() -> None:
+def test_where_no_rank_gains_none_is_enough_and_ranks_are_told_apart_by_their_difference() -> None:
     found = answered({4: -1.0, 8: -2.0}, noise=0.05)
-    assert found.smallest is None and sentence(found) == "kvd[tnv2]: no rank is shown to improve on the base."
+    assert not found.gained and [each.verdict for each in found.ranks] == [OPEN, WORSE]
+    assert {each.confidence for each in found.ranks} == {None}
+    where = "distance to real clips (kvd[tnv2]): every rank is worse than the untrained model; "
+    assert sentence(found) == where + "shown to be worse than rank 4: rank 8."
+    level = answered({4: -1.0, 8: -1.0}, noise=0.05)
+    assert level.of(OPEN) == [4, 8] and sentence(level) == where + "no difference between ranks is shown."
+    flat = answered({4: 0.0, 8: 0.0}, noise=0.5, seed=1)
+    assert "no rank improves on the untrained model; no difference" in sentence(flat)
+
+
+def test_a_margin_wider_than_the_differences_between_ranks_is_said() -> None:
+    assert "The 10% that a rank may lose, 0.1" in sentence(answered({4: 1.0, 8: 1.01}, noise=0.05))
+    assert "may lose" not in sentence(answered({4: 0.5, 8: 1.0}, noise=0.05))
 
 
 def test_false_answers_are_rare() -> None:
@@ -92,33 +96,13 @@ def test_answers_of_a_study(builder: Builder) -> None:
     found = {each.score: each for each in answers(estimate(study))}
     loss = found["heldout_loss"]
     assert [each.gain.mean for each in loss.ranks] == [pytest.approx(0.15), pytest.approx(0.3)]
+    head, *rows = as_csv(found.values()).splitlines()
+    assert head == (
+        "score,series,rank,gain,gain_low,gain_high,rival,contrast,contrast_low,contrast_high,confidence,verdict"
+    )
+    assert len(rows) == 4 and rows[2].startswith("heldout_loss,,4,0.15,")
 
 
 def test_without_a_base_there_is_no_answer(builder: Builder) -> None:
     study = load_study(builder.build(only=("r4s0", "r4s1", "r8s0", "r8s1")))
     assert answers(estimate(study)) == ()
-
-
-def test_parametric_draws_reflect_means_and_variances() -> None:
-    sure = answered({1: 0.5, 4: 1.0, 8: 1.0}, noise=0.05)
-    assert [each.chance for each in sure.ranks] == [0, 1, 0] and "draws" not in sentence(sure)
-    level = answered({1: 0.9, 4: 1.0}, noise=0.05, seed=3)  # rank 1 keeps just 90 %: a coin
-    assert 0.02 < level.ranks[0].chance < 0.98
-    assert sum(each.chance for each in level.ranks) == pytest.approx(1)
-    assert "In 4000 parametric draws of the gains, the smallest sufficient rank is 1 in" in sentence(level)
-    none = answered({4: -1.0, 8: -1.0}, noise=0.05)
-    assert [each.chance for each in none.ranks] == [0, 0], "no rank gains"
-    assert answered({1: 0.9, 4: 1.0}, 0.05, seed=3) == level, "the same numbers each time"
-
-
-def test_draws_have_the_variances_of_the_intervals() -> None:
-    """A rank's variance is that of its interval; a rank against a shifted copy of itself is certain."""
-    values = planted({1: 1.0, 2: 1.0}, noise=0.3)
-    cov = _covariance(np.stack([values[1], values[2]]))
-    for index, rank in enumerate((1, 2)):
-        found = crossed_interval(values[rank], SHOTS, 0.95)
-        half = stats.t.ppf(0.975, variance_of_mean(values[rank])[1]) * np.sqrt(cov[index, index])
-        assert found.high - found.mean == pytest.approx(half)
-    assert cov[0, 1] == pytest.approx(cov[1, 0])
-    shifted = {1: values[1], 2: values[1] + 0.01}
-    assert smallest_in_parametric_draws(shifted, SHOTS, 0.9)[1] == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.statistics.answer import INSUFFICIENT, SUFFICIENT
+from analysis.statistics.answer import ENOUGH, WORSE
 from analysis.statistics.intervals import crossed_interval
 from analysis.statistics.trend import NOT_SHOWN, RISES
 from analysis.study.clip_values import clip_scorers
@@ -82,7 +82,7 @@ def test_the_smallest_sufficient_rank_is_found() -> None:
         assert not any(0 < rank < 16 for rank in smallest(found))
         late = [each.verdict for one in found for each in one.answer.ranks if each.rank >= 16]
         early = [each.verdict for one in found for each in one.answer.ranks if each.rank < 16]
-        assert INSUFFICIENT not in late and SUFFICIENT not in early
+        assert WORSE not in late and ENOUGH not in early
         assert words(found).count(RISES) >= 0.9 * len(found)
 
 

@@ -88,8 +88,8 @@ def test_scores_that_were_asked_for_decide(root: Path, builder: Builder) -> None
     assert found.estimates.primary.answered == ("fvd[i3d]", "psnr", "lpips")
     assert [each.score for each in found.answers] == ["psnr"]
     *_, few, none = lines(found.estimates, found.answers)
-    assert few.startswith("fvd[i3d]: no answer: 3 clips for features that vary in about 2 directions: ")
-    assert none == "lpips: no answer: no finished trial has it (needs LPIPS weights)."
+    assert "(fvd[i3d]): no answer: 3 clips for features that vary in about 2 directions: " in few
+    assert none.endswith("(lpips): no answer: no finished trial has it (needs LPIPS weights).")
     assert report.main([str(root)]) == 0
     shown = board(builder.folder, "paper", run_records(builder.folder, "paper"), set())
     assert shown.scores[:2] == ("score/fvd_i3d", "score/psnr")

@@ -1,0 +1,168 @@
+"""The decision of a study over all its primary scores: the winner, or what to take until there is one.
+
+In: `Estimates`, `Answer` records. Out: a `Decision` per adapter series, and its sentence. Pure: no files.
+
+A rank is enough if it is ENOUGH on every primary score on which some rank gains on the base, and WORSE on none
+(`analysis/statistics/answer.py`). The smallest such rank is the winner if every smaller one is WORSE on some score;
+else whether a smaller one is enough, too, is open. The provisional choice is the smallest rank that is WORSE on none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.statistics.answer import ENOUGH, OPEN, SURE, WORSE, Answer, least, listed, most
+from analysis.study.rows import Estimates
+from cinelora.metrics.primary import plain_name
+
+WINNER, IS_ENOUGH, NO_WINNER = "winner", "enough", "no winner yet"
+HOUR = 3600  # seconds
+
+
+@dataclass(frozen=True)
+class Decision:
+    """`rank` is that of a WINNER or IS_ENOUGH. `seeds`, `clips`: how many in all, the other as it is, would settle what
+    is open, by the observed means and variances; None: nothing is open, unknown, or too many."""
+
+    series: str
+    word: str
+    rank: int | None
+    smaller: tuple[int, ...]  # ranks below `rank` of which it is open whether they are enough
+    provisional: int | None
+    share: float
+    scores: tuple[str, ...]  # with a gain
+    without_gain: tuple[str, ...]
+    seeds_now: int
+    clips_now: int
+    seeds: int | None
+    clips: int | None
+    worker_hours: float | None  # of the trials of the seeds to add, at the cost of the finished ones
+
+
+def decisions(estimates: Estimates, found: Iterable[Answer]) -> tuple[Decision, ...]:
+    """One per series that has an answer."""
+    by_series: dict[str, list[Answer]] = {}
+    for answer in found:
+        by_series.setdefault(answer.series, []).append(answer)
+    return tuple(decide(own, _seconds_a_seed(estimates, series)) for series, own in by_series.items())
+
+
+def decide(found: Sequence[Answer], seconds_a_seed: Mapping[int, float]) -> Decision:
+    """`found`: the answers of one series; ranks that lack one of them are left out. `seconds_a_seed`: of a rank."""
+    shared = set.intersection(*(set(answer.by_rank) for answer in found))
+    ranks = sorted(shared)
+    gained = [answer for answer in found if answer.gained]
+    worse = [rank for rank in ranks if any(answer.by_rank[rank].verdict == WORSE for answer in found)]
+    able = [rank for rank in ranks if rank not in worse]
+    enough = [rank for rank in able if gained and all(each.by_rank[rank].verdict == ENOUGH for each in gained)]
+    rank = enough[0] if enough else None
+    smaller = tuple(each for each in able if rank is not None and each < rank)
+    seeds, clips = _to_settle(able, gained)
+    first = found[0].ranks[0].gain
+    hours = sum(seconds_a_seed.values()) / HOUR if seconds_a_seed else None
+    return Decision(
+        series=found[0].series,
+        word=NO_WINNER if rank is None else IS_ENOUGH if smaller else WINNER,
+        rank=rank,
+        smaller=smaller,
+        provisional=able[0] if able else None,
+        share=found[0].share,
+        scores=tuple(answer.score for answer in gained),
+        without_gain=tuple(answer.score for answer in found if not answer.gained),
+        seeds_now=first.seeds,
+        clips_now=first.shots,
+        seeds=seeds,
+        clips=clips,
+        worker_hours=None if seeds is None or hours is None else (seeds - first.seeds) * hours,
+    )
+
+
+def _to_settle(able: Sequence[int], gained: Sequence[Answer]) -> tuple[int | None, int | None]:
+    """Seeds and clips in all until each rank, from the smallest on, is WORSE on some score, or enough: the winner."""
+    needs: list[tuple[int | None, int | None]] = []
+    for rank in able if gained else ():
+        left = [each for answer in gained if (each := answer.by_rank[rank]).verdict == OPEN]
+        failing = [each for each in left if not each.promising]
+        pick = least if failing else most  # WORSE on one score is all that it takes; or ENOUGH on each
+        if left:
+            needs.append(
+                (pick([each.seeds for each in failing or left]), pick([each.clips for each in failing or left]))
+            )
+        if not failing:
+            return most([seeds for seeds, _ in needs]), most([clips for _, clips in needs])
+    return None, None
+
+
+def _seconds_a_seed(estimates: Estimates, series: str) -> dict[int, float]:
+    """Rank -> mean seconds of work of its finished trials, all workers together."""
+    return {
+        row.key.rank: float(
+            np.mean([sum(each.result.seconds.values()) * each.result.world_size for each in estimates.trials(row)])
+        )
+        for row in estimates.finished(series)
+    }
+
+
+def sentence(found: Decision) -> str:
+    """The decision, what to take meanwhile, and what would settle it."""
+    where = ", ".join(filter(None, ("Decision", found.series)))
+    if not found.scores:
+        return f"{where}: no winner. No rank is shown to improve on the untrained model in any score that decides."
+    parts = [_verdict(found)]
+    if found.without_gain:
+        parts.append(f"No rank improves {_names(found.without_gain)}, so no share of a gain is kept there.")
+    if found.word == NO_WINNER and found.provisional is not None:
+        parts.append(f"Until then, take rank {found.provisional}, the smallest that is not shown to be worse.")
+    elif found.word == NO_WINNER:
+        parts.append("Every rank is shown to be worse in some score: choose by the score that matters most.")
+    return f"{where}: {' '.join(parts)}{_next(found)}"
+
+
+def _verdict(found: Decision) -> str:
+    shown = f"keep at least {found.share:.0%} of the best gain on the untrained model in {_names(found.scores)}"
+    if found.word == NO_WINNER:
+        return f"no winner yet. No rank is shown to {shown}."
+    if found.word == WINNER:
+        return f"rank {found.rank} is the winner. It is shown to {shown}, and no smaller rank in the study is."
+    return (
+        f"rank {found.rank} is enough. It is shown to {shown}; whether rank {listed(found.smaller, 'or')} does is open."
+    )
+
+
+def _next(found: Decision) -> str:
+    """How much more would settle it; "" where nothing is open."""
+    if found.word == WINNER:
+        return ""
+    if found.seeds_now < 2:
+        return " One training seed says nothing of the next: run two or more."
+    if found.seeds is None and found.clips is None:
+        return " By the observed means and variances no number of seeds that can be run would settle it."
+    options = []
+    if found.seeds is not None:
+        cost = "" if found.worker_hours is None else f", {work(found.worker_hours)} more"
+        options.append(f"{found.seeds} training seeds in all ({found.seeds_now} now{cost})")
+    if found.clips is not None:
+        options.append(f"{found.clips} held-out shots in all ({found.clips_now} now)")
+    return f" By the observed means and variances, {' or '.join(options)} would settle it."
+
+
+def work(hours: float) -> str:
+    return f"{hours:.3g} worker-hours" if hours >= 1 else f"{max(1, round(60 * hours))} worker-minutes"
+
+
+def _names(scores: Sequence[str]) -> str:
+    names = [plain_name(score) for score in scores]
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def rule(share: float) -> str:
+    """What "enough" means, for the page."""
+    return (
+        f"A rank is enough where its gain on the untrained model is shown to be at least {share:.0%} of that of every "
+        f"other rank, at a one-sided level of {1 - SURE:.0%}: its confidence is then above {SURE:.0%}. The share was "
+        f"fixed before the first result (answer.share): a gain larger by less than {1 - share:.0%} is not worth the "
+        "larger rank."
+    )
