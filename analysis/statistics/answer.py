@@ -32,8 +32,19 @@ from cinelora.metrics.primary import plain_name
 LEVEL = 0.9  # two-sided, so one-sided 5 %
 SURE = (1 + LEVEL) / 2
 ENOUGH, WORSE, OPEN = "enough", "worse", "open"
-COLUMNS = ("score", "series", "rank", "gain", "gain_low", "gain_high", "rival", "contrast", "contrast_low")
-COLUMNS += ("contrast_high", "confidence", "verdict")
+HEAD = [
+    "score",
+    "series",
+    "rank",
+    "gain",
+    "gain_low",
+    "gain_high",
+    "rival",
+    "contrast",
+    "contrast_low",
+    "contrast_high",
+]
+HEAD += ["confidence", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -232,7 +243,7 @@ def as_csv(found: Iterable[Answer]) -> str:
     for answer in found:
         for each in answer.ranks:
             gain, worst = each.gain, each.worst
-            own = (answer.score, answer.series, each.rank, gain.mean, gain.low, gain.high)
-            own += (each.rival, worst.mean, worst.low, worst.high, each.confidence, each.verdict)
-            rows.append(dict(zip(COLUMNS, own, strict=True)))
-    return csv_text(COLUMNS, rows)
+            own: list[object] = [answer.score, answer.series, each.rank, gain.mean, gain.low, gain.high]
+            own += [each.rival, worst.mean, worst.low, worst.high, each.confidence, each.verdict]
+            rows.append(dict(zip(HEAD, own, strict=True)))
+    return csv_text(HEAD, rows)

@@ -25,6 +25,7 @@ FILES = {
         "rank_table.md",
         "rank_table.tex",
         "further_scores.md",
+        "answer.csv",
         "differences.csv",
         "spectra.csv",
         "tests.csv",

@@ -92,7 +92,7 @@ def test_text_of_a_study_is_escaped(builder: Builder) -> None:
 def test_the_answer_comes_before_the_table(builder: Builder) -> None:
     text = written(builder)
     assert text.index('aria-label="Answer"') < text.index("<table")
-    assert "<b>heldout_loss</b>" in text
+    assert text.index("<b>Decision</b>") < text.index("<b>held-out loss</b>")
 
 
 def test_missing_trials_come_first(builder: Builder) -> None:
