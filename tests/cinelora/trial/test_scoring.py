@@ -144,7 +144,7 @@ def test_reference_flow_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def _scores_of(path: Path, base: ResidentModel, generated: Any) -> Iterator[Scored]:
     """Scores of two batches of one clip of `generated`, with flow, in the folder `path`."""
-    spec = SimpleNamespace(config=TrialConfig(score=ScoreConfig(flow="dis"), data=DataConfig(fps=16.0)))
+    spec = SimpleNamespace(config=TrialConfig(score=ScoreConfig(flow="dis"), data=DataConfig(fps=16.0, frames=3)))
     job: Any = SimpleNamespace(spec=spec, folder=TrialFolder(path))
     return scoring._scored(job, base, "hash", generated, [[window] for window in WINDOWS])
 
