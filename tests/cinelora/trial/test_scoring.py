@@ -144,7 +144,7 @@ def test_reference_flow_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def _scores_of(path: Path, base: ResidentModel, generated: Any) -> Iterator[Scored]:
     """Scores of two batches of one clip of `generated`, with flow, in the folder `path`."""
-    spec = SimpleNamespace(config=TrialConfig(score=ScoreConfig(flow="dis"), data=DataConfig(fps=16.0, frames=3)))
+    spec = SimpleNamespace(config=TrialConfig(score=ScoreConfig(flow="dis"), data=DataConfig(fps=16.0, frames=5)))
     job: Any = SimpleNamespace(spec=spec, folder=TrialFolder(path))
     return scoring._scored(job, base, "hash", generated, [[window] for window in WINDOWS])
 
@@ -153,7 +153,7 @@ def test_clips_are_read_and_written_while_the_model_generates(
     nets: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     random = np.random.default_rng(2)
-    generated, truth = (random.integers(0, 256, (2, 3, 16, 16, 3), dtype=np.uint8) for _ in range(2))
+    generated, truth = (random.integers(0, 256, (2, 5, 16, 16, 3), dtype=np.uint8) for _ in range(2))
     base, busy, read, written = _base("mnv2", "i3d"), Event(), Event(), []
 
     def frames_of(data: DataConfig, window: Window) -> np.ndarray:
@@ -190,7 +190,7 @@ def test_clips_are_read_and_written_while_the_model_generates(
 def test_a_clip_that_cannot_be_written_fails_the_trial(
     nets: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bad: str
 ) -> None:
-    frames, base, asked = _clips(3), _base(), []
+    frames, base, asked = _clips(5), _base(), []
 
     def write(paths: list[Path], clips: np.ndarray, fps: float) -> None:
         if paths[0].stem == bad:
