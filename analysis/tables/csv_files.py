@@ -49,7 +49,7 @@ def _settings(row: Row) -> dict[str, object]:
     if key.rank:
         line |= {"alpha": key.alpha, "scale": row.scale}
         line |= {"scaling": key.scaling, "targets": key.targets}
-    if not row.is_base:
+    if not row.is_base and (key.learning_rate or not row.in_grid):  # an adopted adapter's is unknown
         line["learning_rate"] = key.learning_rate
     return line | {"other": "; ".join(f"{name}={text}" for name, text in key.other)}
 

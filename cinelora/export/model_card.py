@@ -90,6 +90,6 @@ def _is_of(row: dict[str, str], result: TrialResult) -> bool:
         "alpha": f"{result.alpha:.9g}",
         "scaling": result.scaling,
         "targets": result.targets,
-        "learning_rate": f"{result.learning_rate:.9g}",
+        "learning_rate": f"{result.learning_rate:.9g}" if result.learning_rate else "",
     }
     return all(row.get(name) == value for name, value in wanted.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from analysis.study.load import load_study
 from analysis.study.rows import Estimates, estimate
 from analysis.study.scores import TrialScores, trial_scores
 from analysis.tables.captions import caption
+from analysis.tables.csv_files import rank_csv
 from cinelora.core.cli import UserError
 from cinelora.core.config import UNKNOWN_SEED, Method, Scaling, TargetSet
 from cinelora.core.files import write_json
@@ -76,6 +78,8 @@ def test_adopted_adapters_are_rows_by_rank_and_trainer(builder: Builder) -> None
         "base", "rank 4, trainer musubi-tuner", "rank 4", "rank 8, trainer unknown", "rank 8",
     ]  # fmt: skip
     assert all(row.done == 1 for row in found.rows)
+    lines = csv.DictReader(rank_csv(found, {}).splitlines())
+    assert [line["learning_rate"] for line in lines if line["row"] == "lora"] == ["", "0.0001", "", "0.0001"]
     text = caption(found)
     assert "2 adapters are files that were trained elsewhere: their clips, steps and learning rates are unknown" in text
     assert "The training seed of 2 is unknown: intervals are over clips, and leave out" in text
