@@ -1,4 +1,4 @@
-"""One sweep through everything that can happen to it: stopped, hung, out of disk; it ends as if nothing had."""
+"""One sweep through everything that can happen to it: stopped, out of disk, killed, hung; it ends as if nothing had."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cinelora.core.files import read_json
 from tests.launch.test_sweep import checkpoint_step, command, events, results, sweep, wait_for_step
 
 SETTINGS = [
-    "lora.rank=2,4", "+cluster.workers_by_rank={4:2}", "train.steps=260", "train.heldout_every=260",
+    "lora.rank=2,4", "+cluster.workers_by_rank={4:2}", "train.steps=300", "train.heldout_every=300",
     "cluster.hang_seconds=15",
 ]  # fmt: skip
 
@@ -33,11 +33,15 @@ def fill_the_disk_under(root: Path, csv: Path) -> None:
     link.symlink_to("/dev/full")
     kept = shutil.copy(csv, csv.with_name("kept"))
     link.replace(csv)
-    deadline = time.monotonic() + 60
-    while not any(event["event"] == "disk_full" for event in events(root)):
-        assert time.monotonic() < deadline, "nobody noticed the full disk"
-        time.sleep(0.02)
+    wait_for_event(root, "disk_full")
     Path(kept).replace(csv)
+
+
+def wait_for_event(root: Path, name: str) -> None:
+    deadline = time.monotonic() + 60
+    while not any(event["event"] == name for event in events(root)):
+        assert time.monotonic() < deadline, f"nobody noticed: {name}"
+        time.sleep(0.02)
 
 
 def of_trial(root: Path, trial_id: str) -> list[str]:
@@ -59,16 +63,24 @@ def test_a_disturbed_sweep_ends_as_if_nothing_had_happened(sweep_root: Path) -> 
     assert not (sweep_root / "sweep/stop").exists()
 
     csv = sweep_root / "sweep/trials" / stopped / "train.csv"
-    with start(sweep_root) as driver:
+    with start(sweep_root, "train.checkpoint_every=10") as driver:
         wait_for_step(sweep_root, 90)
         fill_the_disk_under(sweep_root, csv)
-        _, running = wait_for_step(sweep_root, 150)
+        step, running = wait_for_step(sweep_root, 140)
+        os.kill(running["pids"][0], signal.SIGKILL)
+        assert checkpoint_step(sweep_root, stopped) >= step - 10, "only the steps since its checkpoint are lost"
+        wait_for_event(sweep_root, "lost")
+        _, running = wait_for_step(sweep_root, 190)
         os.kill(running["pids"][1], signal.SIGSTOP)  # rank 1 of 2: rank 0 waits for it in a collective
         output, _ = driver.communicate(timeout=200)
     assert driver.returncode == 0, output[-3000:]
-    assert of_trial(sweep_root, stopped)[2:] == ["started", "disk_full", "started", "hang", "started", "done"]
-    assert [int(row.split(",")[0]) for row in csv.read_text().splitlines()[1:]] == list(range(261))
-    assert {key: found["world_size"] for key, found in results(sweep_root).items()} == {(0, 0): 1, (2, 0): 1, (4, 0): 2}
+    faults = ["started", "disk_full", "started", "lost", "started", "hang", "started", "done"]
+    assert of_trial(sweep_root, stopped)[2:] == faults
+    steps = [int(row.split(",")[0]) for row in csv.read_text().splitlines()[1:]]
+    assert steps == list(range(301)), "each step once, none missing"
+    found = results(sweep_root)
+    assert {key: result["world_size"] for key, result in found.items()} == {(0, 0): 1, (2, 0): 1, (4, 0): 2}
+    assert found[4, 0]["restarts"] == 3 and found[4, 0]["steps"] == 300
 
     quiet = sweep(sweep_root, *SETTINGS, f"study_dir={sweep_root}/quiet")
     assert quiet.returncode == 0, quiet.stderr[-3000:]
