@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import matplotlib
 from matplotlib.figure import Figure
 
+from analysis.figures.answer import answer_figure
 from analysis.figures.contact_sheet import contact_sheet
 from analysis.figures.noise import fvd_vs_n, noise_floor
 from analysis.figures.pareto import pareto
@@ -38,6 +39,13 @@ class Plot(NamedTuple):
 
 
 FIGURES: Mapping[str, Plot] = {  # in the order of the report
+    "answer": Plot(
+        answer_figure,
+        "Top: what each rank gains on the untrained model, with its 95 % interval over training seeds and clips; rows "
+        "without a rank at the right. Bottom: each rank minus the smallest, thin lines for single training seeds. "
+        "Shaded: within the margin of the best mean. A marker shape is a learning rate: two ranks of different shape "
+        "may differ by rate too.",
+    ),
     "quality_vs_rank": Plot(
         quality_vs_rank,
         "Scores against the rank: one marker per seed, a line through their means; the base dashed, the real clips "

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from analysis.figures.draw import FIGURES
 from analysis.page.clips import reel
+from analysis.page.first_screen import first_screen
 from analysis.statistics import differences, rank_tests, steadiness, truncation
 from analysis.statistics.decision import rule
 from analysis.statistics.differences import DIGITS
@@ -66,6 +67,7 @@ def page(findings: Findings, table: Table, pictures: Mapping[str, bytes]) -> str
             table=table,
             waiting=sum(each.reason == WAITING for each in study.missing),
             answers=answer_lines(findings),
+            first=first_screen(findings),
             rule=rule(study.share) if findings.decisions else "",
             compared=shown,
             differences=compared,

@@ -110,43 +110,51 @@ def sentence(found: Decision) -> str:
     """The decision, what to take meanwhile, and what would settle it."""
     where = ", ".join(filter(None, ("Decision", found.series)))
     if not found.scores:
-        return f"{where}: no winner. No rank is shown to improve on the untrained model in any score that decides."
-    parts = [_verdict(found)]
+        verdict = "no winner."
+    elif found.word == NO_WINNER:
+        verdict = "no winner yet."
+    else:
+        verdict = f"rank {found.rank} is {'the winner' if found.word == WINNER else 'enough'}."
+    return f"{where}: {' '.join(filter(None, (verdict, reason(found), next_purchase(found))))}"
+
+
+def reason(found: Decision) -> str:
+    """What is shown, and what to take where that decides nothing."""
+    if not found.scores:
+        return "No rank is shown to improve on the untrained model in any score that decides."
+    shown = (
+        f"shown to keep at least {found.share:.0%} of the best gain on the untrained model in {_names(found.scores)}"
+    )
+    if found.word == NO_WINNER:
+        parts = [f"No rank is {shown}."]
+    elif found.word == WINNER:
+        parts = [f"It is {shown}, and no smaller rank in the study is."]
+    else:
+        parts = [f"It is {shown}; whether rank {listed(found.smaller, 'or')} does is open."]
     if found.without_gain:
         parts.append(f"No rank improves {_names(found.without_gain)}, so no share of a gain is kept there.")
     if found.word == NO_WINNER and found.provisional is not None:
         parts.append(f"Until then, take rank {found.provisional}, the smallest that is not shown to be worse.")
     elif found.word == NO_WINNER:
         parts.append("Every rank is shown to be worse in some score: choose by the score that matters most.")
-    return f"{where}: {' '.join(parts)}{_next(found)}"
+    return " ".join(parts)
 
 
-def _verdict(found: Decision) -> str:
-    shown = f"keep at least {found.share:.0%} of the best gain on the untrained model in {_names(found.scores)}"
-    if found.word == NO_WINNER:
-        return f"no winner yet. No rank is shown to {shown}."
-    if found.word == WINNER:
-        return f"rank {found.rank} is the winner. It is shown to {shown}, and no smaller rank in the study is."
-    return (
-        f"rank {found.rank} is enough. It is shown to {shown}; whether rank {listed(found.smaller, 'or')} does is open."
-    )
-
-
-def _next(found: Decision) -> str:
+def next_purchase(found: Decision) -> str:
     """How much more would settle it; "" where nothing is open."""
-    if found.word == WINNER:
+    if found.word == WINNER or not found.scores:
         return ""
     if found.seeds_now < 2:
-        return " One training seed says nothing of the next: run two or more."
+        return "One training seed says nothing of the next: run two or more."
     if found.seeds is None and found.clips is None:
-        return " By the observed means and variances no number of seeds that can be run would settle it."
+        return "By the observed means and variances no number of seeds that can be run would settle it."
     options = []
     if found.seeds is not None:
         cost = "" if found.worker_hours is None else f", {work(found.worker_hours)} more"
         options.append(f"{found.seeds} training seeds in all ({found.seeds_now} now{cost})")
     if found.clips is not None:
         options.append(f"{found.clips} held-out shots in all ({found.clips_now} now)")
-    return f" By the observed means and variances, {' or '.join(options)} would settle it."
+    return f"By the observed means and variances, {' or '.join(options)} would settle it."
 
 
 def work(hours: float) -> str:
