@@ -23,12 +23,11 @@ from analysis.statistics.differences import Difference, differences_csv
 from analysis.statistics.intervals import LEVEL, ONE_SEED, crossed_interval
 from analysis.study.changes import Change, listing, of_clips, of_protocols, of_settings, of_versions
 from analysis.study.files import Clips
-from analysis.study.load import Study, load_study
+from analysis.study.load import Study, load_study, standalone
 from analysis.study.merge import chosen_by_all, named
 from analysis.study.rows import Estimates, Row, estimate, settings, varying
 from analysis.study.scores import DIRECTIONS
 from cinelora.core.cli import Parser, UserError, exit_status
-from cinelora.core.config import Method
 from cinelora.core.files import check_writable, whole_file
 from cinelora.metrics.primary import primary_scores
 
@@ -36,7 +35,7 @@ RATE = "train.learning_rate"
 ALWAYS = frozenset({"method", "lora.rank"})  # settings that always identify a row
 FEWEST_CLIPS = 3
 SAME_CLIP = 1e-3  # standard deviations: between machines, features of one reference clip differ by less
-Family = tuple[str, bool]  # as in `analysis/study/rows.py`: arm, whether a full fine-tune
+Family = tuple[str, str]  # as in `analysis/study/rows.py`: arm, `standalone`
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def matched(first: Estimates, second: Estimates) -> tuple[list[tuple[Row, Row]],
     for found, by_family in zip((first, second), families, strict=True):
         for row in (row for row in found.rows if row.done):
             spec = found.trials(row)[0].spec
-            family = (spec.config.arm, spec.config.method is Method.full)
+            family = (spec.config.arm, standalone(spec.config))
             by_family.setdefault(family, []).append((row, settings(spec)))
     pairs: list[tuple[Row, Row]] = []
     for family, rows in families[0].items():

@@ -141,7 +141,8 @@ def _check_keys(tree: DictConfig, prefix: str = "") -> None:
 
 def one_study(jobs: list[ComposedJob]) -> StudyConfig:
     """The study that all jobs belong to. Raises UserError if the sweep varies where or how it runs."""
-    for name in ("name", "study_dir", "cache_dir", "plan_only", "prune", "cluster", "tracking", "answer", "fail_fast"):
+    one = ("name", "study_dir", "cache_dir", "plan_only", "prune", "frozen_row", "cluster", "tracking", "answer")
+    for name in (*one, "fail_fast"):
         values = {str(getattr(job.config, name)) for job in jobs}
         if len(values) > 1:
             raise UserError(f"{name}: a sweep cannot vary it (found {len(values)} values); run one sweep for each")
@@ -169,6 +170,8 @@ def settings(spec: TrialSpec) -> str:
     config, lora = spec.config, spec.config.lora
     if config.method is Method.base:
         return f"{label(spec)} model, no adapter"
+    if config.method is Method.frozen:
+        return f"{label(spec)}, repeated; no model"
     adapter = f"alpha {lora.effective_alpha:<6g} {lora.scaling.value:<18} {lora.targets.value:<10} "
     origin = f"lr {config.train.learning_rate:g}" if config.method.trains else Path(config.adapter).name
     return f"{label(spec):<26} {adapter if config.method.adapts else ''}{origin}"

@@ -93,7 +93,7 @@ def make_plan(configs: list[StudyConfig], fingerprints: Fingerprints) -> Plan:
     here = not any(config.cluster.address for config in configs)
     for trial in trials:
         check_denoiser(trial, fingerprints.denoiser(trial.model), here)
-    plan = build_plan([(trial, fingerprints.of(trial)) for trial in trials])
+    plan = build_plan([(trial, fingerprints.of(trial)) for trial in trials], configs[0].frozen_row)
     return replace(plan, clips=tuple(fingerprints.clips))
 
 

@@ -103,8 +103,8 @@ def _details(trial: TrialStatus) -> str:
 def label(spec: TrialSpec) -> str:
     """e.g. `rank 8 seed 1` or `base`."""
     config = spec.config
-    if config.method is Method.base:
-        return "base"
+    if not config.method.trains:
+        return config.method.title
     what = "full" if config.method is Method.full else f"rank {config.lora.rank}"
     seed = "" if config.seed == UNKNOWN_SEED else f"seed {config.seed}"
     return " ".join(part for part in (what, seed, config.arm, config.trainer, config.label) if part)

@@ -19,8 +19,15 @@ DIGITS = 12
 
 
 def identity(config: TrialConfig, fingerprints: dict[str, str]) -> dict[str, Any]:
-    """What is hashed. Without training there is no seed; alpha counts only where it is read."""
+    """What is hashed. Without training there is no seed; alpha counts only where it is read.
+
+    A frozen first frame follows from the clips and their scores alone.
+    """
     settings = to_dict(config, identity_only=True)
+    if config.method is Method.frozen:
+        settings = {name: settings[name] for name in ("method", "data", "score")}
+        known = {name: digest for name, digest in fingerprints.items() if name not in ("model", "encoder")}
+        return {"schema": SCHEMA, "config": settings, "fingerprints": known}
     if not config.method.trains:
         for name in ("zero", "seed", "train"):
             del settings[name]
@@ -61,14 +68,22 @@ def base_of(config: TrialConfig) -> TrialConfig:
     return replace(own, method=Method.base, seed=0, lora=LoraConfig())
 
 
-def build_plan(configs: Iterable[tuple[TrialConfig, dict[str, str]]]) -> Plan:
+def frozen_of(config: TrialConfig) -> TrialConfig:
+    """The config of the frozen first frame of this trial's clips. It keeps what `resident_key` reads of the others, so
+    that their workers score it without loading anything."""
+    return replace(base_of(config), method=Method.frozen, first="", model=replace(config.model, sequence_workers=1))
+
+
+def build_plan(configs: Iterable[tuple[TrialConfig, dict[str, str]]], frozen: bool = False) -> Plan:
     """Plan from (config, fingerprints): every base once and first, then each distinct trial in order.
 
-    A control arm is compared with the sweep's own base. Before them all come the first stages that others need.
+    A control arm is compared with the sweep's own base. Before them all come the first stages that others need; after
+    them all, where wanted, the `frozen` first frame.
     """
     wanted = list(configs)
     bases = [trial_spec(base_of(config), fingerprints) for config, fingerprints in wanted if not config.arm]
     trials = [trial_spec(config, fingerprints) for config, fingerprints in wanted]
     firsts = {spec.config.first for spec in trials}
-    ordered = [*(spec for spec in trials if spec.trial_id in firsts), *bases, *trials]
+    stills = [trial_spec(frozen_of(config), fingerprints) for config, fingerprints in wanted if not config.arm]
+    ordered = [*(spec for spec in trials if spec.trial_id in firsts), *bases, *trials, *(stills if frozen else ())]
     return Plan(tuple({spec.trial_id: spec for spec in ordered}.values()))

@@ -41,7 +41,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     ],
 )
 def test_study(tmp_path: Path, name: str, smaller: list[str], ranks: tuple[int, ...], beside: int) -> None:
-    study, trials = tmp_path / name, 1 + len(ranks) + beside
+    study, trials = tmp_path / name, 2 + len(ranks) + beside  # the base and the frozen first frame
     place = ["launch.sweep", f"+study={name}", f"cache_dir={CACHE}", f"study_dir={study}", *smaller]
     planned = run(*place, "plan_only=true")
     assert f"{trials} trials: 0 done, {trials} to run" in planned and not study.exists()

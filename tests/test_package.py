@@ -82,6 +82,6 @@ def test_the_installed_package_runs_a_study_away_from_the_clone(tmp_path: Path) 
             (empty / ".cache" / name).symlink_to(cache / name)
     command("cinelora-fetch")
     shorter = ["lora.rank=4", "seed=0", "extra=[]", "train.steps=2", "train.heldout_windows=2", "sample.steps=2"]
-    assert "2 of 2 trials done" in command("cinelora-sweep", "+study=quick", *shorter, "data.max_heldout_windows=4")
+    assert "3 of 3 trials done" in command("cinelora-sweep", "+study=quick", *shorter, "data.max_heldout_windows=4")
     assert "rank 4" in command("cinelora-figures", "studies/quick")
     assert (empty / "studies/quick/report/rank_table.csv").exists()

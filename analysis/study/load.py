@@ -30,7 +30,7 @@ from analysis.study.files import (
     read_table,
 )
 from cinelora.core.cli import UserError
-from cinelora.core.config import Method
+from cinelora.core.config import Method, TrialConfig
 from cinelora.core.files import read_json
 from cinelora.core.paths import SampleFolder, StudyFolder, TrialFolder
 from cinelora.core.records import TrialResult, TrialSpec, reference_key
@@ -43,7 +43,7 @@ from sweeps.plan import Plan
 from sweeps.prune import cell
 
 WAITING = "queued or running"
-BASE, GRID, CONTROL = range(3)  # kinds of trials: the base, the adapters of the sweep, control arms and full fine-tunes
+BASE, GRID, CONTROL = range(3)  # kinds of trials: the base, the adapters of the sweep, all others
 TRIAL_COLUMNS = ("trial_id", "method", "arm", "rank", "alpha", "scaling", "targets", "learning_rate", "seed")
 COLUMNS = (*TRIAL_COLUMNS, "clip_id", "metric", "value")  # of scores.csv
 
@@ -163,10 +163,15 @@ def sort_key(spec: TrialSpec) -> TrialSortKey:
     adapter = (0, "", 0.0, "")
     if config.method.adapts:
         adapter = (lora.rank, lora.scaling.value, lora.effective_alpha, lora.targets.value)
-    alone = config.arm or config.method is Method.full
+    alone = config.arm or standalone(config)
     kind = CONTROL if alone else GRID if config.method.adapts else BASE
     rate = config.train.learning_rate if config.method.trains else 0.0
     return TrialSortKey(kind, config.arm, *adapter, rate, config.seed, spec.trial_id)
+
+
+def standalone(config: TrialConfig) -> str:
+    """The name of a trial that is neither base nor adapter; "" for these."""
+    return config.method.title if config.method in (Method.full, Method.frozen) else ""
 
 
 def load_study(root: Path) -> Study:

@@ -17,7 +17,7 @@ import numpy as np
 
 from analysis.study.clip_values import Scorer, clip_scorers
 from analysis.study.files import Array
-from analysis.study.load import BASE, CONTROL, GRID, Study, Trial, sort_key
+from analysis.study.load import BASE, CONTROL, GRID, Study, Trial, sort_key, standalone
 from analysis.study.scores import DIRECTIONS, METRICS, SET_SCORES, TrialScores, diversities, name_of, trial_scores
 from cinelora.core.config import Method, Scaling
 from cinelora.core.records import TrialSpec
@@ -32,7 +32,7 @@ class RowKey(NamedTuple):
     """What a row's trials share. `rank` is 0 without adapter, whose settings are then blank."""
 
     kind: int  # BASE, GRID or CONTROL; rows are sorted by it first
-    label: str  # of a row CONTROL the grid: its arm, or "full"
+    label: str  # of a row CONTROL the grid: its arm, "full" or "frozen first frame"
     rank: int
     scaling: str
     alpha: float
@@ -187,7 +187,7 @@ def _row_key(spec: TrialSpec, values: Mapping[str, str], others: Iterable[str]) 
     names = [*others, *(("trainer", "label") if spec.config.method is Method.adapter else ())]
     other = tuple((name, values[name]) for name in dict.fromkeys(names) if name in values)
     config, place = spec.config, sort_key(spec)
-    label = (config.arm or config.method.value) if place.kind == CONTROL else ""
+    label = (config.arm or config.method.title) if place.kind == CONTROL else ""
     adapter = (place.rank, place.scaling, place.alpha, place.targets, place.learning_rate)
     return RowKey(place.kind, label, *adapter, other)
 
@@ -233,11 +233,10 @@ def settings(spec: TrialSpec) -> dict[str, str]:
 
 
 def _families(specs: Iterable[TrialSpec]) -> list[list[TrialSpec]]:
-    """The sweep with its base; the full fine-tunes; each control arm: what varies is named within each."""
-    families: dict[tuple[str, bool], list[TrialSpec]] = {}
+    """The sweep with its base; the full fine-tunes; each control: what varies is named within each."""
+    families: dict[tuple[str, str], list[TrialSpec]] = {}
     for spec in specs:
-        full = spec.config.method is Method.full
-        families.setdefault((spec.config.arm, full), []).append(spec)
+        families.setdefault((spec.config.arm, standalone(spec.config)), []).append(spec)
     return list(families.values())
 
 

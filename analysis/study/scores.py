@@ -206,7 +206,8 @@ def label(trial: Trial) -> str:
 
 def spec_name(config: TrialConfig) -> str:
     """base, rank 8, full fine-tune; with its arm before it where it is a control."""
-    name = "full fine-tune" if config.method is Method.full else name_of(config.lora.rank * config.method.adapts)
+    names = {Method.full: "full fine-tune", Method.frozen: config.method.title}
+    name = names.get(config.method) or name_of(config.lora.rank * config.method.adapts)
     return ", ".join(part for part in (config.arm, name, config.trainer, config.label) if part)
 
 
@@ -296,6 +297,7 @@ def _holes(study: Study, values: Mapping[str, Mapping[str, float]], known: set[s
         for trial in study.trials
         for score in (*CORE, *OPTIONAL)
         if score in known and score not in values[trial.result.trial_id]
+        if score != LOSS or trial.spec.config.method is not Method.frozen  # which has no model
     ]
 
 

@@ -30,6 +30,7 @@ class Method(Enum):
     lora = "lora"
     full = "full"  # every weight of the denoiser trains: the floor that no adapter is expected to pass
     adapter = "adapter"  # an adapter that is there already, from a file of `adapters`: nothing is trained
+    frozen = "frozen"  # no model: each held-out clip's first frame, repeated
 
     @property
     def trains(self) -> bool:
@@ -39,6 +40,11 @@ class Method(Enum):
     def adapts(self) -> bool:
         """Whether there is an adapter, with a rank, an alpha and targets."""
         return self in (Method.lora, Method.adapter)
+
+    @property
+    def title(self) -> str:
+        """Of a trial without adapter, in tables and messages."""
+        return "frozen first frame" if self is Method.frozen else self.value
 
 
 class Dtype(Enum):
@@ -518,6 +524,7 @@ class StudyConfig(TrialConfig):
     prune: Prune = Prune.off  # among the learning rates of one rank, never between ranks
     stage1: StageConfig = field(default_factory=StageConfig)
     adapters: str = ""  # of method=adapter: a .csv or .yaml that lists LoRA files, or a folder of them (docs/adopt.md)
+    frozen_row: bool = True  # one trial more: each held-out clip's first frame repeated, scored like the others
     extra: list[str] = field(default_factory=list)  # trials in addition to the grid, e.g. "method=full seed=0,1"
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cinelora import distributed
-from cinelora.core.config import DataConfig
+from cinelora.core.config import DataConfig, Method
 from cinelora.core.files import content_hash
 from cinelora.core.records import resident_key, to_dict
 from cinelora.data.windows import Window
@@ -27,12 +27,15 @@ from cinelora.wan.encoding import reference_frames
 from cinelora.wan.loading import load_transformer, load_vae
 
 FRAME_BYTES = 2**28  # of decoded reference frames kept in memory
-SPENT = ""  # key of a model whose own weights were trained: no trial may use it again
+SPENT = ""  # key of a model whose own weights were trained, or that is absent: no trial may use it again
 
 
 @dataclass
 class ResidentModel:
-    """Denoiser, VAE and feature nets, and the reference frames decoded so far. `key`: see `resident_key`."""
+    """Denoiser, VAE and feature nets, and the reference frames decoded so far. `key`: see `resident_key`.
+
+    Loaded for a trial that needs no model, it has the feature nets alone, and no other trial may use it.
+    """
 
     key: str
     folder: Path
@@ -70,9 +73,12 @@ def load_resident_model(
     Raises UserError where `model.attention` cannot run there.
     """
     config, device = job.spec.config, distributed.device_name()
+    wanted = configured(config.score) if nets else {}
+    if config.method is Method.frozen:
+        opened = {name: open_net(name, path, pins_of(config.score, name), device).net for name, path in wanted.items()}
+        return ResidentModel(SPENT, Path(), None, None, opened)
     model, folder = config.model, model_folder(config.model, job.cache_dir)
     place = "cpu" if config.zero.stage == 3 else device
-    wanted = configured(config.score) if nets else {}
     transformer = load_transformer(folder, model.dtype, place, model.short_text, model.attention)
     if model.compile:
         compile_blocks(transformer)

@@ -54,17 +54,19 @@ def run_trial(job: Job, resident: ResidentModel, report: Report) -> TrialResult:
     """
     spec, config, started = job.spec, job.spec.config, time.perf_counter()
     folder, plan, transformer = job.folder, job.windows(), resident.transformer
+    has_model = config.method is not Method.frozen
     provenance.begin(job)
     _reset_peak_memory()
-    grey = grey_latent(resident.vae, config.data.height, config.data.width) if config.train.stills else None
+    stills = config.train.stills and has_model
+    grey = grey_latent(resident.vae, config.data.height, config.data.width) if stills else None
     encodings = Encodings(job.encodings, grey=grey)
     result, trained, stop = None, None, StopSign(job.study.stop, folder.stop)
     with shared_tokens(transformer, config.model.sequence_workers):
         tracker = Tracker(spec, job.tracking, job.study_name, job.study.wandb, active=distributed.rank() == 0)
         try:
-            if distributed.rank() == 0:
+            if distributed.rank() == 0 and has_model:
                 write_weight_norms(job.study.weight_norms(spec.fingerprints["model"]), transformer)
-            if config.first:
+            if config.first and has_model:
                 lora.load_adapter(transformer, job.study.trial(config.first).adapter_file)
             adapter = _adopted(transformer, job) if config.method is Method.adapter else ({}, "")
             model, trained = _open_model(transformer, job, encodings, report, tracker.log, stop)
@@ -74,8 +76,10 @@ def run_trial(job: Job, resident: ResidentModel, report: Report) -> TrialResult:
             def evaluating(done: int, total: int) -> None:
                 report("evaluate", done, total, None)
 
-            losses = window_losses(model, config, encodings, plan.heldout, evaluating)
-            other = window_losses(model, config, encodings, plan.other, evaluating)
+            losses, other = (
+                window_losses(model, config, encodings, windows if has_model else [], evaluating)
+                for windows in (plan.heldout, plan.other)
+            )
             seconds["evaluate"] = time.perf_counter() - begun
             if trained and trained.steps:
                 adapter = _gathered_adapter(trained.parameters)
@@ -83,7 +87,7 @@ def run_trial(job: Job, resident: ResidentModel, report: Report) -> TrialResult:
             own, of_clips, earlier = sampled
             seconds, started = seconds | of_clips, started - earlier
             scored = merged(distributed.gather_objects(own), [window.window_id for window in plan.heldout])
-            scored.values |= {HELDOUT_LOSS: losses} | memorised(job.reference, scored)
+            scored.values |= ({HELDOUT_LOSS: losses} if has_model else {}) | memorised(job.reference, scored)
             result = _result(job, trained, losses, other, adapter, len(scored.clip_ids), seconds)
             if distributed.rank() == 0:
                 result = _write(job, result, adapter[0], scored, tracker, started)
@@ -100,8 +104,10 @@ def run_trial(job: Job, resident: ResidentModel, report: Report) -> TrialResult:
 def _open_model(
     transformer: Any, job: Job, encodings: Encodings, report: Report, mirror: Mirror, stop: StopSign
 ) -> tuple[Any, Trained | None]:
-    """(what predicts velocities, its training or None for the bare base)."""
+    """(what predicts velocities, its training or None for the bare base); a frozen first frame has neither."""
     config = job.spec.config
+    if config.method is Method.frozen:
+        return None, None
     if config.method.trains:
         trained = train(transformer, job.spec, encodings, job.windows(), job.folder, report, mirror, stop)
         return trained.engine, trained
@@ -168,7 +174,7 @@ def _result(
         adapter_bytes=0,
         adapter_sha256=digest,
         train_loss=trained.train_loss if trained else None,
-        heldout_loss=float(losses.mean()),
+        heldout_loss=float(losses.mean()) if len(losses) else None,
         other_loss=float(other.mean()) if len(other) else None,
         clips=clips,
         seconds=seconds,

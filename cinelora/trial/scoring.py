@@ -7,7 +7,7 @@ folder. Every worker scores the clips it generated; `cinelora/features/results.p
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from cinelora import distributed
-from cinelora.core.config import TrialConfig
+from cinelora.core.config import Method, TrialConfig
 from cinelora.core.files import write_csv
 from cinelora.core.paths import SampleFolder
 from cinelora.data.video import write_clips
@@ -125,6 +125,23 @@ def _ids(windows: Sequence[Window]) -> list[str]:
     return [window.window_id for window in windows]
 
 
+def still_clips(
+    resident: ResidentModel,
+    config: TrialConfig,
+    windows: list[Window],
+    todo: Sequence[int],
+    report: Callable[[int, int], None],
+) -> Iterator[tuple[int, list[Window], Frames]]:
+    """As `generate`, without a model: the first frame of each real clip, repeated."""
+    chunks = batches(windows, config.sample.batch_size)
+    share = distributed.deal(todo, config.model.sequence_workers)
+    for turn, (index, counts) in enumerate(share, start=1):
+        if counts:
+            firsts = np.stack([resident.reference_frames(config.data, window)[:1] for window in chunks[index]])
+            yield index, chunks[index], np.repeat(firsts, config.data.frames, axis=1)
+        report(turn, len(share))
+
+
 def generate_and_score(
     job: Job,
     resident: ResidentModel,
@@ -152,9 +169,8 @@ def generate_and_score(
     todo = [index for index in range(len(work)) if index not in kept]
     share = distributed.deal(todo, config.model.sequence_workers)
 
-    in_step = (
-        config.zero.stage == 3 or config.model.sequence_workers > 1
-    )  # workers share each pass, so they stop together
+    # workers share each pass, so they stop together
+    in_step = config.zero.stage == 3 or config.model.sequence_workers > 1
 
     def on_step(done: int, total: int) -> None:
         report("generate", done, total, None)
@@ -165,7 +181,10 @@ def generate_and_score(
             raise Stopped(f"stopped after batch {done} of {total}")
 
     vae, base = resident.vae, resident.folder
-    generated = generate(model, vae, base, config, encodings, windows, todo, on_progress, on_step)
+    if config.method is Method.frozen:
+        generated = still_clips(resident, config, windows, todo, on_progress)
+    else:
+        generated = generate(model, vae, base, config, encodings, windows, todo, on_progress, on_step)
     due = [work[index] for index, counts in share if counts]
     with closing(_scored(job, resident, adapter, generated, due)) as scored:  # closed: the last batch is on disk
         for part in scored:

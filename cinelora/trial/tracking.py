@@ -120,14 +120,14 @@ def run_name(spec: TrialSpec) -> str:
     if config.method.adapts:
         rule = "" if lora.scaling is Scaling.alpha_equals_rank else f"{lora.scaling.value}{lora.alpha:g}"
         parts = [config.arm, f"r{lora.rank}", rule, lora.targets.value, config.trainer, config.label]
-    seed = "" if config.method is Method.base or config.seed == UNKNOWN_SEED else f"s{config.seed}"
+    seed = "" if config.method in (Method.base, Method.frozen) or config.seed == UNKNOWN_SEED else f"s{config.seed}"
     return "-".join(part for part in (*parts, seed, spec.trial_id[:6]) if part)
 
 
 def row_name(config: TrialConfig) -> str:
     """The row of the rank table that a trial belongs to: base, rank 8, full, or a control such as `frozen, rank 8`."""
     rank = f"rank {config.lora.rank}" if config.method.adapts else ""
-    name = config.arm or ("" if rank else config.method.value)
+    name = config.arm or ("" if rank else config.method.title)
     return ", ".join(part for part in (name, rank, config.trainer, config.label) if part)
 
 

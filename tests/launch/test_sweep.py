@@ -26,7 +26,7 @@ SMALL = [
     "model=tiny",
     "data.frames=9", "data.height=32", "data.width=32", "data.stride=9", "data.heldout_shots=1", "data.split_seed=0",
     "train.steps=6", "train.batch_size=4", "train.heldout_every=3", "train.heldout_windows=2", "sample.steps=2",
-    "score.tnv2=", "score.mnv2=", "tracking.wandb=off",
+    "score.tnv2=", "score.mnv2=", "tracking.wandb=off", "frozen_row=false",
 ]  # fmt: skip
 
 

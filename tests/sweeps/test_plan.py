@@ -23,9 +23,9 @@ from cinelora.core.config import (
 )
 from cinelora.core.files import write_json
 from cinelora.core.paths import StudyFolder
-from cinelora.core.records import TrialSpec
+from cinelora.core.records import TrialSpec, resident_key
 from sweeps.ledger import Ledger, check_schema, chosen_scores
-from sweeps.plan import Plan, build_plan, trial_spec
+from sweeps.plan import Plan, build_plan, frozen_of, trial_spec
 
 FINGERPRINTS = {"model": "m" * 64, "data": "d" * 64}
 
@@ -73,6 +73,20 @@ def test_the_base_is_planned_once_and_first() -> None:
     assert zero.trials[0].trial_id == plan.trials[0].trial_id, "the base does not train, so ZeRO is not part of it"
     assert Plan.from_json(plan.to_json()) == plan
     assert TrialSpec.from_json(plan.trials[1].to_json()) == plan.trials[1]
+
+
+def test_the_frozen_first_frame_is_planned_once_and_last_and_follows_from_the_clips_alone() -> None:
+    configs = [TrialConfig(lora=LoraConfig(rank=r), seed=s) for r in (4, 8) for s in (0, 1)]
+    arm = (TrialConfig(arm="other clips"), {**FINGERPRINTS, "data": "e" * 64})
+    plan = build_plan([*((config, FINGERPRINTS) for config in configs), arm], frozen=True)
+    assert [spec.config.method for spec in plan.trials] == [Method.base] + [Method.lora] * 5 + [Method.frozen]
+    assert plan.trials[:-1] == build_plan([*((config, FINGERPRINTS) for config in configs), arm]).trials
+    other = replace(configs[0], sample=replace(configs[0].sample, seed=1, steps=3), first="a" * 12)
+    found = trial_spec(frozen_of(other), {**FINGERPRINTS, "model": "f" * 64})
+    assert found.trial_id == plan.trials[-1].trial_id
+    data = replace(configs[0], data=DataConfig(frames=21))
+    assert trial_spec(frozen_of(data), FINGERPRINTS).trial_id != plan.trials[-1].trial_id
+    assert resident_key(plan.trials[-1]) == resident_key(plan.trials[0]), "a worker with the base scores it at once"
 
 
 def test_ledger_reads_done_from_disk_alone(tmp_path: Path) -> None:
