@@ -18,7 +18,7 @@ def test_it_is_scored_and_no_model_is_loaded(study_root: Path, monkeypatch: pyte
         raise AssertionError("a model was loaded")
 
     config = tiny_study.tiny_config(study_root / "clips", method="frozen")
-    job = tiny_study.make_job(study_root, config, encode=False)
+    job = tiny_study.make_job(study_root, config)
     for name in ("load_transformer", "load_vae", "model_folder"):
         monkeypatch.setattr(resident, name, refused)
     base = resident.load_resident_model(job)
