@@ -103,7 +103,7 @@ def _details(trial: TrialStatus) -> str:
 def label(spec: TrialSpec) -> str:
     """e.g. `rank 8 seed 1` or `base`."""
     config = spec.config
-    if not config.method.trains:
+    if config.method in (Method.base, Method.frozen):
         return config.method.title
     what = "full" if config.method is Method.full else f"rank {config.lora.rank}"
     seed = "" if config.seed == UNKNOWN_SEED else f"seed {config.seed}"

@@ -23,6 +23,7 @@ from analysis.figures.style import (
     UNDECIDED,
     WIDTH,
     WORSE,
+    is_near,
     legend_below,
     rank_axis,
     rank_colours,
@@ -34,6 +35,8 @@ from analysis.study.rows import Estimates, Row
 from cinelora.metrics.primary import LOSS, MOTION, PICTURE, STEADINESS, PrimaryScores
 
 ACROSS = 3  # panels
+LEFT_RIGHT, DOWN_UP = "\u2190\u2192", "\u2193\u2191"  # to a row far off an axis
+EDGE = ("axes fraction", "data")
 SMOOTHING = 20  # the training loss is averaged over steps / SMOOTHING steps
 
 
@@ -72,9 +75,16 @@ def differences(findings: Findings) -> Figure | None:
         axes.axvline(0, **BASE)
         axes.set_title(score_title(score))
         axes.set_xlabel("difference to the base")
-    for each in shown:
+    frozen = {row.full_name for row in findings.estimates.rows if row.is_frozen}
+    for each in sorted(shown, key=lambda each: each.row in frozen):  # last, when the axes are known
         axes, height = panels[each.score], rows.index(each.row)
         colour = {"better": BETTER, "worse": WORSE}.get(each.verdict, UNDECIDED)
+        if each.row in frozen and not is_near(axes.get_xlim(), each.interval.low, each.interval.high):
+            above = bool(each.interval.mean > axes.get_xlim()[1])
+            place, align = (float(above), height), ("left", "right")[above]
+            text = f"{each.interval.mean:+.3g} {LEFT_RIGHT[above]}"
+            axes.annotate(text, place, xycoords=EDGE, ha=align, va="center", color=colour, fontsize=7)
+            continue
         axes.plot([each.interval.low, each.interval.high], [height, height], color=colour, linewidth=1.6)
         axes.plot([each.interval.mean], [height], "o", color=colour, ms=4)
     panels[scores[0]].set_yticks(range(len(rows)), rows)
@@ -126,7 +136,7 @@ def smoothing_window(steps: int) -> int:
 def _score_panel(axes: Axes, score: str, estimates: Estimates) -> None:
     """Rows without a rank, and the real clips, are horizontal lines."""
     known = [row for row in estimates.rows if score in row.estimates]
-    for row in (each for each in known if not each.in_grid):
+    for row in (each for each in known if not each.in_grid and not each.is_frozen):
         axes.axhline(row.estimates[score].mean, **_line_style(row, estimates))
     if score in estimates.scores.real:
         axes.axhline(estimates.scores.real[score], **REAL)
@@ -139,6 +149,20 @@ def _score_panel(axes: Axes, score: str, estimates: Estimates) -> None:
             values = row.estimates[score].values
             axes.plot([row.key.rank] * len(values), values, ls="", ms=4, mew=0.8, zorder=3, **style)
     rank_axis(axes, sorted({row.key.rank for row in estimates.rows if row.in_grid}))
+    for row in (each for each in known if each.is_frozen):
+        _frozen_line(axes, row.estimates[score].mean, _line_style(row, estimates))
+
+
+def _frozen_line(axes: Axes, value: float, style: Mapping[str, Any]) -> None:
+    """A line, or an arrow with its value at the edge where it is far away, so that the ranks stay apart."""
+    low, high = axes.get_ylim()
+    if is_near((low, high), value, value):
+        axes.axhline(value, **style)
+        return
+    above = bool(value > high)
+    place, align = (0.98, float(above)), ("bottom", "top")[above]
+    text = f"{value:.3g} {DOWN_UP[above]}"
+    axes.annotate(text, place, xycoords="axes fraction", ha="right", va=align, color=style["color"], fontsize=7)
 
 
 def _line_style(row: Row, estimates: Estimates) -> Mapping[str, Any]:

@@ -43,7 +43,14 @@ BETTER, WORSE, UNDECIDED = COLOURS[2], COLOURS[1], "0.6"
 BASE: Mapping[str, Any] = {"color": "0.25", "linestyle": (0, (5, 2)), "linewidth": 1.0}
 REAL: Mapping[str, Any] = {"color": "0.25", "linestyle": (0, (1, 1.5)), "linewidth": 1.3}
 LINE_STYLES: tuple[LineStyleType, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 4)))
+NEAR = 0.5  # of an axis
 Colour = tuple[float, float, float, float]  # red, green, blue, opacity, 0 to 1
+
+
+def is_near(limits: tuple[float, float], low: float, high: float) -> bool:
+    """Whether an axis of these limits may stretch by NEAR of its length, no more, to show low to high."""
+    slack = NEAR * (limits[1] - limits[0])
+    return limits[0] - slack <= low and high <= limits[1] + slack
 
 
 def rank_colours(ranks: Iterable[int]) -> dict[int, Colour]:

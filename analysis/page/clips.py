@@ -120,7 +120,9 @@ def _lanes(estimates: Estimates) -> tuple[Lane, ...]:
     for row in estimates.rows:
         if row.done:
             trial = estimates.trials(row)[0]
-            detail = ("" if row.is_base else f"seed {seed_text(trial.result.seed)}, ") + f"trial {row.trial_ids[0]}"
+            detail = (
+                "" if row.is_base or row.is_frozen else f"seed {seed_text(trial.result.seed)}, "
+            ) + f"trial {row.trial_ids[0]}"
             kind = BASE if trial is estimates.base else CHOICE
             lanes.append(Lane(row.full_name, kind, detail, study.trial_folder(row.trial_ids[0]), trial.scores))
     return tuple(lanes)

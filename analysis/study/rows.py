@@ -88,6 +88,11 @@ class Row:
         return self.key.kind == GRID
 
     @property
+    def is_frozen(self) -> bool:
+        """Whether it is the frozen first frame, whose scores may be far from all others."""
+        return self.key.label == Method.frozen.title
+
+    @property
     def name(self) -> str:
         """base, rank 8, full, or an arm such as source clips, rank 8."""
         adapter = name_of(self.key.rank) if self.key.rank or self.is_base else ""

@@ -24,7 +24,7 @@ NO_GPU = ["--gpus-per-node=0", "--cpus-per-task=1"]
 SMALL = [
     "model=tiny", "data.frames=9", "data.height=32", "data.width=32", "data.stride=9", "data.heldout_shots=1",
     "train.batch_size=4", "train.heldout_windows=2", "train.checkpoint_every=20", "sample.steps=2", "score.tnv2=",
-    "score.mnv2=", "tracking.wandb=off", "lora.rank=4,8", "seed=0", "cluster.workers_per_trial=2",
+    "score.mnv2=", "tracking.wandb=off", "frozen_row=false", "lora.rank=4,8", "seed=0", "cluster.workers_per_trial=2",
 ]  # fmt: skip
 
 
