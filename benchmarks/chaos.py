@@ -39,7 +39,7 @@ from sweeps.status import RUNNING, TrialStatus, study_status
 SETTINGS = [
     "model=tiny", "data.frames=9", "data.height=32", "data.width=32", "data.stride=9", "data.heldout_shots=1",
     "train.steps=250", "train.batch_size=4", "train.checkpoint_every=20", "train.heldout_every=50", "sample.steps=4",
-    "sample.batch_size=1", "score.tnv2=", "score.mnv2=", "tracking.wandb=off", "lora.rank=2,4",
+    "sample.batch_size=1", "score.tnv2=", "score.mnv2=", "tracking.wandb=off", "frozen_row=false", "lora.rank=2,4",
     "+cluster.workers_by_rank={4:2}", "cluster.max_restarts=1000", "cluster.hang_seconds=30",
 ]  # fmt: skip
 TABLES = ("scores.csv", "differences.csv")

@@ -42,7 +42,7 @@ def run(root: Path, stage: int) -> list[tuple[str, int, float, float]]:
     settings = [
         f"data.path={clips(root / 'clips')}", f"cache_dir={root}/cache", f"study_dir={study}", f"zero.stage={stage}",
         "model=tiny", "data.frames=9", "data.height=32", "data.width=32", "data.stride=9", "data.heldout_shots=1",
-        "train.steps=20", "train.heldout_every=10", "sample.steps=2", "score.tnv2=", "score.mnv2=",
+        "train.steps=20", "train.heldout_every=10", "sample.steps=2", "score.tnv2=", "score.mnv2=", "frozen_row=false",
         "lora.rank=1,2,4,8,16,32,64", "cluster.cpus_per_worker=2",
     ]  # fmt: skip
     subprocess.run(

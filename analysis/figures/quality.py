@@ -75,6 +75,7 @@ def differences(findings: Findings) -> Figure | None:
         axes.axvline(0, **BASE)
         axes.set_title(score_title(score))
         axes.set_xlabel("difference to the base")
+        axes.locator_params(axis="x", nbins=4)
     frozen = {row.full_name for row in findings.estimates.rows if row.is_frozen}
     for each in sorted(shown, key=lambda each: each.row in frozen):  # last, when the axes are known
         axes, height = panels[each.score], rows.index(each.row)
@@ -160,8 +161,10 @@ def _frozen_line(axes: Axes, value: float, style: Mapping[str, Any]) -> None:
         axes.axhline(value, **style)
         return
     above = bool(value > high)
+    room = 0.15 * (high - low)
+    axes.set_ylim(low if above else low - room, high + room if above else high)
     place, align = (0.98, float(above)), ("bottom", "top")[above]
-    text = f"{value:.3g} {DOWN_UP[above]}"
+    text = f"frozen {value:.3g} {DOWN_UP[above]}"
     axes.annotate(text, place, xycoords="axes fraction", ha="right", va=align, color=style["color"], fontsize=7)
 
 

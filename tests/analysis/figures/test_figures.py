@@ -6,17 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pytest
 
 from analysis.figures.draw import FIGURES
 from analysis.figures.noise import noise_floor
 from analysis.figures.pareto import front
+from analysis.figures.quality import quality_vs_rank
 from analysis.figures.ranks import kind_style, paired_panels
 from analysis.statistics.findings import find
 from analysis.statistics.noise import REAL, Halves, Reseed
-from analysis.study.load import load_study
-from analysis.study.rows import estimate
+from analysis.study.load import CONTROL, load_study
+from analysis.study.rows import Estimate, estimate
 from analysis.tables.captions import caption
+from cinelora.core.config import Method
 from tests.analysis.paper_study import Builder
 
 
@@ -43,6 +46,23 @@ def test_figures_of_the_paper_study(study: Path) -> None:
     assert len(pareto.axes) == 9 and pareto.axes[-2].get_xlabel() == "worker-seconds of training"
     shares = {axes.texts[0].get_text() for axes in per_clip.axes[:2]}
     assert shares == {"100%"}  # of held-out losses below the base's
+
+
+def test_the_frozen_first_frame_stretches_no_axis(study: Path) -> None:
+    findings = find(load_study(study))
+    base = next(row for row in findings.estimates.rows if row.is_base)
+    limits = {}
+    for factor in (1.0, 100.0):
+        values = {score: Estimate((0,), (each.mean * factor,)) for score, each in base.estimates.items()}
+        key = base.key._replace(kind=CONTROL, label=Method.frozen.title)
+        row = replace(base, key=key, estimates=values)
+        own = replace(findings.estimates, rows=(*findings.estimates.rows, row))
+        figure = quality_vs_rank(replace(findings, estimates=own))
+        limits[factor] = {axes.get_title(): axes.get_ylim() for axes in figure.axes}
+        texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+        assert any(text.startswith("frozen") for text in texts) is (factor > 1)
+    for title, (low, high) in limits[1.0].items():
+        assert np.ptp(limits[100.0][title]) <= 1.5 * (high - low), title
 
 
 def test_the_band_is_the_reach_of_the_noise(study: Path) -> None:
