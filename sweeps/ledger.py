@@ -1,6 +1,6 @@
 """The study folder as the record of what is planned, done, failed and pruned. Standard library only.
 
-    study.json  plan.json  events.jsonl  trials/<id>/{spec,progress,failed,pruned,result}.json
+    study.json  plan.json  looks.json  events.jsonl  trials/<id>/{spec,progress,failed,pruned,result}.json
 
 A result file that exists is whole, and is the only proof that a trial is done.
 """
@@ -22,6 +22,7 @@ from cinelora.core.config import AUTO
 from cinelora.core.files import read_json, write_json
 from cinelora.core.paths import StudyFolder
 from cinelora.core.records import SCHEMA, TrialResult, TrialSpec
+from sweeps.looks import Looks
 from sweeps.plan import Plan
 
 SHARE = 0.9  # of the best gain that counts as enough; of studies that do not record another
@@ -61,6 +62,13 @@ class Ledger:
 
     def plan(self) -> Plan:
         return Plan.from_json(read_json(self.folder.plan))
+
+    def looks(self) -> Looks | None:
+        """None where the study does not go on until it knows."""
+        return Looks.from_json(read_json(self.folder.looks)) if self.folder.looks.exists() else None
+
+    def write_looks(self, looks: Looks) -> None:
+        write_json(self.folder.looks, looks.to_json())
 
     def is_done(self, trial_id: str) -> bool:
         return self.folder.trial(trial_id).result.exists()

@@ -10,13 +10,16 @@ shown to be below zero, corrected for the number of rivals. Its confidence is 1 
 contrasts, from the same t intervals (`analysis/statistics/intervals.py`): it is above 95 % exactly where the rank is
 ENOUGH. On a score on which no rank is shown to gain, a share of the gain means nothing: a rank is WORSE if it is shown
 to differ from the best (`analysis/statistics/pairwise.py`), and none is ENOUGH. `share` is fixed when the study begins.
+
+A study that looked several times (`analysis/power/rounds.py`) has the levels of its last look instead of 5 %, on the
+seeds of that look. A rank that an earlier look dropped keeps what that look saw: of a score, that may be OPEN.
 S seeds, N clips.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,9 +31,10 @@ from analysis.study.load import Trial
 from analysis.study.rows import Estimates
 from analysis.study.scores import DIRECTIONS, LOWER
 from cinelora.metrics.primary import plain_name
+from sweeps.looks import Level
 
-LEVEL = 0.9  # two-sided, so one-sided 5 %
-SURE = (1 + LEVEL) / 2
+ALPHA = 0.05  # one-sided, of a study with one look
+SURE = 1 - ALPHA
 ENOUGH, WORSE, OPEN = "enough", "worse", "open"
 HEAD = [
     "score",
@@ -64,6 +68,8 @@ class RankVerdict:
     promising: bool = False  # of an OPEN rank: by its means it is ENOUGH
     seeds: int | None = None
     clips: int | None = None
+    keeps: tuple[int, ...] = ()  # rivals of which it is shown to keep the share
+    look: int | None = None  # the index of the look that dropped it
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,7 @@ class Answer:
     share: float
     gained: bool  # whether some rank is shown to gain on the base
     ranks: tuple[RankVerdict, ...]
+    level: float = ALPHA  # one-sided, that a rank is ENOUGH
 
     @property
     def smallest(self) -> RankVerdict | None:
@@ -94,74 +101,107 @@ def answers(estimates: Estimates) -> tuple[Answer, ...]:
     out = []
     for series in estimates.series:
         for score in estimates.primary.answered:
-            gains = _gains(estimates, estimates.base, series, score)
-            if len(gains) > 1:
-                out.append(answer_of(score, series, gains, estimates.shots, estimates.study.share))
+            found = _over_looks(estimates, estimates.base, series, score)
+            out += [found] if found else []
     return tuple(out)
 
 
-def _gains(estimates: Estimates, base: Trial, series: str, score: str) -> dict[int, Array]:
-    """Rank -> gain over the base (S, N) on the seeds that every rank has; {} where there are none. A rank with a value
-    that is not finite is left out."""
+def _over_looks(estimates: Estimates, base: Trial, series: str, score: str) -> Answer | None:
+    """The answer of the last look, with the ranks that earlier ones dropped; of a study without looks, of all seeds."""
+    looks, study = estimates.study.looks, estimates.study
+
+    def at(index: int, ranks: Collection[int]) -> Answer | None:
+        seeds, level = (None, None) if looks is None else (looks.schedule[index], looks.levels[index])
+        gains = _gains(estimates, base, series, score, ranks, seeds)
+        least = 1 if dropped else 2
+        return answer_of(score, series, gains, estimates.shots, study.share, level) if len(gains) >= least else None
+
+    ranks, dropped = [row.key.rank for row in estimates.finished(series)], estimates.dropped(series)
+    last = looks.last(estimates.row_ids(series).values()) if looks else 0
+    found = at(last, [rank for rank in ranks if dropped.get(rank, last) >= last])
+    kept = list(found.ranks) if found else []
+    for index in sorted(set(dropped.values()) - {last}):
+        then = at(index, [rank for rank in ranks if dropped.get(rank, last) >= index])
+        kept += [replace(each, look=index) for each in (then.ranks if then else ()) if dropped.get(each.rank) == index]
+    return found and replace(found, ranks=tuple(sorted(kept, key=lambda each: each.rank)))
+
+
+def _gains(
+    estimates: Estimates, base: Trial, series: str, score: str, ranks: Collection[int], seeds: int | None
+) -> dict[int, Array]:
+    """Rank -> gain over the base (S, N) on the first `seeds` that each of `ranks` has; {} where there are none. A rank
+    with a value that is not finite is left out."""
     before = estimates.scorers[score](base) if score in estimates.scorers else None
     if before is None:
         return {}
     sign = -1.0 if DIRECTIONS[score] == LOWER else 1.0
-    gains = {rank: sign * (values - before) for rank, values in estimates.values_by_rank(series, score).items()}
+    values = estimates.values_by_rank(series, score, ranks, seeds)
+    gains = {rank: sign * (own - before) for rank, own in values.items()}
     return {rank: gains[rank] for rank in sorted(gains) if np.isfinite(gains[rank]).all()}
 
 
-def answer_of(score: str, series: str, gains: Mapping[int, Array], shots: Sequence[str], share: float) -> Answer:
-    """`gains`: rank -> (S, N), two ranks or more."""
-    gained = any(_confidence(gain, shots) > SURE for gain in gains.values())
+def answer_of(
+    score: str,
+    series: str,
+    gains: Mapping[int, Array],
+    shots: Sequence[str],
+    share: float,
+    level: Level | None = None,
+) -> Answer:
+    """`gains`: rank -> (S, N). `level`: of one look among several; None: 5 %."""
+    level = level or Level(ALPHA, ALPHA / max(1, len(gains) - 1))
+    gained = any(_confidence(gain, shots) > 1 - level.enough for gain in gains.values())
     if gained:
-        ranks = [_verdict(rank, gains, shots, share) for rank in gains]
+        ranks = [_verdict(rank, gains, shots, share, level) for rank in gains]
     else:
-        pairs = against_best(gains, shots, None, share)
-        distinct = {each.rank for each in pairs.others if each.distinct}
+        best = max(gains, key=lambda rank: float(gains[rank].mean()))
+        pairs = against_best(gains, shots, None, share).others if len(gains) > 1 else ()
+        distinct = {each.rank for each in pairs if each.p_holm < level.enough}
         ranks = [
             RankVerdict(
                 rank,
                 gain=crossed_interval(gain, shots),
-                worst=crossed_interval(gain - gains[pairs.best], shots, LEVEL),
-                rival=pairs.best,
+                worst=crossed_interval(gain - gains[best], shots, 1 - 2 * level.enough),
+                rival=best,
                 confidence=None,
                 verdict=WORSE if rank in distinct else OPEN,
             )
             for rank, gain in gains.items()
         ]
-    return Answer(score, series, share, gained, tuple(ranks))
+    return Answer(score, series, share, gained, tuple(ranks), level.enough)
 
 
-def _verdict(rank: int, gains: Mapping[int, Array], shots: Sequence[str], share: float) -> RankVerdict:
+def _verdict(rank: int, gains: Mapping[int, Array], shots: Sequence[str], share: float, level: Level) -> RankVerdict:
     contrasts = {rival: gains[rank] - share * gains[rival] for rival in gains}
     sure = {rival: _confidence(each, shots) for rival, each in contrasts.items()}
     rival = min(contrasts, key=lambda each: sure[each])
-    corrected = 1 - (1 - LEVEL) / max(1, len(gains) - 1)
+    certain, corrected = 1 - 2 * level.enough, 1 - 2 * level.worse
     beaten = any(crossed_interval(each, shots, corrected).high < 0 for each in contrasts.values())
     found = RankVerdict(
         rank,
         gain=crossed_interval(gains[rank], shots),
-        worst=crossed_interval(contrasts[rival], shots, LEVEL),
+        worst=crossed_interval(contrasts[rival], shots, certain),
         rival=rival,
         confidence=sure[rival],
-        verdict=ENOUGH if sure[rival] > SURE else WORSE if beaten else OPEN,
+        verdict=ENOUGH if sure[rival] > 1 - level.enough else WORSE if beaten else OPEN,
+        keeps=tuple(each for each in gains if sure[each] > 1 - level.enough),
     )
     if found.verdict != OPEN:
         return found
     promising = all(each.mean() > 0 for each in contrasts.values())
     if promising:  # until the last contrast is shown to be above zero
-        level, unsure = LEVEL, [each for rival, each in contrasts.items() if sure[rival] <= SURE]
+        wanted = certain
+        unsure = [each for rival, each in contrasts.items() if sure[rival] <= 1 - level.enough]
     else:  # until the first is shown to be below
-        level, unsure = corrected, [each for each in contrasts.values() if each.mean() < 0]
+        wanted, unsure = corrected, [each for each in contrasts.values() if each.mean() < 0]
     pick = most if promising else least
-    seeds = pick([seeds_needed(each, shots, level) for each in unsure])
-    clips = pick([clips_needed(each, shots, level) for each in unsure])
-    return RankVerdict(rank, found.gain, found.worst, rival, found.confidence, OPEN, promising, seeds, clips)
+    seeds = pick([seeds_needed(each, shots, wanted) for each in unsure])
+    clips = pick([clips_needed(each, shots, wanted) for each in unsure])
+    return replace(found, promising=promising, seeds=seeds, clips=clips)
 
 
 def _confidence(values: Array, shots: Sequence[str]) -> float:
-    """1 - the one-sided p for a mean above zero of (S, N): above SURE where the interval at LEVEL is above."""
+    """1 - the one-sided p for a mean above zero of (S, N): above 95 % where its 90 % interval is."""
     half = p_value(values, shots) / 2
     return 1 - half if values.mean() > 0 else half
 
@@ -203,9 +243,9 @@ def sentence(answer: Answer) -> str:
         return f"{where}: {fall} the untrained model; {apart or 'no difference between ranks is shown'}."
     share = f"at least {answer.share:.0%} of the best gain on the untrained model"
     parts = [f"shown to keep {share}: rank {listed(kept)}" if kept else f"no rank is shown to keep {share}"]
-    parts += [f"shown to keep less: rank {listed(worse)}"] if worse else []
-    parts += [f"open: rank {listed(left)}"] if left else []
-    sure = ", ".join(f"rank {each.rank} {percent(each.confidence)}" for each in answer.ranks)
+    parts += [f"shown to keep less: rank {listed(worse)}{_earlier(answer, WORSE)}"] if worse else []
+    parts += [f"open: rank {listed(left)}{_earlier(answer, OPEN)}"] if left else []
+    sure = ", ".join(f"rank {each.rank} {percent(each.confidence, 1 - answer.level)}" for each in answer.ranks)
     return f"{where}: {'; '.join(parts)}. Confidence that a rank keeps it: {sure}.{_margin(answer)}"
 
 
@@ -219,8 +259,15 @@ def _margin(answer: Answer) -> str:
     return f" The {lost}, is more than the ranks differ by, {spread:.3g}."
 
 
-def percent(confidence: float | None) -> str:
-    """Never rounded across SURE, nor to 0 or 100 %."""
+def _earlier(answer: Answer, verdict: str) -> str:
+    """The ranks of this verdict that an earlier look dropped."""
+    gone = [each for each in answer.ranks if each.look is not None and each.verdict == verdict]
+    looks = [f"rank {each.rank} at look {(each.look or 0) + 1}, {each.gain.seeds} seeds" for each in gone]
+    return f" (dropped: {'; '.join(looks)})" if looks else ""
+
+
+def percent(confidence: float | None, sure: float = SURE) -> str:
+    """Never rounded across `sure`, nor to 0 or 100 %."""
     if confidence is None:
         return "-"
     whole = 100 * confidence
@@ -228,7 +275,7 @@ def percent(confidence: float | None) -> str:
         return "over 99%"
     if whole < 1:
         return "under 1%"
-    return f"{np.ceil(whole) if confidence > SURE else min(np.round(whole), 100 * SURE):.0f}%"
+    return f"{np.ceil(whole) if confidence > sure else min(np.round(whole), np.floor(100 * sure)):.0f}%"
 
 
 def listed(ranks: Sequence[int], word: str = "and") -> str:

@@ -52,17 +52,17 @@ def decisions(estimates: Estimates, found: Iterable[Answer]) -> tuple[Decision, 
 
 def decide(found: Sequence[Answer], seconds_a_seed: Mapping[int, float]) -> Decision:
     """`found`: the answers of one series; ranks that lack one of them are left out. `seconds_a_seed`: of a rank."""
-    shared = set.intersection(*(set(answer.by_rank) for answer in found))
-    ranks = sorted(shared)
-    gained = [answer for answer in found if answer.gained]
-    worse = [rank for rank in ranks if any(answer.by_rank[rank].verdict == WORSE for answer in found)]
+    ranks = sorted(set.intersection(*(set(answer.by_rank) for answer in found)))
+    gained, worse = [answer for answer in found if answer.gained], worse_ranks(found)
     able = [rank for rank in ranks if rank not in worse]
     enough = [rank for rank in able if gained and all(each.by_rank[rank].verdict == ENOUGH for each in gained)]
     rank = enough[0] if enough else None
     smaller = tuple(each for each in able if rank is not None and each < rank)
     seeds, clips = _to_settle(able, gained)
-    first = found[0].ranks[0].gain
-    hours = sum(seconds_a_seed.values()) / HOUR if seconds_a_seed else None
+    first = next((each for each in found[0].ranks if each.look is None), found[0].ranks[0]).gain
+    gone = {each.rank for each in found[0].ranks if each.look is not None}
+    seconds = [each for rank, each in seconds_a_seed.items() if rank not in gone]
+    hours = sum(seconds) / HOUR if seconds else None
     return Decision(
         series=found[0].series,
         word=NO_WINNER if rank is None else IS_ENOUGH if smaller else WINNER,
@@ -78,6 +78,11 @@ def decide(found: Sequence[Answer], seconds_a_seed: Mapping[int, float]) -> Deci
         clips=clips,
         worker_hours=None if seeds is None or hours is None else (seeds - first.seeds) * hours,
     )
+
+
+def worse_ranks(found: Sequence[Answer]) -> list[int]:
+    """The ranks that are WORSE on some score."""
+    return sorted({each.rank for answer in found for each in answer.ranks if each.verdict == WORSE})
 
 
 def _to_settle(able: Sequence[int], gained: Sequence[Answer]) -> tuple[int | None, int | None]:

@@ -38,7 +38,8 @@ from cinelora.metrics.catalogue import FAMILIES, family
 from cinelora.metrics.gaps import FORMULAS, gaps
 from cinelora.metrics.primary import LOSS
 from cinelora.metrics.set_metrics import SetScores
-from sweeps.ledger import SHARE, check_schema, chosen_scores
+from sweeps.ledger import SHARE, Ledger, check_schema, chosen_scores
+from sweeps.looks import Looks
 from sweeps.plan import Plan
 from sweeps.prune import cell
 
@@ -106,6 +107,7 @@ class Study:
     chosen: tuple[str, ...] = ()  # the scores that decide, listed before the first result; (): the best there are
     pruned: tuple[Missing, ...] = ()  # all seeds of learning rates that were stopped early; they enter no mean
     clips: tuple[str, ...] = ()  # what became of the files of each data set, a line each
+    looks: Looks | None = None  # of a study that goes on until it knows
 
     @cached_property
     def by_id(self) -> Mapping[str, Trial]:
@@ -205,6 +207,7 @@ def load_study(root: Path) -> Study:
         chosen=chosen_scores(header),
         pruned=pruned,
         clips=plan.clips,
+        looks=Ledger(folder).looks(),
     )
 
 

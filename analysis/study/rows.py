@@ -8,7 +8,7 @@ trials that are not alike are never averaged.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from analysis.study.scores import DIRECTIONS, METRICS, SET_SCORES, TrialScores, 
 from cinelora.core.config import Method, Scaling
 from cinelora.core.records import TrialSpec
 from cinelora.metrics.primary import PrimaryScores, primary_scores
+from sweeps.looks import row_id
 from sweeps.plan import identity
 
 OWN_COLUMNS = {"method", "train.learning_rate", "lora.rank", "lora.scaling", "lora.alpha", "lora.targets"}
@@ -158,10 +159,23 @@ class Estimates:
     def by_seed(self, row: Row) -> dict[int, Trial]:
         return {trial.spec.config.seed: trial for trial in self.trials(row)}
 
-    def values_by_rank(self, series: str, score: str) -> dict[int, Array]:
-        """Rank -> (S, N) on the seeds that all finished rows of the series have; without ranks that lack the score."""
-        by_rank = {row.key.rank: self.by_seed(row) for row in self.finished(series)}
-        common = sorted(set.intersection(*map(set, by_rank.values()))) if by_rank else []
+    def dropped(self, series: str) -> dict[int, int]:
+        """Rank -> index of the look that dropped it."""
+        found = self.study.looks.dropped if self.study.looks else {}
+        return {rank: found[own] for rank, own in self.row_ids(series).items() if own in found}
+
+    def row_ids(self, series: str) -> dict[int, str]:
+        """Rank -> what looks.json calls its row."""
+        return {row.key.rank: row_id(self.trials(row)[0].spec) for row in self.finished(series)}
+
+    def values_by_rank(
+        self, series: str, score: str, ranks: Collection[int] | None = None, seeds: int | None = None
+    ) -> dict[int, Array]:
+        """Rank -> (S, N) on the seeds that all finished rows of the series have; without ranks that lack the score.
+        `ranks`, `seeds`: of these ranks and the first so many of their seeds alone."""
+        rows = [row for row in self.finished(series) if ranks is None or row.key.rank in ranks]
+        by_rank = {row.key.rank: self.by_seed(row) for row in rows}
+        common = sorted(set.intersection(*map(set, by_rank.values())))[:seeds] if by_rank else []
         found: dict[int, Array] = {}
         for rank, trials in by_rank.items():
             values = [each for seed in common if (each := self.scorers[score](trials[seed])) is not None]

@@ -81,6 +81,7 @@ class StudyFolder:
 
     study = Entry("study.json")
     plan = Entry("plan.json")
+    looks = Entry("looks.json")  # Of a study that goes on until it knows: `sweeps/looks.py`.
     events = Entry("events.jsonl")
     lock = Entry(".lock")
     stop = Entry("stop")  # While this file exists, running trials save a checkpoint and leave.
