@@ -32,6 +32,7 @@ WORK = ("train", "evaluate", "generate", "score")
 SETTINGS = [
     "model=tiny", "data.frames=9", "data.height=32", "data.width=32", "data.stride=9", "data.heldout_shots=1",
     "train.steps=20", "train.heldout_every=10", "sample.steps=2", "score.tnv2=", "score.mnv2=", "tracking.wandb=off",
+    "frozen_row=false",
 ]  # fmt: skip
 Slots = dict[str, tuple[float, float]]  # trial: when it took its place, when it gave it back
 
