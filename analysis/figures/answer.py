@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.figures.style import BASE, COLOURS, MARKERS, WIDTH, legend_below
+from analysis.figures.style import BASE, COLOURS, DOWN_UP, MARKERS, WIDTH, is_near, legend_below
 from analysis.statistics.answer import Answer
 from analysis.statistics.findings import Findings
 from analysis.statistics.intervals import crossed_interval
@@ -58,7 +58,7 @@ def _gains(axes: Axes, findings: Findings, score: str, ranks: Sequence[int], mar
     axes.axhline(0, **BASE)
     rows = [row for row in estimates.rows if row.full_name in known]
     others = [row for row in rows if not row.in_grid]
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row.is_frozen):  # the last, when the axis is known
         interval = known[row.full_name]
         if row.in_grid:
             index = estimates.series.index(row.series)
@@ -67,6 +67,9 @@ def _gains(axes: Axes, findings: Findings, score: str, ranks: Sequence[int], mar
         else:
             place, colour, mark = len(ranks) + 0.4 + others.index(row), OTHERS, "."
         ends = sorted((sign * interval.low, sign * interval.high))
+        if row.is_frozen and not is_near(axes.get_ylim(), *ends):
+            _far(axes, place, sign * interval.mean)
+            continue
         axes.plot([place, place], ends, color=colour, linewidth=1.1)
         axes.plot([place], [sign * interval.mean], mark, color=colour, ms=4.5)
     axes.set_xticks(range(len(ranks)), [str(rank) for rank in ranks])
@@ -78,6 +81,16 @@ def _gains(axes: Axes, findings: Findings, score: str, ranks: Sequence[int], mar
             name, (place, 0), xycoords=("data", "axes fraction"), xytext=(0, -4), textcoords="offset points",
             fontsize=6, color=OTHERS, rotation=40, ha="right", va="top", rotation_mode="anchor", annotation_clip=False,
         )  # fmt: skip
+
+
+def _far(axes: Axes, place: float, value: float) -> None:
+    """An arrow with its value, so that what is far away does not flatten the ranks."""
+    above = bool(value > axes.get_ylim()[1])
+    text, where = f"{value:+.3g} {DOWN_UP[above]}", (place, float(above))
+    axes.annotate(
+        text, where, xycoords=("data", "axes fraction"), xytext=(0, -2 if above else 2), textcoords="offset points",
+        fontsize=6, color=OTHERS, rotation=90, ha="center", va="top" if above else "bottom",
+    )  # fmt: skip
 
 
 def _steps(axes: Axes, findings: Findings, score: str, ranks: Sequence[int], marks: Mapping[float, str]) -> None:

@@ -18,6 +18,7 @@ from analysis.figures.style import (
     BASE,
     BETTER,
     COLOURS,
+    DOWN_UP,
     LINE_STYLES,
     REAL,
     UNDECIDED,
@@ -35,7 +36,7 @@ from analysis.study.rows import Estimates, Row
 from cinelora.metrics.primary import LOSS, MOTION, PICTURE, STEADINESS, PrimaryScores
 
 ACROSS = 3  # panels
-LEFT_RIGHT, DOWN_UP = "\u2190\u2192", "\u2193\u2191"  # to a row far off an axis
+LEFT_RIGHT = "\u2190\u2192"  # to a row far off an axis
 EDGE = ("axes fraction", "data")
 SMOOTHING = 20  # the training loss is averaged over steps / SMOOTHING steps
 

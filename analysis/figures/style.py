@@ -44,6 +44,7 @@ BASE: Mapping[str, Any] = {"color": "0.25", "linestyle": (0, (5, 2)), "linewidth
 REAL: Mapping[str, Any] = {"color": "0.25", "linestyle": (0, (1, 1.5)), "linewidth": 1.3}
 LINE_STYLES: tuple[LineStyleType, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 4)))
 NEAR = 0.5  # of an axis
+DOWN_UP = "\u2193\u2191"  # to a row farther off
 Colour = tuple[float, float, float, float]  # red, green, blue, opacity, 0 to 1
 
 

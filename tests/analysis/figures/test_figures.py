@@ -9,12 +9,15 @@ import matplotlib
 import numpy as np
 import pytest
 
+from analysis.figures.answer import answer_figure
 from analysis.figures.draw import FIGURES
 from analysis.figures.noise import noise_floor
 from analysis.figures.pareto import front
 from analysis.figures.quality import quality_vs_rank
 from analysis.figures.ranks import kind_style, paired_panels
+from analysis.statistics.differences import Difference
 from analysis.statistics.findings import find
+from analysis.statistics.intervals import Interval
 from analysis.statistics.noise import REAL, Halves, Reseed
 from analysis.study.load import CONTROL, load_study
 from analysis.study.rows import Estimate, estimate
@@ -63,6 +66,20 @@ def test_the_frozen_first_frame_stretches_no_axis(study: Path) -> None:
         assert any(text.startswith("frozen") for text in texts) is (factor > 1)
     for title, (low, high) in limits[1.0].items():
         assert np.ptp(limits[100.0][title]) <= 1.5 * (high - low), title
+
+
+def test_nor_does_its_gain_in_the_first_figure(study: Path) -> None:
+    findings = find(load_study(study))
+    before = answer_figure(findings)
+    base = next(row for row in findings.estimates.rows if row.is_base)
+    row = replace(base, key=base.key._replace(kind=CONTROL, label=Method.frozen.title))
+    far = Interval(mean=-1e3, low=-2e3, high=-1.0, seeds=1, shots=3)
+    gains = tuple(Difference(row.full_name, score, far) for score in {each.score for each in findings.differences})
+    own = replace(findings.estimates, rows=(*findings.estimates.rows, row))
+    after = answer_figure(replace(findings, estimates=own, differences=(*findings.differences, *gains)))
+    assert before is not None and after is not None
+    assert [axes.get_ylim() for axes in after.axes] == [axes.get_ylim() for axes in before.axes]
+    assert any("1e+03" in text.get_text() for text in after.axes[0].texts)
 
 
 def test_the_band_is_the_reach_of_the_noise(study: Path) -> None:
