@@ -88,7 +88,7 @@ def heading(found: Sequence[RankTests]) -> str:
     seeds = "/".join(dict.fromkeys(str(each.seeds) for each in found))
     few = f"; a trend needs {ENOUGH_SEEDS} seeds or more" if min(each.seeds for each in found) < ENOUGH_SEEDS else ""
     return (
-        f"Over the ranks: slope of quality (larger is better) a doubling of the rank, {1 - TREND_ALPHA:.0%} interval; "
+        f"Over the ranks: change of quality (larger is better) per doubling of rank, {1 - TREND_ALPHA:.0%} interval; "
         f"every rank against the best, {LEVEL:.0%}, Holm-corrected; {found[0].shots} shots, {seeds} training seeds{few}"
     )
 
@@ -103,11 +103,11 @@ def listed(ranks: Iterable[int]) -> str:
 
 def _sentence(each: RankTests) -> str:
     where = f"{each.score}, {each.series}" if each.series else each.score
-    parts = [f"{each.word} ({numbers(each.trend.slope)} a doubling)"] if each.trend is not None else []
+    parts = [f"{each.word} ({numbers(each.trend.slope)} per doubling)"] if each.trend is not None else []
     if each.pairs is not None:
         parts.append(f"best rank {each.pairs.best}")
-        parts.append(f"not distinguishable from it: {listed(each.pairs.tied)}")
-        parts += [f"equivalent to it: {listed(each.pairs.equivalent)}"] if each.pairs.over_base else []
+        parts.append(f"no difference from it shown: {listed(each.pairs.tied)}")
+        parts += [f"as good as it: {listed(each.pairs.equivalent)}"] if each.pairs.over_base else []
     return f"{where}: {'; '.join(parts)}"
 
 

@@ -58,23 +58,23 @@ def cell_styles(
 def legend(estimates: Estimates, tests: Sequence[RankTests], styled: Mapping[str, str]) -> str:
     """What bold, underline and dagger mean, and which of the `styled` scores (score -> column) are not tested."""
     of_series = " of its series" if len(estimates.series) > 1 else ""
-    parts = [f"Bold: the best rank{of_series}, and the base where no rank is better."]
+    parts = [f"Bold: the best rank{of_series}, or the base where no rank is better."]
     compared = [each for each in tests if each.pairs is not None and each.score in styled]
     if compared:
         alone = "; from one seed it knows nothing of the next" if min(each.seeds for each in compared) < 2 else ""
         parts.append(
-            f"Underlined: not distinguishable from it (the {LEVEL:.0%} interval of the paired difference, "
+            f"Underlined: no difference from the best shown (the {LEVEL:.0%} interval of the paired difference, "
             f"Holm-corrected, holds zero{alone})."
         )
     share = next((each.pairs.share for each in compared if each.pairs is not None and each.pairs.over_base), None)
     if share is not None:
         parts.append(
-            f"†: equivalent to it (gain over the base {share:.0%} to {1 / share:.0%} of the best's, two one-sided 5% "
+            f"†: as good as the best (gain over the base {share:.0%} to {1 / share:.0%} of its gain, two one-sided 5% "
             "tests)."
         )
     untested = [column for score, column in styled.items() if score not in {each.score for each in compared}]
     if tests and untested:
-        parts.append(f"Without a value a clip to test, bold only: {', '.join(untested)}.")
+        parts.append(f"No test possible, since a clip has no value of its own; bold only: {', '.join(untested)}.")
     return " ".join(parts)
 
 

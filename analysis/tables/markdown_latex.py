@@ -33,8 +33,8 @@ TEX_SPECIAL = {
 }
 TERMINAL_MARKS = {  # a field of CellStyle -> the mark behind the number, and what it means
     "best": ("*", "* best rank"),
-    "tied": ("~", "~ not distinguishable from it"),
-    "equivalent": ("+", "+ equivalent to it"),
+    "tied": ("~", "~ no difference from it shown"),
+    "equivalent": ("+", "+ as good as it"),
 }
 
 

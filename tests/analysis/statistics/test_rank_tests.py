@@ -80,10 +80,12 @@ def test_a_half_finished_study_has_no_tests_or_those_of_common_seeds(builder: Bu
 def test_a_line_a_score(study: Path) -> None:
     found = rank_tests(read(study)[1])
     lines = sentences(found, COMPARED)
-    assert lines[0] == "heldout_loss: best rank 8; not distinguishable from it: 4; equivalent to it: none"
+    assert lines[0] == "heldout_loss: best rank 8; no difference from it shown: 4; as good as it: none"
     assert [line.partition(":")[0] for line in lines] == ["heldout_loss", "kvd[tnv2]", "psnr"]
     assert "3 shots, 2 training seeds; a trend needs 3 seeds or more" in heading(found)
-    assert sentences([planted("psnr")], COMPARED)[0].startswith("psnr: quality rises with rank (+0.997 [+0.991, +1] a")
+    assert sentences([planted("psnr")], COMPARED)[0].startswith(
+        "psnr: quality rises with rank (+0.997 [+0.991, +1] per"
+    )
     assert planted("psnr", seeds=2).word == NOT_SHOWN
 
 

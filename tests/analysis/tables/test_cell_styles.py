@@ -56,10 +56,10 @@ def test_the_tests_style_the_table_and_the_legend_says_how(study: Path) -> None:
     findings = find(load_study(study))
     table = rank_table(findings)
     assert "<u>12.00</u> [" in markdown(table) and "**14.50**" in markdown(table)
-    words = ("Bold: the best rank, and", "Underlined: not distinguishable", "90% to 111%")
+    words = ("Bold: the best rank, or", "Underlined: no difference from the best shown", "90% to 111%")
     assert all(each in table.legend for each in (*words, "bold only: fvd[tnv2]."))
-    assert r"$^\dagger$: equivalent to it (gain over the base 90\% to 111\%" in latex(table)
-    assert "~ not distinguishable from it" in terminal(table, 300)
+    assert r"$^\dagger$: as good as the best (gain over the base 90\% to 111\%" in latex(table)
+    assert "~ no difference from it shown" in terminal(table, 300)
     assert "Underlined" not in rank_table(replace(findings, tests=())).legend
 
 
