@@ -21,7 +21,12 @@ from cinelora.core.paths import StudyFolder
 RECORD = ".drawn.json"  # in the report folder
 CODE = ("analysis", "cinelora", "sweeps")
 LIBRARIES = ("av", "jinja2", "matplotlib", "numpy", "pandas", "pillow", "scipy")
-NOT_READ = {"report", "wandb", "events.jsonl", ".lock"}  # a sweep writes there though it has nothing to do
+NOT_READ = {
+    "report",
+    "wandb",
+    "events.jsonl",
+    ".lock",
+}  # a sweep writes there though it has nothing to do, and then costs nothing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

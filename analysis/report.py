@@ -20,10 +20,11 @@ from analysis.figures.draw import draw
 from analysis.page.page import write_page
 from analysis.statistics import answer, differences, noise, rank_tests, reliability, spectra, steadiness, truncation
 from analysis.statistics.findings import Findings, answer_lines, find
+from analysis.study import costs
 from analysis.study.merge import load_studies
 from analysis.tables.captions import protocol_lines
 from analysis.tables.csv_files import rank_csv, write_scores
-from analysis.tables.markdown_latex import latex, markdown, markdown_body, terminal
+from analysis.tables.markdown_latex import latex, markdown, markdown_body, plain_markdown, terminal
 from analysis.tables.rank_table import Table, rank_table
 from cinelora.core.cli import Parser, UserError, exit_status
 from cinelora.core.files import check_writable, whole_file
@@ -100,8 +101,12 @@ def summary(findings: Findings, table: Table, drawn: Sequence[str]) -> str:
         parts.append("Missing:\n\n" + _bullets(table.missing))
     if answers := answer_lines(findings):
         parts.append(_bullets(answers))
+    if cost := costs.sentence(findings.costs):
+        parts.append(f"What it cost: {cost}")
     parts.append(markdown_body(table))
     parts += [f"{heading}:\n\n{_bullets(lines)}" for heading, lines in sections(findings)]
+    if cost:
+        parts.append("What it cost, row by row:\n\n" + plain_markdown(*costs.table(findings.costs)))
     parts += [f"![{name}]({name}.png)" for name in drawn]
     if lines := protocol_lines(study):
         parts.append("Protocols as recorded by the trials:\n\n" + _bullets(lines))
@@ -126,6 +131,8 @@ def printed(findings: Findings, table: Table) -> str:
     """The table and the comparisons for a terminal."""
     parts = [table.banner] if table.banner else []
     parts += [textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in answer_lines(findings)]
+    if cost := costs.sentence(findings.costs):
+        parts.append(textwrap.fill(f"cost: {cost}", WIDTH, subsequent_indent="  "))
     if table.missing:
         parts += ["missing trials:", *(f"  {line}" for line in table.missing)]
     parts.append(terminal(table, WIDTH).rstrip("\n"))

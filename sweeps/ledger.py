@@ -13,7 +13,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -109,6 +109,16 @@ class Ledger:
         """Append one line to events.jsonl."""
         with open(self.folder.events, "a") as stream:
             stream.write(json.dumps({"time": round(time.time(), 3), "event": name, **facts}) + "\n")
+
+    def events(self) -> list[dict[str, Any]]:
+        """All events; a line that is being written, or that a killed driver did not end, is left out."""
+        if not self.folder.events.exists():
+            return []
+        found = []
+        for line in self.folder.events.read_text().splitlines():
+            with suppress(json.JSONDecodeError):
+                found.append(json.loads(line))
+        return found
 
     @contextmanager
     def locked(self) -> Iterator[None]:

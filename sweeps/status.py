@@ -6,9 +6,7 @@ In: a ledger. Out: a StudyStatus. A trial is running if its last event is a star
 from __future__ import annotations
 
 import fcntl
-import json
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +60,7 @@ def study_status(ledger: Ledger, now: float | None = None) -> StudyStatus:
     """Read it. Raises UserError for a folder that is no study of this schema; `now`: seconds since 1970."""
     now = time.time() if now is None else now
     name = check_schema(ledger.folder)["name"]
-    driver, events = _driver(ledger), _events(ledger)
+    driver, events = _driver(ledger), ledger.events()
     started = {event["trial_id"]: event for event in events if event["event"] == "started"}
     last = {event["trial_id"]: event["event"] for event in events if event["event"] in ("started", *ENDS)}
     trials = tuple(
@@ -99,17 +97,6 @@ def _driver(ledger: Ledger) -> bool:
         except OSError:
             return True
     return False
-
-
-def _events(ledger: Ledger) -> list[dict[str, Any]]:
-    """All events; a line that is being written, or that a killed driver did not end, is left out."""
-    if not ledger.folder.events.exists():
-        return []
-    found = []
-    for line in ledger.folder.events.read_text().splitlines():
-        with suppress(json.JSONDecodeError):
-            found.append(json.loads(line))
-    return found
 
 
 def _left(trials: tuple[TrialStatus, ...], events: list[dict[str, Any]], now: float) -> float | None:

@@ -79,9 +79,11 @@ FIGURES: Mapping[str, Plot] = {  # in the order of the report
     "contact_sheet": Plot(contact_sheet, "Frames of three held-out clips: the reference, the base and each row."),
     "pareto": Plot(
         pareto,
-        "What a gain costs: gain over the base with its interval, against parameters, training time and adapter size. "
-        "Filled and joined: the Pareto front of the means, where nothing else costs less and gains as much. Where "
-        "intervals overlap, other rows may belong to the front.",
+        "What a gain costs: gain over the base with its interval, against parameters, the time of a trial (mean over "
+        "seeds, smallest to largest as a line) and the weights to keep. "
+        "Filled and joined: the Pareto front of the means, where nothing else costs less and gains as much. Times that "
+        "differ by no more than the widest range over seeds count as equal. Where intervals overlap, other rows may "
+        "belong to the front.",
     ),
     "per_clip": Plot(
         per_clip,

@@ -1,4 +1,4 @@
-"""What a gain costs: quality against parameters, training time and adapter size, with the Pareto front.
+"""What a gain costs: quality against parameters, time and adapter size, with the Pareto front.
 
 In: `Findings`. Out: the figure, and `front` for any points.
 """
@@ -18,7 +18,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from analysis.figures.style import COLOURS, MARKERS, WIDTH, legend_below
 from analysis.statistics.findings import Findings
-from analysis.study.rows import Estimates, Row
+from analysis.study.costs import HOUR
+from analysis.study.rows import Row
 from analysis.study.scores import DIRECTIONS, LOWER
 from analysis.tables.rank_table import column_name, short_count
 
@@ -34,6 +35,8 @@ class Point(NamedTuple):
 
     row: Row
     cost: float
+    cheapest: float  # of the seeds
+    dearest: float
     gain: float
     low: float
     high: float
@@ -42,34 +45,37 @@ class Point(NamedTuple):
 def pareto(findings: Findings) -> Figure | None:
     """A point per rank, and for the full fine-tune, but for no control arm; None without gains over the base.
 
-    Time is that of training alone, times its workers, mean over seeds.
+    Time is that of training, generating and scoring, times its workers, mean over seeds.
     """
     estimates = findings.estimates
     rows = [row for row in estimates.rows if row.done and (row.in_grid or row.key.label == FULL)]
     gains = {score: known for score in estimates.primary.loss_first if (known := _gains(findings, score, rows))}
     if not gains:
         return None
-    costs, (styles, handles) = _costs(estimates, rows), _styles(rows)
+    costs, (styles, handles) = _costs(findings, rows), _styles(rows)
     figure = Figure(figsize=(WIDTH, 0.6 + 1.9 * len(gains)), layout="constrained")
     grid = figure.subplots(len(gains), len(costs), sharex="col", sharey="row", squeeze=False)
     for (score, known), panels in zip(gains.items(), grid, strict=True):
         panels[0].set_ylabel(f"gain over the base,\n{column_name(score)}")
         for axes, of_rows in zip(panels, costs.values(), strict=True):
-            paid = [(row, cost) for row, cost in zip(rows, of_rows, strict=True) if cost and row.full_name in known]
-            _panel(axes, [Point(row, cost, *known[row.full_name]) for row, cost in paid], styles)
+            paid = [(row, cost) for row, cost in zip(rows, of_rows, strict=True) if cost[0] and row.full_name in known]
+            _panel(axes, [Point(row, *cost, *known[row.full_name]) for row, cost in paid], styles)
     for axes, name in zip(grid[-1], costs, strict=True):
         axes.set_xlabel(name)
     legend_below(figure, handles, 4)
     return figure
 
 
-def front(points: Iterable[tuple[float, float]]) -> list[int]:
-    """The points (cost, gain) that no other matches in both and beats in one, by index, cheapest first."""
+def front(points: Iterable[tuple[float, float]], spread: float = 0.0) -> list[int]:
+    """The points (cost, gain) that no other matches in both and beats in one, by index, cheapest first.
+
+    Costs that differ by at most `spread` are equal.
+    """
     known = list(points)
     kept = [
         index
         for index, (cost, gain) in enumerate(known)
-        if not any(c <= cost and g >= gain and (c, g) != (cost, gain) for c, g in known)
+        if not any((c <= cost + spread and g > gain) or (c < cost - spread and g >= gain) for c, g in known)
     ]
     return sorted(kept, key=lambda index: (known[index], index))
 
@@ -86,26 +92,31 @@ def _gains(findings: Findings, score: str, rows: Sequence[Row]) -> dict[str, tup
     return gains
 
 
-def _costs(estimates: Estimates, rows: Sequence[Row]) -> dict[str, list[float]]:
-    """Axis label -> the cost of each row; 0 where it has none, as a full fine-tune has no adapter."""
-    results = [[trial.result for trial in estimates.trials(row)] for row in rows]
-    seconds = [np.mean([each.seconds.get("train", 0.0) * each.world_size for each in own]) for own in results]
-    unit, size = ("seconds", 1) if max(seconds) < SHORT else ("hours", 3600)
+def _costs(findings: Findings, rows: Sequence[Row]) -> dict[str, list[tuple[float, float, float]]]:
+    """Axis label -> mean, smallest and largest cost of each row over its seeds; 0 where it has none."""
+    by_name = {row.name: np.array(row.of_a_trial()) for row in findings.costs.rows}
+    unit, size = ("seconds", 1) if max(found.mean() for found in by_name.values()) < SHORT else ("hours", HOUR)
+    times = [by_name[row.full_name] / size for row in rows]
+    sizes = [[float(row.parameters or 0), row.adapter_megabytes or 0.0] for row in rows]
     return {
-        "trainable parameters": [float(row.parameters or 0) for row in rows],
-        f"worker-{unit} of training": [float(each / size) for each in seconds],
-        "adapter, MB": [row.adapter_megabytes or 0.0 for row in rows],
+        "trainable parameters": [(size, size, size) for size, _ in sizes],
+        f"worker-{unit} a trial: training,\ngenerating and scoring": [
+            (float(each.mean()), float(each.min()), float(each.max())) for each in times
+        ],
+        "weights to keep, MB": [(size, size, size) for _, size in sizes],
     }
 
 
 def _panel(axes: Axes, points: Sequence[Point], styles: Mapping[str, tuple[str, str]]) -> None:
-    best = [points[index] for index in front((each.cost, each.gain) for each in points)]
+    spread = max(each.dearest - each.cheapest for each in points)
+    best = [points[index] for index in front(((each.cost, each.gain) for each in points), spread)]
     axes.step([each.cost for each in best], [each.gain for each in best], where="post", **FRONT)
     labelled = best if len(points) > MANY else points
     for each in points:
         colour, marker = styles[each.row.full_name]
         alpha = 0.5 if each in labelled else 0.15
         axes.plot([each.cost] * 2, [each.low, each.high], color=colour, linewidth=0.7, alpha=alpha, zorder=2)
+        axes.plot([each.cheapest, each.dearest], [each.gain] * 2, color=colour, linewidth=0.7, alpha=alpha, zorder=2)
         face = colour if each in best else "white"
         axes.plot([each.cost], [each.gain], marker, color=colour, mfc=face, ms=4, mew=0.8, zorder=3)
     costs = [each.cost for each in points]

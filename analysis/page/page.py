@@ -22,6 +22,7 @@ from analysis.statistics import differences, rank_tests, steadiness, truncation
 from analysis.statistics.decision import rule
 from analysis.statistics.differences import DIGITS
 from analysis.statistics.findings import Findings, answer_lines
+from analysis.study import costs
 from analysis.study.load import WAITING, Study
 from analysis.study.provenance import provenance_lines
 from analysis.study.rows import Estimates, distinct
@@ -76,6 +77,8 @@ def page(findings: Findings, table: Table, pictures: Mapping[str, bytes]) -> str
             tests=tested,
             tests_heading=rank_tests.heading(tested) if tested else "",
             reel=reel(estimates),
+            cost=costs.sentence(findings.costs),
+            cost_table=costs.table(findings.costs),
             figures=figures,
             truncation_lines=truncation.sentences(findings.truncations, shown),
             protocol=protocol_lines(study),

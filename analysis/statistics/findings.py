@@ -1,6 +1,6 @@
 """Everything that the statistics say about one study, computed once: what tables, figures and the page are made of.
 
-In: `Study`. Out: `Findings`. Reads adapters and truncated adapters from the study folder; writes nothing.
+In: `Study`. Out: `Findings`. Reads adapters, truncated adapters and events from the study folder; writes nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from analysis.statistics.reliability import SizeCurve, set_sizes
 from analysis.statistics.spectra import Spectrum, study_spectra
 from analysis.statistics.steadiness import Matched, motion_matched
 from analysis.statistics.truncation import Truncated, truncations
+from analysis.study.costs import Costs, costs
 from analysis.study.load import Study
 from analysis.study.rows import Estimates, RowKey, estimate
 
@@ -39,6 +40,7 @@ class Findings:
     sizes: tuple[SizeCurve, ...]  # distances on fewer clips
     halves: tuple[Halves, ...]  # noise of the set scores
     reseeds: tuple[Reseed, ...]  # noise of sampling
+    costs: Costs  # of the finished trials
 
     @property
     def study(self) -> Study:
@@ -62,6 +64,7 @@ def find(study: Study) -> Findings:
         sizes=set_sizes(estimates),
         halves=halves(estimates),
         reseeds=reseeds(estimates),
+        costs=costs(estimates),
     )
 
 

@@ -23,6 +23,7 @@ from cinelora.core.config import Method, Scaling
 from cinelora.core.records import TrialSpec
 from cinelora.metrics.primary import PrimaryScores, primary_scores
 from sweeps.looks import row_id
+from sweeps.memory import BYTES
 from sweeps.plan import identity
 
 OWN_COLUMNS = {"method", "train.learning_rate", "lora.rank", "lora.scaling", "lora.alpha", "lora.targets"}
@@ -72,7 +73,7 @@ class Row:
     planned: int  # trials
     trial_ids: tuple[str, ...]  # the finished ones, by seed
     parameters: int | None  # None until a trial has finished
-    adapter_megabytes: float | None
+    adapter_megabytes: float | None  # of a full fine-tune: all weights of the denoiser
     seconds_per_step: float | None  # mean over seeds; None for the base
     estimates: Mapping[str, Estimate]
 
@@ -227,10 +228,17 @@ def _row(key: RowKey, series: str, specs: list[TrialSpec], trials: list[Trial], 
         planned=len(specs),
         trial_ids=tuple(trial.spec.trial_id for trial in trials),
         parameters=first.trainable_parameters if first else None,
-        adapter_megabytes=first.adapter_bytes / MEGA if first else None,
+        adapter_megabytes=_adapter_bytes(trials[0]) / MEGA if trials else None,
         seconds_per_step=float(np.mean(known)) if known else None,
         estimates=_estimates(trials, scores),
     )
+
+
+def _adapter_bytes(trial: Trial) -> int:
+    """As recorded; older full fine-tunes recorded 0: there the weights of the denoiser in its precision."""
+    result, config = trial.result, trial.spec.config
+    whole = config.method is Method.full and not result.adapter_bytes
+    return result.trainable_parameters * BYTES[config.model.dtype] if whole else result.adapter_bytes
 
 
 def _estimates(trials: list[Trial], scores: TrialScores) -> dict[str, Estimate]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Sequence
 
 from analysis.study.scores import HIGHER, LOWER, NONE
 from analysis.tables.rank_table import Cell, Column, Table
@@ -52,6 +53,12 @@ def markdown_body(table: Table) -> str:
     if table.notes:
         parts.append("\n".join(f"- {note}" for note in table.notes))
     return "\n\n".join(parts)
+
+
+def plain_markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table of text: names, then numbers."""
+    rule = [":--", *["--:"] * (len(heads) - 1)]
+    return "\n".join(f"| {' | '.join(each)} |" for each in (heads, rule, *lines))
 
 
 def latex(table: Table) -> str:

@@ -214,6 +214,8 @@ def _write(
     folder, config = job.folder, job.spec.config
     size = lora.save_adapter(folder.adapter, state, config.lora) if config.method is Method.lora else 0
     size += folder.adapter_file.stat().st_size if config.method is Method.adapter else 0
+    if config.method is Method.full:  # not kept, but what a user of it would have to keep
+        size = result.trainable_parameters * getattr(torch, config.model.dtype.value).itemsize
     write_scored(folder, scored)
     write_set_scores(folder, job.reference)
     tracker.scores(scored.values, [folder.sample(clip) for clip in scored.clip_ids[:TRACKED_CLIPS]])

@@ -39,6 +39,13 @@ def test_front(points: list[tuple[float, float]], kept: list[int]) -> None:
     assert front(points) == kept
 
 
+def test_costs_within_the_spread_of_seeds_count_as_equal() -> None:
+    points = [(10.0, 1.0), (12.0, 2.0), (9.0, 1.5), (20.0, 1.9)]
+    assert front(points) == [2, 1]
+    assert front(points, spread=3.0) == [1]
+    assert front([(1.0, 1.0), (9.0, 2.0)], spread=3.0) == [0, 1]
+
+
 def test_figures_of_the_paper_study(study: Path) -> None:
     """Three clips: costs and clips can be drawn; halves and subsets of them cannot."""
     findings = find(load_study(study))
@@ -46,7 +53,10 @@ def test_figures_of_the_paper_study(study: Path) -> None:
     absent = {"spectra", "truncation", "noise_floor", "fvd_vs_n", "consistency_profile"}
     assert set(drawn) == set(FIGURES) - absent
     pareto, per_clip = drawn["pareto"], drawn["per_clip"]
-    assert len(pareto.axes) == 9 and pareto.axes[-2].get_xlabel() == "worker-seconds of training"
+    assert (
+        len(pareto.axes) == 9
+        and pareto.axes[-2].get_xlabel() == "worker-seconds a trial: training,\ngenerating and scoring"
+    )
     shares = {axes.texts[0].get_text() for axes in per_clip.axes[:2]}
     assert shares == {"100%"}  # of held-out losses below the base's
 

@@ -1,0 +1,132 @@
+"""What a study cost: how long its sweeps ran, and the work of its finished trials, phase by phase.
+
+In: `Estimates`; reads events.jsonl. Out: `Costs`, its sentence and its table as text. A worker is a GPU, or a process
+where there is none. Work is seconds times workers; it leaves out failed, pruned and first-stage trials, which the wall
+time holds, as it does the time to start, to encode and to score the real clips.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from analysis.study.load import Study
+from analysis.study.rows import Estimates
+from sweeps.ledger import Ledger
+
+HOUR, MINUTE = 3600, 60  # seconds
+LONG = 10  # hours of work: a larger table is in worker-hours
+PHASES = {  # key of result.seconds -> in words, in the order of a trial; other keys keep their name
+    "train": "training",
+    "evaluate": "held-out loss",
+    "generate": "generating",
+    "score": "scoring",
+    "overhead": "overhead",
+}
+OF_A_RANK = ("train", "generate", "score")  # what more trials of a rank would cost
+
+
+@dataclass(frozen=True)
+class RowCost:
+    """The finished trials of one row of the rank table, by seed."""
+
+    name: str
+    trials: tuple[Mapping[str, float], ...]  # seconds by phase, all workers together
+    adapter_megabytes: float | None
+
+    @property
+    def by_phase(self) -> dict[str, float]:
+        return _summed(self.trials)
+
+    def of_a_trial(self, phases: Iterable[str] = OF_A_RANK) -> tuple[float, ...]:
+        """Seconds that each trial spent in these phases."""
+        return tuple(sum(trial.get(phase, 0.0) for phase in phases) for trial in self.trials)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """`wall_seconds`: of all sweeps that ran a trial; None where none was recorded."""
+
+    wall_seconds: float | None
+    rows: tuple[RowCost, ...]  # those of the rank table that have a finished trial
+
+    @property
+    def trials(self) -> int:
+        return sum(len(row.trials) for row in self.rows)
+
+    @property
+    def by_phase(self) -> dict[str, float]:
+        """Worker-seconds of all trials."""
+        return _summed(trial for row in self.rows for trial in row.trials)
+
+
+def costs(estimates: Estimates) -> Costs:
+    rows = []
+    for row in estimates.rows:
+        results = [trial.result for trial in estimates.trials(row)]
+        seconds = tuple({phase: s * each.world_size for phase, s in each.seconds.items()} for each in results)
+        if seconds:
+            rows.append(RowCost(row.full_name, seconds, row.adapter_megabytes))
+    return Costs(_wall(estimates.study), tuple(rows))
+
+
+def _wall(study: Study) -> float | None:
+    homes = {home.folder.root: home for home in (study.merged.values() or [study])}
+    known = [wall_seconds(Ledger(home.folder).events()) for home in homes.values()]
+    return sum(known) if all(known) else None
+
+
+def wall_seconds(events: Sequence[Mapping[str, Any]]) -> float:
+    """From the begin of each sweep that started a trial to its last event; a killed driver's end is not known."""
+    begins = [index for index, event in enumerate(events) if event["event"] == "sweep"]
+    sweeps = [events[begin:end] for begin, end in pairwise([*begins, len(events)])]
+    worked = [sweep for sweep in sweeps if any(event["event"] == "started" for event in sweep)]
+    return float(sum(sweep[-1]["time"] - sweep[0]["time"] for sweep in worked))
+
+
+def sentence(found: Costs) -> str:
+    """16 trials: 7.6 min wall, 0.25 worker-hours: 17 % training, ...; "" without any recorded time."""
+    total = sum(found.by_phase.values())
+    if not total:
+        return ""
+    shares = ", ".join(f"{seconds / total:.0%} {PHASES.get(name, name)}" for name, seconds in found.by_phase.items())
+    wall = "" if found.wall_seconds is None else f"{duration(found.wall_seconds)} wall, "
+    trials = f"{found.trials} trial{'s' if found.trials > 1 else ''}"
+    return f"{trials}: {wall}{total / HOUR:.3g} worker-hours: {shares}."
+
+
+def table(found: Costs) -> tuple[list[str], list[list[str]]]:
+    """Heads and lines: the work of each row in each phase, in all and of one trial, and the size of what it trains."""
+    phases = list(found.by_phase)
+    unit, size = ("hours", HOUR) if sum(found.by_phase.values()) > LONG * HOUR else ("minutes", MINUTE)
+    names = [PHASES.get(phase, phase) for phase in phases]
+    heads = [f"worker-{unit}", "trials", *names, "in all", "a trial", "adapter MB"]
+
+    def line(name: str, trials: int, by_phase: Mapping[str, float], adapter: str) -> list[str]:
+        total = sum(by_phase.values())
+        spent = [*(by_phase.get(phase, 0.0) for phase in phases), total, total / trials]
+        return [name, str(trials), *(f"{seconds / size:.2f}" for seconds in spent), adapter]
+
+    sizes = ["-" if row.adapter_megabytes is None else f"{row.adapter_megabytes:.3g}" for row in found.rows]
+    lines = [line(row.name, len(row.trials), row.by_phase, mb) for row, mb in zip(found.rows, sizes, strict=True)]
+    return heads, [*lines, line("all", found.trials, found.by_phase, "-")]
+
+
+def duration(seconds: float) -> str:
+    """95 s, 28.8 min, 5.3 h."""
+    for unit, size in (("h", HOUR), ("min", MINUTE)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _summed(trials: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Phase -> seconds, the known phases first."""
+    total: Counter[str] = Counter()
+    for trial in trials:
+        total.update(trial)
+    order = [*PHASES, *sorted(total.keys() - PHASES.keys())]
+    return {phase: total[phase] for phase in order if total[phase]}
