@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures.style import COLOURS, MARKERS, STYLE, WIDTH
 from analysis.power.chances import Chances, Design, chances, shapes
-from analysis.power.spreads import QUICK, Spreads, spreads
+from analysis.power.spreads import Spreads, of_quick, spreads
 from analysis.study.merge import load_studies
 from analysis.study.rows import estimate
 from analysis.study.scores import DIRECTIONS, LOWER
@@ -58,7 +58,7 @@ class Outlook:
 def measured(pilot: str) -> tuple[Mapping[str, Spreads], str]:
     """(score -> how its gains vary, where that was measured). Raises UserError for a pilot that does not show it."""
     if not pilot:
-        return QUICK, SHIPPED
+        return of_quick(), SHIPPED
     estimates = estimate(load_studies([Path(pilot)]))
     found: dict[str, Spreads] = {}
     base = estimates.base

@@ -18,7 +18,7 @@ from analysis.study.rows import estimate
 from cinelora.core.cli import UserError
 from tests.analysis.paper_study import SHIFTS, Builder
 
-FIGURES = ("quality_vs_rank", "differences", "learning_curves", "contact_sheet", "pareto", "per_clip")
+FIGURES = ("answer", "quality_vs_rank", "differences", "learning_curves", "contact_sheet", "pareto", "per_clip")
 FILES = {
     *(
         "rank_table.csv",

@@ -9,10 +9,11 @@ import pytest
 
 from analysis.power.chances import Design
 from analysis.power.designs import Offer, measured, power_lines, power_table, write_power
-from analysis.power.spreads import QUICK, Spreads
+from analysis.power.spreads import Spreads, of_quick
 from cinelora.core.cli import UserError
 
 OFFERS = [Offer(Design(3, 96), 30.0, 3600.0, True), Offer(Design(2, 48), 12.0, 1500.0, False)]
+QUICK = of_quick()
 KVD = {"kvd[tnv2]": QUICK["kvd[tnv2]"]}
 
 
