@@ -18,6 +18,8 @@ import torch.distributed as torch_dist
 from cinelora.core.cli import UserError
 
 T = TypeVar("T")
+# Read when cuBLAS starts: with a fixed workspace its products give the same bytes again.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 _meshes: dict[int, Any] = {}  # of this process group, by sequence workers
 
 

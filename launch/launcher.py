@@ -64,14 +64,14 @@ def launch_jobs(
         return [_returned(job, JobStatus.COMPLETED, None) for job in jobs[:grid]]
     fingerprints = Fingerprints(Path(study.cache_dir))
     plan, settled = settle_checkpointing(study, make_plan([job.config for job in jobs], fingerprints))
-    expected = estimate(study, ledger, plan)
+    expected, remarks = estimate(study, ledger, plan), (plan.equal_again(), *fingerprints.remarks)
     with ledger.locked():
         ledger.open(study.name, study.answer.share, study.answer.chosen)
         if initial_job_idx > 0:  # a sweeper that works in batches: one study all the same
             plan = ledger.plan().merged(plan)
         ledger.write_plan(plan)
         ledger.event("sweep", overrides=[job.overrides for job in jobs])
-        print(*fingerprints.clips.values(), *gpus, *settled, *expected.lines, *fingerprints.remarks, sep="\n")
+        print(*fingerprints.clips.values(), *gpus, *settled, *expected.lines, *remarks, sep="\n")
         started = time.monotonic()
         errors = run_missing(study, ledger, plan, expected.seconds, expected.silence)
         took = time.monotonic() - started
@@ -182,14 +182,14 @@ def show_plan(configs: list[StudyConfig], ledger: Ledger, gpus: tuple[str, ...])
     study = configs[0]
     fingerprints = Fingerprints(Path(study.cache_dir), plan_only=True)
     plan, settled = settle_checkpointing(study, make_plan(configs, fingerprints))
-    expected = estimate(study, ledger, plan)
+    expected, remarks = estimate(study, ledger, plan), (plan.equal_again(), *fingerprints.remarks)
     if ledger.folder.study.exists():
         check_schema(ledger.folder)
     print_plan(plan, ledger, study.prune is not Prune.off)
     from launch.price import chance_lines  # here, since it loads pandas and matplotlib, which a sweep does not need
 
     chances = chance_lines(study, ledger, plan)
-    print(*fingerprints.clips.values(), *gpus, *settled, *expected.lines, *chances, *fingerprints.remarks, sep="\n")
+    print(*fingerprints.clips.values(), *gpus, *settled, *expected.lines, *chances, *remarks, sep="\n")
 
 
 def print_plan(plan: Plan, ledger: Ledger, keep_pruned: bool) -> None:

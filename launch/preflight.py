@@ -134,7 +134,8 @@ def stages(config: StudyConfig, fingerprints: Fingerprints) -> list[TrialConfig]
         why = "trains no adapter to put on that of the first stage"
         raise UserError(f"method={trial.method.value}: {why}; add stage1.enabled=false")
     stage = config.stage1
-    first = replace(trial, method=Method.lora, arm=FIRST_STAGE, seed=stage.seed, lora=stage.lora, train=stage.train)
+    train = replace(stage.train, deterministic=stage.train.deterministic and trial.train.deterministic)
+    first = replace(trial, method=Method.lora, arm=FIRST_STAGE, seed=stage.seed, lora=stage.lora, train=train)
     first = replace(first, data=_with_absolute_path(stage.data, config))
     return [first, replace(trial, first=trial_spec(first, fingerprints.of(first)).trial_id)]
 

@@ -31,6 +31,8 @@ def identity(config: TrialConfig, fingerprints: dict[str, str]) -> dict[str, Any
     if not config.method.trains:
         for name in ("zero", "seed", "train"):
             del settings[name]
+        if not config.train.deterministic:  # it generates clips with these kernels, too
+            settings["train"] = {"deterministic": False}
     if not config.method.adapts:
         del settings["lora"]
     elif config.lora.scaling is Scaling.alpha_equals_rank:
@@ -55,6 +57,13 @@ class Plan:
     @staticmethod
     def from_json(data: dict[str, Any]) -> Plan:
         return Plan(tuple(TrialSpec.from_json(item) for item in data["trials"]), tuple(data.get("clips", ())))
+
+    def equal_again(self) -> str:
+        """A line: where the same trials, run again, give the same bytes."""
+        on_gpus = "on GPUs for the same kind of GPU, ZeRO stage and number of workers (train.deterministic=true)"
+        if not all(spec.config.train.deterministic for spec in self.trials):
+            on_gpus = "not on GPUs, where they differ by rounding (train.deterministic=false)"
+        return f"Run again, trials give the same bytes on CPUs (float32) for all ZeRO stages, and {on_gpus}"
 
     def merged(self, other: Plan) -> Plan:
         """This plan followed by what `other` adds."""

@@ -282,6 +282,8 @@ class TrainConfig:
     gradient_checkpointing: bool = field(default=False, metadata=EXECUTION)  # true: the older name of `all`
     checkpointed_blocks: int = field(default=0, metadata=EXECUTION)  # the first so many; 0: all of them
     caption_dropout: float = field(default=0.0, metadata=WHEN_SET)  # share of samples that see the empty caption
+    # On a GPU: kernels that give the same bytes again; false: the fastest.
+    deterministic: bool = field(default=True, metadata=WHEN_SET)
     stills: float = field(default=0.0, metadata=WHEN_SET)  # share of steps on single frames, which see no first frame
 
     def __post_init__(self) -> None:

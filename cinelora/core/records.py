@@ -156,6 +156,11 @@ def resident_key(spec: TrialSpec) -> str:
     """
     model = spec.config.model
     weights = {name: digest for name, digest in spec.fingerprints.items() if name != "data"}
-    flags = {"compiled": model.compile, "short text": model.short_text, "sharded": spec.config.zero.stage == 3}
+    flags = {
+        "compiled": model.compile,
+        "short text": model.short_text,
+        "fastest kernels": not spec.config.train.deterministic,
+        "sharded": spec.config.zero.stage == 3,
+    }
     names = [model.dtype.value, model.attention, *(name for name, on in flags.items() if on)]
     return " ".join([content_hash(weights, digits=16), *names])

@@ -34,6 +34,7 @@ from cinelora.trial.resident import ResidentModel, load_resident_model
 from cinelora.trial.run import HELDOUT_LOSS
 from cinelora.trial.scoring import generate_and_score, memorised
 from cinelora.wan import lora, low_rank
+from cinelora.wan.attention import use_deterministic
 from cinelora.wan.checkpoint import base_folder
 from cinelora.wan.encoding import Encodings
 from cinelora.wan.loading import TORCH_DTYPE, write_weight_norms
@@ -171,6 +172,7 @@ def evaluate(
     factors, kept = truncate_adapter(file, adapter.result.scale, adapter.rank)
     if config.first:
         lora.load_adapter(transformer, study.trial(config.first).adapter_file)
+    use_deterministic(transformer, config)
     parameters = lora.attach(transformer, config.lora, seed=0)
     try:
         fill(parameters, factors, file)

@@ -27,6 +27,7 @@ from cinelora.features.nets import NETS, open_net
 from cinelora.features.nets.frames import Frames
 from cinelora.render.contact_sheet import shown_frames
 from cinelora.render.long_clips import changes, continuity, long_clip, window_count
+from cinelora.wan.attention import use_deterministic
 from cinelora.wan.encoding import Conditions, condition_latents, decode_video, encode_image, encode_text, pixels
 from cinelora.wan.loading import TORCH_DTYPE, load_image_encoder, load_text_encoder, load_transformer, load_vae
 from cinelora.wan.lora import AdapterSwitch
@@ -106,6 +107,7 @@ def open_base(job: RenderJob) -> Iterator[tuple[AdapterSwitch, Callable[[int, Fr
     place = "cpu" if job.mode in SHARDED else device
     # model.compile is left out: a few clips do not pay for it
     transformer = load_transformer(folder, model.dtype, place, model.short_text, model.attention)
+    use_deterministic(transformer, config)
     adapters = AdapterSwitch(transformer, chain.from_iterable(job.files.values()))
     encoder, vae = load_image_encoder(folder, device), load_vae(folder, device)
 

@@ -38,6 +38,7 @@ from cinelora.training.heldout import window_losses
 from cinelora.training.log import Mirror, TrainLog
 from cinelora.wan import lora
 from cinelora.wan.acceleration import checkpoint_blocks
+from cinelora.wan.attention import as_chosen
 from cinelora.wan.encoding import Encodings
 
 Report = Callable[[str, int, int, float | None], None]  # stage, done, total, loss
@@ -118,7 +119,8 @@ def optimiser_step(
     count = len(my_micro_batches(config.train, mine))
     for turn in range(count):
         loss = next(batches).losses(engine).mean()
-        backward(engine, loss * sharers, last=turn == count - 1)  # the step itself is the caller's
+        with as_chosen(engine):
+            backward(engine, loss * sharers, last=turn == count - 1)  # the step itself is the caller's
         total[0] += loss.detach().double().cpu() * mine.leads
     loss_sum, stops = distributed.sum_over_workers(total).tolist()
     return loss_sum / (count * mine.count), stops > 0

@@ -33,8 +33,8 @@ PACKAGES = ("torch", "diffusers", "peft", "deepspeed", "transformers", "ray", "n
 GIT_SECONDS = 5.0  # a repository on a slow disk must not delay the trial
 
 
-def begin(job: Job) -> None:
-    """Add this run to the trial's record; all workers call this together."""
+def begin(job: Job, attention: dict[str, Any] | None) -> None:
+    """Add this run to the trial's record, with the choice of its kernel; all workers call this together."""
     folder, (state, diff) = job.folder, code()
     if state["diff_sha256"] and not (path := folder.code_diff(state["diff_sha256"])).exists():
         with whole_file(path) as temporary:
@@ -46,7 +46,7 @@ def begin(job: Job) -> None:
             "trial_id": job.spec.trial_id,
             "fingerprints": job.spec.fingerprints,
             "seeds": {"training": config.seed, "sampling": config.sample.seed, "split": config.data.split_seed},
-            "runs": [*(read_json(before)["runs"] if before.exists() else []), _run(job, workers)],
+            "runs": [*(read_json(before)["runs"] if before.exists() else []), _run(job, attention, workers)],
         }
         write_json(folder.provenance, record)
 
@@ -58,7 +58,7 @@ def finish(folder: TrialFolder) -> None:
     write_json(folder.provenance, record)
 
 
-def _run(job: Job, workers: list[dict[str, Any]]) -> dict[str, Any]:
+def _run(job: Job, attention: dict[str, Any] | None, workers: list[dict[str, Any]]) -> dict[str, Any]:
     """The record of one run. `workers`: the record of each; equal ones are listed once, with their count."""
     config, size = job.spec.config, len(workers)
     trains = config.method.trains or (config.method is not Method.frozen and config.zero.stage == 3)
@@ -72,6 +72,7 @@ def _run(job: Job, workers: list[dict[str, Any]]) -> dict[str, Any]:
         "world_size": size,
         "micro_batch": settings["train_micro_batch_size_per_gpu"] if settings else None,
         "deepspeed": settings,
+        "attention": attention,  # None where no kernel was tried, as on a CPU
         "workers": [{"count": workers.count(kind), **kind} for kind in kinds],
     }
 

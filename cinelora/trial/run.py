@@ -37,6 +37,7 @@ from cinelora.trial.resident import SPENT, ResidentModel
 from cinelora.trial.scoring import generate_and_score, memorised
 from cinelora.trial.tracking import Tracker
 from cinelora.wan import lora
+from cinelora.wan.attention import use_deterministic
 from cinelora.wan.encoding import Encodings, grey_latent
 from cinelora.wan.loading import write_weight_norms
 from cinelora.wan.parallel import shared_tokens
@@ -50,12 +51,13 @@ def run_trial(job: Job, resident: ResidentModel, report: Report) -> TrialResult:
     """Run the trial to its result, resuming from its last checkpoint. All workers of the gang call this together.
 
     Worker 0 writes the result; those of the others lack the adapter's size and the overhead.
-    Raises NonFiniteLoss, Stopped, RuntimeError (workers disagree), and whatever the disk raises.
+    Raises NonFiniteLoss, Stopped, RuntimeError (workers disagree), UserError (no deterministic kernel), and whatever
+    the disk raises.
     """
     spec, config, started = job.spec, job.spec.config, time.perf_counter()
     folder, plan, transformer = job.folder, job.windows(), resident.transformer
     has_model = config.method is not Method.frozen
-    provenance.begin(job)
+    provenance.begin(job, use_deterministic(transformer, config) if has_model else None)
     _reset_peak_memory()
     stills = config.train.stills and has_model
     grey = grey_latent(resident.vae, config.data.height, config.data.width) if stills else None

@@ -2,6 +2,9 @@
 
 In: a WanTransformer3DModel; a backend of `cinelora/wan/options.py`. Out: the same model, whose attention uses it.
 
+Same bytes again (`train.deterministic`, on a GPU): whether a kernel gives them depends on card, driver, packages
+and shape, so no recipe is trusted. Each is tried at the trial's shape, and the first that gives equal bytes is used.
+
 Short text (`model.short_text`): the Wan pipeline pads every text to 512 states with zero rows. Equal rows stay equal in
 every layer, whatever the weights are, so the padding is computed once: a token that occurs m times adds log m to its
 logit. The result equals attention over 512 tokens to rounding, also under LoRA and in the gradient. It halves the time
@@ -11,6 +14,10 @@ cross-attention then stays with torch, since few kernels take a bias.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,9 +31,12 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from cinelora import distributed
 from cinelora.core.cli import UserError
+from cinelora.core.config import TrialConfig
 from cinelora.wan.options import BACKENDS
 
 PROBE_TOKENS = 16
+PARTS = ("query", "key", "value")
+IMAGE_TOKENS = 257  # of the first frame, from CLIP ViT-H/14
 
 
 def use_attention(transformer: Any, name: str, dtype: torch.dtype) -> None:
@@ -49,8 +59,142 @@ def backend_error(name: str, dtype: torch.dtype, head_dim: int) -> str | None:
         with attention_backend(name):
             dispatch_attention_fn(query, key, value).sum().backward()
     except Exception as error:  # each kernel refuses with an exception of its own
-        return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        return _reason(error)
     return None
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A backend of diffusers. `strict`: under torch's deterministic algorithms, where flash attention, for one, adds in
+    a fixed order and takes longer, and cuDNN's refuses to run.
+    """
+
+    backend: str
+    strict: bool
+
+
+# In the order of their speed; the last needs a matrix of tokens x tokens.
+KERNELS = (
+    Kernel("_native_cudnn", False),
+    Kernel("_native_flash", True),
+    Kernel("_native_efficient", True),
+    Kernel("_native_math", True),
+)
+STRICT = "_cinelora_strict"  # attribute of a denoiser: whether it runs under torch's deterministic algorithms
+Attend = Callable[[Kernel, int], Sequence[torch.Tensor]]  # kernel, number of keys -> output and gradients
+
+
+def use_deterministic(transformer: Any, config: TrialConfig) -> dict[str, Any] | None:
+    """On a GPU: with `train.deterministic`, kernels that give the same bytes again; all workers call this together.
+
+    The record of the choice, None where there is nothing to choose. UserError if no kernel does.
+    """
+    if distributed.device_name() == "cpu":
+        return None
+    torch.backends.cudnn.deterministic = config.train.deterministic
+    if not config.train.deterministic:
+        return None
+    torch.backends.cudnn.benchmark = False
+    return choose_kernel(transformer, config)
+
+
+def choose_kernel(transformer: Any, config: TrialConfig) -> dict[str, Any]:
+    """Give `transformer` the first kernel whose output and gradients are equal twice, at the shape of its training.
+
+    The record of it: the kernel, and why each before it was refused.
+    """
+    model, shape = config.model, transformer.config
+    kernels: Sequence[Kernel] = KERNELS
+    if model.attention:
+        kernels = [Kernel(model.attention, strict) for strict in (False, True)]
+    elif model.sequence_workers > 1:
+        kernels = [each for each in kernels if BACKENDS[each.backend].splits]
+    if model.short_text:  # part of cross-attention stays with torch's choice
+        kernels = [each for each in kernels if each.strict]
+    count = config.train.windows_at_once(max(1, distributed.data_group(model.sequence_workers).count))
+    heads = shape.num_attention_heads // model.sequence_workers
+    queries = (count, config.data.video_tokens, heads, shape.attention_head_dim)
+    dtype = getattr(torch, model.dtype.value)
+    kernel, refused = first_deterministic(kernels, partial(_attend, queries, dtype), config)
+    use_attention(transformer, kernel.backend, dtype)
+    setattr(transformer, STRICT, kernel.strict)
+    return asdict(kernel) | {"refused": refused}
+
+
+def first_deterministic(kernels: Sequence[Kernel], attend: Attend, config: TrialConfig) -> tuple[Kernel, list[str]]:
+    """The first of `kernels` that gives equal bytes twice on every worker, and what those before it did instead.
+
+    UserError, with these reasons, if there is none.
+    """
+    reasons: list[str] = []
+    for kernel in kernels:
+        found = [each for each in distributed.gather_objects(_difference(kernel, attend, config)) if each]
+        if not found:
+            return kernel, reasons
+        reasons.append(f"{kernel.backend}{' (deterministic algorithms)' * kernel.strict}: {found[0]}")
+    free = "leave model.attention empty, or " * bool(config.model.attention)
+    raise UserError(
+        f"train.deterministic=true: no attention kernel here gives the same bytes twice ({'; '.join(reasons)}); "
+        f"{free}set train.deterministic=false, whose results differ from run to run by rounding"
+    )
+
+
+def _difference(kernel: Kernel, attend: Attend, config: TrialConfig) -> str | None:
+    """What of two equal calls differs, or why the kernel cannot run; None if they are equal."""
+    for keys in (config.data.video_tokens, TEXT_TOKENS, IMAGE_TOKENS):
+        try:
+            pairs = zip(attend(kernel, keys), attend(kernel, keys), strict=True)
+            for name, (one, two) in zip(("output", *("gradient of " + each for each in PARTS)), pairs, strict=True):
+                if not torch.equal(_bytes(one), _bytes(two)):
+                    return f"two runs with {keys} keys differ in the {name}"
+        except Exception as error:  # each kernel refuses with an exception of its own
+            return _reason(error)
+    return None
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().view(torch.uint8)
+
+
+def _attend(queries: tuple[int, ...], dtype: torch.dtype, kernel: Kernel, keys: int) -> list[torch.Tensor]:
+    """Output, and gradients of query, key and value, of fixed random inputs. `queries`: shape (B, L, H, D)."""
+    device = distributed.device_name()
+    generator = torch.Generator(device).manual_seed(0)
+    key_shape = (queries[0], keys, *queries[2:])
+    query, key, value, upstream = (
+        torch.randn(shape, generator=generator, dtype=dtype, device=device)
+        for shape in (queries, key_shape, key_shape, queries)
+    )
+    inputs = [each.requires_grad_() for each in (query, key, value)]
+    with strict_algorithms(kernel.strict), attention_backend(kernel.backend):
+        out = dispatch_attention_fn(query, key, value)
+        return [out.detach(), *torch.autograd.grad(out, inputs, upstream)]
+
+
+@contextmanager
+def strict_algorithms(on: bool) -> Iterator[None]:
+    """Within, torch's deterministic algorithms where `on`; new memory is not filled with NaN, which takes time."""
+    if not on:
+        yield
+        return
+    memory: Any = torch.utils.deterministic  # type: ignore[attr-defined]  # no stub
+    before, filled = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    memory.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        memory.fill_uninitialized_memory = filled
+
+
+def as_chosen(model: Any) -> AbstractContextManager[None]:
+    """Within, forward and backward passes of a denoiser, bare or inside an engine, run as its kernel was tried."""
+    return strict_algorithms(getattr(getattr(model, "module", model), STRICT, False))
 
 
 TEXT_TOKENS = 512  # hard-coded in the attention processor: another length silently mixes text and image tokens

@@ -22,6 +22,7 @@ from cinelora.core.config import SampleConfig, TrialConfig
 from cinelora.core.seeds import draw_noise
 from cinelora.data.windows import Window
 from cinelora.wan.acceleration import step_cache
+from cinelora.wan.attention import as_chosen
 from cinelora.wan.encoding import Conditions, Encodings, decode_video
 from cinelora.wan.loading import TORCH_DTYPE, load_scheduler
 
@@ -34,13 +35,14 @@ def starting_noise(encodings: Encodings, windows: list[Window], seed: int) -> to
 
 def predict_velocity(model: Any, noisy: torch.Tensor, times: torch.Tensor, conditions: Conditions) -> torch.Tensor:
     """Velocity (N, 16, T, h, w) at noisy latents of that shape and times (N,) in 0..1000."""
-    return model(
-        hidden_states=torch.cat([noisy.to(conditions.frame.dtype), conditions.frame], dim=1),
-        timestep=times,
-        encoder_hidden_states=conditions.text,
-        encoder_hidden_states_image=conditions.image,
-        return_dict=False,
-    )[0]
+    with as_chosen(model):
+        return model(
+            hidden_states=torch.cat([noisy.to(conditions.frame.dtype), conditions.frame], dim=1),
+            timestep=times,
+            encoder_hidden_states=conditions.text,
+            encoder_hidden_states_image=conditions.image,
+            return_dict=False,
+        )[0]
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ from cinelora.core.files import write_json
 from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialSpec, resident_key
 from sweeps.ledger import Ledger, check_schema, chosen_scores
-from sweeps.plan import Plan, build_plan, frozen_of, trial_spec
+from sweeps.plan import Plan, base_of, build_plan, frozen_of, trial_spec
 
 FINGERPRINTS = {"model": "m" * 64, "data": "d" * 64}
 
@@ -56,6 +56,9 @@ def test_everything_that_changes_the_result_is() -> None:
         TrialConfig(lora=LoraConfig(scaling=Scaling.constant, alpha=9)),
         TrialConfig(train=TrainConfig(learning_rate=2e-4)),
         TrialConfig(train=TrainConfig(shift=5)),
+        TrialConfig(train=TrainConfig(deterministic=False)),
+        base_of(TrialConfig()),
+        base_of(TrialConfig(train=TrainConfig(deterministic=False))),
         TrialConfig(model=ModelConfig(dtype=Dtype.bfloat16)),
         TrialConfig(zero=ZeroConfig(stage=2)),
         TrialConfig(score=ScoreConfig(keep_first_frame=True)),
@@ -63,6 +66,13 @@ def test_everything_that_changes_the_result_is() -> None:
     ]
     ids = [trial_id(config) for config in other] + [trial_id(TrialConfig(), {**FINGERPRINTS, "data": "e" * 64})]
     assert len(set(ids)) == len(ids)
+
+
+def test_a_plan_says_where_its_bytes_are_equal_again() -> None:
+    fast = TrialConfig(train=TrainConfig(deterministic=False))
+    equal, mixed = (build_plan([(each, FINGERPRINTS) for each in some]) for some in ([TrialConfig()], [fast]))
+    assert "on GPUs for the same kind of GPU, ZeRO stage and number of workers" in equal.equal_again()
+    assert "not on GPUs" in mixed.equal_again()
 
 
 def test_the_base_is_planned_once_and_first() -> None:

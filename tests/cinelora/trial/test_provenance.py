@@ -76,12 +76,13 @@ def test_equal_workers_are_listed_once(tmp_path: Path) -> None:
     config = TrialConfig(train=TrainConfig(batch_size=12, micro_batch=4))
     job = Job(TrialSpec("t", config, {}), StudyFolder(tmp_path), "", tmp_path, TrackingConfig(), ("lost", "hang"))
     small, large = {"hardware": {"cores": 2}}, {"hardware": {"cores": 8}}
-    run = provenance._run(job, [large, small, large])
+    run = provenance._run(job, {"backend": "_native_flash"}, [large, small, large])
     assert run["workers"] == [{"count": 2, **large}, {"count": 1, **small}]
     assert run["causes"] == ["lost", "hang"] and run["world_size"] == 3
+    assert run["attention"] == {"backend": "_native_flash"}
     assert run["micro_batch"] == 4 and run["deepspeed"]["gradient_accumulation_steps"] == 1
     base = replace(job, spec=TrialSpec("t", replace(config, method=Method.base), {}))
-    assert provenance._run(base, [small])["deepspeed"] is None, "no engine was built"
+    assert provenance._run(base, None, [small])["deepspeed"] is None, "no engine was built"
 
 
 def test_a_trial_resumed_once_records_both_runs(study_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
