@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from analysis.figures.style import WIDTH, headline
 from analysis.statistics.findings import Findings
 from analysis.study.frames import Image, read_clip, spread
-from analysis.study.rows import Estimates
+from analysis.study.rows import Estimates, Row
+from cinelora.core.config import seed_text
 
 CLIPS, FRAMES = 3, 4
 MAX_ROWS = 12  # a sheet taller than a page helps nobody
@@ -66,7 +67,7 @@ def read_sheet(estimates: Estimates) -> Sheet | None:
     """Reference, base, then each row with its first finished seed; None where no reference clip is on disk."""
     study, clips = estimates.study, spread(estimates.scores.clips, CLIPS)
     folders = [("reference", study.reference_folder)]
-    folders += [(row.full_name, study.trial_folder(row.trial_ids[0])) for row in estimates.rows if row.done]
+    folders += [(_shown(row, estimates), study.trial_folder(row.trial_ids[0])) for row in estimates.rows if row.done]
     names, places = zip(*folders[:MAX_ROWS], strict=True)
     shown = [[read_clip(folder.sample(clip)) for clip in clips] for folder in places]
     first = next((frames for frames in shown[0] if frames is not None), None)
@@ -79,6 +80,11 @@ def read_sheet(estimates: Estimates) -> Sheet | None:
         if frames is not None and len(frames) > max(numbers) and frames.shape[1:] == first.shape[1:]:
             grid[row, clip] = frames[list(numbers)]
     return Sheet(names, clips, numbers, grid)
+
+
+def _shown(row: Row, estimates: Estimates) -> str:
+    """The name of a row, and the seed that is shown of several."""
+    return f"{row.full_name}, seed {seed_text(estimates.trials(row)[0].result.seed)}" if row.done > 1 else row.full_name
 
 
 def mosaic(frames: Image) -> Image:

@@ -76,7 +76,11 @@ FIGURES: Mapping[str, Plot] = {  # in the order of the report
         "which needs no further training. Right: the paired difference with its interval, in the colour of the better "
         "one; grey where it includes zero. Numbers: truncation.csv.",
     ),
-    "contact_sheet": Plot(contact_sheet, "Frames of three held-out clips: the reference, the base and each row."),
+    "contact_sheet": Plot(
+        contact_sheet,
+        "Frames of three held-out clips: the reference, the base and each row; of several seeds the first, which is "
+        "named. The page plays all seeds.",
+    ),
     "pareto": Plot(
         pareto,
         "What a gain costs: gain over the base with its interval, against parameters, the time of a trial (mean over "

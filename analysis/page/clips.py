@@ -1,6 +1,6 @@
 """Clips of every row -> film strips small enough to put inside a page: all frames of a clip as one WebP picture.
 
-In: `Estimates`; reads `samples/<clip_id>.mp4`. Out: the strips of each lane (reference, base, one seed of each row)
+In: `Estimates`; reads `samples/<clip_id>.mp4`. Out: the strips of each lane (reference, base, every seed of each row)
 for clips spaced evenly over the held-out set; `clips.html` lays them out, `script.js` plays them. Strips instead of
 mp4: 9 kB against 12 kB of H.264 at 64 pixels (`film` study, quality 90, 39 to 41 dB), every browser has the codec,
 and all lanes show the same frame at the same moment. T frames of H x W pixels.
@@ -37,13 +37,14 @@ SHOWN = {PICTURE: 2, STEADINESS: 3, MOTION: 2}  # score -> decimals
 
 @dataclass(frozen=True)
 class Lane:
-    """One model, or the reference. `detail` says which trial is shown; `scores` are its scores of each clip."""
+    """One trial, or the reference. `detail` says which trial is shown; `scores` are its scores of each clip."""
 
     name: str
     kind: str
     detail: str
     folder: SampleFolder
     scores: ClipScores
+    seed: str = ""
 
 
 def reel(estimates: Estimates) -> dict[str, Any] | None:
@@ -60,12 +61,12 @@ def reel(estimates: Estimates) -> dict[str, Any] | None:
     strips, captions = _fitting(ids, shown), study.reference.captions
     described = {
         "fps": study.trials[0].spec.config.data.fps,
-        "lanes": [{"name": lane.name, "kind": lane.kind, "detail": lane.detail} for lane in shown],
+        "lanes": [{"name": lane.name, "kind": lane.kind, "detail": lane.detail, "seed": lane.seed} for lane in shown],
         "clips": [
             {"caption": captions[clip], "scores": [clip_numbers(lane, clip) for lane in shown]} for clip in strips
         ],
     }
-    return {"strips": strips, "total": len(ids), "rows_left_out": len(lanes) - len(shown), "described": described}
+    return {"strips": strips, "total": len(ids), "left_out": len(lanes) - len(shown), "described": described}
 
 
 def strip(frames: Pixels) -> dict[str, Any]:
@@ -115,14 +116,14 @@ def _fitting(ids: tuple[str, ...], lanes: tuple[Lane, ...]) -> dict[str, tuple[d
 
 
 def _lanes(estimates: Estimates) -> tuple[Lane, ...]:
+    """The real clips, then every finished trial of every row, by seed."""
     study = estimates.study
     lanes = [Lane("reference", REFERENCE, "the real clip", study.reference_folder, study.reference.scores)]
     for row in estimates.rows:
-        if row.done:
-            trial = estimates.trials(row)[0]
-            detail = (
-                "" if row.is_base or row.is_frozen else f"seed {seed_text(trial.result.seed)}, "
-            ) + f"trial {row.trial_ids[0]}"
+        for trial in estimates.trials(row):
+            name = trial.result.trial_id
+            seed = "" if row.is_base or row.is_frozen else f"seed {seed_text(trial.result.seed)}"
+            detail = ", ".join(filter(None, (seed, f"trial {name}")))
             kind = BASE if trial is estimates.base else CHOICE
-            lanes.append(Lane(row.full_name, kind, detail, study.trial_folder(row.trial_ids[0]), trial.scores))
+            lanes.append(Lane(row.full_name, kind, detail, study.trial_folder(name), trial.scores, seed))
     return tuple(lanes)

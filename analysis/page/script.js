@@ -7,17 +7,19 @@
   root.hidden = false;
   const find = (id) => document.getElementById(`reel-${id}`);
   const { fps, lanes, clips } = JSON.parse(find("index").textContent);
-  const choices = lanes.flatMap((lane, index) => (lane.kind === "choice" ? [index] : []));
-  const still = [...root.querySelectorAll("[data-lane]")];
+  const choices = [...new Set(lanes.filter((lane) => lane.kind === "choice").map((lane) => lane.name))]; // rows
+  const places = [...root.querySelectorAll("[data-lane]")]; // one canvas each
+  const rows = [...root.querySelectorAll("button[data-row]")];
   const chosen = find("chosen");
-  let strips = [], pictures = [], frames = 1, frame = 0, choice = choices[0], started = null, wanted = 0;
+  let strips = [], pictures = [], frames = 1, frame = 0, started = null, wanted = 0;
 
   const rate = () => fps * Number(find("speed").value);
 
   function drawLane(figure, lane) {
     const strip = strips[lane];
     const canvas = figure.querySelector("canvas");
-    figure.querySelector(".numbers").textContent = strip ? clips[find("clip").value].scores[lane] : "not on disk";
+    const numbers = figure.querySelector(".numbers"); // not under the small canvases
+    if (numbers) numbers.textContent = strip ? clips[find("clip").value].scores[lane] : "not on disk";
     const [width, height] = strip ? [strip.width, strip.height] : fallbackSize();
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     const context = canvas.getContext("2d");
@@ -36,8 +38,7 @@
 
   function draw() {
     let drawn = 0;
-    for (const figure of still) drawn += drawLane(figure, Number(figure.dataset.lane));
-    if (chosen) drawn += drawLane(chosen, choice);
+    for (const place of places) if (!place.hidden) drawn += drawLane(place, Number(place.dataset.lane));
     find("scrub").value = frame;
     find("frame").textContent = `${frame + 1} of ${frames}`;
     marker.drawn = drawn;
@@ -62,17 +63,12 @@
     draw();
   }
 
-  function choose(lane) {
-    choice = lane;
-    const { name, detail } = lanes[lane];
-    find("rank").value = choices.indexOf(lane);
+  function choose(name) {
+    find("rank").value = choices.indexOf(name);
     find("rank").setAttribute("aria-valuetext", name);
     find("name").textContent = name;
-    chosen.querySelector("b").textContent = name;
-    chosen.querySelector(".detail").textContent = detail;
-    for (const figure of still) {
-      if (figure.matches("button")) figure.setAttribute("aria-pressed", String(Number(figure.dataset.lane) === lane));
-    }
+    for (const pane of chosen.children) pane.hidden = lanes[pane.dataset.lane].name !== name;
+    for (const row of rows) row.setAttribute("aria-pressed", String(row.dataset.row === name));
     if (strips.length) draw();
   }
 
@@ -116,10 +112,8 @@
   find("after").addEventListener("click", () => turn(1));
   if (chosen) {
     find("rank").addEventListener("input", (event) => choose(choices[Number(event.target.value)]));
-    for (const figure of still) {
-      if (figure.matches("button")) figure.addEventListener("click", () => choose(Number(figure.dataset.lane)));
-    }
-    choose(choice);
+    for (const row of rows) row.addEventListener("click", () => choose(row.dataset.row));
+    choose(choices[0]);
   }
   root.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;

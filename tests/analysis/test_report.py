@@ -102,7 +102,7 @@ def test_samples_may_be_absent(builder: Builder) -> None:
     builder.folder.trial("r8s0").sample("c1").unlink()
     loaded = load_study(root)
     sheet = read_sheet(estimate(loaded))
-    assert sheet is not None and sheet.rows == ("reference", "base", "rank 4", "rank 8")
+    assert sheet is not None and sheet.rows == ("reference", "base", "rank 4, seed 0", "rank 8, seed 0")
     assert (sheet.frames[3, 1] == BLANK).all() and not (sheet.frames[3, 0] == BLANK).all()
     assert sheet.frames.shape == (4, 3, 4, 32, 32, 3)
 

@@ -40,15 +40,21 @@ def test_a_page_needs_nothing_else(builder: Builder) -> None:
     assert all(len(clip["scores"]) == len(index["lanes"]) for clip in index["clips"])
 
 
-def test_one_clip_per_row_and_none_where_it_is_not_on_disk(builder: Builder) -> None:
+def test_every_seed_has_its_clips_and_none_where_it_is_not_on_disk(builder: Builder) -> None:
     builder.build()
     builder.folder.trial("r8s0").sample("c1").unlink()
     assert main([str(builder.folder.root)]) == 0
     text = (builder.folder.root / "report" / "index.html").read_text()
     index = json.loads(re.search(r'id="reel-index">(.*?)</script>', text, re.S)[1])  # type: ignore[index]
-    assert [lane["name"] for lane in index["lanes"]] == ["reference", "base", "rank 4", "rank 8"]
+    assert [lane["name"] for lane in index["lanes"]] == ["reference", "base", *["rank 4"] * 2, *["rank 8"] * 2]
+    assert [lane["seed"] for lane in index["lanes"]] == ["", "", *["seed 0", "seed 1"] * 2]
+    assert text.count('<button class="lane"') == 2
     strips = [json.loads(block) for block in re.findall(r'id="reel-clip-\d">(.*?)</script>', text, re.S)]
-    assert [[strip is not None for strip in clip] for clip in strips] == [[True] * 4, [True] * 3 + [False], [True] * 4]
+    assert [[strip is not None for strip in clip] for clip in strips] == [
+        [True] * 6,
+        [True] * 4 + [False, True],
+        [True] * 6,
+    ]
     assert strips[0][0]["frames"] == 5 and strips[0][0]["cell"] == [32, 32] and strips[0][0]["columns"] == 3
     assert index["clips"][1]["scores"][2] == "psnr 11.00\nconsistency 0.900\nmotion 2.00"
 
@@ -127,4 +133,4 @@ def test_the_script_draws_every_lane_in_a_browser(builder: Builder, tmp_path: Pa
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert 'data-reel="ready"' in done.stdout, done.stderr[-500:]
     drawn = re.search(r'data-drawn="(\d+)"', done.stdout)
-    assert drawn is not None and int(drawn[1]) >= 3  # reference, base, a rank
+    assert drawn is not None and int(drawn[1]) == 8  # reference, base, both seeds of a rank, and the four small ones
