@@ -84,8 +84,21 @@ def sentences(found: Iterable[Difference], compared: Collection[str]) -> list[st
 
 def heading(found: Sequence[Difference]) -> str:
     """What the lines show, and from how many shots and seeds."""
-    seeds = "/".join(dict.fromkeys(str(each.interval.seeds) for each in found))
     return (
         f"Against the base: paired differences with {LEVEL:.0%} intervals over {found[0].interval.shots} shots and "
-        f"{seeds} training seeds ({ONE_SEED})"
+        f"{_seeds(found)}"
     )
+
+
+def _seeds(found: Sequence[Difference]) -> str:
+    """Ranks 3 training seeds, controls 1: ...; one number where all rows have as many."""
+    numbers: dict[str, set[int]] = {}
+    for each in found:
+        kind = "ranks" if each.row.startswith("rank ") else "controls"
+        numbers.setdefault(kind, set()).add(each.interval.seeds)
+    if len(numbers) < 2 or len(set.union(*numbers.values())) == 1:
+        seeds = "/".join(map(str, sorted(set.union(*numbers.values()), reverse=True)))
+        return f"{seeds} training seeds ({ONE_SEED})"
+    texts = {kind: "/".join(map(str, sorted(known, reverse=True))) for kind, known in numbers.items()}
+    luck = ": the controls ignore seed luck" if numbers["controls"] == {1} else f" ({ONE_SEED})"
+    return f"ranks {texts['ranks']} training seeds, controls {texts['controls']}{luck}"

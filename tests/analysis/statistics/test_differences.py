@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.statistics.differences import Difference, differences, differences_csv, sentences
+from analysis.statistics.differences import Difference, differences, differences_csv, heading, sentences
 from analysis.statistics.intervals import Interval, crossed_interval
 from analysis.study.clip_values import set_values
 from analysis.study.load import load_study
@@ -106,3 +106,14 @@ def test_words_and_digits() -> None:
     each = Difference("rank 4", "psnr", Interval(2.0, 1.5858, 4.41421356237, 2, 3))
     assert sentences((each,), COMPARED) == ["rank 4: psnr +2 [+1.59, +4.41] better"]
     assert differences_csv((each,)).splitlines()[1] == "rank 4,psnr,2,1.5858,4.41421356,better,2,3"
+
+
+def test_heading_says_that_single_controls_ignore_seed_luck() -> None:
+    def of(row: str, seeds: int) -> Difference:
+        return Difference(row, "psnr", Interval(mean=1.0, low=0.5, high=1.5, seeds=seeds, shots=9))
+
+    assert heading([of("rank 8", 3), of("full", 1)]).endswith(
+        "over 9 shots and ranks 3 training seeds, controls 1: the controls ignore seed luck"
+    )
+    assert " and 3 training seeds (" in heading([of("rank 8", 3), of("full", 3)])
+    assert " and 3/1 training seeds (" in heading([of("rank 8", 3), of("rank 4", 1)])
