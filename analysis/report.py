@@ -124,7 +124,12 @@ def sections(findings: Findings) -> list[tuple[str, list[str]]]:
     lines = ((module.heading, records, module.sentences(records, shown)) for module, records in found)
     steady = steadiness.sentences(findings.estimates, findings.differences, findings.tests, findings.matched)
     first = [(steadiness.heading(findings.estimates), steady)] if steady else []
-    return first + [(heading(records), own) for heading, records, own in lines if own]
+    shared = [note] if (note := rank_tests.rates_note(findings.estimates)) else []
+    return first + [
+        (heading(records), [*own, *(shared if records is findings.tests else [])])
+        for heading, records, own in lines
+        if own
+    ]
 
 
 def printed(findings: Findings, table: Table) -> str:

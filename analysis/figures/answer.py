@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.figures.style import BASE, COLOURS, DOWN_UP, MARKERS, WIDTH, is_near, legend_below
+from analysis.figures.style import BASE, COLOURS, DOWN_UP, WIDTH, is_near, legend_below, rate_markers
 from analysis.statistics.answer import Answer
 from analysis.statistics.findings import Findings
 from analysis.statistics.intervals import crossed_interval
@@ -36,8 +36,7 @@ def answer_figure(findings: Findings) -> Figure | None:
     if not scores:
         return None
     ranks = sorted({row.key.rank for row in estimates.rows if row.in_grid and row.done})
-    rates = sorted({row.key.learning_rate for row in estimates.rows if row.in_grid and row.done})
-    marks = {rate: MARKERS[index % len(MARKERS)] for index, rate in enumerate(rates)}
+    marks = rate_markers(estimates)
     figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
     grid = figure.subplots(2, len(scores), squeeze=False, gridspec_kw={"height_ratios": (1.25, 1)})
     for (top, bottom), score in zip(grid.T, scores, strict=True):

@@ -49,7 +49,8 @@ FIGURES: Mapping[str, Plot] = {  # in the order of the report
     "quality_vs_rank": Plot(
         quality_vs_rank,
         "Scores against the rank: one marker per seed, a line through their means; the base dashed, the real clips "
-        "dotted.",
+        "dotted. Where ranks have different learning rates, a marker's shape is the rate; between two rates the line "
+        "is dotted.",
     ),
     "consistency_profile": Plot(
         consistency_profile,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -28,6 +29,7 @@ from analysis.figures.style import (
     legend_below,
     rank_axis,
     rank_colours,
+    rate_markers,
     score_title,
     series_marker,
 )
@@ -142,13 +144,17 @@ def _score_panel(axes: Axes, score: str, estimates: Estimates) -> None:
         axes.axhline(row.estimates[score].mean, **_line_style(row, estimates))
     if score in estimates.scores.real:
         axes.axhline(estimates.scores.real[score], **REAL)
+    marks = rate_markers(estimates)
     for index, series in enumerate(estimates.series):
         rows = [row for row in known if row.in_grid and row.series == series]
-        style = series_marker(index)
-        means = [row.estimates[score].mean for row in rows]
-        axes.plot([row.key.rank for row in rows], means, color=style["color"], zorder=3)
+        style, rates = series_marker(index), estimates.rates(series)
+        for pair in pairwise(rows):
+            alike = len({row.key.learning_rate for row in pair}) == 1
+            line = {"color": style["color"], "linestyle": "-" if alike else ":", "zorder": 3}
+            axes.plot([row.key.rank for row in pair], [row.estimates[score].mean for row in pair], **line)
         for row in rows:
             values = row.estimates[score].values
+            style |= {"marker": marks[row.key.learning_rate]} if rates else {}
             axes.plot([row.key.rank] * len(values), values, ls="", ms=4, mew=0.8, zorder=3, **style)
     rank_axis(axes, sorted({row.key.rank for row in estimates.rows if row.in_grid}))
     for row in (each for each in known if each.is_frozen):
@@ -183,6 +189,11 @@ def _quality_legend(estimates: Estimates) -> list[Line2D]:
         Line2D([], [], ms=4, label=series or "LoRA, mean over seeds", **series_marker(index))
         for index, series in enumerate(estimates.series)
     ]
+    if any(estimates.rates(series) for series in estimates.series):
+        handles += [
+            Line2D([], [], ls="", color="0.3", mfc="white", marker=mark, ms=4, label=f"learning rate {rate:g}")
+            for rate, mark in rate_markers(estimates).items()
+        ]
     for row in sorted((row for row in estimates.rows if row.done and not row.in_grid), key=lambda row: not row.is_base):
         label = "base, no adapter" if row.is_base else row.name
         handles.append(Line2D([], [], label=label, **_line_style(row, estimates)))

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.typing import LineStyleType, RcKeyType
 
 from analysis.study.load import Study
+from analysis.study.rows import Estimates
 from analysis.study.scores import DIRECTIONS, HIGHER, LOWER, NONE
 from analysis.tables.captions import BANNER
 from analysis.tables.rank_table import column_name
@@ -59,6 +60,12 @@ def rank_colours(ranks: Iterable[int]) -> dict[int, Colour]:
     distinct = sorted(set(ranks))
     places = np.linspace(0.0, 0.85, max(len(distinct), 2))
     return {rank: matplotlib.colormaps["viridis"](float(place)) for rank, place in zip(distinct, places, strict=False)}
+
+
+def rate_markers(estimates: Estimates) -> dict[float, str]:
+    """The marker of each learning rate of the ranks."""
+    rates = sorted({row.key.learning_rate for row in estimates.rows if row.in_grid and row.done})
+    return {rate: MARKERS[index % len(MARKERS)] for index, rate in enumerate(rates)}
 
 
 def series_marker(index: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from analysis.statistics.answer import Answer
 from analysis.statistics.decision import IS_ENOUGH, WINNER, Decision, next_purchase, reason
 from analysis.statistics.findings import Findings
 from analysis.statistics.plateau import marked
+from analysis.statistics.rank_tests import rates_note
 from analysis.study.rows import Row
 from analysis.study.scores import DIRECTIONS, LOWER, NONE
 from cinelora.metrics.primary import LOSS, MOTION, plain_name
@@ -124,13 +125,7 @@ def _motion(findings: Findings) -> list[Ground]:
 def _risks(findings: Findings) -> list[str]:
     estimates = findings.estimates
     rows = [row for row in estimates.rows if row.in_grid and row.done]
-    rates: dict[float, list[str]] = {}
-    for row in rows:
-        rates.setdefault(row.key.learning_rate, []).append(str(row.key.rank))
-    out = []
-    if len(rates) > 1 and len({rank for ranks in rates.values() for rank in ranks}) > 1:
-        own = "; ".join(f"{', '.join(dict.fromkeys(ranks))} at {rate:g}" for rate, ranks in rates.items())
-        out.append(f"Ranks were trained at different learning rates ({own}): a difference may be of the rate.")
+    out = [*filter(None, [rates_note(estimates)])]
     seeds = sorted({row.done for row in rows})
     others = sorted({row.done for row in estimates.rows if row.done and not row.in_grid and not row.is_base})
     if seeds and seeds[0] < 5:

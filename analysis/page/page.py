@@ -75,6 +75,7 @@ def page(findings: Findings, table: Table, pictures: Mapping[str, bytes]) -> str
             steady=steadiness.sentences(estimates, findings.differences, findings.tests, findings.matched),
             differences_heading=differences.heading(findings.differences) if compared else "",
             tests=tested,
+            rates_note=rank_tests.rates_note(estimates),
             tests_heading=rank_tests.heading(tested) if tested else "",
             reel=reel(estimates),
             cost=costs.sentence(findings.costs),

@@ -47,7 +47,7 @@ def decisions(estimates: Estimates, found: Iterable[Answer]) -> tuple[Decision, 
     by_series: dict[str, list[Answer]] = {}
     for answer in found:
         by_series.setdefault(answer.series, []).append(answer)
-    return tuple(decide(own, _seconds_a_seed(estimates, series)) for series, own in by_series.items())
+    return tuple(decide(own, seconds_a_seed(estimates, series)) for series, own in by_series.items())
 
 
 def decide(found: Sequence[Answer], seconds_a_seed: Mapping[int, float]) -> Decision:
@@ -101,7 +101,7 @@ def _to_settle(able: Sequence[int], gained: Sequence[Answer]) -> tuple[int | Non
     return None, None
 
 
-def _seconds_a_seed(estimates: Estimates, series: str) -> dict[int, float]:
+def seconds_a_seed(estimates: Estimates, series: str) -> dict[int, float]:
     """Rank -> mean seconds of work of its finished trials, all workers together."""
     return {
         row.key.rank: float(

@@ -85,6 +85,20 @@ def slope(ranks: Sequence[int], values: Array) -> Array:
     return np.asarray(np.tensordot(centred / np.square(centred).sum(), values, axes=1), dtype=np.float64)
 
 
+def slopes_within(
+    values: Mapping[int, Array], rates: Mapping[int, float], shots: Sequence[str]
+) -> dict[float, Interval]:
+    """Learning rate -> the slope over the ranks trained at it, of rates that two ranks or more have."""
+    found: dict[float, Interval] = {}
+    for rate in sorted(set(rates.values())):
+        ranks = sorted(rank for rank in values if rates.get(rank) == rate)
+        if len(ranks) > 1:
+            found[rate] = crossed_interval(
+                slope(ranks, np.stack([values[each] for each in ranks])), shots, 1 - TREND_ALPHA
+            )
+    return found
+
+
 def shot_means(values: Array, shots: Sequence[str]) -> Array:
     """Means of (..., N) over the clips of each shot, (..., M); a single shot counts by its clips."""
     names, member = np.unique(np.asarray(shots), return_inverse=True)

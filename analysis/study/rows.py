@@ -153,6 +153,11 @@ class Estimates:
         """The rows of one adapter series that have a finished trial, by rank."""
         return [row for row in self.rows if row.in_grid and row.series == series and row.done]
 
+    def rates(self, series: str) -> dict[int, float]:
+        """Rank -> its learning rate, of a series whose finished ranks have several; else {}."""
+        found = {row.key.rank: row.key.learning_rate for row in self.finished(series)}
+        return found if len(set(found.values())) > 1 else {}
+
     def trials(self, row: Row) -> list[Trial]:
         """The finished trials of a row, by seed."""
         return [self.study.by_id[trial_id] for trial_id in row.trial_ids]

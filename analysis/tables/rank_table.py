@@ -47,7 +47,7 @@ class Cell:
 @dataclass(frozen=True)
 class Column:
     """`drop_order`: a narrow terminal drops the columns with the largest first, those with 0 never;
-    1: a score that no statement is about."""
+    1: a score that no statement is about, or a setting that a line below the table repeats."""
 
     name: str
     cells: tuple[Cell, ...]  # one per row; the last is that of the real clips
@@ -164,9 +164,14 @@ def _setting_columns(findings: Findings, marked: bool = True) -> list[Column]:
     def varies(row: Row) -> str:
         return row.series or ", ".join(f"{name} {text}" for name, text in row.key.other) or NOTHING
 
+    def rate(row: Row) -> str:
+        return f"{row.key.learning_rate:g}" if row.key.learning_rate else NOTHING
+
     columns = [_column("rank", rows, rank, REAL)]
     if any(row.series or row.key.other for row in rows):
         columns.append(_column("varies", rows, varies))
+    if any(findings.estimates.rates(series) for series in findings.estimates.series):
+        columns.append(_column("learning rate", rows, rate, drop_order=1))
     columns.append(_column("alpha", rows, lambda row: f"{row.key.alpha:g}" if row.key.rank else NOTHING, drop_order=3))
     columns.append(_column("scale", rows, lambda row: f"{row.scale:.3g}" if row.key.rank else NOTHING, drop_order=5))
     return columns

@@ -15,6 +15,7 @@ from analysis.figures.noise import noise_floor
 from analysis.figures.pareto import front
 from analysis.figures.quality import quality_vs_rank
 from analysis.figures.ranks import kind_style, paired_panels
+from analysis.figures.style import COLOURS
 from analysis.statistics.differences import Difference
 from analysis.statistics.findings import find
 from analysis.statistics.intervals import Interval
@@ -22,6 +23,7 @@ from analysis.statistics.noise import REAL, Halves, Reseed
 from analysis.study.load import CONTROL, load_study
 from analysis.study.rows import Estimate, estimate
 from analysis.tables.captions import caption
+from analysis.tables.rank_table import rank_table
 from cinelora.core.config import Method
 from tests.analysis.paper_study import Builder
 
@@ -110,6 +112,22 @@ def test_caption_says_how_rates_go_with_ranks(builder: Builder) -> None:
         spec.config.train.learning_rate = 0.01 / spec.config.lora.rank
     text = caption(estimates)
     assert "a learning rate for each rank, set before the study (4: 0.0025, 8: 0.00125)" in text
+
+
+def test_the_shape_of_a_marker_is_the_learning_rate_and_the_table_shows_it(study: Path) -> None:
+    findings = find(load_study(study))
+    for share, shapes, styles in ((0.0, 1, {"-"}), (1.0, 2, {":"})):
+        rows = tuple(
+            replace(row, key=row.key._replace(learning_rate=0.01 / row.key.rank**share)) if row.in_grid else row
+            for row in findings.estimates.rows
+        )
+        found = replace(findings, estimates=replace(findings.estimates, rows=rows))
+        axes = next(each for each in quality_vs_rank(found).axes if each.get_title().startswith("psnr"))
+        assert len({line.get_marker() for line in axes.lines} - {"None"}) == shapes
+        assert {line.get_linestyle() for line in axes.lines if line.get_color() == COLOURS[0]} - {"None"} == styles
+        columns = {column.name: column.cells for column in rank_table(found).columns}
+        assert ("learning rate" in columns) is (shapes > 1)
+    assert [cell.text for cell in columns["learning rate"]] == ["-", "0.0025", "0.00125", "-"]
 
 
 def test_kinds_of_layers_look_different() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from analysis.statistics.rank_tests import RankTests, _tested, as_csv, heading, rank_tests, sentences
+from analysis.statistics.rank_tests import RankTests, _tested, as_csv, heading, rank_tests, rates_note, sentences
 from analysis.statistics.trend import NOT_SHOWN
 from analysis.study.load import Study, load_study
 from analysis.study.rows import Estimates, estimate
@@ -30,11 +32,11 @@ def by_score(root: Path) -> dict[str, RankTests]:
     return {each.score: each for each in rank_tests(read(root)[1])}
 
 
-def planted(score: str, seeds: int = 3) -> RankTests:
+def planted(score: str, seeds: int = 3, rates: Mapping[int, float] | None = None) -> RankTests:
     """A score that rises by 1 a doubling from 2 at rank 1; the base is at 0."""
     random = np.random.default_rng(0)
     values = {2**i: 2.0 + i + 0.05 * random.normal(size=(seeds, 30)) for i in range(4)}
-    return _tested(score, "", values, np.zeros(30), SHOTS, share=0.7)
+    return _tested(score, "", values, np.zeros(30), SHOTS, 0.7, rates)
 
 
 def test_ranks_of_the_paper_study(study: Path) -> None:
@@ -58,6 +60,31 @@ def test_lower_is_turned_so_that_larger_is_better() -> None:
     assert high.pairs.equivalent == (4,)  # 4 of 5 is above 0.7, 3 of 5 is not
     moved = planted("motion[absdiff]")
     assert moved.word == "score rises with rank" and moved.pairs is None
+
+
+def test_what_changes_with_the_learning_rate_is_not_called_a_trend_of_rank() -> None:
+    found = planted("psnr", rates={1: 0.01, 2: 0.01, 4: 0.003, 8: 0.001})
+    assert found.word == "quality rises over ranks each at its own learning rate"
+    assert set(found.within) == {0.01} and found.within[0.01].mean == pytest.approx(1, abs=0.05)
+    (line,) = sentences([found], ["psnr"])
+    assert "slope within one learning rate, ranks 1, 2 at 0.01: +" in line and "with rank" not in line
+    lines = {each["test"]: each for each in csv.DictReader(io.StringIO(as_csv([found])))}
+    assert lines["slope"]["verdict"] == "rises over ranks each at its own learning rate"
+    assert lines["slope_within_rate"]["against"] == "learning rate 0.01"
+    alike = planted("psnr", rates=dict.fromkeys((1, 2, 4, 8), 0.01))
+    assert alike.word == "quality rises with rank" and not alike.within
+
+
+def test_ranks_of_different_learning_rates_are_named_with_the_price_of_a_grid(study: Path) -> None:
+    found = read(study)[1]
+    assert rates_note(found) == ""
+    rows = tuple(
+        replace(row, key=row.key._replace(learning_rate=0.01 / row.key.rank)) if row.in_grid else row
+        for row in found.rows
+    )
+    note = rates_note(replace(found, rows=rows))
+    assert note.startswith("Ranks were trained at different learning rates (4 at 0.0025; 8 at 0.00125): a difference")
+    assert "Every rank at every rate would take 4 trials more, " in note  # two ranks, two seeds
 
 
 def test_a_rank_with_a_broken_number_is_not_compared() -> None:
