@@ -24,6 +24,7 @@ from cinelora.core.cli import UserError, clock
 from cinelora.core.config import Method, Prune, StudyConfig
 from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialSpec
+from launch import rounds
 from launch.engine.run import run_missing
 from launch.estimate import estimate, settle_checkpointing, settle_gpus
 from launch.preflight import Fingerprints, make_plan, planning_cache, stages
@@ -49,6 +50,8 @@ def launch_jobs(
         raise UserError(f"{empty}: no trial, since one of these choices is empty; write the values, e.g. lora.rank=4,8")
     jobs = [compose(context, config, item, initial_job_idx + i) for i, item in enumerate(job_overrides)]
     study = one_study(jobs)
+    if study.answer.until_decided:
+        rounds.check_batches(config.hydra.sweeper)
     grid = len(jobs)
     if initial_job_idx == 0:
         jobs += [compose(context, config, item, 0) for item in extra_overrides(study.extra, job_overrides)]
@@ -64,17 +67,21 @@ def launch_jobs(
         return [_returned(job, JobStatus.COMPLETED, None) for job in jobs[:grid]]
     fingerprints = Fingerprints(Path(study.cache_dir))
     plan, settled = settle_checkpointing(study, make_plan([job.config for job in jobs], fingerprints))
+    plan = rounds.with_rounds(study, ledger, plan)
     expected, remarks = estimate(study, ledger, plan), (plan.equal_again(), *fingerprints.remarks)
     with ledger.locked():
         ledger.open(study.name, study.answer.share, study.answer.chosen)
         if initial_job_idx > 0:  # a sweeper that works in batches: one study all the same
             plan = ledger.plan().merged(plan)
+        rounds.begin(study, ledger, plan)
         ledger.write_plan(plan)
         ledger.event("sweep", overrides=[job.overrides for job in jobs])
         print(*fingerprints.clips.values(), *gpus, *settled, *expected.lines, *remarks, sep="\n")
         started = time.monotonic()
         errors = run_missing(study, ledger, plan, expected.seconds, expected.silence)
         took = time.monotonic() - started
+        if study.answer.until_decided and not errors:
+            plan, errors = rounds.go_on(study, ledger, plan)
     report(plan, ledger, errors)
     if expected.makespan and not errors:
         print(f"estimated {clock(expected.makespan)}, took {clock(took)} including start-up and encoding")
@@ -182,6 +189,7 @@ def show_plan(configs: list[StudyConfig], ledger: Ledger, gpus: tuple[str, ...])
     study = configs[0]
     fingerprints = Fingerprints(Path(study.cache_dir), plan_only=True)
     plan, settled = settle_checkpointing(study, make_plan(configs, fingerprints))
+    plan = rounds.with_rounds(study, ledger, plan)
     expected, remarks = estimate(study, ledger, plan), (plan.equal_again(), *fingerprints.remarks)
     if ledger.folder.study.exists():
         check_schema(ledger.folder)
@@ -189,7 +197,8 @@ def show_plan(configs: list[StudyConfig], ledger: Ledger, gpus: tuple[str, ...])
     from launch.price import chance_lines  # here, since it loads pandas and matplotlib, which a sweep does not need
 
     chances = chance_lines(study, ledger, plan)
-    print(*fingerprints.clips.values(), *gpus, *settled, *expected.lines, *chances, *remarks, sep="\n")
+    notes = [*gpus, *settled, *expected.lines, *chances, *rounds.lines(study, ledger, plan), *remarks]
+    print(*fingerprints.clips.values(), *notes, sep="\n")
 
 
 def print_plan(plan: Plan, ledger: Ledger, keep_pruned: bool) -> None:

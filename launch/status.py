@@ -68,7 +68,7 @@ def show(ledger: Ledger, status: StudyStatus, watch: bool) -> StudyStatus:
     while True:
         if watch:
             console.clear()
-        console.print(headline(status), highlight=False)
+        console.print(headline(status), *status.question, sep="\n", highlight=False)
         console.print(table(status))
         if not watch or not status.driver:
             return status

@@ -16,6 +16,9 @@ from sweeps.plan import trial_spec
 LATER_SEEDS = (3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 32, 40, 50)
 
 
+DECIDED = "decided"
+
+
 def schedule(first: int, most: int) -> tuple[int, ...]:
     """Numbers of seeds at which to look, from `first` to `most` > `first`."""
     return (first, *(count for count in LATER_SEEDS if first < count < most), most)
@@ -59,6 +62,7 @@ class Looks:
     levels: tuple[Level, ...]
     rows: tuple[str, ...]  # row ids of the grid
     taken: tuple[Look, ...] = ()
+    budget: float = 0.0  # hours, as in `Look.hours`, of the latest sweep; 0: none
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -67,7 +71,7 @@ class Looks:
     def from_json(data: Mapping[str, Any]) -> Looks:
         taken = (Look(**{**each, **{k: tuple(each[k]) for k in ("settled", "sentences")}}) for each in data["taken"])
         levels = tuple(Level(**each) for each in data["levels"])
-        return Looks(tuple(data["schedule"]), levels, tuple(data["rows"]), tuple(taken))
+        return Looks(tuple(data["schedule"]), levels, tuple(data["rows"]), tuple(taken), data["budget"])
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -85,20 +89,46 @@ class Looks:
         """The rows that get no more seeds."""
         return {row for look in self.taken for row in (*look.dropped, *look.settled)}
 
-    def end(self, budget: float) -> str:
-        """Why no round follows the last look, or ""; `budget`: hours, 0 for none."""
+    @property
+    def end(self) -> str:
+        """Why no round follows the last look, or ""."""
         last = self.taken[-1] if self.taken else None
         if last is None:
             return ""
         if not last.live:
-            return "decided"
+            return DECIDED
         if len(self.taken) == len(self.schedule):
             return f"answer.most_seeds={self.schedule[-1]} is reached"
-        if 0 < budget < last.hours + last.next_hours:
-            need = f"{last.hours:.3g} hours used, the next round takes {last.next_hours:.3g}"
-            return f"answer.budget_gpu_hours={budget:g} is reached: {need}"
+        if 0 < self.budget < last.hours + last.next_hours:
+            need = f"{last.hours:.3g} hours used, and the next round takes {last.next_hours:.3g}"
+            return f"answer.budget_gpu_hours={self.budget:g} is reached, {need}"
         return ""
 
-    def seeds(self, budget: float) -> int:
+    @property
+    def seeds(self) -> int:
         """How many seeds the ranks that go on shall have now."""
-        return self.schedule[len(self.taken) - bool(self.end(budget))]
+        return self.schedule[len(self.taken) - bool(self.end)]
+
+    @property
+    def ending(self) -> list[str]:
+        """Why it ended, and the last decision of each series; empty while it goes on."""
+        if not self.end:
+            return []
+        found = {each.partition(":")[0]: each for look in self.taken for each in look.sentences}
+        number = f"after look {len(self.taken)}, {self.taken[-1].seeds} seeds"
+        return [f"decided {number}" if self.end == DECIDED else f"undecided {number}: {self.end}", *found.values()]
+
+    @property
+    def state(self) -> list[str]:
+        """Where the question stands, in words."""
+        if self.ending:
+            return self.ending
+        last = self.taken[-1] if self.taken else None
+        names = ", ".join(last.live.values()) if last else "every rank"
+        lines = [f"round {len(self.taken) + 1} of at most {len(self.schedule)}: {self.seeds} seeds of {names}"]
+        if last:
+            lines += [f"look {len(self.taken)}, {last.seeds} seeds: {each}" for each in last.sentences]
+        gone = [f"{name} (look {at})" for at, look in enumerate(self.taken, 1) for name in look.dropped.values()]
+        lines += [f"shown to be worse, no more seeds: {', '.join(gone)}"] if gone else []
+        stop = f"it stops with a winner, or at {self.schedule[-1]} seeds"
+        return [*lines, stop + (f", or before {self.budget:g} hours are exceeded" if self.budget else "")]

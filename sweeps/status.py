@@ -43,6 +43,7 @@ class StudyStatus:
     stopping: bool
     trials: tuple[TrialStatus, ...]
     seconds_left: float | None
+    question: tuple[str, ...] = ()  # of a study that goes on until it knows: where that stands
 
     def count(self, state: str) -> int:
         return sum(trial.state == state for trial in self.trials)
@@ -53,7 +54,7 @@ class StudyStatus:
         trials = [{"trial_id": t.spec.trial_id, **{name: getattr(t, name) for name in names}} for t in self.trials]
         head = {"name": self.name, "driver": self.driver, "stopping": self.stopping, "seconds_left": self.seconds_left}
         counts = {state: self.count(state) for state in STATES}
-        return {**head, **counts, "trials": trials}
+        return {**head, **counts, "question": self.question, "trials": trials}
 
 
 def study_status(ledger: Ledger, now: float | None = None) -> StudyStatus:
@@ -67,9 +68,8 @@ def study_status(ledger: Ledger, now: float | None = None) -> StudyStatus:
         _trial(ledger, spec, driver and last.get(spec.trial_id) == "started", started.get(spec.trial_id), now)
         for spec in ledger.plan().trials
     )
-    return StudyStatus(
-        name, driver, ledger.folder.stop.exists(), trials, _left(trials, events, now) if driver else None
-    )
+    looks, left = ledger.looks(), _left(trials, events, now) if driver else None
+    return StudyStatus(name, driver, ledger.folder.stop.exists(), trials, left, tuple(looks.state) if looks else ())
 
 
 def _trial(ledger: Ledger, spec: TrialSpec, runs: bool, started: dict[str, Any] | None, now: float) -> TrialStatus:

@@ -69,7 +69,7 @@ def page(findings: Findings, table: Table, pictures: Mapping[str, bytes]) -> str
             waiting=sum(each.reason == WAITING for each in study.missing),
             answers=answer_lines(findings),
             first=first_screen(findings),
-            rule=rule(study.share) if findings.decisions else "",
+            rule=rule(study.share, max(each.level for each in findings.answers)) if findings.decisions else "",
             compared=shown,
             differences=compared,
             steady=steadiness.sentences(estimates, findings.differences, findings.tests, findings.matched),

@@ -65,7 +65,7 @@ def chances(
     ranks, seeds, clips = len(planted[0]), design.seeds, design.clips
     random = np.random.default_rng([seeds, clips])
     products, noise = _drawn(spreads, ranks, design, random, draws)
-    rule, pairs = _errors(products, share, design, LEVEL), _errors(products, 1.0, design, NEIGHBOURS)
+    rule, pairs = margins(products, share, design, LEVEL), margins(products, 1.0, design, NEIGHBOURS)
     below = np.arange(ranks - 1)
     out = []
     for shares in planted:
@@ -111,7 +111,7 @@ def _root(covariance: Array) -> Array:
     return np.asarray(axes * np.sqrt(np.clip(levels, 0, None)), dtype=np.float64)
 
 
-def _errors(products: tuple[Array, Array, Array], share: float, design: Design, level: float) -> Array:
+def margins(products: tuple[Array, Array, Array], share: float, design: Design, level: float) -> Array:
     """(D, R, R): what the mean of rank i's gain - share * rank j's gain must exceed to be shown above zero."""
     seeds, clips, rest = (_contrast(each, share) for each in products)
     if design.seeds == 1:

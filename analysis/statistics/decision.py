@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.statistics.answer import ENOUGH, OPEN, SURE, WORSE, Answer, least, listed, most
+from analysis.statistics.answer import ENOUGH, OPEN, WORSE, Answer, least, listed, most
 from analysis.study.rows import Estimates
 from cinelora.metrics.primary import plain_name
 
@@ -171,11 +171,16 @@ def _names(scores: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def rule(share: float) -> str:
-    """What "enough" means, for the page."""
+def rule(share: float, level: float) -> str:
+    """What "enough" means, for the page; `level`: one-sided, of the last look."""
     return (
         f"A rank is enough where its gain on the untrained model is shown to be at least {share:.0%} of that of every "
-        f"other rank, at a one-sided level of {1 - SURE:.0%}: its confidence is then above {SURE:.0%}. The share was "
+        f"other rank, at a one-sided level of {_as_percent(level)}: its confidence is then above "
+        f"{_as_percent(1 - level)}. The share was "
         f"fixed before the first result (answer.share): a gain larger by less than {1 - share:.0%} is not worth the "
         "larger rank."
     )
+
+
+def _as_percent(level: float) -> str:
+    return f"{100 * level:.3g}%"

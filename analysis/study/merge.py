@@ -64,6 +64,8 @@ def merged(studies: Sequence[Study]) -> Study:
     if len({part.chosen for part in parts}) > 1:
         lists = "; ".join(f"{part.name}: {', '.join(part.chosen) or AUTO}" for part in parts)
         remarks.append(f"answer.scores differs ({lists}), so that the best scores that the trials have decide.")
+    if looked := [part.name for part in parts if part.looks]:
+        remarks.append(f"{', '.join(looked)}: seeds were added in rounds; levels here are those of a single look.")
     missing = _missing(parts, trials)
     specs = {spec.trial_id: spec for part in parts for spec in part.specs}
     pruned = {each.spec.trial_id: each for part in parts for each in part.pruned if each.spec.trial_id not in specs}

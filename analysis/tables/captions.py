@@ -34,8 +34,24 @@ def caption(estimates: Estimates) -> str:
             "Scores are means over clips, then over seeds; behind a mean, the smallest and the largest seed."
             " Motion is to be compared with the real clips, more is not better.",
             _scaling(study),
+            _looks(study),
         )
     ).strip()
+
+
+def _looks(study: Study) -> str:
+    """Of a study that went on until it knew: when it looked, at which levels, and which ranks were dropped."""
+    looks = study.looks
+    if looks is None or not looks.taken:
+        return ""
+    counts, levels = looks.schedule[: len(looks.taken)], looks.levels
+    gone = [f"{name} after {look.seeds}" for look in looks.taken for name in look.dropped.values()]
+    return (
+        f"Seeds were added in rounds: looks at {', '.join(map(str, counts))} seeds, {looks.schedule[-1]} at most, at "
+        f"one-sided levels of {', '.join(f'{each.enough:.2%}' for each in levels[: len(counts)])}, so that all looks "
+        f"together have 5 %{'; no more seeds of ' + ', '.join(gone) if gone else ''}. Trend and comparisons with the "
+        "best rank take the seeds that all ranks have, at 5 %."
+    )
 
 
 def further_caption(estimates: Estimates) -> str:

@@ -476,15 +476,22 @@ class AnswerConfig:
     """What counts as enough, fixed before the first result. `share` of the best rank's gain over the base, 0..1.
 
     Of a plan alone: `power`, the chance of an answer that is wanted, 0..1; `pilot`, a finished study of the same kind,
-    from which gains and spreads are taken.
+    from which gains and spreads are taken. `until_decided`: ranks shown to be worse are dropped and the others get more
+    seeds, until the smallest sufficient rank is known, or each has `most_seeds`, or the study would take more than
+    `budget_gpu_hours` (worker-hours without GPUs; 0: no limit).
     """
 
     share: float = 0.9
     scores: Any = AUTO  # the list of scores that decide, or auto: the best that the trials have
     power: float = 0.9
     pilot: str = ""
+    until_decided: bool = False
+    most_seeds: int = 8
+    budget_gpu_hours: float = 0.0
 
     def __post_init__(self) -> None:
+        positive(self, "answer", "most_seeds")
+        not_negative(self, "answer", "budget_gpu_hours")
         for name in ("share", "power"):
             value = getattr(self, name)
             require(0 < value < 1, f"answer.{name}", value, "must lie between 0 and 1, e.g. 0.9")

@@ -73,18 +73,18 @@ def test_looks_drop_ranks_and_end_with_a_winner(tmp_path: Path) -> None:
     looks = study.looks
     assert looks is not None
     seen = []
-    while not looks.end(0):
-        look = see(_until(replace(study, looks=looks), looks.seeds(0)), gpus=0)
+    while not looks.end:
+        look = see(_until(replace(study, looks=looks), looks.seeds), gpus=0)
         looks = replace(looks, taken=(*looks.taken, look))
         seen.append(look)
-    assert looks.end(0) == "decided" and 1 < len(seen) < len(looks.schedule)
+    assert looks.end == "decided" and 1 < len(seen) < len(looks.schedule)
     assert "rank 16 is the winner" in seen[-1].sentences[0]
     assert {name for each in seen for name in each.dropped.values()} >= {"rank 4", "rank 8"}
     assert seen[0].hours == pytest.approx(3 * 6 * 2) and seen[0].next_hours == pytest.approx(2 * len(seen[0].live))
     Ledger(StudyFolder(tmp_path)).write_looks(looks)
     assert Ledger(StudyFolder(tmp_path)).looks() == looks
 
-    final = answers(estimate(_until(replace(study, looks=looks), looks.seeds(0))))
+    final = answers(estimate(_until(replace(study, looks=looks), looks.seeds)))
     for answer in final:
         assert answer.level == looks.levels[len(seen) - 1].enough
         for each in answer.ranks:
