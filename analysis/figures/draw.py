@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 
 from analysis.figures.answer import answer_figure
@@ -27,10 +29,8 @@ from analysis.statistics.findings import Findings
 from cinelora.core.files import whole_file
 
 DOTS_PER_INCH = 200
-WITHOUT_DATES: dict[str, dict[str, Any]] = {  # suffix -> metadata
-    ".png": {"Software": None},
-    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-}
+PNG_WITHOUT_DATE: dict[str, Any] = {"Software": None}
+PDF_WITHOUT_DATE: dict[str, Any] = {"CreationDate": None, "Creator": None, "Producer": None}
 
 
 class Plot(NamedTuple):
@@ -125,11 +125,20 @@ def draw(findings: Findings, folder: Path) -> list[str]:
                 drawn.append(name)
             if figure is not None and above:
                 figure.suptitle(above, fontsize=8, color="#A33B00", fontweight="bold", wrap=True)
-            for suffix, metadata in WITHOUT_DATES.items():
-                path = folder / f"{name}{suffix}"
-                if figure is None:
+            paths = [folder / f"{name}{suffix}" for suffix in (".png", ".pdf")]
+            if figure is not None:
+                write(figure, *paths)
+            else:
+                for path in paths:
                     path.unlink(missing_ok=True)
-                    continue
-                with whole_file(path) as temporary:
-                    figure.savefig(temporary, dpi=DOTS_PER_INCH, metadata=metadata)
     return drawn
+
+
+def write(figure: Figure, png: Path, pdf: Path) -> None:
+    """Arranged once, and each file drawn once: `savefig` would draw twice and arrange both."""
+    figure.set_dpi(DOTS_PER_INCH)
+    with whole_file(png) as temporary:
+        FigureCanvasAgg(figure).print_png(temporary, metadata=PNG_WITHOUT_DATE)
+    figure.set_layout_engine("none")  # it stays as it was arranged
+    with whole_file(pdf) as temporary:
+        FigureCanvasPdf(figure).print_pdf(temporary, metadata=PDF_WITHOUT_DATE)

@@ -114,19 +114,24 @@ def test_bad_folders_exit_with_2(tmp_path: Path, builder: Builder, capsys: pytes
     assert len(errors) == 2 and "no such folder" in errors[0] and "none of 5" in errors[1]
 
 
-def test_command_needs_no_torch(study: Path) -> None:
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A whole study and the command that reported it, drawn once for those who only read."""
+    root = Builder(tmp_path_factory.mktemp("reported") / "study").build()
     code = (
         "import sys; from analysis.report import main; code = main([sys.argv[1]]); "
         "heavy = {'torch', 'ray', 'hydra', 'diffusers', 'wandb'} & set(sys.modules); "
         "assert not heavy, heavy; sys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(study)], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    return root, subprocess.run([sys.executable, "-c", code, root], cwd=ROOT, capture_output=True, text=True)
 
 
-def test_scores_csv_holds_clips_and_trials(study: Path) -> None:
-    main([str(study)])
-    lines = (study / "report" / "scores.csv").read_text().splitlines()
+def test_command_needs_no_torch(reported: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    assert reported[1].returncode == 0, reported[1].stderr
+
+
+def test_scores_csv_holds_clips_and_trials(reported: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    lines = (reported[0] / "report" / "scores.csv").read_text().splitlines()
     assert "r4s0,lora,,4,4.0,alpha_equals_rank,cross,0.0001,0,c0,psnr,10.875" in lines
     assert "r4s1,lora,,4,4.0,alpha_equals_rank,cross,0.0001,1,(set),fvd[tnv2],4" in lines
 
