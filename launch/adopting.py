@@ -1,21 +1,23 @@
-"""The trials of `method=adapter`: one for each LoRA file that `adapters=` names, without training.
+"""The trials without training: `method=adapter`, a LoRA file that `adapters=` names; `method=clips`, a folder of clips.
 
-In: the trial's settings, the listed files, the config of the denoiser. Out: a config per file, whose rank and alpha
-are those of the file. Loads no torch.
+In: the trial's settings, the list, and the config of the denoiser or the held-out windows. Out: a config per file,
+whose rank and alpha are those of the file, or per folder. Loads no torch.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cinelora.adopt.listing import ListedAdapter, listed
+from cinelora.adopt import clips
+from cinelora.adopt.listing import CLIPS, Listed, listed
 from cinelora.adopt.read import Adapter, read_adapter
 from cinelora.core.cli import UserError
 from cinelora.core.config import UNKNOWN_SEED, TrialConfig
+from cinelora.data.windows import Window
 
 NAMED = 3  # files that a remark names
 Facts = tuple[object, ...]
@@ -30,7 +32,7 @@ def adopted_trials(trial: TrialConfig, source: str, denoiser: Mapping[str, Any])
             raise UserError(f"{name}={value}: is filled in from the files; give them by adapters=")
     rows, remarks = listed(Path(source))
     read = [(row, _fitting(row, denoiser)) for row in rows]
-    first: dict[tuple[str, float], ListedAdapter] = {}
+    first: dict[tuple[str, float], Listed] = {}
     for row, adapter in read:
         twin = first.setdefault((adapter.sha256, adapter.stated_alpha), row)
         if twin is not row:
@@ -53,23 +55,23 @@ def adopted_trials(trial: TrialConfig, source: str, denoiser: Mapping[str, Any])
     return trials, [*remarks, *_grouped(source, read, labels)]
 
 
-def _fitting(row: ListedAdapter, denoiser: Mapping[str, Any]) -> Adapter:
+def _fitting(row: Listed, denoiser: Mapping[str, Any]) -> Adapter:
     adapter = read_adapter(row.path, denoiser, row.alpha)
     ranks = sorted({each.rank for each in adapter.layers.values()})
     if row.rank is not None and [row.rank] != ranks:
         found = ", ".join(map(str, ranks))
-        raise UserError(f"adapters={row.place}: rank={row.rank} is stated, the file has rank {found}; correct the row")
+        raise UserError(f"{row.place}: rank={row.rank} is stated, the file has rank {found}; correct the row")
     return adapter
 
 
-def _seed(row: ListedAdapter, adapter: Adapter) -> int:
+def _seed(row: Listed, adapter: Adapter) -> int:
     return next((seed for seed in (row.seed, adapter.seed) if seed is not None), UNKNOWN_SEED)
 
 
-def _labels(read: list[tuple[ListedAdapter, Adapter]]) -> list[str]:
+def _labels(read: list[tuple[Listed, Adapter]]) -> list[str]:
     """As stated. Files that no seed tells apart get their own names, so that each is a row of its own."""
 
-    def facts(row: ListedAdapter, adapter: Adapter) -> Facts:
+    def facts(row: Listed, adapter: Adapter) -> Facts:
         lora = adapter.lora
         return lora.rank, lora.scale, lora.targets, row.trainer, row.label, _seed(row, adapter)
 
@@ -80,7 +82,7 @@ def _labels(read: list[tuple[ListedAdapter, Adapter]]) -> list[str]:
     return [" ".join(filter(None, (row.label, names.get(row.path)))) for row, _ in read]
 
 
-def _grouped(source: str, read: list[tuple[ListedAdapter, Adapter]], labels: list[str]) -> Iterator[str]:
+def _grouped(source: str, read: list[tuple[Listed, Adapter]], labels: list[str]) -> Iterator[str]:
     """Each remark once, with the files it is about."""
     found: dict[str, list[str]] = {}
     for (row, adapter), label in zip(read, labels, strict=True):
@@ -92,3 +94,47 @@ def _grouped(source: str, read: list[tuple[ListedAdapter, Adapter]], labels: lis
     for remark, names in found.items():
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         yield f"adapters={source}: {remark} ({', '.join(names[:NAMED])}{more})"
+
+
+def clip_trials(trial: TrialConfig, source: str, windows: Sequence[Window]) -> tuple[list[TrialConfig], list[str]]:
+    """(configs, remarks). Raises UserError for clips that are missing or of another form, and for rows that nothing
+    tells apart."""
+    if not source:
+        raise UserError(f"clips=: method=clips needs a .csv or .yaml list of {', '.join(CLIPS.columns)}")
+    for name, unset in (("clips_folder", ""), ("clips_sha256", ""), ("clips_rank", -1)):
+        if (value := getattr(trial, name)) != unset:
+            raise UserError(f"{name}={value}: is filled in from the table; give it by clips=")
+    rows, remarks = listed(Path(source), CLIPS)
+    trials: list[TrialConfig] = []
+    seen: dict[Facts, str] = {}
+    for row in rows:
+        own, extra = _clip_trial(trial, row, windows)
+        facts = (own.clips_rank, own.trainer, own.label, own.clips_rank and own.seed)  # one base, of any seed
+        for mark, what in (((own.clips_sha256,), "the same clips"), (facts, "the same rank, label and seed")):
+            if mark in seen:
+                both = f"{seen[mark]} and {own.clips_folder}"
+                raise UserError(f"{row.place}: {both} have {what}; keep one, or tell them apart")
+            seen[mark] = own.clips_folder
+        trials.append(own)
+        remarks += [f"{row.place}: left out, of no held-out clip: {clips.some(extra)}"] * bool(extra)
+    return trials, remarks
+
+
+def _clip_trial(trial: TrialConfig, row: Listed, windows: Sequence[Window]) -> tuple[TrialConfig, list[str]]:
+    """(config, clips that belong to no window) of a folder, of which each clip is decoded once."""
+    if row.rank is None and not row.label:
+        raise UserError(f"{row.place}: has neither rank nor label; state one (rank 0 is the base)")
+    found, extra = clips.paired(row.path, windows)
+    for clip in found.values():
+        clips.check_form(clip, trial.data)
+    own = replace(
+        trial,
+        clips_folder=str(row.path),
+        clips_sha256=clips.content(found),
+        clips_rank=-1 if row.rank is None else row.rank,
+        trainer=row.trainer or trial.trainer,
+        label=row.label or trial.label,
+        notes=row.notes or trial.notes,
+        seed=UNKNOWN_SEED if row.seed is None else row.seed,
+    )
+    return own, extra

@@ -20,7 +20,6 @@ from cinelora.core.config import (
     AUTO,
     Checkpointing,
     ClusterConfig,
-    Method,
     ModelConfig,
     Offload,
     Prune,
@@ -87,7 +86,7 @@ def estimate(study: StudyConfig, ledger: Ledger, plan: Plan) -> Estimate:
 
 def cost_model(study: StudyConfig, ledger: Ledger, plan: Plan) -> CostModel | None:
     """Fitted to the finished trials, else from `cluster.device`, else None."""
-    trials = [spec for spec in plan.trials if spec.config.method is not Method.frozen]
+    trials = [spec for spec in plan.trials if spec.config.method.has_model]
     done = [(spec, result) for spec in trials if (result := ledger.result(spec.trial_id)) is not None]
     return fitted((demand_of(study, spec).work(), result) for spec, result in done) or assumed(study.cluster)
 

@@ -179,6 +179,8 @@ def settings(spec: TrialSpec) -> str:
         return f"{label(spec)} model, no adapter"
     if config.method is Method.frozen:
         return f"{label(spec)}, repeated; no model"
+    if config.method is Method.clips:
+        return f"{label(spec):<26} clips of {config.clips_folder}"
     adapter = f"alpha {lora.effective_alpha:<6g} {lora.scaling.value:<18} {lora.targets.value:<10} "
     origin = f"lr {config.train.learning_rate:g}" if config.method.trains else Path(config.adapter).name
     return f"{label(spec):<26} {adapter if config.method.adapts else ''}{origin}"

@@ -29,8 +29,10 @@ from cinelora.core.config import (
     ModelConfig,
     StudyConfig,
     TrackingConfig,
+    TrainConfig,
     TrialConfig,
     Wandb,
+    ZeroConfig,
 )
 from cinelora.core.files import check_writable, read_json, write_json
 from cinelora.core.records import to_dict
@@ -51,7 +53,7 @@ from cinelora.metrics.feature_nets import (
 from cinelora.metrics.primary import not_answerable
 from cinelora.wan.checkpoint import BUILTIN, SHAPES, config_folder, fetching, model_fingerprint, model_folder
 from cinelora.wan.options import check_attention, check_cache
-from launch.adopting import adopted_trials
+from launch.adopting import adopted_trials, clip_trials
 from sweeps.memory import SHARDED
 from sweeps.plan import Plan, build_plan, trial_spec
 
@@ -87,9 +89,19 @@ def make_plan(configs: list[StudyConfig], fingerprints: Fingerprints) -> Plan:
         if config.stage1.enabled:
             stage = replace(config, method=Method.lora, lora=config.stage1.lora, train=config.stage1.train)
             check_division(stage, config.cluster)
-    if (unread := {each.adapters for each in configs} - {""}) and all(c.method is not Method.adapter for c in configs):
-        raise UserError(f"adapters={min(unread)}: is read by method=adapter alone; add method=adapter")
+    for name, method in (("adapters", Method.adapter), ("clips", Method.clips)):
+        if (unread := {getattr(each, name) for each in configs} - {""}) and all(
+            c.method is not method for c in configs
+        ):
+            raise UserError(f"{name}={min(unread)}: is read by method={method.value} alone; add method={method.value}")
+    if all(config.method is Method.clips for config in configs):  # no model is needed, and none has to be here
+        configs = [replace(config, model=ModelConfig(name="unknown", trained=True)) for config in configs]
     trials = [trial for config in configs for trial in stages(config, fingerprints)]
+    bases = [trial.clips_folder for trial in trials if trial.clips_rank == 0]
+    if bases and any(trial.method is not Method.clips and not trial.arm for trial in trials):
+        raise UserError(
+            f"clips: {bases[0]} has rank 0, the base, which the other trials bring; give it a label instead"
+        )
     here = not any(config.cluster.address for config in configs)
     for trial in trials:
         check_denoiser(trial, fingerprints.denoiser(trial.model), here)
@@ -128,9 +140,11 @@ def stages(config: StudyConfig, fingerprints: Fingerprints) -> list[TrialConfig]
     trial = trial_config(config)
     if trial.method is Method.adapter and not config.stage1.enabled:
         return fingerprints.adopted(trial, config.adapters)
+    if trial.method is Method.clips and not config.stage1.enabled:
+        return fingerprints.finished_clips(trial, config.clips)
     if not config.stage1.enabled:
         return [trial]
-    if trial.method in (Method.full, Method.adapter):
+    if trial.method in (Method.full, Method.adapter, Method.clips):
         why = "trains no adapter to put on that of the first stage"
         raise UserError(f"method={trial.method.value}: {why}; add stage1.enabled=false")
     stage = config.stage1
@@ -179,7 +193,7 @@ class Fingerprints:
 
         Cheap checks come first: clips, then weight files, then the model.
         """
-        windows: WindowPlan = self._once("data", config.data, lambda: self._windows(config.data))
+        windows = self._windows_of(config.data)
         model = config.model
         found = {"data": windows.fingerprint, "encoder": encoder_fingerprint(model.text_dtype)}
         check_nets(config)
@@ -191,7 +205,8 @@ class Fingerprints:
         found |= {"flow": config.score.flow} if config.score.flow else {}
         found["model"] = self._once("model", (model.path, model.hub, model.revision), lambda: self._model(config))
         texts = (config.data, model.path, model.hub, model.revision, config.sample.negative_prompt)
-        self._once("texts", texts, lambda: self._check_texts(config, windows))
+        if config.method.has_model:
+            self._once("texts", texts, lambda: self._check_texts(config, windows))
         target = encoding_folder(self.cache_dir, found["data"], found["model"], model.text_dtype) / WINDOWS_FILE
         if not target.exists() or WindowPlan.from_json(read_json(target)) != windows:
             write_json(target, windows.to_json())
@@ -214,6 +229,19 @@ class Fingerprints:
 
         trial = replace(trial, lora=LoraConfig(), seed=0)  # a grid of them changes nothing: the files say both
         found: list[TrialConfig] = self._once("adapters", (source, to_dict(trial)), read)
+        return found
+
+    def finished_clips(self, trial: TrialConfig, source: str) -> list[TrialConfig]:
+        """The trials of the folders of clips that the table `clips=source` names, each clip read once."""
+
+        def read() -> list[TrialConfig]:
+            trials, remarks = clip_trials(trial, source, self._windows_of(trial.data).heldout)
+            self.remarks += remarks
+            return trials
+
+        alone = replace(trial.model, sequence_workers=1)
+        trial = replace(trial, lora=LoraConfig(), train=TrainConfig(), zero=ZeroConfig(), seed=0, model=alone)
+        found: list[TrialConfig] = self._once("clips", (source, to_dict(trial)), read)
         return found
 
     def _once(self, kind: str, key: Any, compute: Callable[[], Any]) -> Any:
@@ -271,6 +299,10 @@ class Fingerprints:
                     f"score.{net}: {many} of {len(captions)} held-out captions have more than the {LONGEST_TEXT} tokens"
                     f" that CLIP reads; clip_sim[{net}] compares with their beginning"
                 )
+
+    def _windows_of(self, data: DataConfig) -> WindowPlan:
+        found: WindowPlan = self._once("data", data, lambda: self._windows(data))
+        return found
 
     def _windows(self, data: DataConfig) -> WindowPlan:
         if not data.path:

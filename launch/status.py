@@ -105,7 +105,9 @@ def label(spec: TrialSpec) -> str:
     config = spec.config
     if config.method in (Method.base, Method.frozen):
         return config.method.title
-    what = "full" if config.method is Method.full else f"rank {config.lora.rank}"
+    what = "full" if config.method is Method.full else f"rank {config.rank}"
+    if config.method is Method.clips and config.clips_rank < 1:
+        what = "" if config.clips_rank else "base"
     seed = "" if config.seed == UNKNOWN_SEED else f"seed {config.seed}"
     return " ".join(part for part in (what, seed, config.arm, config.trainer, config.label) if part)
 

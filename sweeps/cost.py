@@ -95,7 +95,7 @@ class Workload:
         forward, passes = forward_seconds(net, tokens, compiled), 2 if config.sample.guidance > 1 else 1
         curve = (train.steps // train.heldout_every + 1) * min(train.heldout_windows, clips) * HELDOUT_TIMES * forward
         clip = config.sample.steps * passes * forward
-        if config.method is Method.frozen:
+        if not config.method.has_model:
             return Workload(0.0, 0.0, 0.0, clips, workers, step, clip, 0.0)
         sampler_step = min(config.sample.batch_size, clips) * passes * forward
         return Workload(

@@ -21,11 +21,12 @@ DIGITS = 12
 def identity(config: TrialConfig, fingerprints: dict[str, str]) -> dict[str, Any]:
     """What is hashed. Without training there is no seed; alpha counts only where it is read.
 
-    A frozen first frame follows from the clips and their scores alone.
+    A frozen first frame, as finished clips, follows from the clips and their scores alone.
     """
     settings = to_dict(config, identity_only=True)
-    if config.method is Method.frozen:
-        settings = {name: settings[name] for name in ("method", "data", "score")}
+    if not config.method.has_model:
+        own = ("method", "data", "score", "clips_sha256", "clips_rank")
+        settings = {name: settings[name] for name in own if name in settings}
         known = {name: digest for name, digest in fingerprints.items() if name not in ("model", "encoder")}
         return {"schema": SCHEMA, "config": settings, "fingerprints": known}
     if not config.method.trains:
@@ -74,6 +75,7 @@ class Plan:
 def base_of(config: TrialConfig) -> TrialConfig:
     """The config of the base, the row "rank 0", that this trial is compared with. A first stage stays under it."""
     own = replace(config, adapter="", adapter_sha256="", adapter_alpha=0.0, trainer="", label="", notes="")
+    own = replace(own, clips_folder="", clips_sha256="", clips_rank=-1)
     return replace(own, method=Method.base, seed=0, lora=LoraConfig())
 
 
@@ -86,11 +88,13 @@ def frozen_of(config: TrialConfig) -> TrialConfig:
 def build_plan(configs: Iterable[tuple[TrialConfig, dict[str, str]]], frozen: bool = False) -> Plan:
     """Plan from (config, fingerprints): every base once and first, then each distinct trial in order.
 
-    A control arm is compared with the sweep's own base. Before them all come the first stages that others need; after
+    A control arm is compared with the sweep's own base, finished clips with that of the other trials or the one of rank
+    0 among them. Before them all come the first stages that others need; after
     them all, where wanted, the `frozen` first frame.
     """
     wanted = list(configs)
-    bases = [trial_spec(base_of(config), fingerprints) for config, fingerprints in wanted if not config.arm]
+    based = [each for each in wanted if not each[0].arm and each[0].method is not Method.clips]
+    bases = [trial_spec(base_of(config), fingerprints) for config, fingerprints in based]
     trials = [trial_spec(config, fingerprints) for config, fingerprints in wanted]
     firsts = {spec.config.first for spec in trials}
     stills = [trial_spec(frozen_of(config), fingerprints) for config, fingerprints in wanted if not config.arm]

@@ -29,7 +29,7 @@ ROOMS: dict[str, tuple[str, ...]] = {  # room -> the rooms it may import besides
     "cinelora.data": ("cinelora.core",),
     "cinelora.metrics": ("cinelora.core",),
     "cinelora.wan": tuple(f"cinelora.{room}" for room in _MODEL),
-    "cinelora.adopt": ("cinelora.core", "cinelora.wan"),
+    "cinelora.adopt": ("cinelora.core", "cinelora.wan", "cinelora.data", "cinelora.score.clips"),
     "cinelora.features": tuple(f"cinelora.{room}" for room in _SCORES),
     "cinelora.training": tuple(f"cinelora.{room}" for room in _MODEL),
     "cinelora.score": tuple(f"cinelora.{room}" for room in _SCORES),

@@ -162,17 +162,20 @@ class TrialSortKey(NamedTuple):
 
 def sort_key(spec: TrialSpec) -> TrialSortKey:
     config, lora = spec.config, spec.config.lora
-    adapter = (0, "", 0.0, "")
+    adapter, alone = (0, "", 0.0, ""), config.arm or standalone(config)
     if config.method.adapts:
         adapter = (lora.rank, lora.scaling.value, lora.effective_alpha, lora.targets.value)
-    alone = config.arm or standalone(config)
-    kind = CONTROL if alone else GRID if config.method.adapts else BASE
+    elif config.rank:
+        adapter = (config.rank, "", 0.0, "")
+    kind = CONTROL if alone else GRID if config.rank else BASE
     rate = config.train.learning_rate if config.method.trains else 0.0
     return TrialSortKey(kind, config.arm, *adapter, rate, config.seed, spec.trial_id)
 
 
 def standalone(config: TrialConfig) -> str:
-    """The name of a trial that is neither base nor adapter; "" for these."""
+    """The name of a trial that is neither base nor adapter; "" for these. Of clips of unknown rank, their label."""
+    if config.method is Method.clips:
+        return config.label if config.clips_rank < 0 else ""
     return config.method.title if config.method in (Method.full, Method.frozen) else ""
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from analysis.study.clip_values import Scorer, clip_scorers
 from analysis.study.files import Array
-from analysis.study.load import BASE, CONTROL, GRID, Study, Trial, sort_key, standalone
+from analysis.study.load import BASE, GRID, Study, Trial, sort_key, standalone
 from analysis.study.scores import DIRECTIONS, METRICS, SET_SCORES, TrialScores, diversities, name_of, trial_scores
 from cinelora.core.config import Method, Scaling
 from cinelora.core.records import TrialSpec
@@ -26,6 +26,7 @@ from sweeps.looks import row_id
 from sweeps.memory import BYTES
 from sweeps.plan import identity
 
+UNIQUE = ("seed", "adapter_sha256", "adapter_alpha", "clips_sha256", "clips_rank")  # of a trial, not of its row
 OWN_COLUMNS = {"method", "train.learning_rate", "lora.rank", "lora.scaling", "lora.alpha", "lora.targets"}
 MEGA = 1e6  # bytes in a megabyte (decimal)
 
@@ -209,10 +210,10 @@ def estimate(study: Study) -> Estimates:
 
 
 def _row_key(spec: TrialSpec, values: Mapping[str, str], others: Iterable[str]) -> RowKey:
-    names = [*others, *(("trainer", "label") if spec.config.method is Method.adapter else ())]
+    names = [*others, *(("trainer", "label") if spec.config.method in (Method.adapter, Method.clips) else ())]
     other = tuple((name, values[name]) for name in dict.fromkeys(names) if name in values)
     config, place = spec.config, sort_key(spec)
-    label = (config.arm or config.method.title) if place.kind == CONTROL else ""
+    label = config.arm or standalone(config)
     adapter = (place.rank, place.scaling, place.alpha, place.targets, place.learning_rate)
     return RowKey(place.kind, label, *adapter, other)
 
@@ -229,7 +230,7 @@ def _row(key: RowKey, series: str, specs: list[TrialSpec], trials: list[Trial], 
     return Row(
         key=key,
         series=series,
-        scale=specs[0].config.lora.scale if key.rank else 0.0,
+        scale=specs[0].config.lora.scale if key.scaling else 0.0,
         planned=len(specs),
         trial_ids=tuple(trial.spec.trial_id for trial in trials),
         parameters=first.trainable_parameters if first else None,
@@ -258,10 +259,14 @@ def settings(spec: TrialSpec) -> dict[str, str]:
     """Dotted settings that count for this trial, without its seed, and its content hashes, as text."""
     flat = flatten(identity(spec.config, spec.fingerprints)["config"])
     flat |= {f"{name} content": digest[:8] for name, digest in spec.fingerprints.items()}
+    if spec.config.method is Method.clips:
+        named = spec.config.label if spec.config.clips_rank >= 0 else ""
+        flat |= {"trainer": spec.config.trainer, "label": named}
+        flat = {name: text for name, text in flat.items() if text}
     if spec.config.method is Method.adapter:
         flat |= {"trainer": spec.config.trainer or "unknown"}
         flat |= {"label": spec.config.label} if spec.config.label else {}
-    return {name: text for name, text in flat.items() if name not in ("seed", "adapter_sha256", "adapter_alpha")}
+    return {name: text for name, text in flat.items() if name not in UNIQUE}
 
 
 def _families(specs: Iterable[TrialSpec]) -> list[list[TrialSpec]]:
@@ -308,6 +313,8 @@ def _series(keys: list[RowKey]) -> dict[RowKey, str]:
 
 
 def _parts(key: RowKey, tuned: bool) -> list[str]:
+    if not key.scaling:  # finished clips
+        return ["clips", *(f"{name} {text}" for name, text in key.other)]
     implied = key.scaling == Scaling.alpha_equals_rank.value
     alpha = [] if implied else [f"alpha {key.alpha:g}"]
     rate = [] if tuned else [f"learning rate {key.learning_rate:g}"]

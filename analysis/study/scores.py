@@ -207,7 +207,8 @@ def label(trial: Trial) -> str:
 def spec_name(config: TrialConfig) -> str:
     """base, rank 8, full fine-tune; with its arm before it where it is a control."""
     names = {Method.full: "full fine-tune", Method.frozen: config.method.title}
-    name = names.get(config.method) or name_of(config.lora.rank * config.method.adapts)
+    unknown = config.method is Method.clips and config.clips_rank < 0
+    name = names.get(config.method) or ("" if unknown else name_of(config.rank))
     return ", ".join(part for part in (config.arm, name, config.trainer, config.label) if part)
 
 
@@ -297,7 +298,7 @@ def _holes(study: Study, values: Mapping[str, Mapping[str, float]], known: set[s
         for trial in study.trials
         for score in (*CORE, *OPTIONAL)
         if score in known and score not in values[trial.result.trial_id]
-        if score != LOSS or trial.spec.config.method is not Method.frozen  # which has no model
+        if score != LOSS or trial.spec.config.method.has_model
     ]
 
 

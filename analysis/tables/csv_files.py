@@ -46,7 +46,7 @@ def rank_csv(estimates: Estimates, plateaus: Mapping[RowKey, Plateau]) -> str:
 def _settings(row: Row) -> dict[str, object]:
     key = row.key
     line: dict[str, object] = {"row": key.label or ("base" if row.is_base else "lora"), "rank": key.rank}
-    if key.rank:
+    if key.scaling:
         line |= {"alpha": key.alpha, "scale": row.scale}
         line |= {"scaling": key.scaling, "targets": key.targets}
     if not row.is_base and (key.learning_rate or not row.in_grid):  # an adopted adapter's is unknown

@@ -1,4 +1,4 @@
-"""The LoRA files that `adapters=` names: a table with a line for each, or a folder of them.
+"""What `adapters=` and `clips=` name: a table with a line for each LoRA file or folder of clips, or a folder of files.
 
 In: FILE.csv, FILE.yaml or a folder. Out: rows, each with what is said of its file; nothing of the files is read yet.
 """
@@ -14,15 +14,28 @@ from typing import Any
 from cinelora.adopt.read import PEFT_CONFIG
 from cinelora.core.cli import UserError
 
-COLUMNS = ("path", "rank", "alpha", "seed", "label", "trainer", "notes")
 SUFFIX = ".safetensors"
 TABLES = (".csv", ".yaml", ".yml")
 LISTED = 5  # other files of a folder that a remark names
 
 
 @dataclass(frozen=True)
-class ListedAdapter:
-    """One file. `place`: where it is named; None and "": not said."""
+class Table:
+    """The form of a list. `columns`: the first is the path of `what`."""
+
+    option: str
+    columns: tuple[str, ...]
+    what: str
+    least_rank: int
+
+
+ADAPTERS = Table("adapters", ("path", "rank", "alpha", "seed", "label", "trainer", "notes"), "the LoRA file", 1)
+CLIPS = Table("clips", ("folder", "rank", "seed", "label", "trainer", "notes"), "the folder of the clips", 0)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One line. `place`: where it is named; None and "": not said."""
 
     place: str
     path: Path
@@ -34,27 +47,29 @@ class ListedAdapter:
     notes: str = ""
 
 
-def listed(source: Path) -> tuple[list[ListedAdapter], list[str]]:
-    """(rows, remarks) of a table or a folder. UserError: it is neither, or a cell cannot be read."""
-    if source.is_dir():
+def listed(source: Path, table: Table = ADAPTERS) -> tuple[list[Listed], list[str]]:
+    """(rows, remarks) of a table or a folder of LoRA files. UserError: it is neither, or a cell cannot be read."""
+    if source.is_dir() and table is ADAPTERS:
         return _of_folder(source)
+    place, columns = f"{table.option}={source}", ", ".join(table.columns)
     if source.suffix.lower() not in TABLES:
-        raise UserError(f"adapters={source}: no such folder; give one of LoRA files, or a .csv or .yaml list")
+        of_files = "no such folder; give one of LoRA files, or a .csv or .yaml list"
+        raise UserError(f"{place}: {of_files if table is ADAPTERS else f'give a .csv or .yaml list of {columns}'}")
     try:
         text = source.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"adapters={source}: cannot be read ({error}); give a table in UTF-8, or a folder") from error
-    lines = _csv(text) if source.suffix.lower() == ".csv" else _yaml(source, text)
-    rows = [_row(f"{source} {place}", source.parent, cells) for place, cells in lines]
+        raise UserError(f"{place}: cannot be read ({error}); give a table in UTF-8") from error
+    lines = _csv(text) if source.suffix.lower() == ".csv" else _yaml(place, table, text)
+    rows = [_row(f"{place} {line}", source.parent, table, cells) for line, cells in lines]
     if not rows:
-        raise UserError(f"adapters={source}: lists no file; its columns are {', '.join(COLUMNS)}")
+        raise UserError(f"{place}: lists no {table.columns[0]}; its columns are {columns}")
     return rows, []
 
 
-def _of_folder(folder: Path) -> tuple[list[ListedAdapter], list[str]]:
+def _of_folder(folder: Path) -> tuple[list[Listed], list[str]]:
     """All files below the folder that end in .safetensors, by name; the others are named in a remark."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    rows = [ListedAdapter(str(path), path) for path in files if path.suffix.lower() == SUFFIX]
+    rows = [Listed(str(path), path) for path in files if path.suffix.lower() == SUFFIX]
     if not rows:
         raise UserError(f"adapters={folder}: holds no {SUFFIX} file; give the folder of the LoRA files, or a table")
     other = [path.name for path in files if path.suffix.lower() != SUFFIX and path.name != PEFT_CONFIG]
@@ -69,30 +84,31 @@ def _csv(text: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
         yield f"line {reader.line_num}", cells
 
 
-def _yaml(source: Path, text: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+def _yaml(place: str, table: Table, text: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     import yaml
 
     try:
         entries = yaml.safe_load(text) or []
     except yaml.YAMLError as error:
-        raise UserError(f"adapters={source}: is no YAML ({str(error).splitlines()[0]}); mend it") from error
+        raise UserError(f"{place}: is no YAML ({str(error).splitlines()[0]}); mend it") from error
     if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
-        raise UserError(f"adapters={source}: must be a list of entries, each with `path:`")
+        raise UserError(f"{place}: must be a list of entries, each with `{table.columns[0]}:`")
     yield from ((f"entry {number}", each) for number, each in enumerate(entries, start=1))
 
 
-def _row(place: str, folder: Path, cells: Mapping[Any, Any]) -> ListedAdapter:
+def _row(place: str, folder: Path, table: Table, cells: Mapping[Any, Any]) -> Listed:
     """Paths are relative to the table."""
-    if odd := [str(name) for name in cells if name not in COLUMNS]:
-        raise UserError(f"adapters={place}: {odd[0]}: unknown column; there are {', '.join(COLUMNS)}")
+    if odd := [str(name) for name in cells if name not in table.columns]:
+        raise UserError(f"{place}: {odd[0]}: unknown column; there are {', '.join(table.columns)}")
     said: dict[str, Any] = {
         name: str(value).strip() for name, value in cells.items() if value is not None and str(value).strip()
     }
-    if "path" not in said:
-        raise UserError(f"adapters={place}: path is empty; give the LoRA file")
+    key = table.columns[0]
+    if key not in said:
+        raise UserError(f"{place}: {key} is empty; give {table.what}")
     numbers: dict[str, Any] = {}
     for name, kind, least, what in (
-        ("rank", int, 1, "a whole number, 1 or more"),
+        ("rank", int, table.least_rank, f"a whole number, {table.least_rank} or more"),
         ("seed", int, 0, "a whole number, 0 or more"),
         ("alpha", float, 0, "a number above 0"),
     ):
@@ -103,6 +119,6 @@ def _row(place: str, folder: Path, cells: Mapping[Any, Any]) -> ListedAdapter:
         except ValueError:
             numbers[name] = -1
         if not least <= numbers[name] < float("inf") or (name == "alpha" and not numbers[name]):
-            raise UserError(f"adapters={place}: {name}={value}: must be {what}, or left empty")
-    path = (folder / said.pop("path")).resolve()
-    return ListedAdapter(place, path, **numbers, **said)
+            raise UserError(f"{place}: {name}={value}: must be {what}, or left empty")
+    path = (folder / said.pop(key)).resolve()
+    return Listed(place, path, **numbers, **said)

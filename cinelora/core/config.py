@@ -31,6 +31,7 @@ class Method(Enum):
     full = "full"  # every weight of the denoiser trains: the floor that no adapter is expected to pass
     adapter = "adapter"  # an adapter that is there already, from a file of `adapters`: nothing is trained
     frozen = "frozen"  # no model: each held-out clip's first frame, repeated
+    clips = "clips"  # no model: finished clips of any origin, from a folder of the table `clips`
 
     @property
     def trains(self) -> bool:
@@ -40,6 +41,10 @@ class Method(Enum):
     def adapts(self) -> bool:
         """Whether there is an adapter, with a rank, an alpha and targets."""
         return self in (Method.lora, Method.adapter)
+
+    @property
+    def has_model(self) -> bool:
+        return self not in (Method.frozen, Method.clips)
 
     @property
     def title(self) -> str:
@@ -380,6 +385,10 @@ class TrialConfig:
     trainer: str = field(default="", metadata=EXECUTION)
     label: str = field(default="", metadata=EXECUTION)
     notes: str = field(default="", metadata=EXECUTION)
+    # Of method=clips, one row of `clips`: its folder, the content of its clips, its rank (0: the base; -1: unknown).
+    clips_folder: str = field(default="", metadata=EXECUTION)
+    clips_sha256: str = field(default="", metadata=WHEN_SET)
+    clips_rank: int = field(default=-1, metadata=WHEN_SET)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -387,6 +396,11 @@ class TrialConfig:
     zero: ZeroConfig = field(default_factory=ZeroConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)
+
+    @property
+    def rank(self) -> int:
+        """Of its adapter, or as stated of finished clips; 0 for all others."""
+        return max(0, self.clips_rank) if self.method is Method.clips else self.lora.rank * self.method.adapts
 
 
 # The settings of a study. None of them changes what a trial computes.
@@ -533,6 +547,7 @@ class StudyConfig(TrialConfig):
     prune: Prune = Prune.off  # among the learning rates of one rank, never between ranks
     stage1: StageConfig = field(default_factory=StageConfig)
     adapters: str = ""  # of method=adapter: a .csv or .yaml that lists LoRA files, or a folder of them (docs/adopt.md)
+    clips: str = ""  # of method=clips: a .csv or .yaml that lists folders of finished clips (docs/adopt.md)
     frozen_row: bool = True  # one trial more: each held-out clip's first frame repeated, scored like the others
     extra: list[str] = field(default_factory=list)  # trials in addition to the grid, e.g. "method=full seed=0,1"
     cluster: ClusterConfig = field(default_factory=ClusterConfig)

@@ -89,7 +89,7 @@ class TrialResult(_Result):
     """The record of a finished trial. Written last, so a trial with this record is complete."""
 
     trial_id: str
-    method: str  # "base", "lora", "full" or "frozen"
+    method: str  # "base", "lora", "full", "adapter", "frozen" or "clips"
     arm: str  # name of a control; "" for the sweep itself
     rank: int  # 0 without adapter
     alpha: float  # 0 for the base

@@ -21,7 +21,6 @@ from typing import Any
 import torch
 
 from cinelora import distributed
-from cinelora.core.config import Method
 from cinelora.core.files import read_json, whole_file, write_json
 from cinelora.core.paths import TrialFolder
 from cinelora.training.engine import deepspeed_config
@@ -61,7 +60,7 @@ def finish(folder: TrialFolder) -> None:
 def _run(job: Job, attention: dict[str, Any] | None, workers: list[dict[str, Any]]) -> dict[str, Any]:
     """The record of one run. `workers`: the record of each; equal ones are listed once, with their count."""
     config, size = job.spec.config, len(workers)
-    trains = config.method.trains or (config.method is not Method.frozen and config.zero.stage == 3)
+    trains = config.method.trains or (config.method.has_model and config.zero.stage == 3)
     groups = size // config.model.sequence_workers
     settings = deepspeed_config(config.train, config.zero, config.model.dtype, groups) if trains else None
     kinds = [worker for index, worker in enumerate(workers) if worker not in workers[:index]]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cinelora import distributed
-from cinelora.core.config import DataConfig, Method
+from cinelora.core.config import DataConfig
 from cinelora.core.files import content_hash
 from cinelora.core.records import resident_key, to_dict
 from cinelora.data.windows import Window
@@ -74,7 +74,7 @@ def load_resident_model(
     """
     config, device = job.spec.config, distributed.device_name()
     wanted = configured(config.score) if nets else {}
-    if config.method is Method.frozen:
+    if not config.method.has_model:
         opened = {name: open_net(name, path, pins_of(config.score, name), device).net for name, path in wanted.items()}
         return ResidentModel(SPENT, Path(), None, None, opened)
     model, folder = config.model, model_folder(config.model, job.cache_dir)

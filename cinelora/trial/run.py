@@ -56,7 +56,7 @@ def run_trial(job: Job, resident: ResidentModel, report: Report) -> TrialResult:
     """
     spec, config, started = job.spec, job.spec.config, time.perf_counter()
     folder, plan, transformer = job.folder, job.windows(), resident.transformer
-    has_model = config.method is not Method.frozen
+    has_model = config.method.has_model
     provenance.begin(job, use_deterministic(transformer, config) if has_model else None)
     _reset_peak_memory()
     stills = config.train.stills and has_model
@@ -106,9 +106,9 @@ def run_trial(job: Job, resident: ResidentModel, report: Report) -> TrialResult:
 def _open_model(
     transformer: Any, job: Job, encodings: Encodings, report: Report, mirror: Mirror, stop: StopSign
 ) -> tuple[Any, Trained | None]:
-    """(what predicts velocities, its training or None for the bare base); a frozen first frame has neither."""
+    """(what predicts velocities, its training or None for the bare base); without a model there is neither."""
     config = job.spec.config
-    if config.method is Method.frozen:
+    if not config.method.has_model:
         return None, None
     if config.method.trains:
         trained = train(transformer, job.spec, encodings, job.windows(), job.folder, report, mirror, stop)
@@ -164,12 +164,12 @@ def _result(
         trial_id=spec.trial_id,
         method=config.method.value,
         arm=config.arm,
-        rank=config.lora.rank if adapts else 0,
+        rank=config.rank,
         alpha=config.lora.effective_alpha if adapts else 0.0,
         scale=config.lora.scale if adapts else 0.0,
         scaling=config.lora.scaling.value,
         targets=config.lora.targets.value,
-        learning_rate=0.0 if config.method is Method.adapter else config.train.learning_rate,
+        learning_rate=0.0 if config.method in (Method.adapter, Method.clips) else config.train.learning_rate,
         seed=config.seed,
         steps=trained.steps if trained else 0,
         trainable_parameters=trained.trainable_parameters if trained and config.method.trains else adopted,

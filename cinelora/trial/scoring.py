@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from cinelora import distributed
+from cinelora.adopt import clips
+from cinelora.core.cli import UserError
 from cinelora.core.config import Method, TrialConfig
 from cinelora.core.files import write_csv
 from cinelora.core.paths import SampleFolder
@@ -125,20 +127,34 @@ def _ids(windows: Sequence[Window]) -> list[str]:
     return [window.window_id for window in windows]
 
 
-def still_clips(
-    resident: ResidentModel,
+def frames_without_model(
+    resident: ResidentModel, config: TrialConfig, windows: list[Window]
+) -> Callable[[Window], Frames]:
+    """What gives the frames of a window: finished clips, or the first frame of the real one, repeated.
+
+    UserError: the clips have changed since they were planned.
+    """
+    if config.method is Method.clips:
+        found, _ = clips.paired(Path(config.clips_folder), windows)
+        if clips.content(found) != config.clips_sha256:
+            raise UserError(f"{config.clips_folder}: has changed since it was planned; run the same command again")
+        return lambda window: clips.frames_of(found[window.window_id], config.data)
+    return lambda window: np.repeat(resident.reference_frames(config.data, window)[:1], config.data.frames, axis=0)
+
+
+def ready_clips(
+    frames_of: Callable[[Window], Frames],
     config: TrialConfig,
     windows: list[Window],
     todo: Sequence[int],
     report: Callable[[int, int], None],
 ) -> Iterator[tuple[int, list[Window], Frames]]:
-    """As `generate`, without a model: the first frame of each real clip, repeated."""
+    """As `generate`, without a model."""
     chunks = batches(windows, config.sample.batch_size)
     share = distributed.deal(todo, config.model.sequence_workers)
     for turn, (index, counts) in enumerate(share, start=1):
         if counts:
-            firsts = np.stack([resident.reference_frames(config.data, window)[:1] for window in chunks[index]])
-            yield index, chunks[index], np.repeat(firsts, config.data.frames, axis=1)
+            yield index, chunks[index], np.stack([frames_of(window) for window in chunks[index]])
         report(turn, len(share))
 
 
@@ -181,8 +197,9 @@ def generate_and_score(
             raise Stopped(f"stopped after batch {done} of {total}")
 
     vae, base = resident.vae, resident.folder
-    if config.method is Method.frozen:
-        generated = still_clips(resident, config, windows, todo, on_progress)
+    if not config.method.has_model:
+        frames_of = frames_without_model(resident, config, windows)
+        generated = ready_clips(frames_of, config, windows, todo, on_progress)
     else:
         generated = generate(model, vae, base, config, encodings, windows, todo, on_progress, on_step)
     due = [work[index] for index, counts in share if counts]

@@ -120,14 +120,17 @@ def run_name(spec: TrialSpec) -> str:
     if config.method.adapts:
         rule = "" if lora.scaling is Scaling.alpha_equals_rank else f"{lora.scaling.value}{lora.alpha:g}"
         parts = [config.arm, f"r{lora.rank}", rule, lora.targets.value, config.trainer, config.label]
+    if config.method is Method.clips:
+        parts += [f"r{config.rank}" if config.clips_rank >= 0 else "", config.trainer, config.label]
     seed = "" if config.method in (Method.base, Method.frozen) or config.seed == UNKNOWN_SEED else f"s{config.seed}"
     return "-".join(part for part in (*parts, seed, spec.trial_id[:6]) if part)
 
 
 def row_name(config: TrialConfig) -> str:
     """The row of the rank table that a trial belongs to: base, rank 8, full, or a control such as `frozen, rank 8`."""
-    rank = f"rank {config.lora.rank}" if config.method.adapts else ""
-    name = config.arm or ("" if rank else config.method.title)
+    rank = f"rank {config.rank}" if config.rank else ""
+    title = "" if config.method is Method.clips and config.clips_rank else config.method.title
+    name = config.arm or ("" if rank else title)
     return ", ".join(part for part in (name, rank, config.trainer, config.label) if part)
 
 
@@ -140,7 +143,7 @@ def flat_config(spec: TrialSpec) -> dict[str, Any]:
         "row": row_name(config),
         "method": config.method.value,
         "arm": config.arm,
-        "rank": config.lora.rank if adapter else 0,
+        "rank": config.rank,
         "alpha": config.lora.effective_alpha if adapter else 0.0,
         "scaling": config.lora.scaling.value if adapter else "none",
         "targets": config.lora.targets.value if adapter else "none",

@@ -15,7 +15,6 @@ import ray
 from ray.exceptions import RayTaskError
 
 from cinelora.core.cli import Progress, UserError
-from cinelora.core.config import Method
 from cinelora.data.encodings import NO_CAPTION, missing
 from cinelora.trial.job import Job
 from launch.engine.errors import LOST_ERRORS, first_cause, root_cause
@@ -46,7 +45,7 @@ def encode_all(pool: Pool, shape: GangShape, jobs: list[Job], replacements: int)
         if config.train.caption_dropout:
             prompts[job.encodings].add(NO_CAPTION)
     distinct = list({(job.encodings, job.reference.root): job for job in jobs}.values())
-    sets = {job.encodings: job for job in jobs if job.spec.config.method is not Method.frozen}.values()
+    sets = {job.encodings: job for job in jobs if job.spec.config.method.has_model}.values()
     encodings = [call for job in sets for call in _encoding(job, prompts[job.encodings])]
     _share_out(pool, shape, encodings, replacements, "encoding", Progress("windows and captions"))
     references = [Call("reference", (job,)) for job in distinct if not job.reference.clip_scores.exists()]
