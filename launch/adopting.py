@@ -27,7 +27,7 @@ def adopted_trials(trial: TrialConfig, source: str, denoiser: Mapping[str, Any])
     """(configs, remarks). Raises UserError for a file that cannot be applied, and for two files of one content."""
     if not source:
         raise UserError("adapters=: method=adapter needs a folder of LoRA files, or a .csv or .yaml that lists them")
-    for name in ("adapter", "adapter_sha256", "adapter_alpha"):
+    for name in ("adapter", "adapter_sha256", "adapter_alpha", "training"):
         if value := getattr(trial, name):
             raise UserError(f"{name}={value}: is filled in from the files; give them by adapters=")
     rows, remarks = listed(Path(source))
@@ -45,6 +45,7 @@ def adopted_trials(trial: TrialConfig, source: str, denoiser: Mapping[str, Any])
             adapter_sha256=adapter.sha256,
             adapter_alpha=adapter.stated_alpha,
             trainer=row.trainer or trial.trainer,
+            training=adapter.training,
             label=label or trial.label,
             notes=row.notes or trial.notes,
             lora=adapter.lora,
@@ -89,7 +90,8 @@ def _grouped(source: str, read: list[tuple[Listed, Adapter]], labels: list[str])
         unknown = ["seed unknown: nothing is known of how another would differ"] * (_seed(row, adapter) < 0)
         split = ["others have its rank and seed: the row is labelled by the file"] * (label != row.label)
         layout = f"layout {adapter.layout}, {'/'.join(adapter.dtypes)}"
-        for remark in (layout, *adapter.remarks, *unknown, *split):
+        said = [f"its metadata says: {adapter.training}"] * bool(adapter.training)
+        for remark in (layout, *said, *adapter.remarks, *unknown, *split):
             found.setdefault(remark, []).append(f"{row.path.parent.name}/{row.path.name}")
     for remark, names in found.items():
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
@@ -101,7 +103,7 @@ def clip_trials(trial: TrialConfig, source: str, windows: Sequence[Window]) -> t
     tells apart."""
     if not source:
         raise UserError(f"clips=: method=clips needs a .csv or .yaml list of {', '.join(CLIPS.columns)}")
-    for name, unset in (("clips_folder", ""), ("clips_sha256", ""), ("clips_rank", -1)):
+    for name, unset in (("clips_folder", ""), ("clips_sha256", ""), ("clips_rank", -1), ("training", "")):
         if (value := getattr(trial, name)) != unset:
             raise UserError(f"{name}={value}: is filled in from the table; give it by clips=")
     rows, remarks = listed(Path(source), CLIPS)

@@ -74,7 +74,7 @@ class Plan:
 
 def base_of(config: TrialConfig) -> TrialConfig:
     """The config of the base, the row "rank 0", that this trial is compared with. A first stage stays under it."""
-    own = replace(config, adapter="", adapter_sha256="", adapter_alpha=0.0, trainer="", label="", notes="")
+    own = replace(config, adapter="", adapter_sha256="", adapter_alpha=0.0, trainer="", training="", label="", notes="")
     own = replace(own, clips_folder="", clips_sha256="", clips_rank=-1)
     return replace(own, method=Method.base, seed=0, lora=LoraConfig())
 

@@ -148,22 +148,43 @@ def _of_net(net: str, estimates: Estimates) -> str:
 
 def _scaling(study: Study) -> str:
     grid = [spec.config for spec in study.specs if not spec.config.arm]
-    adapted = [config for config in grid if config.method is Method.lora]
-    adopted = [config for config in grid if config.method is Method.adapter]
-    return " ".join(part for part in (_adopted(adopted), _trained(adapted)) if part)
+    of = {method: [config for config in grid if config.method is method] for method in Method}
+    parts = (_adopted(of[Method.adapter]), _finished_clips(of[Method.clips]), _trained(of[Method.lora]))
+    return " ".join(part for part in parts if part)
 
 
 def _adopted(configs: Sequence[TrialConfig]) -> str:
-    """What is not known of adapters that other programs trained."""
+    """What is known of adapters that other programs trained, and what is not."""
     if not configs:
         return ""
-    unknown = sum(config.seed == UNKNOWN_SEED for config in configs)
-    seeds = f" The training seed of {unknown} is unknown: " * bool(unknown)
-    seeds += "intervals are over clips, and leave out how another seed would differ." * bool(unknown)
+    said: dict[str, dict[str, None]] = {}
+    for config in configs:
+        if config.training:
+            said.setdefault(config.training, {})[spec_name(config)] = None
+    told = "".join(f" The metadata of {'; '.join(names)} says: {text}." for text, names in said.items())
+    silent = sum(not config.training for config in configs)
+    unknown = f" The files of {silent} do not say how they were trained." * bool(silent)
     return (
-        f"{len(configs)} adapters are files that were trained elsewhere: their clips, steps and learning rates are "
-        f"unknown here. Base, held-out windows and sampler are the same for all rows.{seeds}"
+        f"{len(configs)} adapters are files that were trained elsewhere, on clips that are unknown here.{told}{unknown}"
+        " What is not stated is unknown. Base, held-out windows and sampler are the same for all rows."
+        f"{_seeds(configs)}"
     )
+
+
+def _finished_clips(configs: Sequence[TrialConfig]) -> str:
+    if not configs:
+        return ""
+    return (
+        f"{len(configs)} rows are clips that were generated elsewhere: model, sampler and training are unknown here, "
+        "and they have no held-out loss. Clips from lossy videos are scored with the losses of their codec."
+        f"{_seeds([config for config in configs if config.clips_rank])}"
+    )
+
+
+def _seeds(configs: Sequence[TrialConfig]) -> str:
+    unknown = sum(config.seed == UNKNOWN_SEED for config in configs)
+    text = f" The training seed of {unknown} is unknown: intervals are over clips, and leave out how another seed would"
+    return f"{text} differ." * bool(unknown)
 
 
 def _trained(adapted: Sequence[TrialConfig]) -> str:

@@ -62,7 +62,7 @@ def listed(source: Path, table: Table = ADAPTERS) -> tuple[list[Listed], list[st
     lines = _csv(text) if source.suffix.lower() == ".csv" else _yaml(place, table, text)
     rows = [_row(f"{place} {line}", source.parent, table, cells) for line, cells in lines]
     if not rows:
-        raise UserError(f"{place}: lists no {table.columns[0]}; its columns are {columns}")
+        raise UserError(f"{place}: lists no {'file' if table is ADAPTERS else 'folder'}; its columns are {columns}")
     return rows, []
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from cinelora.adopt.layouts import ALPHA, DOWN, UP, KeyReader, layout_name, linear_layers, other_kind
+from cinelora.adopt.origin import seed_of, training_of
 from cinelora.core.cli import UserError
 from cinelora.core.config import LayerKind, LoraConfig, Scaling, TargetSet
 from cinelora.core.files import file_sha256
@@ -64,6 +65,7 @@ class Adapter:
     rslora: bool
     stated_alpha: float  # that was used since the file holds none; 0: it was not
     seed: int | None  # that it was trained with, where the file says so
+    training: str  # what else of it the file says
     remarks: tuple[str, ...]
     _file: SafetensorsFile = field(repr=False)
 
@@ -184,7 +186,8 @@ def read_adapter(path: Path, denoiser: Mapping[str, Any], alpha: float | None = 
         layers=layers,
         rslora=rslora,
         stated_alpha=alpha if silent and alpha is not None else 0.0,
-        seed=_seed(file.metadata),
+        seed=seed_of(file.metadata),
+        training=training_of(file.metadata),
         remarks=tuple(remarks),
         _file=file,
     )
@@ -293,8 +296,3 @@ def _remarks(path: Path, metadata: Mapping[str, str], layers: Mapping[str, Facto
         said = f"its name says {noise[0]}" if noise else f"its metadata says {version}"
         found.append(f"{said}: half of a pair for Wan2.2, applied here at all noise levels")
     return found
-
-
-def _seed(metadata: Mapping[str, str]) -> int | None:
-    text = metadata.get("ss_seed", "")
-    return int(text) if text.isdecimal() else None

@@ -383,6 +383,7 @@ class TrialConfig:
     adapter_sha256: str = field(default="", metadata=WHEN_SET)
     adapter_alpha: float = field(default=0.0, metadata=WHEN_SET)  # stated for a file that holds none; 0: none is stated
     trainer: str = field(default="", metadata=EXECUTION)
+    training: str = field(default="", metadata=EXECUTION)  # what the file's metadata says of it
     label: str = field(default="", metadata=EXECUTION)
     notes: str = field(default="", metadata=EXECUTION)
     # Of method=clips, one row of `clips`: its folder, the content of its clips, its rank (0: the base; -1: unknown).

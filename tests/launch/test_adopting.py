@@ -14,6 +14,7 @@ from cinelora.core.cli import UserError
 from cinelora.core.config import UNKNOWN_SEED, Method, TrialConfig
 from cinelora.wan.tiny import TRANSFORMER
 from launch.adopting import adopted_trials
+from sweeps.plan import base_of
 
 TRIAL = TrialConfig(method=Method.adapter)
 
@@ -103,3 +104,17 @@ def test_what_is_neither(tmp_path: Path) -> None:
     for source, line in (("", "needs a folder"), ("empty", "holds no .safetensors"), ("x.txt", "no such folder")):
         with pytest.raises(UserError, match=line):
             adopted_trials(TRIAL, str(tmp_path / source) if source else "", TRANSFORMER)
+
+
+def test_what_the_metadata_says_of_the_training_is_shown(tmp_path: Path) -> None:
+    write(tmp_path / "a.safetensors", 4, ss_steps="1600", ss_epoch="16", ss_learning_rate="0.0002", ss_optimizer="None")
+    write(tmp_path / "b.safetensors", 8, training_info='{"step": 500, "epoch": 3}')
+    write(tmp_path / "c.safetensors", 16, training_info="[")
+    trials, remarks = adopted_trials(TRIAL, str(tmp_path), TRANSFORMER)
+    assert [each.training for each in trials] == [
+        "steps 1600, epochs 16, learning rate 0.0002",
+        "steps 500, epochs 3",
+        "",
+    ]
+    assert any("its metadata says: steps 500, epochs 3 (" in remark for remark in remarks)
+    assert base_of(trials[0]) == base_of(trials[2]), "it is not of the base"
