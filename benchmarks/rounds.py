@@ -17,7 +17,7 @@ import numpy as np
 
 from analysis.power.chances import Design, chances, margins
 from analysis.power.rounds import look_levels
-from analysis.power.spreads import QUICK, Spreads
+from analysis.power.spreads import Spreads, of_quick
 from analysis.study.files import Array
 from cinelora.core.cli import Parser, exit_status
 from sweeps.ledger import SHARE
@@ -31,7 +31,7 @@ KINDS = {
 }
 FIRST, MOST, FIXED = 3, (8, 12), (3, 5, 6, 7, 8, 9, 10, 12)
 DESIGNS = tuple(Design(*each) for each in product((2, 3, 5), (48, 96, 192)))
-NEAR = 0.05
+QUICK, NEAR = of_quick()[SCORE], 0.05
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def ended(kind: str, looks: Sequence[int], levels: Sequence[Level], count: int, 
     """`count` studies that drop ranks and add seeds look by look; with one look, a fixed design."""
     shares = KINDS[kind]
     truth, ranks = _smallest(shares), np.arange(len(shares))
-    values = gains(QUICK[SCORE], shares, count, looks[-1], clips)
+    values = gains(QUICK, shares, count, looks[-1], clips)
     live, going = np.ones((count, len(shares)), bool), np.ones(count, bool)
     named, won = np.full(count, len(shares)), np.zeros(count, bool)
     runs, before = np.zeros(count), 0
@@ -142,9 +142,9 @@ def power_table(count: int) -> tuple[list[str], bool]:
     near, single = True, Level(0.05, 0.05 / (len(RANKS) - 1))
     for design in DESIGNS:
         cells = []
-        predicted = chances(QUICK[SCORE], list(KINDS.values()), SHARE, design)
+        predicted = chances(QUICK, list(KINDS.values()), SHARE, design)
         for shares, own in zip(KINDS.values(), predicted, strict=True):
-            above, _ = contrasts(gains(QUICK[SCORE], shares, count, design.seeds, design.clips), single)
+            above, _ = contrasts(gains(QUICK, shares, count, design.seeds, design.clips), single)
             enough = np.all(above, axis=2)
             first = np.where(np.any(enough, axis=1), np.argmax(enough, axis=1), len(shares))
             share = float((first == _smallest(shares)).mean())

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from analysis.power.rounds import look_levels
-from analysis.power.spreads import QUICK
 from analysis.statistics.answer import ENOUGH, OPEN, WORSE, answer_of
 from benchmarks import rounds
 from sweeps.ledger import SHARE
@@ -40,7 +39,7 @@ def test_gpu_benchmark_at_small_size() -> None:
 def test_simulated_rounds_have_the_rule_of_the_answer() -> None:
     """The verdicts that `benchmarks.rounds` computes for all studies at once are those of the analysis."""
     shares, level = rounds.KINDS["flat after 16"], Level(0.02, 0.004)
-    values = rounds.gains(QUICK[rounds.SCORE], shares, 6, 3, rounds.CLIPS)
+    values = rounds.gains(rounds.QUICK, shares, 6, 3, rounds.CLIPS)
     above, below = rounds.contrasts(values, level)
     shots, verdicts = [str(clip) for clip in range(rounds.CLIPS)], set()
     for study, found in zip(values, zip(above, below, strict=True), strict=True):

@@ -88,7 +88,9 @@ def power_table(offers: Sequence[Offer], ranks: int, known: Mapping[str, Spreads
 
 
 def _told(found: Chances, shares: Sequence[float]) -> float:
-    return float(np.mean([told for told, step in zip(found.told, np.diff(shares), strict=True) if step]))
+    """Mean over the neighbours that differ; 1 where none do, so that there is nothing to tell."""
+    differing = [told for told, step in zip(found.told, np.diff(shares), strict=True) if step]
+    return float(np.mean(differing)) if differing else 1.0
 
 
 def power_lines(table: Sequence[Outlook], unit: str, price: float, wanted: float) -> list[str]:

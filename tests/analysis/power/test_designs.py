@@ -36,6 +36,11 @@ def test_a_score_on_which_no_rank_gains_has_no_chance() -> None:
     assert not power_table(OFFERS, 4, {"psnr": Spreads(-0.1, 1, 1, 1, 1, 1, 1)}, 0.9)
 
 
+def test_two_ranks_that_are_alike_leave_nothing_to_tell() -> None:
+    told = {each.shape: each.told for each in power_table(OFFERS, 2, KVD, 0.9)}
+    assert told["flat after the middle rank"] == 1.0 and 0 < told["rising to the largest"] <= 1
+
+
 def test_files(tmp_path: Path) -> None:
     table = power_table(OFFERS, 4, QUICK, 0.9)
     paths = write_power(table, "GPU-hours", 0.9, tmp_path)
