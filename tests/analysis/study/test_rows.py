@@ -90,6 +90,16 @@ def test_adopted_adapters_are_rows_by_rank_and_trainer(builder: Builder) -> None
     assert "The training seed of 2 is unknown: intervals are over clips, and leave out" in text
 
 
+def test_finished_clips_are_rows_by_rank_or_label(builder: Builder) -> None:
+    root = builder.build()
+    adopt(builder, "r4s1", method="clips", clips_rank=4, seed=UNKNOWN_SEED)
+    adopt(builder, "r8s1", method="clips", label="another model", seed=UNKNOWN_SEED)
+    found = estimates(root)
+    assert [row.full_name for row in found.rows][0] == "base"
+    assert {"rank 4, clips", "another model"} < {row.full_name for row in found.rows}
+    assert "2 rows are clips that were generated elsewhere" in caption(found)
+
+
 def test_a_trial_without_a_clip_is_told(builder: Builder) -> None:
     root = builder.build()
     builder.rewrite_scores("r8s1", lambda clip, metric: (clip, metric) != ("c0", "psnr"))
