@@ -131,7 +131,9 @@ def activity(progress: dict[str, Any] | None, restarts: int) -> list[str]:
         parts = ["starting"]
     else:
         loss = progress["loss"]
-        parts = [f"{progress['stage']} {progress['done']}/{progress['total']}"]
+        parts = [
+            f"{progress['stage']} {progress['done']}/{progress['total']}" if progress["total"] else progress["stage"]
+        ]
         parts += [] if loss is None else [f"loss {loss:.4f}"]
     return parts + ([f"restart {restarts}"] if restarts else [])
 

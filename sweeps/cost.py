@@ -192,7 +192,8 @@ def _rates(known: list[tuple[Workload, TrialResult]]) -> Rates | None:
     if train is None or evaluate is None or generate is None:
         return None
     score = median(result.seconds["score"] * work.workers / max(1, work.clips) for work, result in known)
-    return Rates(train, evaluate, generate, score, median(result.seconds["overhead"] for _, result in known))
+    rest = median(result.seconds["overhead"] + result.seconds.get("compiling", 0.0) for _, result in known)
+    return Rates(train, evaluate, generate, score, rest)
 
 
 def gpu_hours(seconds: Mapping[str, float], work: Mapping[str, Workload], gpus: float) -> float:

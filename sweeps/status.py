@@ -111,7 +111,8 @@ def _left(trials: tuple[TrialStatus, ...], events: list[dict[str, Any]], now: fl
 
 def _fraction(progress: dict[str, Any] | None) -> float:
     """Share of a running trial that is done, 0..1."""
-    if progress is None or progress["stage"] not in STAGE_SHARE:
+    stage = progress and progress.get("during", progress["stage"])
+    if progress is None or stage not in STAGE_SHARE:
         return 0.0
-    low, high = STAGE_SHARE[progress["stage"]]
+    low, high = STAGE_SHARE[stage]
     return float(low + (high - low) * progress["done"] / max(1, progress["total"]))

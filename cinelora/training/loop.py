@@ -8,7 +8,6 @@ Every worker of the gang runs this in step; worker 0 writes. "Step" is an optimi
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +23,7 @@ from cinelora.data.windows import WindowPlan
 from cinelora.training import checkpoint
 from cinelora.training.batch import Batch, prefetch, training_batch
 from cinelora.training.checkpoint import Stopped, StopSign
+from cinelora.training.clock import clock
 from cinelora.training.engine import (
     backward,
     build_engine,
@@ -56,7 +56,7 @@ class Trained:
     parameters: lora.NamedParameters
     steps: int
     train_loss: float | None
-    seconds: float  # wall time of the loop (steps, held-out losses, checkpoints), and `seconds_before`
+    seconds: float  # of the loop (steps, held-out losses, checkpoints) but compiling, and `seconds_before`
     seconds_before: float  # of the steps that earlier runs of the trial did
     seconds_per_step: float | None
 
@@ -148,7 +148,7 @@ def train(
     """
     config, settings = spec.config, spec.config.train
     engine, parameters, done = prepare(transformer, spec, folder)
-    begun = time.perf_counter()
+    begun = clock()
     log = TrainLog(folder.train_csv, done, write=distributed.rank() == 0, mirror=mirror)
     before = log.seconds
     watched = plan.heldout[: settings.heldout_windows]
@@ -165,14 +165,14 @@ def train(
         heldout = heldout_loss(0, None)
         log.write(0, None, heldout, None, learning_rate(settings, 0), 0.0)
     for step in range(done, settings.steps):
-        started = time.perf_counter()
+        started = clock()
         loss, stopping = optimiser_step(engine, config, batches, step, stop())
         if not math.isfinite(loss):
             raise NonFiniteLoss(f"step {step + 1}: loss is {loss}; lower train.learning_rate={settings.learning_rate}")
         norm = local_gradient_norm(parameters) if config.zero.stage == 0 else None
         engine.step()
         norm = norm if norm is not None else engine.get_global_grad_norm()
-        elapsed = time.perf_counter() - started
+        elapsed = clock() - started
         finished = step + 1
 
         # once in a while: held-out loss (all workers)
@@ -191,5 +191,5 @@ def train(
             release(engine, parameters)  # the next trial gets the base unchanged
             raise Stopped(f"stopped after step {finished} of {settings.steps}")
     last = log.mean_last_tenth(settings.steps)
-    seconds = before + time.perf_counter() - begun
+    seconds = before + clock() - begun
     return Trained(engine, parameters, settings.steps, last, seconds, before, log.median_seconds)

@@ -27,6 +27,7 @@ from cinelora.core.records import TrialResult
 from cinelora.features.results import Scored, drop_parts, merged, write_scored, write_set_scores
 from cinelora.metrics import catalogue
 from cinelora.training.checkpoint import StopSign
+from cinelora.training.clock import clock, compiling_apart
 from cinelora.training.engine import build_engine, full_parameters, release
 from cinelora.training.heldout import window_losses
 from cinelora.training.log import Mirror
@@ -63,7 +64,8 @@ def run_trial(job: Job, resident: ResidentModel, report: Report) -> TrialResult:
     grey = grey_latent(resident.vae, config.data.height, config.data.width) if stills else None
     encodings = Encodings(job.encodings, grey=grey)
     result, trained, stop = None, None, StopSign(job.study.stop, folder.stop)
-    with shared_tokens(transformer, config.model.sequence_workers):
+    workers = config.model.sequence_workers
+    with shared_tokens(transformer, workers), compiling_apart(transformer, report) as compiling:
         tracker = Tracker(spec, job.tracking, job.study_name, job.study.wandb, active=distributed.rank() == 0)
         try:
             if distributed.rank() == 0 and has_model:
@@ -73,7 +75,7 @@ def run_trial(job: Job, resident: ResidentModel, report: Report) -> TrialResult:
             adapter = _adopted(transformer, job) if config.method is Method.adapter else ({}, "")
             model, trained = _open_model(transformer, job, encodings, report, tracker.log, stop)
             started -= trained.seconds_before if trained else 0.0  # the trial's cost is that of all its runs
-            seconds, begun = {"train": trained.seconds if trained else 0.0}, time.perf_counter()
+            seconds, begun = {"train": trained.seconds if trained else 0.0}, clock()
 
             def evaluating(done: int, total: int) -> None:
                 report("evaluate", done, total, None)
@@ -82,12 +84,12 @@ def run_trial(job: Job, resident: ResidentModel, report: Report) -> TrialResult:
                 window_losses(model, config, encodings, windows if has_model else [], evaluating)
                 for windows in (plan.heldout, plan.other)
             )
-            seconds["evaluate"] = time.perf_counter() - begun
+            seconds["evaluate"] = clock() - begun
             if trained and trained.steps:
                 adapter = _gathered_adapter(trained.parameters)
             sampled = generate_and_score(job, resident, model, plan, encodings, adapter[1], report, stop)
             own, of_clips, earlier = sampled
-            seconds, started = seconds | of_clips, started - earlier
+            seconds, started = seconds | of_clips | compiling, started - earlier
             scored = merged(distributed.gather_objects(own), [window.window_id for window in plan.heldout])
             scored.values |= ({HELDOUT_LOSS: losses} if has_model else {}) | memorised(job.reference, scored)
             result = _result(job, trained, losses, other, adapter, len(scored.clip_ids), seconds)

@@ -6,7 +6,6 @@ folder. Every worker scores the clips it generated; `cinelora/features/results.p
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -43,6 +42,7 @@ from cinelora.metrics.few_clips import memorisation_ratios, nearer_to_training
 from cinelora.metrics.set_metrics import scaled
 from cinelora.training.batch import prefetch
 from cinelora.training.checkpoint import Stopped, StopSign
+from cinelora.training.clock import clock
 from cinelora.training.loop import Report
 from cinelora.trial.job import Job
 from cinelora.trial.resident import ResidentModel
@@ -227,7 +227,7 @@ def _scored(
     While the next batch is generated, a thread reads its reference clips, and then completes the last one: colours and
     flow, which need no device, videos, part. What it raises is raised with the next batch, or at the end.
     """
-    config, folder, since = job.spec.config, job.folder, time.perf_counter()
+    config, folder, since = job.spec.config, job.folder, clock()
     metrics = clip_metrics(resident.nets, config.score.flow, config.data.frames)
     features = feature_sets(resident.nets)
     here = [each for each in metrics if each.inside not in FLOWS]
@@ -252,19 +252,19 @@ def _scored(
         ahead, written = thread.submit(reference), thread.submit(lambda: None)
         try:
             for index, chunk, frames in generated:
-                before = time.perf_counter()
+                before = clock()
                 batch = _batch(resident, config, chunk, frames, ahead.result())
                 ahead = thread.submit(reference)
                 part = score_batch(batch, _ids(chunk), here, [name for name in features if name != COLOURS])
                 written.result()
-                part.seconds = before - since, time.perf_counter() - before
-                since = time.perf_counter()
+                part.seconds = before - since, clock() - before
+                since = clock()
                 written = thread.submit(complete, folder.part(index), chunk, batch, part)
                 yield part
-            since = time.perf_counter()
+            since = clock()
         finally:
             written.result()
-            part.seconds = part.seconds[0], part.seconds[1] + time.perf_counter() - since
+            part.seconds = part.seconds[0], part.seconds[1] + clock() - since
 
 
 def _check_finite(scored: Scored) -> None:

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cinelora.data.windows import Window
@@ -141,18 +141,26 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 
 class ProgressFile:
-    """Writes progress.json at most twice a second: stage, done, total, loss, number of calls (a sign of life)."""
+    """Writes progress.json at most twice a second, and with each change of stage: stage, done, total, loss, number of
+    calls (a sign of life). A stage without a total, such as `compiling`, interrupts another: `during` names that one,
+    whose figures stay.
+    """
 
     def __init__(self, path: Path, active: bool) -> None:
         self.path, self.active, self.last = path, active, 0.0
-        self.calls = 0
+        self.calls, self.stage = 0, ""
+        self.counted: dict[str, Any] = {"stage": "", "done": 0, "total": 0, "loss": None}  # of the last with a total
 
     def __call__(self, stage: str, done: int, total: int, loss: float | None) -> None:
         now = time.monotonic()
         self.calls += 1
-        if not self.active or (now - self.last < PROGRESS_SECONDS and done < total):
+        if total:
+            self.counted = {"stage": stage, "done": done, "total": total, "loss": loss}
+        changed, self.stage = stage != self.stage, stage
+        if not self.active or (now - self.last < PROGRESS_SECONDS and done < total and not changed):
             return
         from cinelora.core.files import write_json
 
         self.last = now
-        write_json(self.path, {"stage": stage, "done": done, "total": total, "loss": loss, "calls": self.calls})
+        interrupts = {} if total else {"stage": stage, "during": self.counted["stage"]}
+        write_json(self.path, self.counted | interrupts | {"calls": self.calls})

@@ -133,7 +133,8 @@ def test_rates_are_found_again() -> None:
             "evaluate": work.evaluate / true.evaluate / workers,
             "generate": work.generate / true.generate / workers,
             "score": 6 * true.score / workers,
-            "overhead": true.rest,
+            "compiling": 0.75 * true.rest,
+            "overhead": 0.25 * true.rest,
         }
         done.append((work, replace(FINISHED, seconds=seconds, restarts=0)))
     model = fitted(done)

@@ -10,12 +10,13 @@ import pytest
 
 from cinelora.core.cli import UserError
 from cinelora.core.config import LoraConfig, TrialConfig
-from cinelora.core.files import write_json
+from cinelora.core.files import read_json, write_json
 from cinelora.core.paths import StudyFolder
-from launch.status import main
+from launch.engine.worker import ProgressFile
+from launch.status import activity, main
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan, build_plan
-from sweeps.status import DONE, FAILED, RUNNING, WAITING, study_status
+from sweeps.status import DONE, FAILED, RUNNING, WAITING, _fraction, study_status
 
 
 @pytest.fixture
@@ -36,6 +37,16 @@ def study(tmp_path: Path) -> tuple[Ledger, Plan]:
     write_json(ledger.folder.trial(four).progress, {"stage": "train", "done": 3, "total": 6, "loss": 0.25})
     ledger.fail(eight, "diverged", "NonFiniteLoss: step 2")
     return ledger, plan
+
+
+def test_compiling_interrupts_a_stage_and_is_shown_at_once(tmp_path: Path) -> None:
+    report, seen = ProgressFile(tmp_path / "progress.json", active=True), []
+    for stage, done, total in (("compiling", 0, 0), ("train", 1, 4), ("compiling", 0, 0), ("train", 1, 4)):
+        report(stage, done, total, None)
+        progress = read_json(tmp_path / "progress.json")
+        seen.append((activity(progress, 0), round(_fraction(progress), 3)))
+    training = (["train 1/4"], 0.175)
+    assert seen == [(["compiling"], 0.0), training, (["compiling 1/4"], 0.175), training]
 
 
 def test_with_a_driver(study: tuple[Ledger, Plan], capsys: pytest.CaptureFixture[str]) -> None:
