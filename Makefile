@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export STUDY
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fetch sweep plan status figures truncation dashboard wandb-sync check fmt test test-fast test-gpu base metrics-selftest bench chaos slurm-test clean
+.PHONY: help setup fetch sweep plan status figures votes truncation dashboard wandb-sync check fmt test test-fast test-gpu base metrics-selftest bench chaos slurm-test clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ status: .venv/.runtime ## progress of STUDY=studies/quick, read from disk (ARGS=
 
 figures: .venv/.runtime ## answer, tables and figures of STUDY=studies/quick (no torch, GPU or network)
 	@$(BIN)/python -m analysis.report "$$STUDY"
+
+votes: .venv/.runtime ## a page that asks people about STUDY=studies/quick (ARGS="--raters 6 --minutes 15"; docs/votes.md)
+	@$(BIN)/python -m analysis.votes make "$$STUDY" $(ARGS)
 
 truncation: .venv/.runtime ## truncate the largest ranks of STUDY=studies/quick by SVD to the smaller ones (CUTS=--scores: score clips too)
 	@$(BIN)/python -m cinelora.export.truncate "$$STUDY" --cache "$(CACHE)" $(CUTS)

@@ -57,6 +57,10 @@ ROOMS: dict[str, tuple[str, ...]] = {  # room -> the rooms it may import besides
         "cinelora.core", "cinelora.metrics", "sweeps", "analysis.study", "analysis.statistics", "analysis.tables",
         "analysis.figures",
     ),
+    "analysis.votes": (
+        "cinelora.core", "cinelora.metrics", "sweeps", "analysis.study", "analysis.statistics", "analysis.tables",
+        "analysis.figures", "analysis.page",
+    ),
     "analysis": ("cinelora.core", "cinelora.metrics", "sweeps", "analysis"),
 }  # fmt: skip
 FORBIDDEN = {  # folder -> packages it never imports, not even inside a function
