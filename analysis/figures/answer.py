@@ -45,7 +45,7 @@ def answer_figure(findings: Findings) -> Figure | None:
         _steps(bottom, findings, score, ranks, marks)
         _rank_labels(bottom, estimates, ranks)
         bottom.set_xlim(top.get_xlim())
-    grid[0, 0].set_ylabel("gain on the untrained model\n(up is better)")
+    grid[0, 0].set_ylabel("gain over the untrained model\n(up is better)")
     grid[1, 0].set_ylabel(f"gain minus that of rank {ranks[0]}")
     legend_below(figure, _legend(findings, marks), 4)
     return figure

@@ -41,8 +41,8 @@ class Plot(NamedTuple):
 FIGURES: Mapping[str, Plot] = {  # in the order of the report
     "answer": Plot(
         answer_figure,
-        "Top: what each rank gains on the untrained model, with its 95 % interval over training seeds and clips; rows "
-        "without a rank at the right. Bottom: each rank minus the smallest, thin lines for single training seeds. "
+        "Top: what each rank gains over the untrained model, with its 95 % interval over training seeds and clips; "
+        "rows without a rank at the right. Bottom: each rank minus the smallest, thin lines for single training seeds. "
         "Shaded: within the margin of the best mean. A marker shape is a learning rate: two ranks of different shape "
         "may differ by rate too.",
     ),

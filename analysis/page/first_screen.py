@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.statistics.answer import Answer
-from analysis.statistics.decision import IS_ENOUGH, WINNER, Decision, next_purchase, reason
+from analysis.statistics.decision import IS_ENOUGH, WINNER, Decision, decide, next_purchase, reason, seconds_a_seed
 from analysis.statistics.findings import Findings
 from analysis.statistics.plateau import marked
 from analysis.statistics.rank_tests import rates_note
@@ -18,6 +18,7 @@ from analysis.study.scores import DIRECTIONS, LOWER, NONE
 from cinelora.metrics.primary import LOSS, MOTION, plain_name
 
 WITH_THE_PROGRAM = "builtin:"  # before the name of a model
+MOST = 8  # ranks whose numbers are written out
 SETS = "sets"  # folder of the clips that come with the program
 NEEDS = "It needs the base and two ranks with a finished seed in common, on at least three clips."
 
@@ -47,7 +48,7 @@ def first_screen(findings: Findings) -> FirstScreen:
         toy=_toy(findings),
         reasons=tuple(reason(each) for each in findings.decisions) or (NEEDS,),
         grounds=(*(_ground(findings, each) for each in findings.answers), *_motion(findings)),
-        next=tuple(line for each in findings.decisions if (line := next_purchase(each))),
+        next=tuple(_next(findings)),
         risks=tuple(_risks(findings)),
     )
 
@@ -61,6 +62,23 @@ def _verdict(found: Decision, several: bool) -> str:
     if found.provisional is None:
         return f"{where}No winner"
     return f"{where}No winner yet. If you must choose: rank {found.provisional}"
+
+
+def _next(findings: Findings) -> list[str]:
+    """What would settle all scores; where nothing would, what would settle each alone."""
+    out = []
+    for found in findings.decisions:
+        if not (line := next_purchase(found)):
+            continue
+        out.append(line)
+        for answer in findings.answers if found.seeds is None and found.clips is None else ():
+            if answer.series == found.series and answer.gained:
+                alone = decide([answer], seconds_a_seed(findings.estimates, answer.series))
+                text = next_purchase(alone)
+                out.append(
+                    f"By {plain_name(answer.score)} alone: {text[0].lower() + text[1:] if text else 'nothing is open.'}"
+                )
+    return out
 
 
 def _toy(findings: Findings) -> str:
@@ -81,24 +99,32 @@ def _ground(findings: Findings, answer: Answer) -> Ground:
     """The base, the span of the ranks, which are shown better than the base, and whether ranks are told apart."""
     estimates, score = findings.estimates, answer.score
     rows = [row for row in estimates.finished(answer.series) if score in row.estimates]
-    means = sorted(row.estimates[score].mean for row in rows)
     before = next((row.estimates[score].mean for row in estimates.rows if row.is_base and score in row.estimates), None)
     verdicts = {each.row: each.verdict for each in findings.differences if each.score == score}
     words = {word: [row for row in rows if verdicts.get(row.full_name) == word] for word in ("better", "worse")}
     arrow = "lower is better" if DIRECTIONS[score] == LOWER else "higher is better"
-    text = f"{means[0]:.3g} to {means[-1]:.3g} by rank" if means else "not measured"
-    text += "" if before is None else f", untrained {before:.3g} ({arrow})"
-    text += "".join(f"; {_all(found, rows)} {word}" for word, found in words.items() if found)
-    if not any(words.values()):
-        text += "; no rank is shown to differ from the untrained model"
+    numbers = [*([] if before is None else [f"untrained {before:.3g}"]), *(_number(row, score) for row in rows[:MOST])]
+    left = ", ..." if len(rows) > MOST else ""
+    text = f"{', '.join(numbers)}{left} ({arrow}). "
+    claims = [f"{_all(found, rows)} {word} than the untrained model" for word, found in words.items() if found]
+    told = "; ".join(claims) or "no rank is shown to differ from the untrained model"
+    text += capital(told)
     pairs = next((each.pairs for each in findings.tests if each.score == score and each.series == answer.series), None)
     if pairs is not None:
         apart = [str(each.rank) for each in pairs.others if each.distinct]
-        text += f"; rank {pairs.best} is best, "
-        text += f"told apart from rank {', '.join(apart)}" if apart else "not told apart from any other"
+        text += f"; rank {pairs.best} has the best mean, "
+        text += f"shown to be better than rank {', '.join(apart)}" if apart else "shown to be better than no other rank"
     name = plain_name(score)
     name = f"{name}, {answer.series}" if answer.series else name
-    return Ground(name[0].upper() + name[1:], text + ".")
+    return Ground(capital(name), text + ".")
+
+
+def capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _number(row: Row, score: str) -> str:
+    return f"rank {row.key.rank} {row.estimates[score].mean:.3g}"
 
 
 def _all(found: list[Row], rows: list[Row]) -> str:
@@ -118,7 +144,7 @@ def _motion(findings: Findings) -> list[Ground]:
     base = next((f", untrained {row.estimates[MOTION].mean / real:.0%}" for row in known if row.is_base), "")
     span = f"{shares[0]:.0%} to {shares[-1]:.0%} by rank" if shares else "no rank"
     return [
-        Ground("Movement", f"{span}{base} of what the real clips move. More is not better; a still clip is not steady.")
+        Ground("Movement", f"{span}{base} of what the real clips move. More is not better, and less is no steadiness.")
     ]
 
 
@@ -142,7 +168,7 @@ def _risks(findings: Findings) -> list[str]:
         means = [row.estimates[each.score].mean for row in rows if each.score in row.estimates]
         if DIRECTIONS[each.score] != NONE and means and max(means) - min(means) < each.reach:
             out.append(
-                f"{plain_name(each.score)}: other sampling noise moves the untrained model by up to {each.reach:.2g}, "
-                f"more than all ranks differ ({max(means) - min(means):.2g})."
+                f"{capital(plain_name(each.score))}: other sampling noise moves the untrained model by up to "
+                f"{each.reach:.2g}, more than all ranks differ ({max(means) - min(means):.2g})."
             )
     return out

@@ -241,7 +241,7 @@ def sentence(answer: Answer) -> str:
         fall = "every rank is worse than" if all(each.gain.high < 0 for each in answer.ranks) else "no rank improves on"
         apart = f"shown to be worse than rank {answer.ranks[0].rival}: rank {listed(worse)}" if worse else ""
         return f"{where}: {fall} the untrained model; {apart or 'no difference between ranks is shown'}."
-    share = f"at least {answer.share:.0%} of the best gain on the untrained model"
+    share = f"at least {answer.share:.0%} of the best gain over the untrained model"
     parts = [f"shown to keep {share}: rank {listed(kept)}" if kept else f"no rank is shown to keep {share}"]
     parts += [f"shown to keep less: rank {listed(worse)}{_earlier(answer, WORSE)}"] if worse else []
     parts += [f"open: rank {listed(left)}{_earlier(answer, OPEN)}"] if left else []

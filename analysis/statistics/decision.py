@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.statistics.answer import ENOUGH, OPEN, WORSE, Answer, least, listed, most
+from analysis.statistics.intervals import MOST_SEEDS
 from analysis.study.rows import Estimates
 from cinelora.metrics.primary import plain_name
 
@@ -128,7 +129,7 @@ def reason(found: Decision) -> str:
     if not found.scores:
         return "No rank is shown to improve on the untrained model in any score that decides."
     shown = (
-        f"shown to keep at least {found.share:.0%} of the best gain on the untrained model in {_names(found.scores)}"
+        f"shown to keep at least {found.share:.0%} of the best gain over the untrained model in {_names(found.scores)}"
     )
     if found.word == NO_WINNER:
         parts = [f"No rank is {shown}."]
@@ -139,9 +140,15 @@ def reason(found: Decision) -> str:
     if found.without_gain:
         parts.append(f"No rank improves {_names(found.without_gain)}, so no share of a gain is kept there.")
     if found.word == NO_WINNER and found.provisional is not None:
-        parts.append(f"Until then, take rank {found.provisional}, the smallest that is not shown to be worse.")
+        parts.append(
+            f"Until then, take rank {found.provisional}, the smallest that is not shown to lose "
+            f"more than {1 - found.share:.0%} of the best gain."
+        )
     elif found.word == NO_WINNER:
-        parts.append("Every rank is shown to be worse in some score: choose by the score that matters most.")
+        parts.append(
+            f"Every rank is shown to lose more than {1 - found.share:.0%} of the best gain in some score: choose by "
+            "the score that matters most."
+        )
     return " ".join(parts)
 
 
@@ -152,7 +159,7 @@ def next_purchase(found: Decision) -> str:
     if found.seeds_now < 2:
         return "One training seed says nothing of the next: run two or more."
     if found.seeds is None and found.clips is None:
-        return "By the observed means and variances no number of seeds that can be run would settle it."
+        return f"By the observed means and variances, no number of seeds up to {MOST_SEEDS} would settle it."
     options = []
     if found.seeds is not None:
         cost = "" if found.worker_hours is None else f", {work(found.worker_hours)} more"
@@ -174,8 +181,8 @@ def _names(scores: Sequence[str]) -> str:
 def rule(share: float, level: float) -> str:
     """What "enough" means, for the page; `level`: one-sided, of the last look."""
     return (
-        f"A rank is enough where its gain on the untrained model is shown to be at least {share:.0%} of that of every "
-        f"other rank, at a one-sided level of {_as_percent(level)}: its confidence is then above "
+        f"A rank is enough where its gain over the untrained model is shown to be at least {share:.0%} of that of "
+        f"every other rank, at a one-sided level of {_as_percent(level)}: its confidence is then above "
         f"{_as_percent(1 - level)}. The share was "
         f"fixed before the first result (answer.share): a gain larger by less than {1 - share:.0%} is not worth the "
         "larger rank."

@@ -21,6 +21,7 @@ from scipy import stats
 from analysis.study.files import Array
 
 LEVEL = 0.95
+MOST_SEEDS = 50  # nobody runs more
 ONE_SEED = "with one seed, an interval does not cover variation between seeds"
 
 
@@ -75,7 +76,7 @@ def clips_needed(values: Array, shots: Sequence[str], level: float = LEVEL, most
     return _first_clear(by_shot, level, [(len(values), count) for count in range(by_shot.shape[1], most + 1)], 1)
 
 
-def seeds_needed(values: Array, shots: Sequence[str], level: float = LEVEL, most: int = 50) -> int | None:
+def seeds_needed(values: Array, shots: Sequence[str], level: float = LEVEL, most: int = MOST_SEEDS) -> int | None:
     """Number of training seeds, with the observed number of shots; None above `most`, and from one seed."""
     by_shot = shot_values(values, shots)
     if len(values) < 2:

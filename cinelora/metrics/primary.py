@@ -29,7 +29,7 @@ PLAIN_NAMES = {  # by family, for sentences
     "jedi": "distance to real clips",
     "fvd": "Fr\u00e9chet distance to real clips",
     "consistency": "steadiness",
-    "consistency_gap": "steadiness compared with the real clip",
+    "consistency_gap": "gap in steadiness to the real clip",
     PICTURE: "likeness to the real clip",
     "ssim": "likeness to the real clip",
     "lpips": "visible difference from the real clip",

@@ -31,7 +31,7 @@ def test_the_smallest_of_equals_is_enough() -> None:
     assert [each.verdict for each in found.ranks] == [WORSE, ENOUGH, ENOUGH, ENOUGH]
     assert found.smallest is not None and found.smallest.rank == 4
     assert sentence(found) == (
-        "distance to real clips (kvd[tnv2]): shown to keep at least 90% of the best gain on the untrained model: "
+        "distance to real clips (kvd[tnv2]): shown to keep at least 90% of the best gain over the untrained model: "
         "rank 4, 8 and 16; shown to keep less: rank 1. Confidence that a rank keeps it: rank 1 under 1%, rank 4 over "
         "99%, rank 8 over 99%, rank 16 over 99%."
     )

@@ -79,8 +79,8 @@ def test_what_would_settle_it() -> None:
     )
     assert (found.seeds, found.clips, found.worker_hours) == (9, None, 6 * 1.0)
     assert sentence(found).endswith(
-        "Until then, take rank 1, the smallest that is not shown to be worse. By the observed means and variances, 9 "
-        "training seeds in all (3 now, 6 worker-hours more) would settle it."
+        "Until then, take rank 1, the smallest that is not shown to lose more than 10% of the best gain. By the "
+        "observed means and variances, 9 training seeds in all (3 now, 6 worker-hours more) would settle it."
     )
     enough = decide([answer("kvd[i3d]", verdict(1, OPEN, True, 5, 120), verdict(4, ENOUGH), verdict(8, ENOUGH))], HOUR)
     assert (enough.word, enough.rank, enough.seeds, enough.clips) == (IS_ENOUGH, 4, 5, 120)
@@ -93,7 +93,7 @@ def test_a_winner_needs_nothing_more() -> None:
     found = decide([words("kvd[i3d]", WORSE, ENOUGH, OPEN)], HOUR)
     assert (found.word, found.seeds, found.clips) == (WINNER, None, None)
     assert sentence(found) == (
-        "Decision: rank 4 is the winner. It is shown to keep at least 90% of the best gain on the untrained model in "
+        "Decision: rank 4 is the winner. It is shown to keep at least 90% of the best gain over the untrained model in "
         "distance to real clips (kvd[i3d]), and no smaller rank in the study is."
     )
 
