@@ -133,13 +133,13 @@ def sections(findings: Findings) -> list[tuple[str, list[str]]]:
 
 
 def printed(findings: Findings, table: Table) -> str:
-    """The table and the comparisons for a terminal."""
+    """What is missing, the answer, the cost, the table and the comparisons for a terminal."""
     parts = [table.banner] if table.banner else []
+    if table.missing:
+        parts += ["missing trials:", *(f"  {line}" for line in table.missing)]
     parts += [textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in answer_lines(findings)]
     if cost := costs.sentence(findings.costs):
         parts.append(textwrap.fill(f"cost: {cost}", WIDTH, subsequent_indent="  "))
-    if table.missing:
-        parts += ["missing trials:", *(f"  {line}" for line in table.missing)]
     parts.append(terminal(table, WIDTH).rstrip("\n"))
     for heading, lines in sections(findings):
         parts += [textwrap.fill(heading, WIDTH), *(f"  {line}" for line in lines)]
