@@ -298,7 +298,7 @@ def _holes(study: Study, values: Mapping[str, Mapping[str, float]], known: set[s
         for trial in study.trials
         for score in (*CORE, *OPTIONAL)
         if score in known and score not in values[trial.result.trial_id]
-        if score != LOSS or trial.spec.config.method.has_model
+        if score not in (LOSS, OTHER_LOSS) or trial.spec.config.method.has_model
     ]
 
 
