@@ -162,12 +162,15 @@ def test_a_session_in_a_browser(builder: Builder, tmp_path: Path) -> None:
     page, key = made(root)
     driven = tmp_path / "driven.html"
     driven.write_text(page.read_text().replace("</body>", DRIVER + "</body>"))
-    command = [
-        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile",
-        "--virtual-time-budget=45000", "--dump-dom", driven.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    head = done.stdout[: done.stdout.index("<head")]
+    for milliseconds in (45_000, 180_000):  # a busy machine decodes pictures while virtual time runs on
+        command = [
+            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/{milliseconds}",
+            f"--virtual-time-budget={milliseconds}", "--dump-dom", driven.as_uri(),
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        head = done.stdout[: done.stdout.index("<head")]
+        if "data-file" in head:
+            break
     assert 'data-resumed="resumed 8"' in head, head[:500]
     found = json.loads(re.search(r'data-file="(.*?)"', head)[1].replace("&quot;", '"'))  # type: ignore[index]
     assert (found["alias"], found["list"], found["page"]) == ("Zo\u00eb", 1, key["page"])
