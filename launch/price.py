@@ -38,8 +38,8 @@ def chance_lines(study: StudyConfig, ledger: Ledger, plan: Plan) -> list[str]:
         return [f"chance of an answer: unknown, since no rank gains in {source}"]
     unit = "GPU-hours" if study.cluster.gpus else "worker-hours"
     lines = [
-        f"chance to name the smallest sufficient rank / to tell two neighbours, least over three shapes of the gain; "
-        f"gains and spreads of {source}",
+        "chance to name the smallest sufficient rank / to show that two neighbouring ranks differ, least over three "
+        f"shapes of the gain; gains and spreads of {source}",
         *power_lines(table, unit, study.cluster.price_per_gpu_hour if study.cluster.gpus else 0.0, study.answer.power),
     ]
     try:
@@ -52,14 +52,17 @@ def chance_lines(study: StudyConfig, ledger: Ledger, plan: Plan) -> list[str]:
 def _offers(
     study: StudyConfig, plan: Plan, demands: Mapping[str, Demand], planned: Design, model: CostModel | None
 ) -> list[Offer]:
-    """The planned design, then others in order of clips and seeds."""
+    """The planned design, if it has two seeds or more, then others in order of clips and seeds."""
     seeds = sorted(SEEDS | ({planned.seeds} - {1}))
     fewer, more = ([each for each in CLIPS if each < planned.clips], [each for each in CLIPS if each > planned.clips])
     clips = [*fewer[-1:], planned.clips, *more[:2]]
-    designs = dict.fromkeys([planned, *(Design(each, number) for number in clips for each in seeds)])
+    own = [planned] if planned.seeds > 1 else []  # one seed says nothing of the next: it has no such chance
+    designs = dict.fromkeys([*own, *(Design(each, number) for number in clips for each in seeds)])
     if model is None:
         return [Offer(design, None, None, design == planned) for design in designs]
-    hours = {design: _hours(study.cluster.gpus, demands, model, design, planned.seeds) for design in designs}
+    hours = {
+        design: _hours(study.cluster.gpus, demands, model, design, planned.seeds) for design in (planned, *designs)
+    }
     seconds = {name: model.rates.seconds(each.work()) for name, each in demands.items()}
     wall = sweep_seconds(study.cluster, list(plan.trials), seconds)[0]
     return [

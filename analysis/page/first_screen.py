@@ -96,7 +96,7 @@ def _toy(findings: Findings) -> str:
 
 
 def _ground(findings: Findings, answer: Answer) -> Ground:
-    """The base, the span of the ranks, which are shown better than the base, and whether ranks are told apart."""
+    """The numbers of base and ranks, which ranks are shown to differ from the base, and which from the best rank."""
     estimates, score = findings.estimates, answer.score
     rows = [row for row in estimates.finished(answer.series) if score in row.estimates]
     before = next((row.estimates[score].mean for row in estimates.rows if row.is_base and score in row.estimates), None)
@@ -107,8 +107,7 @@ def _ground(findings: Findings, answer: Answer) -> Ground:
     left = ", ..." if len(rows) > MOST else ""
     text = f"{', '.join(numbers)}{left} ({arrow}). "
     claims = [f"{_all(found, rows)} {word} than the untrained model" for word, found in words.items() if found]
-    told = "; ".join(claims) or "no rank is shown to differ from the untrained model"
-    text += capital(told)
+    text += capital("; ".join(claims) or "no rank is shown to differ from the untrained model")
     pairs = next((each.pairs for each in findings.tests if each.score == score and each.series == answer.series), None)
     if pairs is not None:
         apart = [str(each.rank) for each in pairs.others if each.distinct]

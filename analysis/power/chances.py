@@ -35,7 +35,8 @@ class Design:
 
 @dataclass(frozen=True)
 class Chances:
-    """`named`: the smallest sufficient rank is; `wrong`: a smaller one is; `told`: two neighbours, by pair of ranks."""
+    """Chances, 0..1, that the smallest sufficient rank is named (`named`), that a smaller one is (`wrong`), and that
+    two neighbouring ranks are shown to differ (`told`, by pair)."""
 
     named: float
     wrong: float

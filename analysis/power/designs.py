@@ -45,7 +45,7 @@ class Offer:
 @dataclass(frozen=True)
 class Outlook:
     """Chances, 0..1, of one score, offer and shape: the smallest sufficient rank is named; a smaller one is; two
-    neighbours are told apart (mean over those that differ)."""
+    neighbouring ranks are shown to differ (mean over those that differ)."""
 
     offer: Offer
     score: str

@@ -161,11 +161,11 @@ def _adopted(configs: Sequence[TrialConfig]) -> str:
     for config in configs:
         if config.training:
             said.setdefault(config.training, {})[spec_name(config)] = None
-    told = "".join(f" The metadata of {'; '.join(names)} says: {text}." for text, names in said.items())
+    stated = "".join(f" The metadata of {'; '.join(names)} says: {text}." for text, names in said.items())
     silent = sum(not config.training for config in configs)
     unknown = f" The files of {silent} do not say how they were trained." * bool(silent)
     return (
-        f"{len(configs)} adapters are files that were trained elsewhere, on clips that are unknown here.{told}{unknown}"
+        f"{len(configs)} adapters are files trained elsewhere, on clips that are unknown here.{stated}{unknown}"
         " What is not stated is unknown. Base, held-out windows and sampler are the same for all rows."
         f"{_seeds(configs)}"
     )
