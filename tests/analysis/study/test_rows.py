@@ -85,7 +85,7 @@ def test_adopted_adapters_are_rows_by_rank_and_trainer(builder: Builder) -> None
     lines = csv.DictReader(rank_csv(found, {}).splitlines())
     assert [line["learning_rate"] for line in lines if line["row"] == "lora"] == ["", "0.0001", "", "0.0001"]
     text = caption(found)
-    assert "2 adapters are files that were trained elsewhere, on clips that are unknown here. The metadata of" in text
+    assert "2 adapters are files trained elsewhere, on clips that are unknown here. The metadata of" in text
     assert "musubi-tuner says: steps 1600, learning rate 0.0002. The files of 1 do not say how" in text
     assert "The training seed of 2 is unknown: intervals are over clips, and leave out" in text
 
