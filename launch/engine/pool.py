@@ -29,6 +29,7 @@ from sweeps.scheduling.scheduler import Start
 ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
 SHARDED = " sharded"  # ends the name of a base that ZeRO stage 3 has sharded over its gang
 CONNECT_SECONDS = 90
+BUSY = "its processes did not answer in time, as on a very busy machine; run the same command again"
 ANSWER_SECONDS = 10
 JOIN_SECONDS = 300
 RENEW_GIB = 4.0  # growth of a process over its first trial
@@ -45,11 +46,11 @@ def connect(address: str) -> None:
     else:
         own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # a notice that a token protects it
-    watchdog = threading.Timer(CONNECT_SECONDS, _give_up, [address or "local"])
+    watchdog = threading.Timer(CONNECT_SECONDS, _give_up, [address])
     watchdog.start()
     try:
         ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **own)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises a plain Exception where its own processes are slow to start
         raise UserError(_why_not(address, str(error))) from error
     finally:
         watchdog.cancel()
@@ -70,6 +71,8 @@ def _check_answers(address: str) -> None:
 def _why_not(address: str, error: str) -> str:
     """One line for what Ray raised."""
     first = next(iter(error.splitlines()), "")
+    if not address and "timed out" in first:
+        return f"Ray cannot start here: {BUSY}"
     if not address:
         return f"Ray cannot start here ({first}); set RAY_TMPDIR to a short path with free space, e.g. /tmp"
     remedy = "export RAY_AUTH_MODE=token and the RAY_AUTH_TOKEN with which its nodes were started"
@@ -97,12 +100,11 @@ def wait_for_nodes(wanted: int, seconds: float = JOIN_SECONDS) -> None:
 
 def _give_up(address: str) -> None:
     """Exit at once: Ray waits many minutes for a cluster that is gone and ignores signals. Nothing is lost yet."""
-    print(
-        f"cinelora: cluster.address={address}: no Ray answered within {CONNECT_SECONDS} s; start it with "
-        "`ray start --head`, or leave the address empty to use this machine",
-        file=sys.stderr,
-        flush=True,
+    joined = (
+        f"cluster.address={address}: no Ray answered within {CONNECT_SECONDS} s; start it with `ray start --head`, "
+        "or leave the address empty to use this machine"
     )
+    print(f"cinelora: {joined if address else f'Ray cannot start here: {BUSY}'}", file=sys.stderr, flush=True)
     os._exit(2)
 
 

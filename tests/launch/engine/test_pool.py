@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cinelora.core.cli import UserError
 from launch.engine import pool
 from launch.engine.pool import SHARDED, START, Member, Pool, gang_phases
 from sweeps.scheduling.cluster import GangShape, Node
@@ -104,3 +105,19 @@ def test_a_process_that_keeps_growing_is_renewed(killed: list[Any]) -> None:
     member.memory.append(1.0 + pool.RENEW_GIB + 0.1)
     found.release([member])
     assert found.idle == [] and found.busy == [] and killed == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (Exception("The current node timed out during startup. This could ..."), "run the same command again"),
+        (OSError("AF_UNIX path too long"), "set RAY_TMPDIR"),
+    ],
+)
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception, remedy: str) -> None:
+    def init(**options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ray.init", init)
+    with pytest.raises(UserError, match=f"^Ray cannot start here.*{remedy}"):
+        pool.connect("")
