@@ -6,6 +6,7 @@ whose rank and alpha are those of the file, or per folder. Loads no torch.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -41,7 +42,7 @@ def adopted_trials(trial: TrialConfig, source: str, denoiser: Mapping[str, Any])
     trials = [
         replace(
             trial,
-            adapter=str(row.path.resolve()),
+            adapter=os.path.abspath(row.path),
             adapter_sha256=adapter.sha256,
             adapter_alpha=adapter.stated_alpha,
             trainer=row.trainer or trial.trainer,
@@ -79,7 +80,9 @@ def _labels(read: list[tuple[Listed, Adapter]]) -> list[str]:
     counts = Counter(facts(*each) for each in read)
     clashing = {row.path for row, adapter in read if counts[facts(row, adapter)] > 1}
     stems = Counter(path.stem for path in clashing)
-    names = {path: path.stem if stems[path.stem] == 1 else f"{path.parent.name}/{path.stem}" for path in clashing}
+    above = os.path.commonpath([path.parent for path in clashing]) if clashing else ""
+    longer = {path: path.relative_to(above).with_suffix("").as_posix() for path in clashing}
+    names = {path: path.stem if stems[path.stem] == 1 else longer[path] for path in clashing}
     return [" ".join(filter(None, (row.label, names.get(row.path)))) for row, _ in read]
 
 
@@ -111,8 +114,9 @@ def clip_trials(trial: TrialConfig, source: str, windows: Sequence[Window]) -> t
     seen: dict[Facts, str] = {}
     for row in rows:
         own, extra = _clip_trial(trial, row, windows)
-        facts = (own.clips_rank, own.trainer, own.label, own.clips_rank and own.seed)  # one base, of any seed
-        for mark, what in (((own.clips_sha256,), "the same clips"), (facts, "the same rank, label and seed")):
+        facts = (own.clips_rank, own.trainer, own.label, own.seed) if own.clips_rank else (0,)  # one base, of any name
+        what_else = "the same rank, label and seed" if own.clips_rank else "rank 0, the base"
+        for mark, what in (((own.clips_sha256,), "the same clips"), (facts, what_else)):
             if mark in seen:
                 both = f"{seen[mark]} and {own.clips_folder}"
                 raise UserError(f"{row.place}: {both} have {what}; keep one, or tell them apart")

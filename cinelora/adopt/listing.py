@@ -6,16 +6,22 @@ In: FILE.csv, FILE.yaml or a folder. Out: rows, each with what is said of its fi
 from __future__ import annotations
 
 import csv
+import io
+import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cinelora.adopt.read import PEFT_CONFIG
+from cinelora.adopt.read import PICKLES
+from cinelora.adopt.settings import PEFT_CONFIG
 from cinelora.core.cli import UserError
+from cinelora.data.dataset import files_below
 
 SUFFIX = ".safetensors"
 TABLES = (".csv", ".yaml", ".yml")
+SEEDS = 2**63  # a number is below it
 LISTED = 5  # other files of a folder that a remark names
 
 
@@ -53,13 +59,15 @@ def listed(source: Path, table: Table = ADAPTERS) -> tuple[list[Listed], list[st
         return _of_folder(source)
     place, columns = f"{table.option}={source}", ", ".join(table.columns)
     if source.suffix.lower() not in TABLES:
-        of_files = "no such folder; give one of LoRA files, or a .csv or .yaml list"
+        of_files = "is neither a folder of LoRA files nor a .csv or .yaml list of them"
         raise UserError(f"{place}: {of_files if table is ADAPTERS else f'give a .csv or .yaml list of {columns}'}")
+    if source.exists() and not source.is_file():
+        raise UserError(f"{place}: is no file; give a .csv or .yaml list of {columns}")
     try:
         text = source.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{place}: cannot be read ({error}); give a table in UTF-8") from error
-    lines = _csv(text) if source.suffix.lower() == ".csv" else _yaml(place, table, text)
+    lines = (_csv if source.suffix.lower() == ".csv" else _yaml)(place, table, text)
     rows = [_row(f"{place} {line}", source.parent, table, cells) for line, cells in lines]
     if not rows:
         raise UserError(f"{place}: lists no {'file' if table is ADAPTERS else 'folder'}; its columns are {columns}")
@@ -68,8 +76,12 @@ def listed(source: Path, table: Table = ADAPTERS) -> tuple[list[Listed], list[st
 
 def _of_folder(folder: Path) -> tuple[list[Listed], list[str]]:
     """All files below the folder that end in .safetensors, by name; the others are named in a remark."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    files = sorted(files_below(folder))
+    for path in files:
+        _printable(str(folder), "file", path.name)
+    pickles = [path for path in files if path.suffix.lower() in PICKLES]
     rows = [Listed(str(path), path) for path in files if path.suffix.lower() == SUFFIX]
+    rows = rows or [Listed(str(path), path) for path in pickles]  # reading says how to convert them
     if not rows:
         raise UserError(f"adapters={folder}: holds no {SUFFIX} file; give the folder of the LoRA files, or a table")
     other = [path.name for path in files if path.suffix.lower() != SUFFIX and path.name != PEFT_CONFIG]
@@ -78,10 +90,25 @@ def _of_folder(folder: Path) -> tuple[list[Listed], list[str]]:
     return rows, [remark] * bool(other)
 
 
-def _csv(text: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
-    for cells in reader:
-        yield f"line {reader.line_num}", cells
+def _csv(place: str, table: Table, text: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
+    try:
+        names = [name.strip() for name in reader.fieldnames or ()]
+        while names and not names[-1]:  # spreadsheets end lines with commas
+            names.pop()
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise UserError(f"{place}: has two columns {twice[0]}; keep one")
+        if names and table.columns[0] not in names:
+            remedy = "separate them by commas" if any(mark in name for name in names for mark in ";\t") else "name one"
+            raise UserError(f"{place}: line 1 names no column {table.columns[0]}; {remedy}: {', '.join(table.columns)}")
+        reader.fieldnames = names
+        for cells in reader:
+            if any(cell.strip() for cell in cells.pop(None, None) or ()):
+                remedy = "quote one that holds a comma"
+                raise UserError(f"{place} line {reader.line_num}: has more cells than the head; {remedy}")
+            yield f"line {reader.line_num}", cells
+    except csv.Error as error:
+        raise UserError(f"{place} line {reader.line_num}: {error}; close the quote, or write quotes twice") from error
 
 
 def _yaml(place: str, table: Table, text: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
@@ -89,8 +116,8 @@ def _yaml(place: str, table: Table, text: str) -> Iterator[tuple[str, Mapping[An
 
     try:
         entries = yaml.safe_load(text) or []
-    except yaml.YAMLError as error:
-        raise UserError(f"{place}: is no YAML ({str(error).splitlines()[0]}); mend it") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
+        raise UserError(f"{place}: is no YAML ({' '.join(str(error).split())}); mend it") from error
     if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
         raise UserError(f"{place}: must be a list of entries, each with `{table.columns[0]}:`")
     yield from ((f"entry {number}", each) for number, each in enumerate(entries, start=1))
@@ -109,7 +136,7 @@ def _row(place: str, folder: Path, table: Table, cells: Mapping[Any, Any]) -> Li
     numbers: dict[str, Any] = {}
     for name, kind, least, what in (
         ("rank", int, table.least_rank, f"a whole number, {table.least_rank} or more"),
-        ("seed", int, 0, "a whole number, 0 or more"),
+        ("seed", int, 0, "a whole number, 0 or more and below 2**63"),
         ("alpha", float, 0, "a number above 0"),
     ):
         if (value := said.pop(name, None)) is None:
@@ -118,7 +145,15 @@ def _row(place: str, folder: Path, table: Table, cells: Mapping[Any, Any]) -> Li
             numbers[name] = kind(value)
         except ValueError:
             numbers[name] = -1
-        if not least <= numbers[name] < float("inf") or (name == "alpha" and not numbers[name]):
+        if not least <= numbers[name] < SEEDS or (name == "alpha" and not numbers[name]):
             raise UserError(f"{place}: {name}={value}: must be {what}, or left empty")
-    path = (folder / said.pop(key)).resolve()
+    for name, value in said.items():
+        _printable(place, name, value)
+    path = Path(os.path.abspath(folder / said.pop(key)))  # of a link its own name: settings lie beside it
     return Listed(place, path, **numbers, **said)
+
+
+def _printable(place: str, name: str, value: str) -> None:
+    """UserError for line breaks and control characters, which tables and terminals cannot show."""
+    if not value.isprintable():
+        raise UserError(f"{place}: {name} {value!r} holds characters that cannot be shown; write it anew")

@@ -23,12 +23,16 @@ def training_of(metadata: Mapping[str, str]) -> str:
     """e.g. `steps 1600, epochs 16, learning rate 0.0002`; "" where it says nothing."""
     known = {**_training_info(metadata), **metadata}
     said = {name: [known[key] for key in keys if known.get(key, "") not in NOTHING] for name, keys in FACTS.items()}
-    return ", ".join(f"{name} {' '.join(values[0].split())[:80]}" for name, values in said.items() if values)
+    return ", ".join(f"{name} {_shown(values[0])}" for name, values in said.items() if values)
 
 
 def seed_of(metadata: Mapping[str, str]) -> int | None:
     text = metadata.get("ss_seed", "")
-    return int(text) if text.isdecimal() else None
+    return int(text) if text.isdecimal() and len(text) < 19 else None  # below 2**63
+
+
+def _shown(text: str) -> str:
+    return "".join(mark if mark.isprintable() else "?" for mark in " ".join(text.split()))[:80]
 
 
 def _training_info(metadata: Mapping[str, str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 
 from cinelora.adopt.layouts import ALPHA, DOWN, UP, KeyReader, layout_name, linear_layers, other_kind
 from cinelora.adopt.origin import seed_of, training_of
+from cinelora.adopt.settings import alpha_of, check_rank, peft_settings
 from cinelora.core.cli import UserError
 from cinelora.core.config import LayerKind, LoraConfig, Scaling, TargetSet
 from cinelora.core.files import file_sha256
@@ -31,8 +32,8 @@ from cinelora.core.files import file_sha256
 Array = NDArray[np.float32]
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8"}  # some alphas are integers
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
+LFS = b"version https://git-lfs"  # how a pointer begins
 MODELS = {1536: "Wan2.1 T2V 1.3B", 3072: "Wan2.2 TI2V 5B", 5120: "a Wan 14B model"}  # by width
-PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _KINDS = {  # layer -> its kind, by the first that is in its name
     "attn1": LayerKind.self, "add_k": LayerKind.image, "add_v": LayerKind.image, "attn2": LayerKind.cross,
     "ffn": LayerKind.ffn, "": LayerKind.outer,
@@ -106,22 +107,32 @@ def kind_of(layer: str) -> LayerKind:
     return next(kind for part, kind in _KINDS.items() if part in layer)
 
 
+def _pickle(path: Path) -> UserError:
+    return UserError(
+        f"{path}: a pickle, which can run code when it is loaded; convert it where you trust it: "
+        "safetensors.torch.save_file(torch.load(FILE, weights_only=True), OUT)"
+    )
+
+
 class SafetensorsFile:
     """Shapes, metadata and tensors of a file that is whole. UserError for any other."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if path.suffix.lower() in PICKLES:
-            raise UserError(
-                f"{path}: a pickle, which can run code when it is loaded; convert it where you trust it: "
-                "safetensors.torch.save_file(torch.load(FILE, weights_only=True), OUT)"
-            )
+            raise _pickle(path)
         if not path.is_file():
             raise UserError(f"{path}: missing; give a LoRA in a .safetensors file")
         try:
             with safe_open(path, framework="np") as stream:
                 self.metadata: dict[str, str] = stream.metadata() or {}
-        except SafetensorError as error:
+        except (SafetensorError, OSError) as error:
+            with open(path, "rb") as opened:
+                head = opened.read(len(LFS))
+            if head.startswith((b"PK\x03\x04", b"\x80")):
+                raise _pickle(path) from error
+            if head == LFS:
+                raise UserError(f"{path}: a pointer of Git LFS and not the file; fetch it: git lfs pull") from error
             raise UserError(f"{path}: is no complete safetensors file ({error}); copy it again") from error
         with open(path, "rb") as opened:
             size = int.from_bytes(opened.read(8), "little")
@@ -167,7 +178,7 @@ def read_adapter(path: Path, denoiser: Mapping[str, Any], alpha: float | None = 
             parts[name.part] = key
     _check_shapes(file, found, sizes, denoiser)
     remarks = _check_others(file, [key for key, name in read.items() if name is None])
-    config = peft_settings(file)
+    config = peft_settings(path, file.metadata)
     rslora = bool(config.get("use_rslora"))
     layers = {layer: _factors(file, layer, parts, config, alpha) for layer, parts in sorted(found.items())}
     layouts = Counter(name.layout for name in read.values() if name is not None and name.part != ALPHA)
@@ -188,30 +199,12 @@ def read_adapter(path: Path, denoiser: Mapping[str, Any], alpha: float | None = 
         stated_alpha=alpha if silent and alpha is not None else 0.0,
         seed=seed_of(file.metadata),
         training=training_of(file.metadata),
-        remarks=tuple(remarks),
+        remarks=(),
         _file=file,
     )
-    for _ in adapter.tensors():  # that all numbers are finite
-        pass
-    return adapter
-
-
-def peft_settings(file: SafetensorsFile) -> dict[str, Any]:
-    """What PEFT was given, where the file or the file beside it says so: r, lora_alpha, use_rslora, alpha_pattern.
-
-    In the metadata of diffusers (`transformer.lora_alpha`) and of finetrainers, or in PEFT's adapter_config.json.
-    """
-    beside = file.path.parent / PEFT_CONFIG
-    texts = [file.metadata.get(name) for name in ("lora_adapter_metadata", "lora_config")]
-    if file.path.name == PEFT_FILE and beside.is_file():
-        texts.append(beside.read_text("utf-8"))
-    for text in filter(None, texts):
-        try:
-            found = json.loads(text)
-        except ValueError as error:
-            raise UserError(f"{file.path}: its LoRA settings are no JSON ({error}); save it again") from error
-        return {str(name).removeprefix("transformer."): value for name, value in found.items()}
-    return {}
+    if not sum(bool(a.any() and b.any()) for _, a, b in adapter.tensors()):  # reads all: that they are finite
+        remarks.append("all zero: it changes nothing, and is the base once more")
+    return replace(adapter, remarks=tuple(remarks))
 
 
 def _factors(
@@ -219,13 +212,12 @@ def _factors(
 ) -> Factors:
     """Of one layer. Its alpha: from its own tensor, PEFT's settings, or as stated; without any, its rank."""
     rank = file.shapes[parts[DOWN]][0]
-    own: float | None = None
+    check_rank(file.path, layer, rank, config)
+    own = alpha_of(file.path, layer, config)
     if ALPHA in parts:
+        if (shape := file.shapes[parts[ALPHA]]) not in ((), (1,)):
+            raise UserError(f"{file.path}: {parts[ALPHA]} has shape {shape}, not one number; save it again")
         own = float(file.tensor(parts[ALPHA]).reshape(-1)[0])
-    elif (whole := config.get("lora_alpha")) is not None:
-        patterns = config.get("alpha_pattern") or {}  # matched as PEFT does: the end of a name
-        fits = (value for name, value in patterns.items() if re.fullmatch(rf"(.*\.)?({name})", layer))
-        own = float(next(fits, whole))
     if own is not None and stated is not None and not math.isclose(own, stated):
         raise UserError(f"{file.path}: alpha={stated:g} is stated, the file has {own:g} ({layer}); remove the column")
     alpha = own if own is not None else stated if stated is not None else float(rank)

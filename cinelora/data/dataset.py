@@ -86,7 +86,7 @@ def unlisted(root: Path, clips: Iterable[Clip]) -> dict[str, str]:
     tables = [name for name in TABLES if (root / name).is_file()]
     listed = {(root / clip.video).resolve() for clip in clips}
     left_out = dict.fromkeys(tables[1:], f"{tables[0]} is read instead" if tables else "")
-    for path in _files(root):
+    for path in files_below(root):
         if path.suffix.lower() in ANIMATIONS:
             left_out[path.relative_to(root).as_posix()] = "an animated image; convert it to .mp4"
         elif path.suffix.lower() in VIDEO_SUFFIXES and path.resolve() not in listed:
@@ -127,7 +127,7 @@ def _layout(root: Path) -> Iterator[tuple[str, Clip]]:
     return ((where, _clip_of_row(root, where, row)) for where, row in rows)
 
 
-def _files(root: Path) -> Iterator[Path]:
+def files_below(root: Path) -> Iterator[Path]:
     """Every file under `root`, also behind linked folders, each folder once.
 
     A name that begins with a dot is a half-written or a system file. Raises UserError for a name that is not UTF-8.
@@ -201,7 +201,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _pairs(root: Path) -> Iterator[tuple[str, Clip]]:
-    videos = sorted(path for path in _files(root) if path.suffix.lower() in VIDEO_SUFFIXES)
+    videos = sorted(path for path in files_below(root) if path.suffix.lower() in VIDEO_SUFFIXES)
     if not videos:
         raise UserError(f"data.path={root}: no metadata.csv, no metadata.jsonl, no videos; provide one of them")
     for path in videos:

@@ -131,7 +131,7 @@ def _adopted(transformer: Any, job: Job) -> State:
     config = job.spec.config
     if distributed.rank() == 0:
         adapter = read_adapter(Path(config.adapter), transformer.config, config.adapter_alpha or None)
-        if adapter.sha256 != config.adapter_sha256:
+        if (adapter.sha256, adapter.lora) != (config.adapter_sha256, config.lora):  # alpha may lie beside the file
             raise UserError(f"{config.adapter}: has changed since it was planned; run the same command again")
         save_as_own(job.folder.adapter, adapter)
     distributed.gather_objects(None)  # it is written

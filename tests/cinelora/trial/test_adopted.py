@@ -74,7 +74,9 @@ def test_identity_is_the_content(tmp_path: Path, trained: Job) -> None:
 def test_a_file_that_changed_since_it_was_planned(tmp_path: Path, trained: Job, study_root: Path) -> None:
     FORMATS["musubi"].write([AdapterFile(trained.folder.adapter_file, 2.0)], tmp_path / "a.safetensors")
     ((adopted,), _) = adopted_trials(replace(trained.spec.config, method=Method.adapter), str(tmp_path), TRANSFORMER)
-    job = tiny_study.make_job(study_root, replace(adopted, adapter_sha256="0" * 64))
-    with pytest.raises(UserError, match="has changed since it was planned"):
-        tiny_study.run(job)
+    other = replace(adopted.lora, rank=adopted.lora.rank + 1)  # PEFT's settings lie beside the file
+    for changed in (replace(adopted, adapter_sha256="0" * 64), replace(adopted, lora=other)):
+        job = tiny_study.make_job(study_root, changed)
+        with pytest.raises(UserError, match="has changed since it was planned"):
+            tiny_study.run(job)
     assert read_adapter(tmp_path / "a.safetensors", TRANSFORMER).sha256 == adopted.adapter_sha256
