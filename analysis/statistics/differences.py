@@ -16,7 +16,7 @@ from analysis.statistics.intervals import LEVEL, ONE_SEED, Interval, crossed_int
 from analysis.study.files import csv_text
 from analysis.study.load import Trial
 from analysis.study.rows import Estimates, Row
-from analysis.study.scores import DIRECTIONS, HIGHER, LOWER
+from analysis.study.scores import DIRECTIONS, FROZEN_WINS, HIGHER, LOWER
 
 DIGITS = 3  # significant, of a difference
 COLUMNS = ("row", "score", "difference", "low", "high", "verdict", "seeds", "shots")
@@ -33,12 +33,16 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """better or worse where the interval excludes zero ("different" of a score without direction), or UNDECIDED."""
+        """better or worse where the interval excludes zero, or UNDECIDED.
+
+        "higher" or "lower" of a score without direction, and of one that a frozen clip would win.
+        """
         if not self.interval.excludes_zero:
             return UNDECIDED
-        if DIRECTIONS[self.score] not in (LOWER, HIGHER):
-            return "different"
-        return "better" if (self.interval.mean > 0) == (DIRECTIONS[self.score] == HIGHER) else "worse"
+        rises = self.interval.mean > 0
+        if DIRECTIONS[self.score] not in (LOWER, HIGHER) or self.score in FROZEN_WINS:
+            return "higher" if rises else "lower"
+        return "better" if rises == (DIRECTIONS[self.score] == HIGHER) else "worse"
 
     def __str__(self) -> str:
         return f"{self.interval:+.{DIGITS}g} {self.verdict}"

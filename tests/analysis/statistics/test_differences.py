@@ -94,7 +94,8 @@ def test_verdicts_follow_the_direction_of_the_score() -> None:
 
     assert verdict("kvd[tnv2]", -2, -1) == "better" and verdict("kvd[tnv2]", 1, 2) == "worse"
     assert verdict("psnr", 1, 2) == "better" and verdict("psnr", -1, 2) == "undecided"
-    assert verdict("motion[absdiff]", 1, 2) == "different"
+    assert verdict("motion[absdiff]", 1, 2) == "higher"
+    assert verdict("consistency[mnv2]", -2, -1) == "lower"  # a frozen clip would win
     assert verdict("psnr", float("nan"), float("nan")) == "undecided"
 
 
