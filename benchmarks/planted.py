@@ -1,6 +1,6 @@
 """Do the answer, the differences and the tests over ranks find what is planted, and nothing else?
 
-    OMP_NUM_THREADS=1 python -m benchmarks.planted [--studies 200]            (4 minutes on one core)
+    OMP_NUM_THREADS=1 python -m benchmarks.planted [--studies 200]            (10 minutes on one core)
 
 In: nothing; simulated studies (`benchmarks/ledgers.py`) are analysed as real ones are. Out: Markdown tables: the
 planted spreads and those of study `quick`; how often the smallest rank that is enough is found; false alarms; the
@@ -9,12 +9,15 @@ decision; words for trends; coverage of intervals. Exit status 1 if a target is 
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
+from functools import partial
 
 import numpy as np
 
+from analysis.power.spreads import Spreads, of_quick, variances
 from analysis.statistics.answer import ENOUGH, WORSE, Answer, answers
 from analysis.statistics.decision import WINNER, Decision, decisions
 from analysis.statistics.differences import Difference, differences
@@ -24,7 +27,20 @@ from analysis.statistics.trend import FALLS, NOT_SHOWN, PEAKS, RISES
 from analysis.study.clip_values import clip_scorers
 from analysis.study.load import Study
 from analysis.study.rows import estimate
-from benchmarks.ledgers import CLIPS, FVD, GAP, KVD, LOSS, RANKS, Kind, gap_values, ledger
+from benchmarks.ledgers import (
+    CLIPS,
+    FVD,
+    GAP,
+    JEDI,
+    KVD,
+    KVD_VJEPA,
+    LOSS,
+    RANKS,
+    Kind,
+    gap_values,
+    ledger,
+    of_vjepa,
+)
 from cinelora.core.cli import Parser, UserError, exit_status
 from cinelora.metrics.distances import Array
 from sweeps.ledger import SHARE
@@ -38,8 +54,6 @@ FLAT_SEEDS = Kind("flat after 16, 8 seeds", FLAT.shares, seeds=8)
 PEAK = Kind("peak at 16", (0.6, 0.8, 1.0, 0.8, 0.6, 0.4))
 RISING = Kind("rising to 128", (0.3, 0.44, 0.58, 0.72, 0.86, 1.0))
 KINDS = (NONE, EQUAL, FLAT, FLAT_SHOTS, FLAT_SEEDS, PEAK, RISING)
-FACTORS = ("clip", "rank x clip", "seed x clip", "residual", "seed", "rank x seed")
-QUICK = {LOSS: (0.110, 0.0070, 0.0059, 0.0078, 0.0, 0.0023), KVD: (3.70, 0.189, 0.663, 0.443, 0.207, 0.065)}  # measured
 MOSTLY, COVERED = (0.9, 1.0), (0.93, 0.97)
 RARELY, NOMINAL, NO_MORE = (0.0, 0.05), (0.03, 0.07), (0.0, 0.07)  # 5 % +- 2; a corrected test may be below
 
@@ -70,6 +84,7 @@ class Line:
 
 
 Part = Callable[[Kind, Sequence[Found]], list[Line]]
+Values = Callable[[Kind, np.random.Generator], Array]
 
 
 def look(study: Study, scores: Sequence[str] = SCORES) -> dict[str, Found]:
@@ -161,14 +176,14 @@ def coverage(kind: Kind, found: Sequence[Found], target: tuple[float, float] | N
     return _covered(kind, [each for one in found for each in one.differences], target)
 
 
-def frechet_values(kind: Kind, random: np.random.Generator) -> Array:
-    """Of FVD, which the report compares only where it is asked for: base, rank by rank, seed by seed (1 + R S, N)."""
-    study = ledger(kind, random)
-    scorer = clip_scorers(study, CLIPS)[FVD]
-    return np.stack([found for trial in study.trials if (found := scorer(trial)) is not None])
+def distance_values(score: str, kind: Kind, random: np.random.Generator, first: int | None = None) -> Array:
+    """Of a distance, by trial: base, rank by rank, seed by seed (1 + R S, N), or the `first` of these."""
+    study = of_vjepa(ledger(kind, random)) if score.endswith("[vjepa]") else ledger(kind, random)
+    scorer = clip_scorers(study, CLIPS)[score]
+    return np.stack([found for trial in study.trials[:first] if (found := scorer(trial)) is not None])
 
 
-def coverage_of(score: str, values: Callable[[Kind, np.random.Generator], Array], count: int) -> list[Line]:
+def coverage_of(score: str, values: Values, count: int) -> list[Line]:
     """Coverage of a score that `look` does not analyse, and the false words where no rank differs from the base."""
     out, false = [], []
     for kind in KINDS:
@@ -230,40 +245,25 @@ def tables(found: dict[Kind, dict[str, list[Found]]]) -> dict[str, dict[str, lis
     return out
 
 
-def spreads(study: Study, score: str) -> Array:
-    """Variances of the FACTORS among a study's gains over the base, (6,): three crossed factors, ranks fixed.
-
-    From mean squares (Searle, Casella, McCulloch: Variance Components, 1992, chapter 4); they may be below 0.
-    """
-    of_score = clip_scorers(study, CLIPS)[score]
-    values = np.stack([found for trial in study.trials if (found := of_score(trial)) is not None])
-    table = (values[0] - values[1:]).reshape(len(RANKS), -1, len(CLIPS))  # (R, S, N)
-    ranks, seeds, clips = table.shape
-
-    def mean_square(*kept: int) -> float:
-        effect = table
-        for axis in range(3):
-            mean = effect.mean(axis, keepdims=True)
-            effect = effect - mean if axis in kept else mean
-        return float(np.square(effect).mean() * table.size / np.prod([table.shape[axis] - 1 for axis in kept]))
-
-    rest, rank_clip, seed_clip, rank_seed = (mean_square(*kept) for kept in ((0, 1, 2), (0, 2), (1, 2), (0, 1)))
-    clip = (mean_square(2) - rank_clip - seed_clip + rest) / (ranks * seeds)
-    seed = (mean_square(1) - rank_seed - seed_clip + rest) / (ranks * clips)
-    return np.array(
-        [clip, (rank_clip - rest) / seeds, (seed_clip - rest) / ranks, rest, seed, (rank_seed - rest) / clips]
-    )
-
-
 def sizes(count: int) -> str:
-    """Planted spreads (standard deviations) as the analysis estimates them, and those of `quick`."""
-    lines = ["| gains | mean | " + " | ".join(FACTORS) + " |", "|:--|" + "--:|" * (1 + len(FACTORS))]
+    """Planted gains and spreads (standard deviations) as the analysis estimates them, and those of `quick`."""
+    names = [each.name for each in fields(Spreads)]
+    lines = ["| gains | " + " | ".join(names).replace("_", " x ") + " |", "|:--|" + "--:|" * len(names)]
     for score in SCORES:
-        seen = np.mean([spreads(ledger(EQUAL, np.random.default_rng(index)), score) for index in range(count)], axis=0)
-        for name, found in (("planted", np.sqrt(np.maximum(seen, 0))), ("`quick`", QUICK[score])):
-            numbers = (-EQUAL.difference(score, RANKS[0]), *found)
+        seen = np.mean([variances(gains(EQUAL, score, index)) for index in range(count)], axis=0)
+        planted = (-EQUAL.difference(score, RANKS[0]), *np.sqrt(np.maximum(seen, 0)))
+        for name, numbers in (("planted", planted), ("`quick`", astuple(of_quick()[score]))):
             lines.append(f"| {score}, {name} | " + " | ".join(f"{each:.2g}" for each in numbers) + " |")
     return "\n".join(lines)
+
+
+def gains(kind: Kind, score: str, seed: int) -> Array:
+    """Over the base, of a study of that kind, (R, S, N)."""
+    study = ledger(kind, np.random.default_rng(seed))
+    values = np.stack(
+        [found for each in study.trials if (found := clip_scorers(study, CLIPS)[score](each)) is not None]
+    )
+    return np.asarray((values[0] - values[1:]).reshape(len(RANKS), -1, len(CLIPS)), dtype=np.float64)
 
 
 def markdown(lines: dict[str, list[Line]]) -> str:
@@ -324,9 +324,15 @@ def measure(count: int) -> int:
     start = time.perf_counter()
     print(f"{count} studies of each kind: ranks {RANKS}, {len(CLIPS)} clips, 3 seeds. Standard deviations:\n")
     print(sizes(count // 4), flush=True)
-    found = tables({kind: looks(kind, count) for kind in KINDS})
-    for score, values in {FVD: frechet_values, GAP: gap_values}.items():
+    seen: dict[Kind, dict[str, list[Found]]] = {}
+    for kind in KINDS:
+        seen[kind] = looks(kind, count)
+        print(f"{kind.name}: {count} studies, {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+    found = tables(seen)
+    more: dict[str, Values] = {score: partial(distance_values, score) for score in (FVD, JEDI, KVD_VJEPA)}
+    for score, values in (more | {GAP: gap_values}).items():
         found[f"95 % intervals of rank minus base, {score}"] = {score: coverage_of(score, values, count)}
+        print(f"{score}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
     for title, lines in found.items():
         print(f"\n{title}\n\n{markdown(lines)}")
     print(f"\n{time.perf_counter() - start:.0f} s; a missed target is bold")

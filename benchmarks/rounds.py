@@ -1,24 +1,23 @@
 """What does a study that goes on until it knows cost, and is it right? And are predicted chances those of simulation?
 
-    OMP_NUM_THREADS=1 python -m benchmarks.rounds [--studies 1000]            (a minute on one core)
+    OMP_NUM_THREADS=1 python -m benchmarks.rounds [--studies 1000]            (6 seconds on one core)
 
-In: nothing; gains with the spreads of study `quick` (`analysis/power/spreads.py`) are drawn with crossed effects of
-ranks, seeds and clips and judged by the rule of the answer. Out: Markdown tables. Exit status 1 if a target is missed.
+In: nothing; studies with the gains and spreads of study `quick` (`analysis/power/spreads.py`) are simulated
+(`analysis/power/simulated.py`). Out: Markdown tables. Exit status 1 if a target is missed.
 A run is one seed of one rank; the runs of a study cost alike, so that shares of runs are shares of GPU-hours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import product
 
 import numpy as np
 
-from analysis.power.chances import Design, chances, margins
+from analysis.power.chances import Design, chances
 from analysis.power.rounds import look_levels
-from analysis.power.spreads import Spreads, of_quick
-from analysis.study.files import Array
+from analysis.power.simulated import Ended, ended
+from analysis.power.spreads import of_quick
 from cinelora.core.cli import Parser, exit_status
 from sweeps.ledger import SHARE
 from sweeps.looks import Level, schedule
@@ -29,127 +28,76 @@ KINDS = {
     "peak at 16": (0.6, 0.8, 1.0, 0.8, 0.6, 0.4),
     "rising to 128": (0.3, 0.44, 0.58, 0.72, 0.86, 1.0),
 }
-FIRST, MOST, FIXED = 3, (8, 12), (3, 5, 6, 7, 8, 9, 10, 12)
+FIRST, MOST, FIXED = 3, (8, 12), (2, 3, 4, 5, 6, 7, 8, 9, 10, 12)
 DESIGNS = tuple(Design(*each) for each in product((2, 3, 5), (48, 96, 192)))
 QUICK, NEAR = of_quick()[SCORE], 0.05
+SINGLE = (Level(0.05, 0.05 / (len(RANKS) - 1)),)  # of a fixed design
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How often, 0..1: the smallest sufficient rank is named; it is the winner, so that all smaller ones are shown to
-    be worse; a smaller one is named, or a larger one wins; none is named."""
-
-    found: float
-    won: float
-    false: float
-    undecided: float
-    runs: float  # mean of a study
-
-
-def gains(own: Spreads, shares: Sequence[float], count: int, seeds: int, clips: int) -> Array:
-    """(D studies, R, S, N)."""
-    ranks, draw = len(shares), np.random.default_rng([seeds, clips, round(1000 * sum(shares))]).standard_normal
-    found = own.gain * np.asarray(shares)[:, None, None] + own.clip * draw((count, 1, 1, clips))
-    found = found + own.rank_clip * draw((count, ranks, 1, clips)) + own.seed_clip * draw((count, 1, seeds, clips))
-    found = found + own.seed * draw((count, 1, seeds, 1)) + own.rank_seed * draw((count, ranks, seeds, 1))
-    return np.asarray(found + own.rest * draw((count, ranks, seeds, clips)), dtype=np.float64)
-
-
-def contrasts(values: Array, level: Level) -> tuple[Array, Array]:
-    """Of (D, R, S, N): whether gain i - share * gain j is shown to be above zero, and below, (D, R, R) each. The rule
-    of `analysis/statistics/answer.py` for a score that all ranks gain on, for all studies at once."""
-    count, ranks, seeds, clips = values.shape
-    mean = values.mean((2, 3))
-    of_seeds = values.mean(3) - mean[..., None]
-    of_clips = values.mean(2) - mean[..., None]
-    rest = values - of_seeds[..., None] - of_clips[:, :, None] - mean[..., None, None]
-    parts = (
-        of_seeds * np.sqrt(clips / (seeds - 1)),
-        of_clips * np.sqrt(seeds / (clips - 1)),
-        rest.reshape(count, ranks, -1) / np.sqrt((seeds - 1) * (clips - 1)),
-    )
-    products = [each @ np.swapaxes(each, 1, 2) for each in parts]
-    apart = mean[:, :, None] - SHARE * mean[:, None, :]
-    above, below = (
-        margins((products[0], products[1], products[2]), SHARE, Design(seeds, clips), 1 - one)
-        for one in (level.enough, level.worse)
-    )
-    return apart > above, apart < -below
-
-
-def ended(kind: str, looks: Sequence[int], levels: Sequence[Level], count: int, clips: int = CLIPS) -> Ended:
-    """`count` studies that drop ranks and add seeds look by look; with one look, a fixed design."""
-    shares = KINDS[kind]
-    truth, ranks = _smallest(shares), np.arange(len(shares))
-    values = gains(QUICK, shares, count, looks[-1], clips)
-    live, going = np.ones((count, len(shares)), bool), np.ones(count, bool)
-    named, won = np.full(count, len(shares)), np.zeros(count, bool)
-    runs, before = np.zeros(count), 0
-    for seeds, level in zip(looks, levels, strict=True):
-        runs += np.where(going, live.sum(1) * (seeds - before), 0)
-        before = seeds
-        above, below = contrasts(values[:, :, :seeds], level)
-        enough = live & np.all(above | ~live[:, None, :], axis=2)
-        worse = live & np.any(below & live[:, None, :], axis=2)
-        live = np.where(going[:, None], live & ~worse, live)
-        first = np.where(np.any(enough & live, axis=1), np.argmax(enough & live, axis=1), len(shares))
-        named = np.where(going, first, named)
-        won = np.where(going, (first < len(shares)) & ~np.any(live & (ranks < first[:, None]), axis=1), won)
-        going &= ~won & np.any(live, axis=1)
-    false = (named < truth) | (won & (named > truth))
-    parts = (named == truth, won & (named == truth), false, named == len(shares), runs)
-    return Ended(*(float(each.mean()) for each in parts))
-
-
-def _smallest(shares: Sequence[float]) -> int:
-    return next(index for index, each in enumerate(shares) if each >= SHARE * max(shares))
+def simulated(counts: Sequence[int], levels: Sequence[Level], count: int) -> dict[str, Ended]:
+    """By kind."""
+    found = ended([QUICK], list(KINDS.values()), counts, levels, SHARE, CLIPS, count)
+    return dict(zip(KINDS, found, strict=True))
 
 
 def rounds_table(count: int) -> tuple[list[str], bool]:
     """Lines of Markdown; whether the targets are met. The kind is not known beforehand: a fixed design is as good as
     rounds if its least share over the kinds is."""
-    single = (Level(0.05, 0.05 / (len(RANKS) - 1)),)
-    fixed = {seeds: {kind: ended(kind, (seeds,), single, count) for kind in KINDS} for seeds in FIXED}
-    rows = {f"{seeds} seeds": each for seeds, each in fixed.items()}
-    last, met = [], True
-    for most in MOST:
-        counts = schedule(FIRST, most)
-        own = {kind: ended(kind, counts, look_levels(counts, len(RANKS)), count) for kind in KINDS}
-        rows[f"rounds, {FIRST} to {most} seeds"] = own
-        share, runs = min(each.found for each in own.values()), float(np.mean([each.runs for each in own.values()]))
-        equal = min(
-            (seeds for seeds, each in fixed.items() if min(e.found for e in each.values()) >= share), default=None
-        )
-        last.append(
-            f"Rounds, {FIRST} to {most} seeds: found {share:.0%} or more of each kind with {runs:.1f} runs (mean)"
-        )
-        last[-1] += "" if equal is None else f", {runs / (len(RANKS) * equal):.2f} of those of the fixed {equal} seeds"
-        met = met and share >= 0.9 - 2 * np.sqrt(0.09 / count) and max(each.false for each in own.values()) <= 0.05
-        met = met and equal is not None and runs <= 0.7 * len(RANKS) * equal
+    fixed = {seeds: simulated((seeds,), SINGLE, count) for seeds in FIXED}
+    schedules = {f"rounds, {FIRST} to {most} seeds": schedule(FIRST, most) for most in MOST}
+    rounds = {name: simulated(each, look_levels(each, len(RANKS)), count) for name, each in schedules.items()}
     lines = ["| planted | design | found | and wins | false | none | runs |", "|:--|:--|--:|--:|--:|--:|--:|"]
     for kind in KINDS:
-        for name, by_kind in rows.items():
+        for name, by_kind in ({f"{seeds} seeds": each for seeds, each in fixed.items()} | rounds).items():
             one = by_kind[kind]
             lines.append(f"| {kind} | {name} | {one.found:.0%} | {one.won:.0%} | {one.false:.1%} ")
             lines[-1] += f"| {one.undecided:.0%} | {one.runs:.1f} |"
-    return [*lines, "", *last], met
+    lines += [
+        "",
+        "| design | planted | found | false | none | runs | fixed design that finds as often | share of its cost |",
+    ]
+    lines.append("|:--|:--|--:|--:|--:|--:|:--|--:|")
+    met = True
+    for name, own in rounds.items():
+        for kind, one in own.items():
+            seeds = _as_often({each: found[kind].found for each, found in fixed.items()}, one.found)
+            lines.append(
+                f"| {name} | {kind} | {one.found:.0%} | {one.false:.1%} | {one.undecided:.0%} | {one.runs:.1f} | "
+            )
+            lines[-1] += _beside(one.runs, seeds)
+        share, runs = min(each.found for each in own.values()), float(np.mean([each.runs for each in own.values()]))
+        worst, none = max(each.false for each in own.values()), max(each.undecided for each in own.values())
+        seeds = _as_often({each: min(e.found for e in found.values()) for each, found in fixed.items()}, share)
+        lines.append(f"| {name} | all: worst, mean runs | {share:.0%} | {worst:.1%} | {none:.0%} | {runs:.1f} | ")
+        lines[-1] += _beside(runs, seeds)
+        met = met and share >= 0.9 - 2 * np.sqrt(0.09 / count) and worst <= 0.05
+        met = met and seeds is not None and runs <= 0.7 * len(RANKS) * seeds
+    return lines, met
+
+
+def _as_often(found: Mapping[int, float], share: float) -> int | None:
+    """The fewest seeds of a fixed design that finds as often, to a percent."""
+    return min((seeds for seeds, each in found.items() if round(each, 2) >= round(share, 2)), default=None)
+
+
+def _beside(runs: float, seeds: int | None) -> str:
+    if seeds is None:
+        return f"none up to {FIXED[-1]} seeds | |"
+    return f"{seeds} seeds, {len(RANKS) * seeds} runs | {runs / (len(RANKS) * seeds):.2f} |"
 
 
 def power_table(count: int) -> tuple[list[str], bool]:
     """Predicted and simulated chances of naming the smallest sufficient rank; whether all are near."""
     lines = ["| seeds x clips | " + " | ".join(f"{kind}: predicted, simulated" for kind in KINDS) + " |"]
     lines.append("|:--|" + "--:|" * len(KINDS))
-    near, single = True, Level(0.05, 0.05 / (len(RANKS) - 1))
+    near = True
     for design in DESIGNS:
         cells = []
         predicted = chances(QUICK, list(KINDS.values()), SHARE, design)
-        for shares, own in zip(KINDS.values(), predicted, strict=True):
-            above, _ = contrasts(gains(QUICK, shares, count, design.seeds, design.clips), single)
-            enough = np.all(above, axis=2)
-            first = np.where(np.any(enough, axis=1), np.argmax(enough, axis=1), len(shares))
-            share = float((first == _smallest(shares)).mean())
-            near = near and abs(share - own.named) <= NEAR
-            cells.append(f"{own.named:.0%}, {share:.0%}")
+        drawn = ended([QUICK], list(KINDS.values()), (design.seeds,), SINGLE, SHARE, design.clips, count)
+        for own, one in zip(predicted, drawn, strict=True):
+            near = near and abs(one.found - own.named) <= NEAR
+            cells.append(f"{own.named:.0%}, {one.found:.0%}")
         lines.append(f"| {design.seeds} x {design.clips} | " + " | ".join(cells) + " |")
     return lines, near
 

@@ -38,11 +38,16 @@ def of_quick() -> dict[str, Spreads]:
 
 
 def spreads(gains: Array) -> Spreads:
-    """Of (R, S, N), R, S, N >= 2; a variance whose estimate is below zero is zero.
+    """Of (R, S, N), R, S, N >= 2; a variance whose estimate is below zero is zero."""
+    return Spreads(float(gains.mean((1, 2)).max()), *np.sqrt(np.maximum(variances(gains), 0)).tolist())
 
-    Three crossed random factors, ranks fixed; variances from mean squares (Searle, Casella, McCulloch: Variance
-    Components, 1992, chapter 4). A rank that gains less often gains less by the same factor on every clip: that factor
-    is taken out first, or it would pass for a rank x clip effect.
+
+def variances(gains: Array) -> Array:
+    """Of the factors, in the order of `Spreads`, (6,), without bias, so that they may be below 0; of (R, S, N).
+
+    Three crossed random factors, ranks fixed; from mean squares (Searle, Casella, McCulloch: Variance Components, 1992,
+    chapter 4). A rank that gains less often gains less by the same factor on every clip: that factor is taken out
+    first, or it would pass for a rank x clip effect.
     """
     if gains.ndim != 3 or min(gains.shape) < 2:
         raise ValueError(f"gains {gains.shape}: give (ranks, seeds, clips), 2 or more of each")
@@ -60,12 +65,8 @@ def spreads(gains: Array) -> Spreads:
         return float(np.square(effect).mean() * gains.size / np.prod([gains.shape[axis] - 1 for axis in kept]))
 
     rest, rank_clip, seed_clip, rank_seed = (mean_square(*kept) for kept in ((0, 1, 2), (0, 2), (1, 2), (0, 1)))
-    variances = (
-        (mean_square(2) - rank_clip - seed_clip + rest) / (ranks * seeds),
-        (rank_clip - rest) / seeds,
-        (seed_clip - rest) / ranks,
-        rest,
-        (mean_square(1) - rank_seed - seed_clip + rest) / (ranks * clips),
-        (rank_seed - rest) / clips,
+    clip = (mean_square(2) - rank_clip - seed_clip + rest) / (ranks * seeds)
+    seed = (mean_square(1) - rank_seed - seed_clip + rest) / (ranks * clips)
+    return np.array(
+        [clip, (rank_clip - rest) / seeds, (seed_clip - rest) / ranks, rest, seed, (rank_seed - rest) / clips]
     )
-    return Spreads(float(gains.mean((1, 2)).max()), *(float(np.sqrt(max(0.0, each))) for each in variances))

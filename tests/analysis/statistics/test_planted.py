@@ -8,10 +8,9 @@ import pytest
 from analysis.statistics.answer import ENOUGH, WORSE
 from analysis.statistics.intervals import crossed_interval
 from analysis.statistics.trend import NOT_SHOWN, RISES
-from analysis.study.clip_values import clip_scorers
-from benchmarks.ledgers import CLIPS, FVD, KVD, LOSS, RANKS, ledger, shift_for, true_kvd, variances
-from benchmarks.planted import EQUAL, FLAT, FLAT_SEEDS, NONE, PEAK, SCORES, Found, look, looks
-from cinelora.metrics.distances import polynomial_mmd
+from benchmarks.ledgers import CLIPS, FVD, JEDI, KVD, LOSS, MEAN, RANKS, ledger, shift_for, true_distance, variances
+from benchmarks.planted import EQUAL, FLAT, FLAT_SEEDS, NONE, PEAK, SCORES, Found, distance_values, look, looks
+from cinelora.metrics.distances import kernel_distance, polynomial_mmd
 
 COUNT = 20
 
@@ -27,7 +26,7 @@ def smallest(found: list[Found]) -> list[int]:
 def test_the_true_distance_is_that_of_many_clips() -> None:
     random = np.random.default_rng(0)
     shift = shift_for(np.array([0.85]))
-    assert true_kvd(shift) == pytest.approx(0.85, abs=1e-6)
+    assert true_distance(shift) == pytest.approx(0.85, abs=1e-6)
     spread = np.sqrt(variances())
     found = []
     for _ in range(10):
@@ -39,6 +38,19 @@ def test_the_true_distance_is_that_of_many_clips() -> None:
     assert np.std(found) < 0.1
     with pytest.raises(ValueError, match="no shift"):
         shift_for(np.array([0.01]))
+
+
+def test_the_true_distance_of_features_about_a_mean_is_that_of_many_clips() -> None:
+    random, spread, shift = np.random.default_rng(0), np.sqrt(variances()), np.array([2.0])
+    jedi, kvd = [], []
+    for _ in range(10):
+        true, made = MEAN + random.normal(size=(2, 1500, len(spread))) * spread * [[[1.0]], [[0.75]]]
+        made[:, 2] += 2
+        jedi.append(kernel_distance(true, made, "jedi"))
+        kvd.append(polynomial_mmd(true, made, degree=3))
+    for found, known in ((jedi, 100 * true_distance(shift, 2, 0.0, MEAN)), (kvd, true_distance(shift, mean=MEAN))):
+        assert np.mean(found) == pytest.approx(known[0], abs=4 * np.std(found) / np.sqrt(10))
+        assert np.std(found) < 0.1 * known[0]
 
 
 def test_a_ledger_is_a_study_with_one_answer_a_score() -> None:
@@ -59,14 +71,12 @@ def test_no_effect_is_no_claim() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("score", [KVD, FVD])
+@pytest.mark.parametrize("score", [KVD, FVD, JEDI])
 def test_intervals_of_a_distance_hold_the_truth(score: str) -> None:
     """Rank 4 against the base, clips and their scale drawn anew: 82 % were the scale of the true clips held fixed."""
     hits = []
     for index in range(300):
-        study = ledger(EQUAL, np.random.default_rng(index))
-        base, *own = (clip_scorers(study, CLIPS)[score](trial) for trial in study.trials[: 1 + EQUAL.seeds])
-        assert base is not None
+        base, *own = distance_values(score, EQUAL, np.random.default_rng(index), 1 + EQUAL.seeds)
         found = crossed_interval(np.array(own) - base, CLIPS)
         hits.append(found.low <= EQUAL.difference(score, 4) <= found.high)
     assert 0.92 <= np.mean(hits) <= 0.99
