@@ -74,7 +74,9 @@ def estimate(study: StudyConfig, ledger: Ledger, plan: Plan) -> Estimate:
     whole, misfits = sweep_seconds(study.cluster, pending, seconds)
     lines = [f"cannot run on this cluster: {text}" for text in misfits]
     lines += memory_lines(study, list(demands.values()))
-    if pending and model is None:
+    if pending and not any(spec.config.method.has_model for spec in pending):
+        lines.append("cost not estimated: no model runs, clips are read and scored on the processor")
+    elif pending and model is None:
         lines.append("cost unknown: set cluster.device, or let one trial finish")
     elif pending and model is not None:
         sizes = [_folder_bytes(ledger.folder.trial(spec.trial_id).root) for spec in done[:SIZED]]

@@ -85,7 +85,7 @@ FIGURES: Mapping[str, Plot] = {  # in the order of the report
     "pareto": Plot(
         pareto,
         "What a gain costs: gain over the base with its interval, against parameters, the time of a trial (mean over "
-        "seeds, smallest to largest as a line) and the weights to keep. "
+        "seeds, smallest to largest as a line; unknown of what was trained elsewhere) and the weights to keep. "
         "Filled and joined: the Pareto front of the means, where nothing else costs less and gains as much. Times that "
         "differ by no more than the widest range over seeds count as equal. Where intervals overlap, other rows may "
         "belong to the front.",

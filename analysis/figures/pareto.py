@@ -43,12 +43,13 @@ class Point(NamedTuple):
 
 
 def pareto(findings: Findings) -> Figure | None:
-    """A point per rank, and for the full fine-tune, but for no control arm; None without gains over the base.
+    """A point per rank, and for the full fine-tune, but for no control arm and no finished clips, whose cost is
+    unknown; None without gains over the base.
 
     Time is that of training, generating and scoring, times its workers, mean over seeds.
     """
     estimates = findings.estimates
-    rows = [row for row in estimates.rows if row.done and (row.in_grid or row.key.label == FULL)]
+    rows = [row for row in estimates.rows if row.parameters and (row.in_grid or row.key.label == FULL)]
     gains = {score: known for score in estimates.primary.loss_first if (known := _gains(findings, score, rows))}
     if not gains:
         return None
@@ -93,18 +94,20 @@ def _gains(findings: Findings, score: str, rows: Sequence[Row]) -> dict[str, tup
 
 
 def _costs(findings: Findings, rows: Sequence[Row]) -> dict[str, list[tuple[float, float, float]]]:
-    """Axis label -> mean, smallest and largest cost of each row over its seeds; 0 where it has none."""
-    by_name = {row.name: np.array(row.of_a_trial()) for row in findings.costs.rows}
+    """Axis label -> mean, smallest and largest cost of each row over its seeds; 0 where it is unknown, as the time of
+    what was trained elsewhere. Without what is unknown of all."""
+    by_name = {row.name: np.array(row.of_a_trial()) * ("train" in row.by_phase) for row in findings.costs.rows}
     unit, size = ("seconds", 1) if max(found.mean() for found in by_name.values()) < SHORT else ("hours", HOUR)
     times = [by_name[row.full_name] / size for row in rows]
     sizes = [[float(row.parameters or 0), row.adapter_megabytes or 0.0] for row in rows]
-    return {
+    costs = {
         "trainable parameters": [(size, size, size) for size, _ in sizes],
         f"worker-{unit} a trial: training,\ngenerating and scoring": [
             (float(each.mean()), float(each.min()), float(each.max())) for each in times
         ],
         "weights to keep, MB": [(size, size, size) for _, size in sizes],
     }
+    return {name: of_rows for name, of_rows in costs.items() if any(cost for cost, *_ in of_rows)}
 
 
 def _panel(axes: Axes, points: Sequence[Point], styles: Mapping[str, tuple[str, str]]) -> None:

@@ -21,7 +21,7 @@ from analysis.study.files import ClipScores
 from analysis.study.frames import Image as Pixels
 from analysis.study.frames import read_clip, spread
 from analysis.study.rows import Estimates
-from cinelora.core.config import seed_text
+from cinelora.core.config import Method, seed_text
 from cinelora.core.paths import SampleFolder
 from cinelora.metrics.catalogue import family
 from cinelora.metrics.primary import MOTION, PICTURE, STEADINESS
@@ -66,7 +66,9 @@ def reel(estimates: Estimates) -> dict[str, Any] | None:
             {"caption": captions[clip], "scores": [clip_numbers(lane, clip) for lane in shown]} for clip in strips
         ],
     }
-    return {"strips": strips, "total": len(ids), "left_out": len(lanes) - len(shown), "described": described}
+    counts = {"total": len(ids), "left_out": len(lanes) - len(shown)}
+    elsewhere = any(trial.spec.config.method is Method.clips for trial in study.trials)
+    return {"strips": strips, **counts, "elsewhere": elsewhere, "described": described}
 
 
 def strip(frames: Pixels) -> dict[str, Any]:

@@ -84,11 +84,15 @@ def _next(findings: Findings) -> list[str]:
 def _toy(findings: Findings) -> str:
     """Whether this is the embedded study, whose ranks say nothing of other films."""
     specs = findings.study.specs
-    if not all(spec.config.model.path.startswith(WITH_THE_PROGRAM) for spec in specs):
+    models = [spec.config.model.path for spec in specs if spec.config.method.has_model]
+    if not all(path.startswith(WITH_THE_PROGRAM) for path in models):
         return ""
     data = specs[0].config.data
     size = f"{data.width}x{data.height} pixels"
-    if Path(data.path).parent.name == SETS:
+    drawn = Path(data.path).parent.name == SETS
+    if not models:
+        return f"The held-out clips are drawn shapes of {size}, which come with the program: a toy." * drawn
+    if drawn:
         what = f"drawn shapes of {size} and a small model, both of which come with the program"
     else:
         what = f"a small model that comes with the program, {size}"

@@ -73,7 +73,7 @@ class Row:
     scale: float
     planned: int  # trials
     trial_ids: tuple[str, ...]  # the finished ones, by seed
-    parameters: int | None  # None until a trial has finished
+    parameters: int | None  # None until a trial has finished, and of finished clips
     adapter_megabytes: float | None  # of a full fine-tune: all weights of the denoiser
     seconds_per_step: float | None  # mean over seeds; None for the base
     estimates: Mapping[str, Estimate]
@@ -224,7 +224,7 @@ def series_of(rows: Iterable[Row]) -> tuple[str, ...]:
 
 
 def _row(key: RowKey, series: str, specs: list[TrialSpec], trials: list[Trial], scores: TrialScores) -> Row:
-    first = trials[0].result if trials else None
+    known_size = trials and specs[0].config.method is not Method.clips  # of finished clips nothing is known
     times = [trial.result.seconds_per_step for trial in trials]
     known = [seconds for seconds in times if seconds is not None]
     return Row(
@@ -233,8 +233,8 @@ def _row(key: RowKey, series: str, specs: list[TrialSpec], trials: list[Trial], 
         scale=specs[0].config.lora.scale if key.scaling else 0.0,
         planned=len(specs),
         trial_ids=tuple(trial.spec.trial_id for trial in trials),
-        parameters=first.trainable_parameters if first else None,
-        adapter_megabytes=_adapter_bytes(trials[0]) / MEGA if trials else None,
+        parameters=trials[0].result.trainable_parameters if known_size else None,
+        adapter_megabytes=_adapter_bytes(trials[0]) / MEGA if known_size else None,
         seconds_per_step=float(np.mean(known)) if known else None,
         estimates=_estimates(trials, scores),
     )

@@ -274,6 +274,8 @@ def _reasons(study: Study, known: set[str]) -> dict[str, str]:
 
 
 def _guess(study: Study, score: str) -> str:
+    if score == LOSS and all(not trial.spec.config.method.has_model for trial in study.trials):
+        return "finished clips have no model to ask"
     if score in SET_SCORES:
         features = SET_SCORES[score]
         if features not in study.reference.features:

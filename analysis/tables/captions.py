@@ -20,6 +20,7 @@ from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.metrics.influence import too_few_clips
 from cinelora.metrics.set_metrics import scaled
 
+TRAINING_CLIPS = {"memorisation_ratio", "memorisation_share", "style_distance"}  # scores that compare with them
 BANNER = "untrained base: plumbing only"
 RESIZE = {Resize.crop: "shorter side to size, then centre crop", Resize.squash: "both sides to size"}
 
@@ -67,6 +68,9 @@ def further_caption(estimates: Estimates) -> str:
             f"to the nearest of {others} other held-out clips, mean over clips; memorisation_share: clips nearer to a "
             f"training clip, {train / (train + others):.2f} by chance if both sets are alike. Compare with the base."
         )
+    methods = {spec.config.method for spec in study.specs}
+    if known & TRAINING_CLIPS and methods & {Method.adapter, Method.clips}:
+        texts.append("Rows trained elsewhere are held against the training clips of this study, not against their own.")
     return " ".join(texts)
 
 
@@ -175,7 +179,7 @@ def _finished_clips(configs: Sequence[TrialConfig]) -> str:
     if not configs:
         return ""
     return (
-        f"{len(configs)} rows are clips that were generated elsewhere: model, sampler and training are unknown here, "
+        f"{len(configs)} trials are clips that were generated elsewhere: model, sampler and training are unknown here, "
         "and they have no held-out loss. Clips from lossy videos are scored with the losses of their codec."
         f"{_seeds([config for config in configs if config.clips_rank])}"
     )
@@ -183,7 +187,7 @@ def _finished_clips(configs: Sequence[TrialConfig]) -> str:
 
 def _seeds(configs: Sequence[TrialConfig]) -> str:
     unknown = sum(config.seed == UNKNOWN_SEED for config in configs)
-    text = f" The training seed of {unknown} is unknown: intervals are over clips, and leave out how another seed would"
+    text = f" The training seed of {unknown} is not stated: intervals are over clips, and leave out how another would"
     return f"{text} differ." * bool(unknown)
 
 

@@ -172,8 +172,10 @@ def _setting_columns(findings: Findings, marked: bool = True) -> list[Column]:
         columns.append(_column("varies", rows, varies))
     if any(findings.estimates.rates(series) for series in findings.estimates.series):
         columns.append(_column("learning rate", rows, rate, drop_order=1))
-    columns.append(_column("alpha", rows, lambda row: f"{row.key.alpha:g}" if row.key.rank else NOTHING, drop_order=3))
-    columns.append(_column("scale", rows, lambda row: f"{row.scale:.3g}" if row.key.rank else NOTHING, drop_order=5))
+    columns.append(
+        _column("alpha", rows, lambda row: f"{row.key.alpha:g}" if row.key.scaling else NOTHING, drop_order=3)
+    )
+    columns.append(_column("scale", rows, lambda row: f"{row.scale:.3g}" if row.key.scaling else NOTHING, drop_order=5))
     return columns
 
 

@@ -75,6 +75,14 @@ class Builder:
         shutil.rmtree(place.root, ignore_errors=True)
         write_json(place.failed, {"trial_id": name, "error": error, "kind": "out_of_memory"})
 
+    def adopt(self, name: str, **origin: Any) -> None:
+        """Make a planned trial one of an adapter, or of clips, from elsewhere."""
+        plan = json.loads(self.folder.plan.read_text())
+        for trial in plan["trials"]:
+            if trial["trial_id"] == name:
+                trial["config"] |= {"method": "adapter", "adapter_sha256": name, **origin}
+        write_json(self.folder.plan, plan)
+
     def rewrite_scores(self, name: str, keep: Callable[[str, str], bool]) -> None:
         """Leave in a trial's clip scores only the lines for which keep(clip, metric) holds."""
         path = self.folder.trial(name).clip_scores

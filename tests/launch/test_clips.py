@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from cinelora.core.cli import UserError
-from cinelora.core.config import UNKNOWN_SEED, DataConfig, Method, TrialConfig
+from cinelora.core.config import UNKNOWN_SEED, DataConfig, Method, StudyConfig, TrialConfig
+from cinelora.core.paths import StudyFolder
 from cinelora.data.video import write_mp4
 from cinelora.data.windows import Window
 from launch.adopting import clip_trials
+from launch.estimate import estimate
+from sweeps.ledger import Ledger
 from sweeps.plan import build_plan
 
 DATA = DataConfig(frames=5, height=32, width=32, fps=8.0)
@@ -70,3 +74,15 @@ def test_what_is_wrong_is_named(lines: tuple[str, ...], message: str, tmp_path: 
     with pytest.raises(UserError) as error:
         clip_trials(TRIAL, table(tmp_path, *lines), WINDOWS)
     assert message in str(error.value)
+
+
+def test_no_rate_of_a_device_tells_what_finished_clips_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "r8", 0, "day", "night")
+    trials, _ = clip_trials(TRIAL, table(tmp_path, "r8,8,1,"), WINDOWS)
+    plan = build_plan([(trial, {"data": "d", "model": "m"}) for trial in trials])
+    monkeypatch.setattr(
+        "launch.estimate.demand_of", lambda study, spec: SimpleNamespace(work=dict)
+    )  # no set is encoded
+    monkeypatch.setattr("launch.estimate.memory_lines", lambda study, demands: [])
+    found = estimate(StudyConfig(method=Method.clips), Ledger(StudyFolder(tmp_path / "study")), plan)
+    assert found.lines == ("cost not estimated: no model runs, clips are read and scored on the processor",)

@@ -6,7 +6,6 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -64,19 +63,10 @@ def test_rows(study: Path) -> None:
     assert four.estimates["fvd[tnv2]"].mean == pytest.approx(2.5)
 
 
-def adopt(builder: Builder, name: str, **origin: Any) -> None:
-    """Make a planned trial one of an adapter that was trained elsewhere."""
-    plan = json.loads(builder.folder.plan.read_text())
-    for trial in plan["trials"]:
-        if trial["trial_id"] == name:
-            trial["config"] |= {"method": "adapter", "adapter_sha256": name, **origin}
-    write_json(builder.folder.plan, plan)
-
-
 def test_adopted_adapters_are_rows_by_rank_and_trainer(builder: Builder) -> None:
     root = builder.build()
-    adopt(builder, "r4s1", trainer="musubi-tuner", seed=UNKNOWN_SEED, training="steps 1600, learning rate 0.0002")
-    adopt(builder, "r8s0", seed=UNKNOWN_SEED)
+    builder.adopt("r4s1", trainer="musubi-tuner", seed=UNKNOWN_SEED, training="steps 1600, learning rate 0.0002")
+    builder.adopt("r8s0", seed=UNKNOWN_SEED)
     found = estimates(root)
     assert [row.full_name for row in found.rows] == [
         "base", "rank 4, trainer musubi-tuner", "rank 4", "rank 8, trainer unknown", "rank 8",
@@ -87,17 +77,17 @@ def test_adopted_adapters_are_rows_by_rank_and_trainer(builder: Builder) -> None
     text = caption(found)
     assert "2 adapters are files trained elsewhere, on clips that are unknown here. The metadata of" in text
     assert "musubi-tuner says: steps 1600, learning rate 0.0002. The files of 1 do not say how" in text
-    assert "The training seed of 2 is unknown: intervals are over clips, and leave out" in text
+    assert "The training seed of 2 is not stated: intervals are over clips, and leave out" in text
 
 
 def test_finished_clips_are_rows_by_rank_or_label(builder: Builder) -> None:
     root = builder.build()
-    adopt(builder, "r4s1", method="clips", clips_rank=4, seed=UNKNOWN_SEED)
-    adopt(builder, "r8s1", method="clips", label="another model", seed=UNKNOWN_SEED)
+    builder.adopt("r4s1", method="clips", clips_rank=4, seed=UNKNOWN_SEED)
+    builder.adopt("r8s1", method="clips", label="another model", seed=UNKNOWN_SEED)
     found = estimates(root)
     assert [row.full_name for row in found.rows][0] == "base"
     assert {"rank 4, clips", "another model"} < {row.full_name for row in found.rows}
-    assert "2 rows are clips that were generated elsewhere" in caption(found)
+    assert "2 trials are clips that were generated elsewhere" in caption(found)
 
 
 def test_a_trial_without_a_clip_is_told(builder: Builder) -> None:
