@@ -89,6 +89,7 @@ def _far(axes: Axes, place: float, value: float) -> None:
     axes.annotate(
         text, where, xycoords=("data", "axes fraction"), xytext=(0, -2 if above else 2), textcoords="offset points",
         fontsize=6, color=OTHERS, rotation=90, ha="center", va="top" if above else "bottom",
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
     )  # fmt: skip
 
 
@@ -143,7 +144,7 @@ def _rank_labels(axes: Axes, estimates: Estimates, ranks: Sequence[int]) -> None
 def _motion(estimates: Estimates, rank: int, real: float | None) -> str:
     rows = [row for row in estimates.rows if row.in_grid and row.key.rank == rank]
     known = [row.estimates[MOTION].mean for row in rows if MOTION in row.estimates]
-    return f"\n{np.mean(known) / real:.0%}" if known and real else ""
+    return f"\n{100 * np.mean(known) / real:.0f}" if known and real else ""
 
 
 def _legend(findings: Findings, marks: Mapping[float, str]) -> list[Line2D | Patch]:
