@@ -28,6 +28,7 @@ from sweeps.plan import identity
 
 UNIQUE = ("seed", "adapter_sha256", "adapter_alpha", "clips_sha256", "clips_rank")  # of a trial, not of its row
 OWN_COLUMNS = {"method", "train.learning_rate", "lora.rank", "lora.scaling", "lora.alpha", "lora.targets"}
+HERE = "trained here"  # the series of our own beside those of other trainers
 MEGA = 1e6  # bytes in a megabyte (decimal)
 
 
@@ -309,7 +310,9 @@ def _series(keys: list[RowKey]) -> dict[RowKey, str]:
     tuned = all(len(found) == 1 for found in rates.values())
     parts = {key: _parts(key, tuned) for key in keys}
     shared = set.intersection(*(set(each) for each in parts.values())) if parts else set()
-    return {key: ", ".join(part for part in each if part not in shared) for key, each in parts.items()}
+    names = {key: ", ".join(part for part in each if part not in shared) for key, each in parts.items()}
+    mixed = any("trainer" in dict(key.other) for key in keys)
+    return {key: name or HERE * (mixed and "trainer" not in dict(key.other)) for key, name in names.items()}
 
 
 def _parts(key: RowKey, tuned: bool) -> list[str]:

@@ -153,7 +153,8 @@ def _of_net(net: str, estimates: Estimates) -> str:
 def _scaling(study: Study) -> str:
     grid = [spec.config for spec in study.specs if not spec.config.arm]
     of = {method: [config for config in grid if config.method is method] for method in Method}
-    parts = (_adopted(of[Method.adapter]), _finished_clips(of[Method.clips]), _trained(of[Method.lora]))
+    others = (_adopted(of[Method.adapter]), _finished_clips(of[Method.clips]))
+    parts = (*others, _trained(of[Method.lora], "Adapters trained here" if any(others) else "Adapters"))
     return " ".join(part for part in parts if part)
 
 
@@ -191,14 +192,14 @@ def _seeds(configs: Sequence[TrialConfig]) -> str:
     return f"{text} differ." * bool(unknown)
 
 
-def _trained(adapted: Sequence[TrialConfig]) -> str:
+def _trained(adapted: Sequence[TrialConfig], name: str) -> str:
     if not adapted:
         return ""
     ranks = sorted({each.lora.rank for each in adapted})
     rules = "; or ".join(dict.fromkeys(_rule(each.lora, ranks) for each in adapted))
     targets = _either(each.lora.targets.value for each in adapted)
     steps = _either(str(each.train.steps) for each in adapted)
-    return f"Adapters: {rules}; targets {targets}; {_rates(adapted)}; {steps} optimiser steps."
+    return f"{name}: {rules}; targets {targets}; {_rates(adapted)}; {steps} optimiser steps."
 
 
 def _rates(adapted: Sequence[TrialConfig]) -> str:

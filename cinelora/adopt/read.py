@@ -245,7 +245,8 @@ def _check_shapes(
         width = denoiser["num_attention_heads"] * denoiser["attention_head_dim"]
         own = down[1] if len(down) == 2 and layer.endswith("attn1.to_q") else None
         made = f"; it was made for {MODELS[own]}" if own in MODELS and own != width else ""
-        raise UserError(f"{file.path}: {there}, this base needs RANKx{inner} and {outer}xRANK{made}; take its own base")
+        needed = f"this base needs RANKx{inner} and {outer}xRANK"
+        raise UserError(f"{file.path}: {there}, {needed}{made}; set model to the one it was trained on")
 
 
 def partner_name(part: str) -> str:

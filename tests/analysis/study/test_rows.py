@@ -69,7 +69,8 @@ def test_adopted_adapters_are_rows_by_rank_and_trainer(builder: Builder) -> None
     builder.adopt("r8s0", seed=UNKNOWN_SEED)
     found = estimates(root)
     assert [row.full_name for row in found.rows] == [
-        "base", "rank 4, trainer musubi-tuner", "rank 4", "rank 8, trainer unknown", "rank 8",
+        "base", "rank 4, trainer musubi-tuner", "rank 4, trained here", "rank 8, trainer unknown",
+        "rank 8, trained here",
     ]  # fmt: skip
     assert all(row.done == 1 for row in found.rows)
     lines = csv.DictReader(rank_csv(found, {}).splitlines())
@@ -78,6 +79,7 @@ def test_adopted_adapters_are_rows_by_rank_and_trainer(builder: Builder) -> None
     assert "2 adapters are files trained elsewhere, on clips that are unknown here. The metadata of" in text
     assert "musubi-tuner says: steps 1600, learning rate 0.0002. The files of 1 do not say how" in text
     assert "The training seed of 2 is not stated: intervals are over clips, and leave out" in text
+    assert "Adapters trained here: alpha = rank" in text
 
 
 def test_finished_clips_are_rows_by_rank_or_label(builder: Builder) -> None:

@@ -243,7 +243,7 @@ ODD = {  # name -> (tensors to add to a musubi file of self-attention, or None t
     "twice": ({"transformer.blocks.0.attn1.to_q.lora_A.weight": torch.ones(4, 64)}, "are one tensor"),
     "shape": (
         {f"{KEY}.lora_down.weight": torch.ones(4, 1536)},
-        r"A 4x1536 .* needs RANKx64 .* made for Wan2.1 T2V 1.3",
+        r"A 4x1536 .* needs RANKx64 .* made for Wan2.1 T2V 1.3B; set model",
     ),
     "alpha 0": ({f"{KEY}.alpha": torch.tensor(0.0)}, "blocks.0.attn1.to_q has alpha 0"),
     "NaN": ({f"{KEY}.lora_up.weight": torch.full((64, 4), float("nan"))}, "to_q|self_attn_q.lora_up.weight has NaN"),
