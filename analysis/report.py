@@ -2,7 +2,7 @@
 
 In: a study folder, finished or half finished. Out, in its folder `report`: index.html (everything on one page),
 summary.md, answer.csv, rank_table.{csv,md,tex}, further_scores.md, differences.csv, tests.csv, spectra.csv,
-truncation.csv, noise_floor.csv, fvd_vs_n.csv, scores.csv, and NAME.{png,pdf} of each figure of
+truncation.csv, votes.{csv,md}, noise_floor.csv, fvd_vs_n.csv, scores.csv, and NAME.{png,pdf} of each figure of
 `analysis/figures/draw.py`. What the study has nothing for is left out. Each file is whole or absent, and the same study
 gives the same bytes. No torch, no ray, no network.
 Run:  python -m analysis.report studies/tiny            (or `make figures STUDY=studies/tiny`)
@@ -26,6 +26,7 @@ from analysis.tables.captions import protocol_lines
 from analysis.tables.csv_files import rank_csv, write_scores
 from analysis.tables.markdown_latex import latex, markdown, markdown_body, plain_markdown, terminal
 from analysis.tables.rank_table import Table, rank_table
+from analysis.votes import results
 from cinelora.core.cli import Parser, UserError, exit_status
 from cinelora.core.files import check_writable, whole_file
 
@@ -75,7 +76,7 @@ def texts(findings: Findings, table: Table, drawn: Sequence[str]) -> dict[str, s
     """File name -> content of what is written as a whole; None for what the study has nothing for."""
     cuts = findings.truncations
     return {
-        "rank_table.csv": rank_csv(findings.estimates, findings.plateaus),
+        "rank_table.csv": rank_csv(findings.estimates, findings.plateaus, findings.votes),
         "rank_table.md": markdown(table),
         "rank_table.tex": latex(table),
         "further_scores.md": None if table.further is None else markdown(table.further),
@@ -86,6 +87,8 @@ def texts(findings: Findings, table: Table, drawn: Sequence[str]) -> dict[str, s
         "tests.csv": rank_tests.as_csv(findings.tests),
         "noise_floor.csv": noise.as_csv(findings.halves, findings.reseeds),
         "fvd_vs_n.csv": reliability.as_csv(findings.sizes),
+        "votes.csv": results.as_csv(findings.votes) if findings.votes else None,
+        "votes.md": results.as_markdown(findings.votes, findings.study.name) if findings.votes else None,
         "summary.md": summary(findings, table, drawn),
     }
 
@@ -125,11 +128,15 @@ def sections(findings: Findings) -> list[tuple[str, list[str]]]:
     steady = steadiness.sentences(findings.estimates, findings.differences, findings.tests, findings.matched)
     first = [(steadiness.heading(findings.estimates), steady)] if steady else []
     shared = [note] if (note := rank_tests.rates_note(findings.estimates)) else []
-    return first + [
-        (heading(records), [*own, *(shared if records is findings.tests else [])])
-        for heading, records, own in lines
-        if own
-    ]
+    return (
+        first
+        + [
+            (heading(records), [*own, *(shared if records is findings.tests else [])])
+            for heading, records, own in lines
+            if own
+        ]
+        + ([(results.heading(findings.votes), results.sentences(findings.votes))] if findings.votes else [])
+    )
 
 
 def printed(findings: Findings, table: Table) -> str:

@@ -44,10 +44,17 @@ ROOMS: dict[str, tuple[str, ...]] = {  # room -> the rooms it may import besides
     "launch.wandb_mirror": ("cinelora", "sweeps", "launch.status"),
     "hydra_plugins": ("launch.launcher",),
     "analysis.study": ("cinelora.core", "cinelora.metrics", "cinelora.wan.low_rank", "sweeps"),
-    "analysis.statistics": ("cinelora.core", "cinelora.metrics", "cinelora.wan.low_rank", "sweeps", "analysis.study"),
-    "analysis.tables": ("cinelora.core", "cinelora.metrics", "sweeps", "analysis.study", "analysis.statistics"),
+    "analysis.votes": ("cinelora.core", "cinelora.metrics", "sweeps", "analysis.study"),
+    "analysis.votes.__main__": ("cinelora.core", "analysis"),
+    "analysis.statistics": (
+        "cinelora.core", "cinelora.metrics", "cinelora.wan.low_rank", "sweeps", "analysis.study", "analysis.votes",
+    ),
+    "analysis.tables": (
+        "cinelora.core", "cinelora.metrics", "sweeps", "analysis.study", "analysis.statistics", "analysis.votes",
+    ),
     "analysis.figures": (
         "cinelora.core", "cinelora.metrics", "sweeps", "analysis.study", "analysis.statistics", "analysis.tables",
+        "analysis.votes",
     ),
     "analysis.power": (
         "cinelora.core", "cinelora.metrics", "sweeps", "analysis.study", "analysis.statistics", "analysis.tables",
@@ -55,11 +62,7 @@ ROOMS: dict[str, tuple[str, ...]] = {  # room -> the rooms it may import besides
     ),
     "analysis.page": (
         "cinelora.core", "cinelora.metrics", "sweeps", "analysis.study", "analysis.statistics", "analysis.tables",
-        "analysis.figures",
-    ),
-    "analysis.votes": (
-        "cinelora.core", "cinelora.metrics", "sweeps", "analysis.study", "analysis.statistics", "analysis.tables",
-        "analysis.figures", "analysis.page",
+        "analysis.figures", "analysis.votes",
     ),
     "analysis": ("cinelora.core", "cinelora.metrics", "sweeps", "analysis"),
 }  # fmt: skip

@@ -7,7 +7,8 @@ name of its files, the function, and the caption that the page shows below it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from analysis.figures.profile import consistency_profile
 from analysis.figures.quality import differences, learning_curves, quality_vs_rank
 from analysis.figures.ranks import spectra, truncation
 from analysis.figures.style import STYLE, headline
+from analysis.figures.votes import votes
 from analysis.statistics.findings import Findings
 from cinelora.core.files import whole_file
 
@@ -51,6 +53,12 @@ FIGURES: Mapping[str, Plot] = {  # in the order of the report
         "Scores against the rank: one marker per seed, a line through their means; the base dashed, the real clips "
         "dotted. Where ranks have different learning rates, a marker's shape is the rate; between two rates the line "
         "is dotted.",
+    ),
+    "votes": Plot(
+        votes,
+        "Left: what people prefer, the worth of each row with its 95 % interval over raters and clips. Right: how "
+        "often each score orders two generated clips as people do; bold: the scores that decide this study; dotted: "
+        "chance; dashed: how often two raters agree. Numbers: votes.csv.",
     ),
     "consistency_profile": Plot(
         consistency_profile,
@@ -116,9 +124,7 @@ FIGURES: Mapping[str, Plot] = {  # in the order of the report
 def draw(findings: Findings, folder: Path) -> list[str]:
     """Write what can be drawn, remove what an earlier report drew and this one cannot. Returns the names."""
     drawn, above = [], headline(findings.study)
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # no settings of the user's own matplotlibrc
-        matplotlib.rcParams.update(STYLE)
+    with styled():
         for name, plot in FIGURES.items():
             figure = plot.draw(findings)
             if figure is not None:
@@ -132,6 +138,14 @@ def draw(findings: Findings, folder: Path) -> list[str]:
                 for path in paths:
                     path.unlink(missing_ok=True)
     return drawn
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # no settings of the user's own matplotlibrc
+        matplotlib.rcParams.update(STYLE)
+        yield
 
 
 def write(figure: Figure, png: Path, pdf: Path) -> None:

@@ -8,18 +8,12 @@ and all lanes show the same frame at the same moment. T frames of H x W pixels.
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from analysis.study.files import ClipScores
-from analysis.study.frames import Image as Pixels
-from analysis.study.frames import read_clip, spread
+from analysis.study.frames import read_clip, spread, strip
 from analysis.study.rows import Estimates
 from cinelora.core.config import Method, seed_text
 from cinelora.core.paths import SampleFolder
@@ -30,8 +24,6 @@ REFERENCE, BASE, CHOICE = "reference", "base", "choice"  # CHOICE: a row that th
 MAX_CLIPS = 24  # more than anybody looks through
 MAX_LANES = 64
 MAX_BYTES = 7_500_000  # of pictures; base64 adds a third, and the page should stay below 15 MB
-QUALITY = 90
-BLOCK = 16  # pixels of a WebP macroblock: frames are padded to it so that none bleeds into its neighbour
 SHOWN = {PICTURE: 2, STEADINESS: 3, MOTION: 2}  # score -> decimals
 
 
@@ -69,27 +61,6 @@ def reel(estimates: Estimates) -> dict[str, Any] | None:
     counts = {"total": len(ids), "left_out": len(lanes) - len(shown)}
     elsewhere = any(trial.spec.config.method is Method.clips for trial in study.trials)
     return {"strips": strips, **counts, "elsewhere": elsewhere, "described": described}
-
-
-def strip(frames: Pixels) -> dict[str, Any]:
-    """uint8 RGB (T, H, W, 3) as one picture, in base64, with where each frame lies in it.
-
-    Frame k is `width` x `height` pixels at column k % columns, row k // columns of a grid of cells (width, height).
-    """
-    count, height, width, _ = frames.shape
-    columns = math.ceil(math.sqrt(count))
-    right, below = -width % BLOCK, -height % BLOCK
-    padded = np.pad(frames, ((0, 0), (0, below), (0, right), (0, 0)), mode="edge")
-    cell_height, cell_width = padded.shape[1:3]
-    sheet = np.zeros((math.ceil(count / columns) * cell_height, columns * cell_width, 3), dtype=np.uint8)
-    for index, frame in enumerate(padded):
-        top, left = index // columns * cell_height, index % columns * cell_width
-        sheet[top : top + cell_height, left : left + cell_width] = frame
-    stream = io.BytesIO()
-    Image.fromarray(sheet).save(stream, "WEBP", quality=QUALITY, method=4)
-    webp = base64.b64encode(stream.getvalue()).decode()
-    cell = [cell_width, cell_height]
-    return {"frames": count, "width": width, "height": height, "columns": columns, "cell": cell, "webp": webp}
 
 
 def clip_numbers(lane: Lane, clip: str) -> str:

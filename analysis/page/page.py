@@ -30,6 +30,7 @@ from analysis.study.scores import DIRECTIONS, HIGHER, LOWER, NONE, spec_name
 from analysis.tables.captions import protocol_lines
 from analysis.tables.markdown_latex import MARKDOWN_ARROW
 from analysis.tables.rank_table import NOT_AVAILABLE, NOTHING, Cell, Column, Table, column_name
+from analysis.votes import results
 from cinelora.core.config import seed_text
 from cinelora.core.files import whole_file
 
@@ -78,6 +79,8 @@ def page(findings: Findings, table: Table, pictures: Mapping[str, bytes]) -> str
             rates_note=rank_tests.rates_note(estimates),
             tests_heading=rank_tests.heading(tested) if tested else "",
             reel=reel(estimates),
+            votes_heading=results.heading(findings.votes) if findings.votes else "",
+            votes=results.sentences(findings.votes) if findings.votes else [],
             cost=costs.sentence(findings.costs),
             cost_table=costs.table(findings.costs),
             figures=figures,

@@ -1,6 +1,6 @@
 """Everything that the statistics say about one study, computed once: what tables, figures and the page are made of.
 
-In: `Study`. Out: `Findings`. Reads adapters, truncated adapters and events from the study folder; writes nothing.
+In: `Study`. Out: `Findings`. Reads adapters, truncated adapters, events and votes from the study; writes nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from analysis.statistics.truncation import Truncated, truncations
 from analysis.study.costs import Costs, costs
 from analysis.study.load import Study
 from analysis.study.rows import Estimates, RowKey, estimate
+from analysis.votes.results import Result, find_votes
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,7 @@ class Findings:
     halves: tuple[Halves, ...]  # noise of the set scores
     reseeds: tuple[Reseed, ...]  # noise of sampling
     costs: Costs  # of the finished trials
+    votes: Result | None  # of people
 
     @property
     def study(self) -> Study:
@@ -65,6 +67,7 @@ def find(study: Study) -> Findings:
         halves=halves(estimates),
         reseeds=reseeds(estimates),
         costs=costs(estimates),
+        votes=find_votes(estimates),
     )
 
 

@@ -16,30 +16,34 @@ from analysis.study.load import COLUMNS, Study, Trial
 from analysis.study.rows import Estimates, Row, RowKey
 from analysis.study.scores import CORE, TABLE_SCORES, shown_further, shown_optional
 from analysis.tables.rank_table import NOT_AVAILABLE, REAL, only_unavailable
+from analysis.votes.results import Preference, Result
 from cinelora.core.files import whole_file
 
 SETTINGS = ("row", "rank", "alpha", "scale", "scaling", "targets", "learning_rate", "other")
 COSTS = ("parameters", "adapter_megabytes", "seconds_per_step", "seeds_done", "seeds_planned", "clips")
 TRAINING = ("steps_to_plateau", "still_improving")
 PARTS = ("", "_min", "_max", "_seeds")  # behind the name of a score
+VOTES = ("votes", "votes_low", "votes_high")  # worth by the votes of people, and its interval
 WHOLE_SET = "(set)"  # the clip_id of a score that belongs to a whole trial
 STILL_IMPROVING = {None: "", True: "yes", False: "no"}
 
 
-def rank_csv(estimates: Estimates, plateaus: Mapping[RowKey, Plateau]) -> str:
+def rank_csv(estimates: Estimates, plateaus: Mapping[RowKey, Plateau], votes: Result | None = None) -> str:
     """One line per row of the rank table; of each score its mean, smallest and largest seed and the number of seeds."""
     scores = (*TABLE_SCORES, *(score for score in CORE if score not in TABLE_SCORES))
     scores += (*shown_optional(estimates.scores), *shown_further(estimates.scores))
     absent = only_unavailable(estimates.scores)
     columns = [*SETTINGS, *COSTS, *TRAINING, *(f"{score}{part}" for score in scores for part in PARTS), *absent]
+    worths = {row: _worth(each) for row, each in votes.worths.items()} if votes else {}
+    columns += VOTES if worths else ()
     lines = []
     for row in estimates.rows:
         line = _settings(row) | _costs(row, estimates) | _training(plateaus.get(row.key))
         for score in scores:
             line |= _score(row, score)
-        lines.append(line | dict.fromkeys(absent, NOT_AVAILABLE))
+        lines.append(line | dict.fromkeys(absent, NOT_AVAILABLE) | worths.get(row.full_name, {}))
     real = {score: value for score, value in estimates.scores.real.items() if score in scores}
-    lines.append({"row": REAL, "clips": len(estimates.scores.clips)} | real)
+    lines.append({"row": REAL, "clips": len(estimates.scores.clips)} | real | worths.get(REAL, {}))
     return csv_text(columns, lines)
 
 
@@ -71,6 +75,10 @@ def _score(row: Row, score: str) -> dict[str, object]:
         return {score: NOT_AVAILABLE if row.done else "", f"{score}_seeds": 0}
     numbers = (found.mean, found.low, found.high)
     return dict(zip((f"{score}{part}" for part in PARTS), (*numbers, len(found.values)), strict=True))
+
+
+def _worth(found: Preference) -> dict[str, object]:
+    return dict(zip(VOTES, (found.worth, found.low, found.high), strict=True))
 
 
 def write_scores(estimates: Estimates, path: Path) -> None:

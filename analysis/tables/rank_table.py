@@ -19,6 +19,7 @@ from analysis.study.scores import (
     CORE,
     DIRECTIONS,
     FURTHER,
+    HIGHER,
     NONE,
     OTHER_LOSS,
     TABLE_SCORES,
@@ -29,6 +30,7 @@ from analysis.study.scores import (
 )
 from analysis.tables.captions import BANNER, caption, further_caption, notes
 from analysis.tables.cell_styles import PLAIN, CellStyle, cell_styles, fixed, legend
+from analysis.votes.results import Result
 from cinelora.core.config import seed_text
 from cinelora.metrics.primary import LOSS, MOTION, STEADINESS
 
@@ -79,11 +81,17 @@ def rank_table(findings: Findings) -> Table:
     remarks = (
         plateau.sentence(estimates, findings.plateaus),
         noise.sentence(findings.halves, findings.reseeds, findings.tests, estimates.primary),
+        _votes_note(findings.votes),
     )
     return Table(
         title=f"Rank against quality: {study.name}",
         banner=_banner(study),
-        columns=(*_setting_columns(findings), *_cost_columns(estimates.rows, len(estimates.scores.clips)), *scores),
+        columns=(
+            *_setting_columns(findings),
+            *_cost_columns(estimates.rows, len(estimates.scores.clips)),
+            *scores,
+            *_votes(findings),
+        ),
         caption=caption(estimates),
         legend=styles,
         notes=(*notes(estimates, study.trained), *filter(None, remarks)),
@@ -190,6 +198,28 @@ def _cost_columns(rows: tuple[Row, ...], clips: int) -> list[Column]:
         _column("seeds", rows, lambda row: f"{row.done}/{row.planned}"),
         _column("clips", rows, lambda row: str(clips) if row.done else "0", str(clips), drop_order=2),
     ]
+
+
+def _votes(findings: Findings) -> list[Column]:
+    """The worth of each row by the votes of people, the interval below it; none without votes."""
+    worths = findings.votes.worths if findings.votes else {}
+    if not worths:
+        return []
+    names = [*(row.full_name for row in findings.estimates.rows), REAL]
+    cells = tuple(
+        Cell(fixed(each.worth, 2), f"{fixed(each.low, 2)}..{fixed(each.high, 2)}") if each else Cell(NOTHING)
+        for each in map(worths.get, names)
+    )
+    return [Column("votes", cells, HIGHER)]
+
+
+def _votes_note(found: Result | None) -> str:
+    if found is None or not found.preferences:
+        return ""
+    return (
+        f"votes: what {found.raters} raters prefer, as log odds against the mean row; below it the 95 % interval over "
+        "raters and clips"
+    )
 
 
 def _column(

@@ -1,4 +1,4 @@
-"""A study -> one HTML file that shows blind pairs of clips, and the key that says what its items are.
+"""A study -> one HTML file that shows clips side by side, unnamed, and the key that says what its items are.
 
 In: `Estimates`. Out: `votes/page-HASH.html`, to send, and `votes/key-HASH.json`, to keep, in the study folder. Items
 and pictures are named by HMACs under a secret that is in the key alone, so that the page names no row. HASH covers the
@@ -19,19 +19,20 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from analysis.page.clips import strip
-from analysis.study.frames import Image, read_clip, spread
+from analysis.study.frames import Image, read_clip, spread, strip
 from analysis.study.rows import Estimates
 from analysis.study.scores import DIRECTIONS, HIGHER, LOWER
 from analysis.votes.design import Pair, Trial, lists, power_lines
+from analysis.votes.worths import LARGEST
 from cinelora.core.cli import UserError
 from cinelora.core.files import content_hash, whole_file, write_json
 from cinelora.core.paths import SampleFolder
 
 REAL, DAMAGED = "real", "damaged"  # in place of a trial id
+SIDES = ("left", "right", "a", "b", "c", "d")  # of two clips; of more
 HERE = Path(__file__).parent
 QUESTION = "Which clip moves more like one continuous shot?"
-SECONDS = 12  # of a vote
+SECONDS = 6  # of each clip in an answer
 TRAINING, CHECKS, REPEATS = 3, 6, 6
 RULE = {"checks_wrong_at_most": 1, "checks_seen_at_least": 4}
 MAX_CLIPS = 40
@@ -54,38 +55,41 @@ def entries(estimates: Estimates) -> list[Entry]:
     return [Entry("real clips", (REAL,)), *rows]
 
 
-def make(estimates: Estimates, raters: int, minutes: float, seed: int) -> tuple[Path, list[str]]:
+def make(estimates: Estimates, raters: int, minutes: float, seed: int, size: int = 2) -> tuple[Path, list[str]]:
     """Write page and key. Returns the page and what to print."""
     found, study = entries(estimates), estimates.study
-    each = int(minutes * 60 / SECONDS) - TRAINING - CHECKS - REPEATS
+    each = int(minutes * 60 / (SECONDS * size)) - TRAINING - CHECKS - REPEATS
     if raters < 1 or each < 2 * REPEATS:
-        raise UserError(f"--raters {raters} --minutes {minutes:g}: give 1 rater or more and 5 minutes or more")
+        raise UserError(f"--raters {raters} --minutes {minutes:g}: give 1 rater or more, and more minutes")
+    if not 2 <= size <= min(LARGEST, len(found)):
+        raise UserError(f"--clips {size}: give 2 to {LARGEST}, and at most the {len(found)} rows that have finished")
     rng = np.random.default_rng(seed)
     weights = pair_weights(estimates, found)
     strips = _Strips(estimates, found, secrets.token_hex(16))
-    trials = lists(weights, len(strips.clips), raters, each, rng)
+    trials = lists(weights, len(strips.clips), raters, each, rng, size)
     own = [_session(strips, one, number, rng) for number, one in enumerate(trials)]
     items = {key: item for one in own for key, item in one}
-    training = [_check(strips, int(rng.integers(len(strips.clips))), bool(rng.integers(2))) for _ in range(TRAINING)]
-    told = {
+    training = [_check(strips, size, rng) for _ in range(TRAINING)]
+    content = {
         "question": QUESTION,
         "rule": RULE,
+        "sides": sides(size),
         "fps": study.trials[0].spec.config.data.fps,
         "training": [
-            {**strips.pictures_of(item, f"training {number}"), "better": _better(item)}
+            {**strips.pictures_of(item, f"training {number}"), "damaged": _side_of(item, DAMAGED)}
             for number, item in enumerate(training)
         ],
         "lists": [[strips.pictures_of(item, key) for key, item in one] for one in own],
     }
     pictures = dict(sorted(strips.pictures.items()))
-    page = content_hash([told, pictures], 16)
+    page = content_hash([content, pictures], 16)
     shared = {"study": study.name, "page": page, "secret": strips.secret, "rule": RULE, "question": QUESTION}
     folder = study.folder.root / "votes"
     write_json(folder / f"key-{page}.json", {**shared, "items": items})
     path = folder / f"page-{page}.html"
     with whole_file(path) as temporary:
-        temporary.write_text(_html({**told, "page": page, "strips": pictures}), "utf-8")
-    return path, power_lines(weights, len(found), raters, each)
+        temporary.write_text(_html({**content, "page": page, "strips": pictures}), "utf-8")
+    return path, power_lines(weights, len(found), raters, each, size)
 
 
 def pair_weights(estimates: Estimates, found: Sequence[Entry]) -> dict[Pair, int]:
@@ -144,42 +148,54 @@ class _Strips:
 
     def pictures_of(self, item: Mapping[str, Any], key: str) -> dict[str, str]:
         names = {}
-        for side in ("left", "right"):
+        for side in (each for each in SIDES if each in item):
             names[side] = self.named(item[side], item["clip"])
             if names[side] not in self.pictures:
                 self.pictures[names[side]] = self.strip(item[side], item["clip"])
         return {"id": key, **names}
 
 
+def sides(size: int) -> list[str]:
+    """The names of the places of `size` clips."""
+    return list(SIDES[:2] if size == 2 else SIDES[2 : 2 + size])
+
+
+def _item(kind: str, clip: str, trials: Sequence[str]) -> dict[str, Any]:
+    return {"kind": kind, "clip": clip, **dict(zip(sides(len(trials)), trials, strict=True))}
+
+
 def _session(strips: _Strips, trials: Sequence[Trial], number: int, rng: np.random.Generator) -> list[tuple[str, Any]]:
-    """Items of one list: its trials, checks in between, and repeats of early trials with sides swapped at the end."""
-    items: list[dict[str, Any]] = []
+    """Items of one list: its trials, checks in between, and repeats of early trials in reverse order at the end."""
+    shown = []
     for trial in trials:
         index, clip = strips.clips[trial.clip]
-        left, right = (strips.entries[row].shown(index) for row in (trial.left, trial.right))
-        items.append({"kind": "pair", "clip": clip, "left": left, "right": right})
+        shown.append((clip, [strips.entries[row].shown(index) for row in trial.rows]))
+    items = [_item("pair", clip, names) for clip, names in shown]
     early = rng.choice(len(items) // 2, size=REPEATS, replace=False)
-    repeats = [{**items[at], "kind": "repeat", "left": items[at]["right"], "right": items[at]["left"]} for at in early]
+    repeats = [_item("repeat", shown[at][0], shown[at][1][::-1]) for at in early]
     places = sorted(rng.integers(len(items) * 3 // 4, len(items) + 1, size=REPEATS).tolist(), reverse=True)
     for place, repeat in zip(places, repeats, strict=True):
         items.insert(place, repeat)
     for check in range(CHECKS):
         at = len(items) * (2 * check + 1) // (2 * CHECKS)
-        items.insert(at, _check(strips, int(rng.integers(len(strips.clips))), bool(rng.integers(2))))
+        items.insert(at, _check(strips, len(trials[0].rows), rng))
     return [(strips.named("item", number, place), item) for place, item in enumerate(items)]
 
 
-def _check(strips: _Strips, clip: int, swapped: bool) -> dict[str, Any]:
-    left, right = (DAMAGED, REAL) if swapped else (REAL, DAMAGED)
-    return {"kind": "check", "clip": strips.clips[clip][1], "left": left, "right": right}
+def _check(strips: _Strips, size: int, rng: np.random.Generator) -> dict[str, Any]:
+    """The real clip and its damaged copy, beside other rows in a larger set."""
+    index, clip = strips.clips[int(rng.integers(len(strips.clips)))]
+    others = rng.choice(np.arange(1, len(strips.entries)), size - 2, replace=False).tolist()
+    names = [REAL, DAMAGED, *(strips.entries[row].shown(index) for row in others)]
+    return _item("check", clip, [names[at] for at in rng.permutation(size)])
 
 
-def _better(item: Mapping[str, Any]) -> str:
-    return "left" if item["left"] == REAL else "right"
+def _side_of(item: Mapping[str, Any], name: str) -> str:
+    return next(side for side in SIDES if item.get(side) == name)
 
 
-def _html(told: Mapping[str, Any]) -> str:
+def _html(content: Mapping[str, Any]) -> str:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     script = Markup((HERE / "session.js").read_text(encoding="utf-8"))
-    return environment.get_template("session.html").render(told=told, script=script)
+    return environment.get_template("session.html").render(content=content, script=script)

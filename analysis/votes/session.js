@@ -2,17 +2,19 @@
 // One session of a rater: practice, items, download. Its state is in localStorage, so that a closed page goes on.
 (() => {
   const find = (id) => document.getElementById(id);
-  const told = JSON.parse(find("told").textContent);
+  const content = JSON.parse(find("content").textContent);
   const marker = document.documentElement.dataset; // what a test reads
-  const place = `cinelora-votes-${told.page}`;
-  const sides = ["left", "right"];
+  const place = `cinelora-votes-${content.page}`;
+  const sides = content.sides;
+  const buttons = [...document.querySelectorAll("[data-choice]")];
+  const labels = Object.fromEntries(buttons.map((button) => [button.dataset.choice, button.textContent]));
   const random = () => Array.from(crypto.getRandomValues(new Uint8Array(8)), (each) => each.toString(16).padStart(2, "0")).join("");
   let state = JSON.parse(localStorage.getItem(place) || "null");
-  let strips = [], pictures = [], frame = 0, frames = 1, started = null, opened = 0, ready = false, centre = [0.5, 0.5], practised = null, clock = 0;
+  let strips = [], pictures = [], frame = 0, frames = 1, started = null, opened = 0, ready = false, centre = [0.5, 0.5], practised = null, clock = 0, order = [];
 
-  const items = () => [...told.training, ...told.lists[state.list]];
+  const items = () => [...content.training, ...content.lists[state.list]];
   const save = () => localStorage.setItem(place, JSON.stringify(state));
-  const rate = () => told.fps * Number(find("speed").value);
+  const rate = () => content.fps * Number(find("speed").value);
 
   function checksum(text) { // FNV-1a, 32 bits
     let hash = 0x811c9dc5;
@@ -22,8 +24,8 @@
 
   function file() {
     const lines = state.answers.map((each) => `${each.item},${each.choice},${each.ms}`);
-    const check = checksum([told.page, state.session, state.alias, state.list, ...lines].join("\n"));
-    return { page: told.page, session: state.session, alias: state.alias, list: state.list, answers: state.answers, check };
+    const check = checksum([content.page, state.session, state.alias, state.list, ...lines].join("\n"));
+    return { page: content.page, session: state.session, alias: state.alias, list: state.list, answers: state.answers, check };
   }
 
   function draw() {
@@ -43,7 +45,7 @@
 
   function enable(on) {
     ready = on;
-    for (const button of document.querySelectorAll("[data-choice]")) button.disabled = !on;
+    for (const button of buttons) button.disabled = !on;
     marker.ready = on ? `${state.at}` : "";
   }
 
@@ -82,11 +84,12 @@
     if (state.at >= all.length) { marker.ended = "yes"; return; }
     find("progress").max = all.length;
     find("progress").value = state.at;
-    find("feedback").textContent = state.at < told.training.length ? "Practice: one of the two is a damaged clip." : "";
+    find("feedback").textContent = state.at < content.training.length ? `Practice: one of the ${sides.length} is a damaged clip.` : "";
     enable(false);
     practised = null;
+    number([]);
     const item = all[state.at];
-    strips = sides.map((side) => told.strips[item[side]]);
+    strips = sides.map((side) => content.strips[item[side]]);
     pictures = await Promise.all(strips.map(async (strip) => {
       const picture = new Image();
       picture.src = `data:image/webp;base64,${strip.webp}`;
@@ -99,14 +102,29 @@
     play(true);
   }
 
-  function answer(choice) {
+  function number(chosen) { // puts the place before the name of each chosen clip
+    order = chosen;
+    for (const side of sides) {
+      const button = buttons.find((each) => each.dataset.choice === side);
+      button.textContent = order.includes(side) ? `${order.indexOf(side) + 1}. ${labels[side]}` : labels[side];
+    }
+  }
+
+  function choose(choice) { // the best clip, then the best of those left, until one is left or the rest are the same
     if (!ready) return;
+    if (order.includes(choice)) { number([]); return; }
+    if (choice === "unsure") { answer(choice); return; }
+    number([...order, ...(choice === "same" ? [] : [choice])]);
+    if (choice === "same" || order.length === sides.length - 1) answer([...order, ...(choice === "same" ? [choice] : [])].join(">"));
+  }
+
+  function answer(choice) {
     const item = items()[state.at];
     enable(false);
-    if (state.at < told.training.length) {
-      const right = choice === item.better;
+    if (state.at < content.training.length) {
+      const right = !/same|unsure/.test(choice) && !choice.split(">").includes(item.damaged); // it is last
       practised = state.at;
-      find("feedback").textContent = right ? "Right." : `The ${item.better} one was the whole clip; the other was damaged.`;
+      find("feedback").textContent = right ? "Right." : `The damaged clip was ${labels[item.damaged]}.`;
       state.at += 1;
       save();
       setTimeout(open, right ? 700 : 2500);
@@ -136,7 +154,7 @@
   const allowed = () => { find("begin").disabled = !(find("consent").checked && find("alias").value.trim()); };
   find("consent").addEventListener("change", allowed);
   find("alias").addEventListener("input", allowed);
-  find("list").selectedIndex = Math.floor(Math.random() * told.lists.length);
+  find("list").selectedIndex = Math.floor(Math.random() * content.lists.length);
   find("begin").addEventListener("click", begin);
   find("download").addEventListener("click", download);
   find("play").addEventListener("click", () => play(started === null));
@@ -144,7 +162,7 @@
   find("after").addEventListener("click", () => step(1));
   find("speed").addEventListener("change", () => play(started !== null));
   find("zoom").addEventListener("change", draw);
-  for (const button of document.querySelectorAll("[data-choice]")) button.addEventListener("click", () => answer(button.dataset.choice));
+  for (const button of buttons) button.addEventListener("click", () => choose(button.dataset.choice));
   for (const side of sides) {
     find(side).addEventListener("click", (event) => {
       const box = event.target.getBoundingClientRect();
@@ -154,7 +172,7 @@
   }
   document.addEventListener("keydown", (event) => {
     if (find("trial").hidden || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-    const keys = { 1: () => answer("left"), 2: () => answer("right"), 3: () => answer("same"), 4: () => answer("unsure"), ",": () => step(-1), ".": () => step(1), s: () => turn("speed"), z: () => turn("zoom"), " ": () => play(started === null) };
+    const keys = { ...Object.fromEntries([...sides, "same", "unsure"].map((choice, place) => [place + 1, () => choose(choice)])), ",": () => step(-1), ".": () => step(1), s: () => turn("speed"), z: () => turn("zoom"), " ": () => play(started === null) };
     if (!keys[event.key] || (event.key === " " && event.target.matches("button, select"))) return;
     event.preventDefault();
     keys[event.key]();

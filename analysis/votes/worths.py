@@ -1,12 +1,14 @@
-"""What people prefer: a worth per row from votes on pairs of clips, with intervals over other raters and clips.
+"""What people prefer: a worth per row from votes on sets of clips, with intervals over other raters and clips.
 
-In: `Votes`. Out: `Worths`. Pure NumPy and SciPy. V votes, K rows.
+In: `Votes`. Out: `Worths`. Pure NumPy and SciPy. V votes, K rows, sets of 2 to LARGEST rows.
 
-Davidson's model (1970): with worths w (log scale), row i is preferred to j with odds exp((w_i - w_j) / 2), the same has
-the weight nu. PENALTY / 2 times the squares of w and log nu is subtracted from the log-likelihood, so that a row that
-won or lost every vote has a finite worth. The variance is the infinitesimal jackknife over raters plus that over clips
-less that over both together (Cameron, Gelbach and Miller 2011), with Satterthwaite's degrees of freedom. A bootstrap
-over both at once counts the noise of single votes three times (Owen 2007).
+With worths w (log scale) a row of a set is chosen with odds exp(w_i); "about the same" has the odds nu times the
+geometric mean of the set, nu for each size of set. For two rows that is Davidson's model (1970), without ties
+Plackett-Luce: an order of several clips is the choice of the best, then of the best of those left, and so on.
+PENALTY / 2 times the squares of w and log nu is subtracted from the log-likelihood, so that a row that won or lost
+every vote has a finite worth. The variance is the infinitesimal jackknife over raters plus that over clips less that
+over both together (Cameron, Gelbach and Miller 2011), with Satterthwaite's degrees of freedom. A bootstrap over both at
+once counts the noise of single votes three times (Owen 2007).
 """
 
 from __future__ import annotations
@@ -21,21 +23,23 @@ from scipy import stats
 from analysis.study.files import Array
 
 PENALTY = 0.1
+FLOOR = 0.9  # of the variance by single votes alone; at 1 it is too wide on average where raters and clips are alike
 LEVEL = 0.95
-FIRST, SAME, SECOND = 1, 0, -1  # outcomes
+SAME, NOBODY = -1, -1  # in place of a choice, of a row
+LARGEST = 4
 
 Whole = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Votes:
-    """Indices, each (V,): who voted on which clip of which two rows, and the outcome for the first of them."""
+    """Who chose on which clip, (V,); of which rows, (V, largest set), filled up with NOBODY; the place of the row that
+    was chosen, or SAME, (V,)."""
 
     raters: Whole
     clips: Whole
-    first: Whole
-    second: Whole
-    outcome: Whole
+    sets: Whole
+    chosen: Whole
 
 
 @dataclass(frozen=True)
@@ -53,18 +57,18 @@ class Spread:
         if not own:
             return found[2], max(1.0, both - 1.0)
         total = sum(own) - found[2] if len(own) == 2 else own[0]
-        if total <= found[2]:  # neither raters nor clips differ by more than single votes do
-            return found[2], max(1.0, both - 1.0)
+        if total <= FLOOR * found[2]:  # neither raters nor clips differ by more than single votes do
+            return FLOOR * found[2], max(1.0, both - 1.0)
         spread = sum(value**2 / max(1, count - 1) for value, count in zip(found, self.counts, strict=True) if count > 1)
         return total, max(1.0, total**2 / spread) if spread > 0 else 1.0
 
 
 @dataclass(frozen=True)
 class Worths:
-    """`values` (K,), mean zero; `tie`: log nu."""
+    """`values` (K,), mean zero; `ties`: log nu of sets of 2, 3, ... rows."""
 
     values: Array
-    tie: float
+    ties: Array
     spread: Spread
 
     def interval(self, row: int) -> tuple[float, float]:
@@ -85,22 +89,22 @@ class Worths:
 
 def fit(votes: Votes, rows: int) -> Worths:
     """Worths of `rows` rows; ValueError without a vote."""
-    if not len(votes.outcome):
+    if not len(votes.chosen):
         raise ValueError("no votes")
-    design, same = _design(votes, rows), (votes.outcome == SAME).astype(np.float64)
-    found = np.zeros(rows + 1)
+    options, open_ = _options(votes, rows)
+    chosen = np.where(votes.chosen == SAME, options.shape[1] - 1, votes.chosen)
+    found = np.zeros(options.shape[2])
     for _ in range(100):
-        _, gradient, hessian, _ = _likelihood(found, design, votes.outcome, same)
+        now, gradient, hessian, _ = _likelihood(found, options, open_, chosen)
         step = np.linalg.solve(hessian, gradient)
-        now = _likelihood(found, design, votes.outcome, same)[0]
-        while _likelihood(found + step, design, votes.outcome, same)[0] < now - 1e-12:
+        while _likelihood(found + step, options, open_, chosen)[0] < now - 1e-12:
             step = step / 2
         found = found + step
         if abs(step).max() < 1e-10:
             break
-    _, _, hessian, scores = _likelihood(found, design, votes.outcome, same)
+    _, _, hessian, scores = _likelihood(found, options, open_, chosen)
     influence = np.asarray(np.linalg.solve(hessian, scores.T).T[:, :rows], dtype=np.float64)
-    return Worths(found[:rows] - found[:rows].mean(), float(found[rows]), spread(influence, votes.raters, votes.clips))
+    return Worths(found[:rows] - found[:rows].mean(), found[rows:], spread(influence, votes.raters, votes.clips))
 
 
 def spread(influence: Array, raters: Whole, clips: Whole) -> Spread:
@@ -117,9 +121,12 @@ def spread(influence: Array, raters: Whole, clips: Whole) -> Spread:
 
 
 def share_interval(right: Array, raters: Whole, clips: Whole) -> tuple[float, float, float]:
-    """Mean of `right` (V,), 0 to 1, and its interval over raters and clips."""
-    mean = float(right.mean())
-    variance, freedom = spread((right - mean)[:, None] / len(right), raters, clips).of(np.ones(1))
+    """Mean of `right` (V,), 0 to 1, and its interval over raters and clips, not below that of a proportion (Agresti
+    and Coull 1998), so that it keeps a width where all agree."""
+    mean, count = float(right.mean()), len(right)
+    variance, freedom = spread((right - mean)[:, None] / count, raters, clips).of(np.ones(1))
+    centred = (right.sum() + 2) / (count + 4)
+    variance = max(variance, float(centred * (1 - centred)) / (count + 4))
     half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * variance**0.5
     return mean, max(0.0, mean - half), min(1.0, mean + half)
 
@@ -139,32 +146,30 @@ def alpha(units: Sequence[Sequence[float]]) -> float:
     return float(1 - observed / expected) if expected > 0 else float("nan")
 
 
-def _design(votes: Votes, rows: int) -> Array:
-    design = np.zeros((len(votes.outcome), rows))
-    lines = np.arange(len(design))
-    design[lines, votes.first] += 0.5
-    design[lines, votes.second] -= 0.5
-    return design
+def _options(votes: Votes, rows: int) -> tuple[Array, NDArray[np.bool_]]:
+    """What each option of a vote, the last of them SAME, takes of worths and log nus, (V, options, P); which exist."""
+    count, largest = votes.sets.shape
+    there = votes.sets != NOBODY
+    options: Array = np.zeros((count, largest + 1, rows + LARGEST - 1))
+    vote, place = np.nonzero(there)
+    options[vote, place, votes.sets[vote, place]] = 1
+    sizes = there.sum(1)
+    options[:, -1] = options[:, :-1].sum(1) / sizes[:, None]
+    options[np.arange(count), -1, rows + sizes - 2] = 1
+    return options, np.column_stack([there, np.full(count, True)])
 
 
-def _likelihood(found: Array, design: Array, outcome: Whole, same: Array) -> tuple[float, Array, Array, Array]:
-    """Penalised log-likelihood, its gradient, minus its Hessian, and the score of each vote (V, K + 1)."""
-    half, tie = design @ found[:-1], found[-1]
-    weights = np.stack([half, -half, np.full_like(half, tie)])
-    top = weights.max(0)
-    scaled = np.exp(weights - top)
-    p_first, p_second, p_same = scaled / scaled.sum(0)
-    value = half * outcome + tie * same - top - np.log(scaled.sum(0))
-    mean = p_first - p_second
-    scores = np.column_stack([design * (outcome - mean)[:, None], same - p_same])
-    hessian = PENALTY * np.eye(len(found))
-    hessian[:-1, :-1] += design.T @ (design * (p_first + p_second - mean**2)[:, None])
-    hessian[:-1, -1] -= design.T @ (mean * p_same)
-    hessian[-1, :-1] = hessian[:-1, -1]
-    hessian[-1, -1] += (p_same * (1 - p_same)).sum()
-    return (
-        float(value.sum() - PENALTY / 2 * found @ found),
-        scores.sum(0) - PENALTY * found,
-        hessian,
-        scores,
-    )
+def _likelihood(
+    found: Array, options: Array, open_: NDArray[np.bool_], chosen: Whole
+) -> tuple[float, Array, Array, Array]:
+    """Penalised log-likelihood, its gradient, minus its Hessian, and the score of each vote (V, P)."""
+    utility = np.where(open_, options @ found, -np.inf)
+    scaled = np.exp(utility - utility.max(1, keepdims=True))
+    chance = scaled / scaled.sum(1, keepdims=True)
+    mean = np.einsum("vo,vop->vp", chance, options)
+    lines = np.arange(len(chosen))
+    scores = options[lines, chosen] - mean
+    weighted = (options * np.sqrt(chance)[:, :, None]).reshape(-1, len(found))
+    hessian = PENALTY * np.eye(len(found)) + weighted.T @ weighted - mean.T @ mean
+    value = float(np.log(chance[lines, chosen]).sum() - PENALTY / 2 * found @ found)
+    return value, scores.sum(0) - PENALTY * found, hessian, scores

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from analysis.page import clips as filmstrips
-from analysis.page.clips import strip
 from analysis.page.page import templates
 from analysis.report import main
+from analysis.study.frames import strip
 from tests.analysis.paper_study import CLIPS, Builder, write_rows
 from tests.analysis.statistics.test_rank_tests import planted
 

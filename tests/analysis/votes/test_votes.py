@@ -13,30 +13,34 @@ import numpy as np
 import pytest
 from scipy import optimize
 
+from analysis.report import main as report
 from analysis.votes.__main__ import main
 from analysis.votes.answers import checksum
 from analysis.votes.design import lists, votes_needed
-from analysis.votes.worths import PENALTY, alpha, fit
+from analysis.votes.page import SIDES
+from analysis.votes.worths import NOBODY, PENALTY, SAME, alpha, fit
 from benchmarks.votes import PLANTED, coverage, simulated
 from tests.analysis.paper_study import Builder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-def test_worths_are_those_that_brute_force_finds() -> None:
-    votes = simulated(np.random.default_rng(3), PLANTED, 4, 10, 40)
+@pytest.mark.parametrize("size", [2, 4])
+def test_worths_are_those_that_brute_force_finds(size: int) -> None:
+    votes = simulated(np.random.default_rng(3), PLANTED, 4, 10, 40, size=size)
 
     def loss(values: np.ndarray) -> float:
         total = PENALTY / 2 * float(values @ values)
-        for i, j, outcome in zip(votes.first, votes.second, votes.outcome, strict=True):
-            a, b = np.exp(values[i]), np.exp(values[j])
-            tie = np.exp(values[-1]) * np.sqrt(a * b)
-            total -= np.log({1: a, -1: b, 0: tie}[int(outcome)] / (a + b + tie))
+        for members, chosen in zip(votes.sets, votes.chosen, strict=True):
+            odds = [np.exp(values[row]) for row in members if row != NOBODY]
+            tie = np.exp(values[5 + len(odds) - 2]) * np.prod(odds) ** (1 / len(odds))
+            total -= np.log((tie if chosen == SAME else odds[chosen]) / (sum(odds) + tie))
         return float(total)
 
-    best = optimize.minimize(loss, np.zeros(6), method="BFGS", options={"gtol": 1e-7}).x
+    best = optimize.minimize(loss, np.zeros(8), method="BFGS", options={"gtol": 1e-7}).x
     found = fit(votes, 5)
-    assert np.allclose(found.values, best[:5] - best[:5].mean(), atol=1e-6) and abs(found.tie - best[5]) < 1e-6
+    assert np.allclose(found.values, best[:5] - best[:5].mean(), atol=1e-6)
+    assert np.allclose(found.ties, best[5:], atol=1e-6) and (found.ties != 0).sum() == size - 1
 
 
 def test_simulated_raters() -> None:
@@ -62,37 +66,41 @@ def test_the_design_is_balanced() -> None:
     weights = {(0, 1): 1, (0, 2): 2, (1, 2): 1}
     found = lists(weights, 5, 4, 40, np.random.default_rng(0))
     for one in found:
-        counts = [sum({trial.left, trial.right} == set(pair) for trial in one) for pair in weights]
+        counts = [sum(set(trial.rows) == set(pair) for trial in one) for pair in weights]
         assert len(one) == 40 and counts == [10, 20, 10]
         clips = np.bincount([trial.clip for trial in one], minlength=5)
         assert clips.min() >= 7
-        assert abs(sum(trial.left < trial.right for trial in one) - 20) <= 6
-    shared = set.intersection(*({(frozenset((t.left, t.right)), t.clip) for t in one} for one in found))
+        assert sum(trial.rows[0] < trial.rows[1] for trial in one) == 20
+    shared = set.intersection(*({(frozenset(t.rows), t.clip) for t in one} for one in found))
     assert shared
 
 
-def made(root: Path) -> tuple[Path, dict[str, Any]]:
-    assert main(["make", str(root), "--raters", "3", "--minutes", "8"]) == 0
-    page = next((root / "votes").glob("page-*.html"))
-    return page, json.loads(next((root / "votes").glob("key-*.json")).read_text())
+def made(root: Path, *options: str) -> tuple[Path, dict[str, Any]]:
+    before = set((root / "votes").glob("*"))
+    assert main(["make", str(root), "--raters", "3", "--minutes", "8", *options]) == 0
+    key, page = sorted({*(root / "votes").glob("*")} - before)
+    return page, json.loads(key.read_text())
 
 
-def told_of(page: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(re.search(r'id="told">(.*?)</script>', page.read_text(), re.S)[1])  # type: ignore[index]
+def content_of(page: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(re.search(r'id="content">(.*?)</script>', page.read_text(), re.S)[1])  # type: ignore[index]
     return found
 
 
 def answered(folder: Path, page: Path, key: dict[str, Any], number: int, alias: str, careless: bool = False) -> Path:
-    """The file of a rater who prefers the real clip, then later trial ids; a careless one always says left."""
+    """The file of a rater who prefers the real clip, then earlier trial ids; a careless one always says left."""
     answers = []
-    for item in told_of(page)["lists"][number]:
+    for item in content_of(page)["lists"][number]:
         known = key["items"][item["id"]]
-        best = min(("left", "right"), key=lambda side: (known[side] == "damaged", known[side] != "real", known[side]))
-        answers.append({"item": item["id"], "choice": "left" if careless else best, "ms": 3000})
-    one = {"page": key["page"], "session": alias * 3, "alias": alias, "list": number, "answers": answers}
-    one["check"] = checksum(key["page"], alias * 3, alias, number, answers)
+        sides = [side for side in SIDES if side in item]
+        if not careless:
+            sides.sort(key=lambda side: (known[side] == "damaged", known[side] != "real", known[side]))
+        answers.append({"item": item["id"], "choice": ">".join(sides[:-1]), "ms": 3000})
+    session = f"{alias} {key['page']}"
+    one = {"page": key["page"], "session": session, "alias": alias, "list": number, "answers": answers}
+    one["check"] = checksum(key["page"], session, alias, number, answers)
     folder.mkdir(exist_ok=True)
-    path = folder / f"votes-{alias}.json"
+    path = folder / f"votes-{alias}-{key['page']}.json"
     path.write_text(json.dumps(one))
     return path
 
@@ -102,24 +110,27 @@ def test_answers_are_read_and_bad_files_refused(
 ) -> None:
     root = builder.build()
     page, key = made(root)
-    assert not re.search(r"rank|base\b|r4s0|r8s0|https?://", json.dumps({**told_of(page), "strips": 0}))
+    assert not re.search(r"rank|base\b|r4s0|r8s0|https?://", json.dumps({**content_of(page), "strips": 0}))
     folder = tmp_path / "answers"
     for number, alias in enumerate(("ann", "bob")):
         answered(folder, page, key, number, alias)
     answered(folder, page, key, 2, "left", careless=True)
-    (folder / "votes-ann (1).json").write_bytes((folder / "votes-ann.json").read_bytes())
+    early = json.loads((folder / f"votes-ann-{key['page']}.json").read_text())  # downloaded before the end
+    early["answers"].pop()
+    early["check"] = checksum(*(early[name] for name in ("page", "session", "alias", "list", "answers")))
+    (folder / "votes-ann (1).json").write_text(json.dumps(early))
     capsys.readouterr()
     assert main(["read", str(root), str(folder)]) == 0
     text = (root / "report" / "votes.md").read_text()
     assert re.search(r"Left out: left: \d of 6 hidden checks wrong", text)
     assert "the same session as" in text and "2 raters" in text
-    assert re.search(r"Repeats answered alike: (\d+) of \1 \(100%\)", text) and "alpha 1.00" in text
+    assert re.search(r"Repeated pairs answered alike: (\d+) of \1 \(100%\)", text) and "alpha 1.00" in text
     lines = (root / "report" / "votes.csv").read_text().splitlines()
     worth = {line.split(",")[1]: float(line.split(",")[2]) for line in lines if line.startswith("worth")}
     assert list(worth)[0] == "real clips" and worth["real clips"] > worth["base"] > worth["rank 4"] > worth["rank 8"]
     assert (root / "report" / "votes.png").exists()
 
-    bad = folder / "votes-bob.json"
+    bad = folder / f"votes-bob-{key['page']}.json"
     good = json.loads(bad.read_text())
     for change, words in (
         ({"answers": [{**good["answers"][0], "choice": "same"}, *good["answers"][1:]]}, "edited after its download"),
@@ -128,6 +139,38 @@ def test_answers_are_read_and_bad_files_refused(
         bad.write_text(json.dumps({**good, **change}))
         assert main(["read", str(root), str(folder)]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_several_rounds_add_up_and_the_report_shows_them(builder: Builder, tmp_path: Path) -> None:
+    root, answers = builder.build(), tmp_path / "answers"
+
+    def reported() -> tuple[list[str], str, str]:
+        assert report([str(root)]) == 0
+        names = ("rank_table.csv", "summary.md", "index.html")
+        table, summary, page = ((root / "report" / name).read_text() for name in names)
+        return table.splitlines(), summary, page
+
+    bare, earlier = reported(), 0
+    assert not list((root / "report").glob("votes*")) and "prefer" not in bare[1]
+    for clips, number in (("2", 0), ("3", 1)):  # the second round shows three clips at a time
+        page, key = made(root, "--clips", clips, "--seed", clips, "--minutes", "12")
+        assert all(len(item) == int(clips) + 2 for item in key["items"].values())
+        answered(answers, page, key, number, "ann")
+        answered(answers, page, key, number, "bob")
+        assert main(["read", str(root), str(answers)]) == 0
+        shutil.rmtree(answers)  # the study keeps them
+        count = int(re.search(r"2 raters, (\d+) answers", (root / "report" / "votes.md").read_text())[1])  # type: ignore[index]
+        assert count > earlier
+        earlier = count
+
+    table, summary, page_text = reported()
+    assert [line.rsplit(",", 3)[0] for line in table] == bare[0] and table[0].endswith("votes,votes_low,votes_high")
+    values = {line.split(",")[0]: float(line.split(",")[-3]) for line in table[1:]}
+    assert values["real clips"] == max(values.values()) > 0 and all(np.isfinite(list(values.values())))
+    for text in (summary, page_text):
+        assert f"2 raters, {count} answers" in text and "The study&#39;s own score" in text.replace("'", "&#39;")
+        assert "What people prefer (Which clip moves more like one continuous shot?)" in text
+    assert "![votes](votes.png)" in summary and (root / "report" / "votes.pdf").exists()
 
 
 DRIVER = """
@@ -149,7 +192,7 @@ DRIVER = """
       sessionStorage.setItem("reloaded", "1"); setTimeout(() => location.reload(), 300); return;
     }
     press("."); press("z"); press("s"); press("s"); press("s");
-    press("1234"[Number(last) % 4]);
+    for (const key of PLANS[Number(last) % 4]) press(key);
   }, 20);
 })();
 </script>
@@ -157,11 +200,21 @@ DRIVER = """
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path")
-def test_a_session_in_a_browser(builder: Builder, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("clips", "plans", "choices"),
+    [
+        ("2", ["1", "2", "3", "4"], {"left", "right", "same", "unsure"}),
+        ("3", ["21", "1134", "4", "5"], {"b>a", "c>same", "same", "unsure"}),  # a pressed twice is taken back
+    ],
+)
+def test_a_session_in_a_browser(
+    builder: Builder, tmp_path: Path, clips: str, plans: list[str], choices: set[str]
+) -> None:
     root = builder.build()
-    page, key = made(root)
+    page, key = made(root, "--clips", clips)
     driven = tmp_path / "driven.html"
-    driven.write_text(page.read_text().replace("</body>", DRIVER + "</body>"))
+    driver = DRIVER.replace("PLANS", json.dumps(plans))
+    driven.write_text(page.read_text().replace("</body>", driver + "</body>"))
     for milliseconds in (45_000, 180_000):  # a busy machine decodes pictures while virtual time runs on
         command = [
             str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/{milliseconds}",
@@ -174,7 +227,7 @@ def test_a_session_in_a_browser(builder: Builder, tmp_path: Path) -> None:
     assert 'data-resumed="resumed 8"' in head, head[:500]
     found = json.loads(re.search(r'data-file="(.*?)"', head)[1].replace("&quot;", '"'))  # type: ignore[index]
     assert (found["alias"], found["list"], found["page"]) == ("Zo\u00eb", 1, key["page"])
-    assert [each["item"] for each in found["answers"]] == [each["id"] for each in told_of(page)["lists"][1]]
-    assert {each["choice"] for each in found["answers"]} == {"left", "right", "same", "unsure"}
+    assert [each["item"] for each in found["answers"]] == [each["id"] for each in content_of(page)["lists"][1]]
+    assert {each["choice"] for each in found["answers"]} == choices
     (tmp_path / "votes-zoe.json").write_text(json.dumps(found))
     assert main(["read", str(root), str(tmp_path)]) == 2  # careless by design: no vote is left, but the file is sound
