@@ -83,7 +83,7 @@ def _on_clips(
     found = []
     for block in blocks:
         pairs = list(combinations(block, 2))
-        clip = int(np.lexsort((rng.random(clips), sum(seen[pair] for pair in pairs), own))[0])
+        clip = int(np.lexsort((rng.random(clips), np.sum([seen[pair] for pair in pairs], axis=0), own))[0])
         own[clip] += 1
         for pair in pairs:
             seen[pair][clip] += 1

@@ -69,7 +69,7 @@ def make(estimates: Estimates, raters: int, minutes: float, seed: int, size: int
     trials = lists(weights, len(strips.clips), raters, each, rng, size)
     own = [_session(strips, one, number, rng) for number, one in enumerate(trials)]
     items = {key: item for one in own for key, item in one}
-    training = [_check(strips, size, rng) for _ in range(TRAINING)]
+    training = [_check(strips, size, number % 2 == 0, rng) for number in range(TRAINING)]
     content = {
         "question": QUESTION,
         "rule": RULE,
@@ -176,18 +176,22 @@ def _session(strips: _Strips, trials: Sequence[Trial], number: int, rng: np.rand
     places = sorted(rng.integers(len(items) * 3 // 4, len(items) + 1, size=REPEATS).tolist(), reverse=True)
     for place, repeat in zip(places, repeats, strict=True):
         items.insert(place, repeat)
-    for check in range(CHECKS):
+    for check, real_first in enumerate((rng.permutation(CHECKS) % 2 == 0).tolist()):
         at = len(items) * (2 * check + 1) // (2 * CHECKS)
-        items.insert(at, _check(strips, len(trials[0].rows), rng))
+        items.insert(at, _check(strips, len(trials[0].rows), real_first, rng))
     return [(strips.named("item", number, place), item) for place, item in enumerate(items)]
 
 
-def _check(strips: _Strips, size: int, rng: np.random.Generator) -> dict[str, Any]:
-    """The real clip and its damaged copy, beside other rows in a larger set."""
+def _check(strips: _Strips, size: int, real_first: bool, rng: np.random.Generator) -> dict[str, Any]:
+    """The real clip and its damaged copy, beside other rows in a larger set. `real_first`: in half of the checks of a
+    list, so that who always takes the same side gets half of them wrong."""
     index, clip = strips.clips[int(rng.integers(len(strips.clips)))]
     others = rng.choice(np.arange(1, len(strips.entries)), size - 2, replace=False).tolist()
     names = [REAL, DAMAGED, *(strips.entries[row].shown(index) for row in others)]
-    return _item("check", clip, [names[at] for at in rng.permutation(size)])
+    names = [names[at] for at in rng.permutation(size)]
+    if (names.index(REAL) < names.index(DAMAGED)) != real_first:
+        names = [{REAL: DAMAGED, DAMAGED: REAL}.get(name, name) for name in names]
+    return _item("check", clip, names)
 
 
 def _side_of(item: Mapping[str, Any], name: str) -> str:
