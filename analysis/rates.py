@@ -9,37 +9,14 @@ Run:  python -m analysis.rates studies/rates
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from analysis.study.load import Study, load_study
 from cinelora.core.cli import Parser, UserError, exit_status
-from cinelora.core.config import Method, TrialConfig
+from cinelora.core.config import Method
 from cinelora.core.files import whole_file
-
-
-@dataclass(frozen=True)
-class Search:
-    """Mean held-out loss of each learning rate, for one rank or the full fine-tune."""
-
-    rank: int  # 0 for the full fine-tune
-    losses: dict[float, float]
-    pruned: frozenset[float] = frozenset()  # rates that were ended early
-
-    @property
-    def name(self) -> str:
-        return f"rank {self.rank}" if self.rank else "full fine-tune"
-
-    @property
-    def best(self) -> float:
-        return min(self.losses, key=self.losses.__getitem__)
-
-    @property
-    def at_edge(self) -> bool:
-        tried = self.pruned.union(self.losses)
-        return self.best in (min(tried), max(tried))
+from sweeps import rates
+from sweeps.rates import Search
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         root = parser.parse_args(arguments).study
         study = load_study(root)
         found = searches(study)
-        if all(len(each.losses) + len(each.pruned) < 2 for each in found):
+        if all(len(each.losses) + len(each.lost) < 2 for each in found):
             raise UserError(f"{root}: no rank was trained at two learning rates; vary train.learning_rate")
         text = markdown(study, found)
         with whole_file(study.folder.report / "rates.md") as path:
@@ -59,51 +36,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_status(command)
 
 
-def searches(study: Study) -> tuple[Search, ...]:
-    """One per rank, then the full fine-tune. UserError where the adapters differ in more than rank and rate."""
+def searches(study: Study) -> list[Search]:
+    """By target set and rank, then the full fine-tune. UserError where the alpha rule varies."""
     adapters = [spec.config.lora for spec in study.specs if spec.config.method is Method.lora]
-    if len({(lora.targets, lora.scaling) for lora in adapters}) > 1:
-        raise UserError(f"{study.name}: targets or alpha rule vary besides the rate; use one study per combination")
-    losses: dict[int, dict[float, list[float]]] = {}
-    for trial in study.trials:
-        config, loss = trial.spec.config, trial.result.heldout_loss
-        if config.method.trains and not config.arm and loss is not None:
-            losses.setdefault(_rank(config), {}).setdefault(config.train.learning_rate, []).append(loss)
+    if len({lora.scaling for lora in adapters}) > 1:
+        raise UserError(f"{study.name}: the alpha rule varies besides the rate; use one study per rule")
+    trained = [(trial.spec.config, trial.result.heldout_loss) for trial in study.trials]
+    finished = [(each, loss) for each, loss in trained if each.method.trains and not each.arm and loss is not None]
     pruned = [each.spec.config for each in study.pruned if not each.spec.config.arm]
-    return tuple(
-        Search(
-            rank,
-            {rate: float(np.mean(values)) for rate, values in losses[rank].items()},
-            frozenset(config.train.learning_rate for config in pruned if _rank(config) == rank),
-        )
-        for rank in sorted(losses, key=lambda rank: (rank == 0, rank))
-    )
-
-
-def _rank(config: TrialConfig) -> int:
-    return config.lora.rank if config.method is Method.lora else 0
+    return rates.searches(finished, [(each, rates.PRUNED) for each in pruned])
 
 
 def markdown(study: Study, found: Sequence[Search]) -> str:
     """The table, the chosen rates as YAML, the rates at an end of their list."""
-    rates = sorted({rate for each in found for rate in (*each.losses, *each.pruned)})
-    rows = [["", *(f"{rate:g}" for rate in rates), "chosen"]]
-    rows += [[each.name, *(_cell(each, rate) for rate in rates), f"{each.best:g}"] for each in found]
+    tried = sorted({rate for each in found for rate in (*each.losses, *each.lost)})
+    sets = {each.targets: [one for one in found if one.targets == each.targets] for each in found if each.rank}
+    rows = [["", *(f"{rate:g}" for rate in tried), "chosen"]]
+    rows += [[each.name, *(_cell(each, rate) for rate in tried), f"{each.best:g}"] for each in found]
     lines = [f"| {' | '.join(row)} |" for row in rows]
-    lines.insert(1, "|:--" + "|--:" * (len(rates) + 1) + "|")
-    chosen = ", ".join(f"{each.rank}: {each.best:g}" for each in found if each.rank)
-    edges = [
-        f"- {each.name}: {each.best:g} is at the edge of the rates tried; a better one may lie beyond."
-        for each in found
-        if each.at_edge
-    ]
+    lines.insert(1, "|:--" + "|--:" * (len(tried) + 1) + "|")
+    yaml = {name: ", ".join(f"{each.rank}: {each.best:g}" for each in of) for name, of in sets.items()}
+    chosen = f"learning_rate_by_rank: {{{next(iter(yaml.values()), '')}}}"
+    if len(sets) > 1:
+        by_targets = ", ".join(f"{name}: {{{text}}}" for name, text in yaml.items())
+        chosen = f"learning_rate_by_targets: {{{by_targets}}}"
+    edges = [f"- {each.edge}" for each in found if each.edge]
     head = f"Held-out loss by learning rate, study {study.name}, {len(study.trials)} of {len(study.specs)} trials."
-    return "\n\n".join([head, "\n".join(lines), f"    learning_rate_by_rank: {{{chosen}}}", *edges]) + "\n"
+    return "\n\n".join([head, "\n".join(lines), f"    {chosen}", *edges]) + "\n"
 
 
 def _cell(search: Search, rate: float) -> str:
     if rate not in search.losses:
-        return "pruned" if rate in search.pruned else "-"
+        return search.lost.get(rate, "-")
     text = f"{search.losses[rate]:.4f}"
     return f"**{text}**" if rate == search.best else text
 

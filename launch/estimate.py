@@ -9,7 +9,7 @@ alone (`sweeps/memory.py`). Without `cluster.device`, or on CPUs, memory is not 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -61,12 +61,14 @@ class Estimate:
     silence: dict[str, float]
     makespan: float | None
     lines: tuple[str, ...]  # to print under the plan
+    hours: float | None = None  # GPU-hours, or worker-hours without GPUs
 
 
-def estimate(study: StudyConfig, ledger: Ledger, plan: Plan) -> Estimate:
-    """What is still to run. Raises UserError for an unknown device, or one that cannot hold a trial."""
-    pending = ledger.pending(plan, study.prune is not Prune.off)
-    model, done = cost_model(study, ledger, plan), [spec for spec in plan.trials if ledger.is_done(spec.trial_id)]
+def estimate(study: StudyConfig, ledger: Ledger, plan: Plan, other: CostModel | None = None) -> Estimate:
+    """What is still to run; `other`: for a study that has no cost model of its own. Raises UserError for an unknown
+    device, or one that cannot hold a trial."""
+    pending, model = ledger.pending(plan, study.prune is not Prune.off), cost_model(study, ledger, plan) or other
+    done = [spec for spec in plan.trials if ledger.is_done(spec.trial_id)]
     demands = {spec.trial_id: demand_of(study, spec) for spec in pending}
     work = {trial_id: demand.work() for trial_id, demand in demands.items()}
     seconds = {trial_id: model.rates.seconds(each) for trial_id, each in work.items()} if model else {}
@@ -81,9 +83,10 @@ def estimate(study: StudyConfig, ledger: Ledger, plan: Plan) -> Estimate:
     elif pending and model is not None:
         sizes = [_folder_bytes(ledger.folder.trial(spec.trial_id).root) for spec in done[:SIZED]]
         disk = f", {sum(sizes) / len(sizes) * len(pending) / 1e6:.0f} MB of disk" if sizes else ""
-        cost = _cost(study.cluster, work, seconds, whole)
+        cost = cost_text(study.cluster, gpu_hours(seconds, work, study.cluster.gpus), whole)
         lines += [_pace(model.rates, work.values()), f"cost: {cost}{disk} ({model.source})"]
-    return Estimate(seconds, silence, whole if seconds else None, tuple(lines))
+    hours = gpu_hours(seconds, work, study.cluster.gpus) if model or not pending else None
+    return Estimate(seconds, silence, whole if seconds else None, tuple(lines), hours)
 
 
 def cost_model(study: StudyConfig, ledger: Ledger, plan: Plan) -> CostModel | None:
@@ -157,9 +160,8 @@ def settle_gpus(cluster: ClusterConfig, models: Iterable[ModelConfig]) -> tuple[
     return replace(cluster, gpus_per_worker=gpus), (text,)
 
 
-def _cost(cluster: ClusterConfig, work: Mapping[str, Workload], seconds: dict[str, float], whole: float | None) -> str:
-    """e.g. `12.5 GPU-hours, 1:35:00 on 2 x (64 CPU, 8 GPU), 25.00 at 2 per GPU-hour`."""
-    hours = gpu_hours(seconds, work, cluster.gpus)
+def cost_text(cluster: ClusterConfig, hours: float, whole: float | None) -> str:
+    """e.g. `12.5 GPU-hours, 1:35:00 on 2 x (64 CPU, 8 GPU), 25.00 at 2 per GPU-hour`; `whole`: seconds of the sweep."""
     text = f"{hours:.3g} {'GPU-hours' if cluster.gpus else 'worker-hours'}"
     if whole is not None:
         size = f"{cluster.nodes} x ({cluster.cpus_per_node} CPU, {cluster.gpus_per_node} GPU)"

@@ -24,13 +24,16 @@ from cinelora.core.cli import UserError, clock
 from cinelora.core.config import Method, Prune, StudyConfig
 from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialSpec
-from launch import rounds
+from launch import rates, rounds
 from launch.engine.run import run_missing
-from launch.estimate import estimate, settle_checkpointing, settle_gpus
-from launch.preflight import Fingerprints, make_plan, planning_cache, stages
+from launch.estimate import Estimate, cost_model, estimate, settle_checkpointing, settle_gpus
+from launch.preflight import Fingerprints, make_plan, planning_cache, stages, trial_config
 from launch.status import label, plan_counts
+from sweeps.cost import CostModel
 from sweeps.ledger import Ledger, check_schema
 from sweeps.plan import Plan, trial_spec
+from sweeps.rates import Search, chosen, diverged
+from sweeps.rates import record as search_record
 
 
 class PlanShown(Exception):
@@ -50,45 +53,123 @@ def launch_jobs(
         raise UserError(f"{empty}: no trial, since one of these choices is empty; write the values, e.g. lora.rank=4,8")
     jobs = [compose(context, config, item, initial_job_idx + i) for i, item in enumerate(job_overrides)]
     study = one_study(jobs)
-    if study.answer.until_decided:
-        rounds.check_batches(config.hydra.sweeper)
+    for setting, on in (("answer.until_decided", study.answer.until_decided), ("rates.search", study.rates.search)):
+        if on:
+            rounds.check_batches(config.hydra.sweeper, setting)
     grid = len(jobs)
     if initial_job_idx == 0:
         jobs += [compose(context, config, item, 0) for item in extra_overrides(study.extra, job_overrides)]
     cluster, gpus = settle_gpus(study.cluster, [job.config.model for job in jobs])
     jobs = [replace(job, config=replace(job.config, cluster=cluster)) for job in jobs]
-    study, ledger = jobs[0].config, Ledger(StudyFolder(Path(study.study_dir)))
+    study = jobs[0].config
     if study.plan_only:
         with planning_cache(Path(study.cache_dir)) as cache:
-            show_plan([replace(job.config, cache_dir=str(cache)) for job in jobs], ledger, gpus)
+            show_plan([replace(job.config, cache_dir=str(cache)) for job in jobs], gpus)
         if (sweeper := config.hydra.sweeper._target_.rpartition(".")[2]) != BasicSweeper.__name__:
             print(f"{sweeper} chooses further trials by the results of these")
             raise PlanShown
         return [_returned(job, JobStatus.COMPLETED, None) for job in jobs[:grid]]
-    fingerprints = Fingerprints(Path(study.cache_dir))
-    plan, settled = settle_checkpointing(study, make_plan([job.config for job in jobs], fingerprints))
-    plan = rounds.with_rounds(study, ledger, plan)
-    expected, remarks = estimate(study, ledger, plan), (plan.equal_again(), *fingerprints.remarks)
+    print(*gpus, sep="\n", end="\n" * bool(gpus))
+    fingerprints, overrides = Fingerprints(Path(study.cache_dir)), [job.overrides for job in jobs]
+    configs, record, model = [job.config for job in jobs], None, None
+    if study.rates.search:
+        configs, record, model = search_first(configs, overrides, fingerprints)
+        jobs = [replace(job, config=own) for job, own in zip(jobs, configs, strict=True)]
+    ready = prepared(configs, fingerprints, model)
+    errors = run_study(ready, overrides, initial_job_idx > 0, record)
+    outcomes = [_outcome(job, fingerprints, ready.ledger, errors) for job in jobs[:grid]]
+    if errors and all(outcome.status is JobStatus.COMPLETED for outcome in outcomes):
+        raise TrialsFailed(f"{len(errors)} trials outside the grid failed")  # the sweeper does not see those
+    return outcomes
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study that was checked and can be run; `head`, `tail`: lines to print before and behind its price."""
+
+    study: StudyConfig
+    ledger: Ledger
+    plan: Plan
+    expected: Estimate
+    head: tuple[str, ...]
+    tail: tuple[str, ...]
+
+
+def prepared(
+    configs: list[StudyConfig], fingerprints: Fingerprints, other: CostModel | None = None, final: bool = True
+) -> Prepared:
+    """Check all of a study. `other`: cost model where it has none; not `final`: learning rates may change before it is
+    run. Raises UserError."""
+    study, ledger = configs[0], Ledger(StudyFolder(Path(configs[0].study_dir)))
+    fingerprints.clips = {}
+    plan, settled = settle_checkpointing(study, make_plan(configs, fingerprints))
+    plan = rounds.with_rounds(study, ledger, plan) if final or ledger.looks() is None else plan
+    expected = estimate(study, ledger, plan, other)
+    head = (*fingerprints.clips.values(), *settled)
+    return Prepared(study, ledger, plan, expected, head, (plan.equal_again(), *fingerprints.remarks))
+
+
+def run_study(
+    ready: Prepared,
+    overrides: list[list[str]],
+    later: bool = False,
+    record: dict[str, Any] | None = None,
+    search: bool = False,
+) -> dict[str, str]:
+    """Run what is missing and report; returns {trial id: reason} of what failed. `later`: of a sweeper that works in
+    batches; `record`: of the search for its learning rates; `search`: it is one, and rates that diverged are over."""
+    study, ledger, plan, expected = ready.study, ready.ledger, ready.plan, ready.expected
     with ledger.locked():
         ledger.open(study.name, study.answer.share, study.answer.chosen)
-        if initial_job_idx > 0:  # a sweeper that works in batches: one study all the same
+        if record:
+            ledger.write_rates(record)
+        if later:  # one study all the same
             plan = ledger.plan().merged(plan)
         rounds.begin(study, ledger, plan)
         ledger.write_plan(plan)
-        ledger.event("sweep", overrides=[job.overrides for job in jobs])
-        print(*fingerprints.clips.values(), *gpus, *settled, *expected.lines, *remarks, sep="\n")
+        ledger.event("sweep", overrides=overrides)
+        print(*ready.head, *expected.lines, *ready.tail, sep="\n")
         started = time.monotonic()
-        errors = run_missing(study, ledger, plan, expected.seconds, expected.silence)
+        wanted = tuple(spec for spec in plan.trials if not (search and diverged(ledger, spec)))
+        errors = run_missing(study, ledger, replace(plan, trials=wanted), expected.seconds, expected.silence)
         took = time.monotonic() - started
         if study.answer.until_decided and not errors:
             plan, errors = rounds.go_on(study, ledger, plan)
     report(plan, ledger, errors)
     if expected.makespan and not errors:
         print(f"estimated {clock(expected.makespan)}, took {clock(took)} including start-up and encoding")
-    outcomes = [_outcome(job, fingerprints, ledger, errors) for job in jobs[:grid]]
-    if errors and all(outcome.status is JobStatus.COMPLETED for outcome in outcomes):
-        raise TrialsFailed(f"{len(errors)} trials outside the grid failed")  # the sweeper does not see those
-    return outcomes
+    return errors
+
+
+def prepared_search(
+    configs: list[StudyConfig], fingerprints: Fingerprints, other: CostModel | None = None
+) -> tuple[Prepared, list[Search] | None, list[StudyConfig]]:
+    """The search; what it has found, None while it is not finished; the jobs of the study at the rates found or, as
+    long as there are none, at others that can be checked and priced. Raises UserError."""
+    jobs = rates.search_jobs(configs)
+    search = prepared(jobs, fingerprints, other)
+    if configs[0].rates.data:
+        rates.check_folder(trial_config(configs[0]).data, trial_config(jobs[0]).data, fingerprints)
+    found = chosen(search.ledger, search.plan)
+    return search, found, [rates.at_rates(config, found or rates.stand_in(jobs)) for config in configs]
+
+
+def search_first(
+    configs: list[StudyConfig], overrides: list[list[str]], fingerprints: Fingerprints
+) -> tuple[list[StudyConfig], dict[str, Any], CostModel | None]:
+    """Search the learning rates; (the jobs of the study at the chosen ones, what is recorded of the search, its cost
+    model). Raises TrialsFailed where the search cannot be finished, UserError where it finds nothing."""
+    search, found, standing = prepared_search(configs, fingerprints)
+    prepared(standing, fingerprints, final=found is not None)  # what is wrong with the study shows before the search
+    print(f"search for the learning rates of {configs[0].name}:")
+    run_study(search, overrides, search=True)
+    found = chosen(search.ledger, search.plan)
+    if found is None:
+        raise TrialsFailed("the search for learning rates is not finished")
+    record = search_record(search.study, search.ledger, search.plan, found)
+    print(*rates.choice_lines(record, found), f"study {configs[0].name} at these rates:", sep="\n")
+    model = cost_model(search.study, search.ledger, search.plan)
+    return [rates.at_rates(config, found) for config in configs], record, model
 
 
 @dataclass(frozen=True)
@@ -148,7 +229,18 @@ def _check_keys(tree: DictConfig, prefix: str = "") -> None:
 
 def one_study(jobs: list[ComposedJob]) -> StudyConfig:
     """The study that all jobs belong to. Raises UserError if the sweep varies where or how it runs."""
-    one = ("name", "study_dir", "cache_dir", "plan_only", "prune", "frozen_row", "cluster", "tracking", "answer")
+    one = (
+        "name",
+        "study_dir",
+        "cache_dir",
+        "plan_only",
+        "prune",
+        "frozen_row",
+        "cluster",
+        "tracking",
+        "answer",
+        "rates",
+    )
     for name in (*one, "fail_fast"):
         values = {str(getattr(job.config, name)) for job in jobs}
         if len(values) > 1:
@@ -186,26 +278,50 @@ def settings(spec: TrialSpec) -> str:
     return f"{label(spec):<26} {adapter if config.method.adapts else ''}{origin}"
 
 
-def show_plan(configs: list[StudyConfig], ledger: Ledger, gpus: tuple[str, ...]) -> None:
+def show_plan(configs: list[StudyConfig], gpus: tuple[str, ...]) -> None:
     """Check everything and print what a sweep would run, its cost, the line on `gpus`, remarks. Raises UserError."""
-    study = configs[0]
-    fingerprints = Fingerprints(Path(study.cache_dir), plan_only=True)
-    plan, settled = settle_checkpointing(study, make_plan(configs, fingerprints))
-    plan = rounds.with_rounds(study, ledger, plan)
-    expected, remarks = estimate(study, ledger, plan), (plan.equal_again(), *fingerprints.remarks)
+    study, fingerprints = configs[0], Fingerprints(Path(configs[0].cache_dir), plan_only=True)
+    if not study.rates.search:
+        print_study(prepared(configs, fingerprints), gpus)
+        if study.learning_rate_by_rank or study.learning_rate_by_targets:
+            print(rates.NOT_PRICED)
+        return
+    search, found, standing = prepared_search(configs, fingerprints)
+    ready = prepared(standing, fingerprints, final=found is not None)
+    models = [cost_model(each.study, each.ledger, each.plan) for each in (search, ready)]
+    both = [estimate(each.study, each.ledger, each.plan, models[0] or models[1]) for each in (search, ready)]
+    search, ready = (replace(each, expected=own) for each, own in zip((search, ready), both, strict=True))
+    print("search for the learning rates:")
+    print_plan(search.plan, search.ledger, study.prune is not Prune.off)
+    print(*search.head, *search.expected.lines, sep="\n")
+    if found:
+        record = search_record(search.study, search.ledger, search.plan, found)
+        print(*rates.choice_lines(record, found), sep="\n")
+    print("study at the chosen rates:")
+    print_study(ready, gpus, searched=found is not None)
+    print(*rates.price_lines(search.study, search.ledger, search.plan, models[0] or models[1], both), sep="\n")
+
+
+def print_study(ready: Prepared, gpus: tuple[str, ...], searched: bool = True) -> None:
+    """`searched`: its learning rates are known, and so are the ids of its trials."""
+    study, ledger, plan = ready.study, ready.ledger, ready.plan
     if ledger.folder.study.exists():
         check_schema(ledger.folder)
-    print_plan(plan, ledger, study.prune is not Prune.off)
+    print_plan(plan, ledger, study.prune is not Prune.off, searched)
     from launch.price import chance_lines  # here, since it loads pandas and matplotlib, which a sweep does not need
 
     chances = chance_lines(study, ledger, plan)
-    notes = [*gpus, *settled, *expected.lines, *chances, *rounds.lines(study, ledger, plan), *remarks]
-    print(*fingerprints.clips.values(), *notes, sep="\n")
+    notes = [*gpus, *ready.expected.lines, *chances, *rounds.lines(study, ledger, plan), *ready.tail]
+    print(*ready.head, *notes, sep="\n")
 
 
-def print_plan(plan: Plan, ledger: Ledger, keep_pruned: bool) -> None:
-    """One line per trial with its state on disk, then the counts."""
+def print_plan(plan: Plan, ledger: Ledger, keep_pruned: bool, searched: bool = True) -> None:
+    """One line per trial with its state on disk, then the counts. Not `searched`: rates and ids are not known yet."""
     for spec in plan.trials:
+        if spec.config.method.trains and not searched:
+            text = settings(spec).rpartition("lr ")[0] + "lr to be searched"
+            print(f"  {'-' * len(spec.trial_id)}  {text:<84} to run")
+            continue
         if ledger.is_done(spec.trial_id):
             state = "done"
         elif (record := ledger.pruned(spec.trial_id)) is not None:

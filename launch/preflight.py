@@ -193,7 +193,7 @@ class Fingerprints:
 
         Cheap checks come first: clips, then weight files, then the model.
         """
-        windows = self._windows_of(config.data)
+        windows = self.windows_of(config.data)
         model = config.model
         found = {"data": windows.fingerprint, "encoder": encoder_fingerprint(model.text_dtype)}
         check_nets(config)
@@ -235,7 +235,7 @@ class Fingerprints:
         """The trials of the folders of clips that the table `clips=source` names, each clip read once."""
 
         def read() -> list[TrialConfig]:
-            trials, remarks = clip_trials(trial, source, self._windows_of(trial.data).heldout)
+            trials, remarks = clip_trials(trial, source, self.windows_of(trial.data).heldout)
             self.remarks += remarks
             return trials
 
@@ -300,7 +300,7 @@ class Fingerprints:
                     f" that CLIP reads; clip_sim[{net}] compares with their beginning"
                 )
 
-    def _windows_of(self, data: DataConfig) -> WindowPlan:
+    def windows_of(self, data: DataConfig) -> WindowPlan:
         found: WindowPlan = self._once("data", data, lambda: self._windows(data))
         return found
 

@@ -24,11 +24,11 @@ from sweeps.plan import Plan, trial_spec
 KEEP = "keep it, or take another study_dir"
 
 
-def check_batches(sweeper: DictConfig) -> None:
-    """Raises UserError where Hydra would not give the whole grid at once."""
+def check_batches(sweeper: DictConfig, setting: str) -> None:
+    """Raises UserError where Hydra would not give the whole grid at once, as this setting needs it."""
     name = sweeper._target_.rpartition(".")[2]
     if name != "BasicSweeper" or sweeper.get("max_batch_size"):
-        raise UserError(f"answer.until_decided=true: hydra.sweeper={name} gives the grid in parts; take the basic one")
+        raise UserError(f"{setting}=true: hydra.sweeper={name} gives the grid in parts; take the basic one")
 
 
 def with_rounds(study: StudyConfig, ledger: Ledger, plan: Plan) -> Plan:

@@ -1,6 +1,6 @@
 """The study folder as the record of what is planned, done, failed and pruned. Standard library only.
 
-    study.json  plan.json  looks.json  events.jsonl  trials/<id>/{spec,progress,failed,pruned,result}.json
+    study.json  plan.json  rates.json  looks.json  events.jsonl  trials/<id>/{spec,progress,failed,pruned,result}.json
 
 A result file that exists is whole, and is the only proof that a trial is done.
 """
@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TextIO
 
 from cinelora.core.cli import UserError
@@ -69,6 +70,16 @@ class Ledger:
 
     def write_looks(self, looks: Looks) -> None:
         write_json(self.folder.looks, looks.to_json())
+
+    def rates(self) -> dict[str, Any] | None:
+        """What is known of the search for its learning rates (`sweeps/rates.py:record`); None without one."""
+        return dict(read_json(self.folder.rates)) if self.folder.rates.exists() else None
+
+    def write_rates(self, record: Mapping[str, Any]) -> None:
+        """Once per choice: a file that did not change leaves the reports valid."""
+        if self.rates() != record:
+            write_json(self.folder.rates, dict(record))
+            self.event("rates", folder=record["folder"], chosen=record["chosen"])
 
     def is_done(self, trial_id: str) -> bool:
         return self.folder.trial(trial_id).result.exists()
@@ -148,6 +159,14 @@ def _lock(stream: TextIO) -> bool:
         except OSError:
             time.sleep(0.05)
     return False
+
+
+def wall_seconds(events: Sequence[Mapping[str, Any]]) -> float:
+    """From the begin of each sweep that started a trial to its last event; a killed driver's end is not known."""
+    begins = [index for index, event in enumerate(events) if event["event"] == "sweep"]
+    sweeps = [events[begin:end] for begin, end in pairwise([*begins, len(events)])]
+    worked = [sweep for sweep in sweeps if any(event["event"] == "started" for event in sweep)]
+    return float(sum(sweep[-1]["time"] - sweep[0]["time"] for sweep in worked))
 
 
 def chosen_scores(study: Mapping[str, Any]) -> tuple[str, ...]:

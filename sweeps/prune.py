@@ -58,6 +58,19 @@ def halving(mine: Curve, others: Sequence[Curve], steps: int) -> str:
 RULES: dict[Prune, Rule] = {Prune.median: median, Prune.halving: halving}
 
 
+def side_by_side(rule: Prune, count: int) -> list[float]:
+    """Share of its steps that each of `count` learning rates trains if all keep pace and their order never changes."""
+    steps, shares, curves = 100, [1.0] * count, [dict[int, float]() for _ in range(count)]
+    for step in (int(FIRST * steps), int(2 * FIRST * steps)):
+        running = [rate for rate in range(count) if shares[rate] == 1]
+        for rate in running:
+            curves[rate][step] = rate
+        for rate in running:
+            if RULES[rule](curves[rate], [*curves[:rate], *curves[rate + 1 :]], steps):
+                shares[rate] = step / steps
+    return shares
+
+
 def cell(spec: TrialSpec) -> str:
     """Trials of one cell differ in learning rate and seed alone; "": nothing is trained, so nothing compared."""
     if not spec.config.method.trains:

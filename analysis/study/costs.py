@@ -1,21 +1,18 @@
 """What a study cost: how long its sweeps ran, and the work of its finished trials, phase by phase.
 
 In: `Estimates`; reads events.jsonl. Out: `Costs`, its sentence and its table as text. A worker is a GPU, or a process
-where there is none. Work is seconds times workers; it leaves out failed, pruned and first-stage trials, which the wall
-time holds, as it does the time to start, to encode and to score the real clips.
+where there is none. Work is seconds times workers; except in a search for learning rates, it leaves out failed, pruned
+and first-stage trials, which the wall time holds, as it does the time to start, to encode and to score the real clips.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
 
-from analysis.study.load import Study
 from analysis.study.rows import Estimates
-from sweeps.ledger import Ledger
+from sweeps.ledger import Ledger, wall_seconds
 
 HOUR, MINUTE = 3600, 60  # seconds
 LONG = 10  # hours of work: a larger table is in worker-hours
@@ -52,6 +49,8 @@ class Costs:
 
     wall_seconds: float | None
     rows: tuple[RowCost, ...]  # those of the rank table that have a finished trial
+    searches: tuple[RowCost, ...] = ()  # for the learning rates, before the study
+    search_seconds: float = 0.0  # wall time of these
 
     @property
     def trials(self) -> int:
@@ -59,7 +58,7 @@ class Costs:
 
     @property
     def by_phase(self) -> dict[str, float]:
-        """Worker-seconds of all trials."""
+        """Worker-seconds of all trials but those of a search."""
         return _summed(trial for row in self.rows for trial in row.trials)
 
 
@@ -70,21 +69,12 @@ def costs(estimates: Estimates) -> Costs:
         seconds = tuple({phase: s * each.world_size for phase, s in each.seconds.items()} for each in results)
         if seconds:
             rows.append(RowCost(row.full_name, seconds, row.adapter_megabytes))
-    return Costs(_wall(estimates.study), tuple(rows))
-
-
-def _wall(study: Study) -> float | None:
-    homes = {home.folder.root: home for home in (study.merged.values() or [study])}
+    homes = {home.folder.root: home for home in (estimates.study.merged.values() or [estimates.study])}
     known = [wall_seconds(Ledger(home.folder).events()) for home in homes.values()]
-    return sum(known) if all(known) else None
-
-
-def wall_seconds(events: Sequence[Mapping[str, Any]]) -> float:
-    """From the begin of each sweep that started a trial to its last event; a killed driver's end is not known."""
-    begins = [index for index, event in enumerate(events) if event["event"] == "sweep"]
-    sweeps = [events[begin:end] for begin, end in pairwise([*begins, len(events)])]
-    worked = [sweep for sweep in sweeps if any(event["event"] == "started" for event in sweep)]
-    return float(sum(sweep[-1]["time"] - sweep[0]["time"] for sweep in worked))
+    records = {home.rates["folder"]: home.rates for home in homes.values() if home.rates}
+    searches = tuple(RowCost(f"search in {name}", tuple(r["worker_seconds"]), None) for name, r in records.items())
+    wall = sum(record["wall_seconds"] for record in records.values())
+    return Costs(sum(known) if all(known) else None, tuple(rows), searches, wall)
 
 
 def sentence(found: Costs) -> str:
@@ -95,13 +85,23 @@ def sentence(found: Costs) -> str:
     shares = ", ".join(f"{seconds / total:.0%} {PHASES.get(name, name)}" for name, seconds in found.by_phase.items())
     wall = "" if found.wall_seconds is None else f"{duration(found.wall_seconds)} wall, "
     trials = f"{found.trials} trial{'s' if found.trials > 1 else ''}"
-    return f"{trials}: {wall}{total / HOUR:.3g} worker-hours: {shares}."
+    text = f"{trials}: {wall}{total / HOUR:.3g} worker-hours: {shares}."
+    if found.searches:
+        count = sum(len(each.trials) for each in found.searches)
+        spent = sum(sum(each.by_phase.values()) for each in found.searches)
+        text += (
+            f" The search for its learning rates before it: {count} trials, {duration(found.search_seconds)} wall, "
+            f"{spent / HOUR:.3g} worker-hours; {(total + spent) / HOUR:.3g} worker-hours in all."
+        )
+    return text
 
 
 def table(found: Costs) -> tuple[list[str], list[list[str]]]:
     """Heads and lines: the work of each row in each phase, in all and of one trial, and the size of what it trains."""
-    phases = list(found.by_phase)
-    unit, size = ("hours", HOUR) if sum(found.by_phase.values()) > LONG * HOUR else ("minutes", MINUTE)
+    rows = (*found.rows, *found.searches)
+    every = _summed(trial for row in rows for trial in row.trials)
+    phases = list(every)
+    unit, size = ("hours", HOUR) if sum(every.values()) > LONG * HOUR else ("minutes", MINUTE)
     names = [PHASES.get(phase, phase) for phase in phases]
     heads = [f"worker-{unit}", "trials", *names, "in all", "a trial", "adapter MB"]
 
@@ -110,9 +110,9 @@ def table(found: Costs) -> tuple[list[str], list[list[str]]]:
         spent = [*(by_phase.get(phase, 0.0) for phase in phases), total, total / trials]
         return [name, str(trials), *(f"{seconds / size:.2f}" for seconds in spent), adapter]
 
-    sizes = ["-" if row.adapter_megabytes is None else f"{row.adapter_megabytes:.3g}" for row in found.rows]
-    lines = [line(row.name, len(row.trials), row.by_phase, mb) for row, mb in zip(found.rows, sizes, strict=True)]
-    return heads, [*lines, line("all", found.trials, found.by_phase, "-")]
+    sizes = ["-" if row.adapter_megabytes is None else f"{row.adapter_megabytes:.3g}" for row in rows]
+    lines = [line(row.name, len(row.trials), row.by_phase, mb) for row, mb in zip(rows, sizes, strict=True)]
+    return heads, [*lines, line("all", sum(len(row.trials) for row in rows), every, "-")]
 
 
 def duration(seconds: float) -> str:

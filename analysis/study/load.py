@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -42,6 +42,7 @@ from sweeps.ledger import SHARE, Ledger, check_schema, chosen_scores
 from sweeps.looks import Looks
 from sweeps.plan import Plan
 from sweeps.prune import cell
+from sweeps.rates import key as rank_of
 
 WAITING = "queued or running"
 BASE, GRID, CONTROL = range(3)  # kinds of trials: the base, the adapters of the sweep, all others
@@ -108,6 +109,7 @@ class Study:
     pruned: tuple[Missing, ...] = ()  # all seeds of learning rates that were stopped early; they enter no mean
     clips: tuple[str, ...] = ()  # what became of the files of each data set, a line each
     looks: Looks | None = None  # of a study that goes on until it knows
+    rates: Mapping[str, Any] | None = None  # of the search that its learning rates come from (`sweeps/rates.py:record`)
 
     @cached_property
     def by_id(self) -> Mapping[str, Trial]:
@@ -211,7 +213,18 @@ def load_study(root: Path) -> Study:
         pruned=pruned,
         clips=plan.clips,
         looks=Ledger(folder).looks(),
+        rates=_rates(Ledger(folder), planned),
     )
+
+
+def _rates(ledger: Ledger, planned: tuple[TrialSpec, ...]) -> dict[str, Any] | None:
+    """The record of the search; None if there is none, or if some trial of the plan has another rate by now."""
+    record = ledger.rates()
+    if record is None:
+        return None
+    chosen = {(each["targets"], each["rank"]): each["learning_rate"] for each in record["chosen"]}
+    trained = [spec.config for spec in planned if spec.config.method.trains and not spec.config.arm]
+    return record if all(chosen.get(rank_of(config)) == config.train.learning_rate for config in trained) else None
 
 
 def _check_protocols(results: list[TrialResult]) -> None:

@@ -36,6 +36,9 @@ def provenance_lines(study: Study) -> tuple[str, ...]:
         for text in dict.fromkeys(_machine(worker["hardware"]) for run in trial.runs for worker in run["workers"])
     ]
     lines = [f"Code: {text}: {_trials(count)}." for text, count in _counted(_code_texts(codes).values()) if codes]
+    if study.rates:
+        commits = ", ".join(commit[:SHORT] for commit in study.rates["commits"]) or NOT_RECORDED
+        lines.append(f"Learning rates: searched in {study.rates['folder']}, commit {commits}.")
     return (*lines, *(f"Machine: {text}: {_trials(count)}." for text, count in _counted(machines)))
 
 

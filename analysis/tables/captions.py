@@ -6,8 +6,9 @@ or from what was read, none is assumed; a setting that differs between trials is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from cinelora.metrics.catalogue import family, step_cache_of
 from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.metrics.influence import too_few_clips
 from cinelora.metrics.set_metrics import scaled
+from sweeps.rates import total_hours
 
 TRAINING_CLIPS = {"memorisation_ratio", "memorisation_share", "style_distance"}  # scores that compare with them
 BANNER = "untrained base: plumbing only"
@@ -82,7 +84,17 @@ def notes(estimates: Estimates, styled: bool) -> tuple[str, ...]:
     guard = [f"Never bold, because a frozen clip would be best: {still}."] if styled and still else []
     restarted = {trial.result.trial_id for trial in study.trials if trial.result.restarts}
     resumed = [f"Restarted after a fault and resumed: trial {trial_id}." for trial_id in sorted(restarted)]
-    return (*reasons, *scores.gaps, *study.remarks, *guard, *resumed, *_pruned(study))
+    chosen = study.rates["chosen"] if study.rates else []
+    edges = [_edge(each) for each in chosen if each["at_edge"]]
+    return (*reasons, *scores.gaps, *study.remarks, *guard, *resumed, *edges, *_pruned(study))
+
+
+def _edge(chosen: Mapping[str, Any]) -> str:
+    name = f"rank {chosen['rank']} on {chosen['targets']}" if chosen["rank"] else "the full fine-tune"
+    return (
+        f"Learning rate of {name}: {chosen['learning_rate']:g} is at the edge of those tried; a better one may "
+        "lie beyond."
+    )
 
 
 def _pruned(study: Study) -> tuple[str, ...]:
@@ -154,7 +166,8 @@ def _scaling(study: Study) -> str:
     grid = [spec.config for spec in study.specs if not spec.config.arm]
     of = {method: [config for config in grid if config.method is method] for method in Method}
     others = (_adopted(of[Method.adapter]), _finished_clips(of[Method.clips]))
-    parts = (*others, _trained(of[Method.lora], "Adapters trained here" if any(others) else "Adapters"))
+    name = "Adapters trained here" if any(others) else "Adapters"
+    parts = (*others, _trained(of[Method.lora], name, study.rates))
     return " ".join(part for part in parts if part)
 
 
@@ -192,20 +205,21 @@ def _seeds(configs: Sequence[TrialConfig]) -> str:
     return f"{text} differ." * bool(unknown)
 
 
-def _trained(adapted: Sequence[TrialConfig], name: str) -> str:
+def _trained(adapted: Sequence[TrialConfig], name: str, search: Mapping[str, Any] | None) -> str:
     if not adapted:
         return ""
     ranks = sorted({each.lora.rank for each in adapted})
     rules = "; or ".join(dict.fromkeys(_rule(each.lora, ranks) for each in adapted))
     targets = _either(each.lora.targets.value for each in adapted)
     steps = _either(str(each.train.steps) for each in adapted)
-    return f"{name}: {rules}; targets {targets}; {_rates(adapted)}; {steps} optimiser steps."
+    return f"{name}: {rules}; targets {targets}; {_rates(adapted, search)}; {steps} optimiser steps."
 
 
-def _rates(adapted: Sequence[TrialConfig]) -> str:
-    """How learning rate and rank go together: what else than the rank may differ between two ranks."""
+def _rates(adapted: Sequence[TrialConfig], search: Mapping[str, Any] | None) -> str:
+    """How learning rate and rank go together: what else than the rank may differ between two ranks. `search`: the
+    record of `sweeps/rates.py`."""
     rates = sorted({each.train.learning_rate for each in adapted})
-    if len(rates) == 1:
+    if len(rates) == 1 and not search:
         return f"one learning rate for all ranks, {rates[0]:g}: what suits one rank may not suit another"
     own: dict[tuple[TargetSet, Scaling, float, int], set[float]] = {}
     for config in adapted:
@@ -224,7 +238,14 @@ def _rates(adapted: Sequence[TrialConfig]) -> str:
     if len(set(lists.values())) == 1:
         lists = {"": next(iter(lists.values()))}
     text = "; ".join(f"{name} {rates}".strip() for name, rates in lists.items())
-    return f"a learning rate for each rank, set before the study ({text}), so two ranks may differ by rate too"
+    if not search:
+        return f"a learning rate for each rank, set before the study ({text}), so two ranks may differ by rate too"
+    rules = {each.lora.scaling.value for each in adapted} - {search["scaling"]}
+    other = f" at alpha rule {search['scaling']}, not at {', '.join(sorted(rules))}" * bool(rules)
+    return (
+        f"each rank's learning rate was searched{other} on {search['clips']} clips that no row here reports "
+        f"({search['folder']}, {total_hours(search):.3g} worker-hours): {text}, so two ranks may differ by rate too"
+    )
 
 
 def _rule(lora: LoraConfig, ranks: Sequence[int]) -> str:

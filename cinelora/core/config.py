@@ -209,6 +209,8 @@ class DataConfig:
     stride: int = 17  # frames between the starts of neighbouring windows of a shot
     heldout_shots: int = 2  # source shots kept out of training
     split_seed: int = 0  # which shots those are
+    # Of a search for learning rates: another split inside the study's training clips; its held-out clips are left out.
+    selection: bool = field(default=False, metadata=WHEN_SET)
     max_train_windows: int = 0  # 0: all
     max_heldout_windows: int = 0  # 0: all
 
@@ -521,6 +523,27 @@ class AnswerConfig:
 
 
 @dataclass
+class RatesConfig:
+    """A search for the learning rate of each rank, and of the full fine-tune, before the study: `launch/rates.py`.
+
+    `grid`, `full_grid`: the rates to try. `data`: a folder of clips to search on, none of which the study reports;
+    empty: a split inside the study's training clips (`data.selection`).
+    """
+
+    search: bool = False
+    grid: list[float] = field(default_factory=lambda: [1e-3, 3e-3, 1e-2, 3e-2])
+    full_grid: list[float] = field(default_factory=lambda: [2e-4, 5e-4, 1e-3, 2e-3])
+    data: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("grid", "full_grid"):
+            rates = getattr(self, name)
+            good = all(math.isfinite(rate) and rate > 0 for rate in rates) and len(set(rates)) == len(rates) > 1
+            remedy = "give two learning rates or more, each once and above 0, e.g. [1e-3,3e-3,1e-2]"
+            require(good, f"rates.{name}", rates, remedy)
+
+
+@dataclass
 class StageConfig:
     """The first of two stages: one adapter of its own, trained before and frozen under every trial of the study.
 
@@ -546,6 +569,7 @@ class StudyConfig(TrialConfig):
     learning_rate_by_targets: dict[str, dict[int, float]] = field(default_factory=dict)  # wins over both, per rank
     fail_fast: bool = False  # a failed trial stops the sweep; else the others continue
     prune: Prune = Prune.off  # among the learning rates of one rank, never between ranks
+    rates: RatesConfig = field(default_factory=RatesConfig)
     stage1: StageConfig = field(default_factory=StageConfig)
     adapters: str = ""  # of method=adapter: a .csv or .yaml that lists LoRA files, or a folder of them (docs/adopt.md)
     clips: str = ""  # of method=clips: a .csv or .yaml that lists folders of finished clips (docs/adopt.md)

@@ -81,6 +81,7 @@ class StudyFolder:
 
     study = Entry("study.json")
     plan = Entry("plan.json")
+    rates = Entry("rates.json")  # Of a study whose learning rates were searched first: `sweeps/rates.py`.
     looks = Entry("looks.json")  # Of a study that goes on until it knows: `sweeps/looks.py`.
     events = Entry("events.jsonl")
     lock = Entry(".lock")

@@ -27,6 +27,7 @@ from cinelora.data.dataset import SPLITS, TABLES, Clip, dataset_fingerprint, rea
 # PySceneDetect's defaults except the shortest scene, which is 15 frames there: a cut missed is a cut inside
 # a window, a shot too short is only skipped.
 DETECTOR = {"threshold": 27.0, "min_scene_len": 8}
+SET_ASIDE = 4  # with data.selection, one in so many training shots, rounded up, is held out
 NAMED = 5  # files of one reason that an account names
 END_MARGIN_SECONDS = 1e-3  # a window stops this much before the video's end, above the decoder's tolerance
 
@@ -154,6 +155,8 @@ def _without_window(
     return {
         video: f"shorter than a window, {data.frames} frames at {data.fps:g} fps"
         if longest[video] < data.frames
+        else "held out by the study, or past data.max_train_windows and data.max_heldout_windows"
+        if data.selection
         else "past data.max_train_windows and data.max_heldout_windows"
         for video in (clip.video for clip in clips if clip.video not in shown)
     }
@@ -165,8 +168,19 @@ def _split(usable: Mapping[str, Sequence[_Shot]], data: DataConfig) -> dict[str,
     order = sorted(usable, key=lambda shot_id: hashlib.sha256(f"{data.split_seed}:{shot_id}".encode()).digest())
     named = {shot_id: usable[shot_id][0].clip.split for shot_id in order}
     if any(named.values()):
-        return {split: [i for i in order if named[i] == split] for split in SPLITS}
-    return {"heldout": order[: data.heldout_shots], "train": order[data.heldout_shots :], "other": []}
+        found = {split: [i for i in order if named[i] == split] for split in SPLITS}
+    else:
+        found = {"heldout": order[: data.heldout_shots], "train": order[data.heldout_shots :], "other": []}
+    if not data.selection:
+        return found
+    train = found["train"]
+    if len(train) < 2:
+        raise UserError(
+            f"data.selection=true: the study trains on {len(train)} shot, too few to set some aside for the search of "
+            "learning rates; add clips, or set rates.data to a folder of clips that the study does not report"
+        )
+    aside = -(-len(train) // SET_ASIDE)
+    return {"heldout": train[:aside], "train": train[aside:], "other": []}
 
 
 def _shots(root: Path, clip: Clip, cache: Path) -> list[_Shot]:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from analysis.rates import Search, main, searches
+from analysis.rates import main, searches
 from analysis.study.load import load_study
 from cinelora.core.files import write_json
 from cinelora.core.records import TrialSpec
+from sweeps.rates import Search
 from tests.analysis.paper_study import Builder, spec
 
 

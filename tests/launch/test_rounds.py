@@ -146,5 +146,5 @@ def test_what_cannot_go_on_in_rounds_is_refused(tmp_path: Path, sweep: Sweep) ->
         rounds.with_rounds(_study(), sweep.ledger, _plan())
     for sweeper in ({"_target_": "a.OptunaSweeper"}, {"_target_": "a.BasicSweeper", "max_batch_size": 2}):
         with pytest.raises(UserError, match="gives the grid in parts"):
-            rounds.check_batches(OmegaConf.create(sweeper))
-    rounds.check_batches(OmegaConf.create({"_target_": "a.BasicSweeper", "max_batch_size": None}))
+            rounds.check_batches(OmegaConf.create(sweeper), "answer.until_decided")
+    rounds.check_batches(OmegaConf.create({"_target_": "a.BasicSweeper", "max_batch_size": None}), "rates.search")

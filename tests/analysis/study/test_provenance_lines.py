@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from analysis.rates import Search, markdown, searches
+from analysis.rates import markdown, searches
 from analysis.report import main
 from analysis.study.load import load_study
 from analysis.study.merge import merged
 from analysis.study.provenance import provenance_lines, warning
 from cinelora.core.files import write_json
+from sweeps.rates import PRUNED, Search
 from tests.analysis.paper_study import SHIFTS, Builder
 from tests.analysis.test_rates import rated
 
@@ -96,6 +97,6 @@ def test_a_pruned_rate_was_tried(builder: Builder) -> None:
     prune(builder, "r8s1")
     study = load_study(root)
     found = searches(study)
-    assert found[1] == Search(8, {1e-3: 0.6}, frozenset({3e-3}))
+    assert found[1] == Search(8, {1e-3: 0.6}, {3e-3: PRUNED}, "cross")
     assert "| rank 8 | **0.6000** | pruned | 0.001 |" in markdown(study, found)
-    assert not Search(8, {3e-3: 0.6}, frozenset({1e-3, 1e-2})).at_edge
+    assert not Search(8, {3e-3: 0.6}, {1e-3: PRUNED, 1e-2: PRUNED}).at_edge
