@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cinelora.core.cli import UserError, clock
+from cinelora.core.cli import UserError, clock, number
 from cinelora.core.config import (
     AUTO,
     Checkpointing,
@@ -162,12 +162,13 @@ def settle_gpus(cluster: ClusterConfig, models: Iterable[ModelConfig]) -> tuple[
 
 def cost_text(cluster: ClusterConfig, hours: float, whole: float | None) -> str:
     """e.g. `12.5 GPU-hours, 1:35:00 on 2 x (64 CPU, 8 GPU), 25.00 at 2 per GPU-hour`; `whole`: seconds of the sweep."""
-    text = f"{hours:.3g} {'GPU-hours' if cluster.gpus else 'worker-hours'}"
+    text = f"{number(hours)} {'GPU-hours' if cluster.gpus else 'worker-hours'}"
     if whole is not None:
         size = f"{cluster.nodes} x ({cluster.cpus_per_node} CPU, {cluster.gpus_per_node} GPU)"
         text += f", {clock(whole)} on {size if cluster.address else 'this machine'}"
     if cluster.price_per_gpu_hour and cluster.gpus:
-        text += f", {hours * cluster.price_per_gpu_hour:.2f} at {cluster.price_per_gpu_hour:g} per GPU-hour"
+        price = hours * cluster.price_per_gpu_hour
+        text += f", {price:{',.0f' if price >= 1000 else '.2f'}} at {cluster.price_per_gpu_hour:g} per GPU-hour"
     return text
 
 

@@ -7,7 +7,6 @@ that follow from it, so that a sweep that was stopped anywhere goes on where it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sized
 from dataclasses import replace
 
 from omegaconf import DictConfig
@@ -85,14 +84,19 @@ def lines(study: StudyConfig, ledger: Ledger, plan: Plan) -> list[str]:
     """When it will look, under a plan."""
     if not study.answer.until_decided:
         return []
-    rows, looks = _rows(plan), ledger.looks()
-    counts = looks.schedule if looks else _schedule(study, rows)
-    most = f"at most {len(rows) * counts[-1]} trials of {len(rows)} adapters"
-    return [f"in rounds until decided: looks at {', '.join(map(str, counts))} seeds, {most}"]
+    looks = ledger.looks() or first_looks(study, plan)
+    most = f"at most {len(looks.rows) * looks.schedule[-1]} trials of {len(looks.rows)} adapters"
+    return [f"in rounds until decided: looks at {', '.join(map(str, looks.schedule))} seeds, {most}"]
 
 
-def _schedule(study: StudyConfig, rows: Mapping[str, Sized]) -> tuple[int, ...]:
-    return schedule(min(len(own) for own in rows.values()), study.answer.most_seeds)
+def first_looks(study: StudyConfig, plan: Plan) -> Looks:
+    """Schedule and levels of a study that begins."""
+    from analysis.power.rounds import look_levels  # here, since it loads pandas and SciPy
+
+    rows = _rows(plan)
+    counts = schedule(min(len(own) for own in rows.values()), study.answer.most_seeds)
+    most = max(len({spec.config.lora.rank for spec, *_ in rows.values()}), 2)
+    return Looks(counts, look_levels(counts, most), tuple(rows), budget=study.answer.budget_gpu_hours)
 
 
 def begin(study: StudyConfig, ledger: Ledger, plan: Plan) -> None:
@@ -102,12 +106,7 @@ def begin(study: StudyConfig, ledger: Ledger, plan: Plan) -> None:
         ledger.write_looks(replace(looks, budget=budget))
     if not study.answer.until_decided or looks is not None:
         return
-    from analysis.power.rounds import look_levels  # here, since it loads pandas and SciPy
-
-    rows = _rows(plan)
-    counts = _schedule(study, rows)
-    most = max(len({spec.config.lora.rank for spec, *_ in rows.values()}), 2)
-    ledger.write_looks(Looks(counts, look_levels(counts, most), tuple(rows), budget=budget))
+    ledger.write_looks(first_looks(study, plan))
 
 
 def go_on(study: StudyConfig, ledger: Ledger, plan: Plan) -> tuple[Plan, dict[str, str]]:

@@ -8,7 +8,7 @@ whichever is true. No torch, no ray.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -21,15 +21,18 @@ from matplotlib.figure import Figure
 
 from analysis.figures.style import COLOURS, MARKERS, STYLE, WIDTH
 from analysis.power.chances import Chances, Design, chances, shapes
+from analysis.power.simulated import ended
 from analysis.power.spreads import Spreads, of_quick, spreads
 from analysis.study.merge import load_studies
 from analysis.study.rows import estimate
 from analysis.study.scores import DIRECTIONS, LOWER
 from analysis.tables.rank_table import column_name
-from cinelora.core.cli import UserError, clock
+from cinelora.core.cli import UserError, clock, number
 from cinelora.core.files import whole_file
+from sweeps.looks import Looks
 
 SHIPPED = "study quick, whose model is small and whose clips are drawn; better: answer.pilot=STUDY, a finished one"
+MOST_VALUES = 4_000_000  # drawn at a time for rounds: 400 studies of 96 clips take half a second a score
 
 
 @dataclass(frozen=True)
@@ -100,12 +103,14 @@ def power_lines(table: Sequence[Outlook], unit: str, price: float, wanted: float
         list(dict.fromkeys(each.offer for each in table)),
     )
     named, told = least(table, "named"), least(table, "told")
-    lines = ["  seeds clips " + f"{unit:>12}" + "      wall" + ("      price" if price else "")]
+    timed = any(offer.wall is not None for offer in offers)
+    lines = ["  seeds clips " + f"{unit:>12}" + ("      wall" if timed else "") + ("      price" if price else "")]
     lines[0] += "".join(f"  {column_name(score):>22}" for score in scores)
     for offer in offers:
         text = f"{'*' if offer.own else ' '} {offer.design.seeds:5} {offer.design.clips:5} "
-        text += f"{'?':>12}" if offer.hours is None else f"{offer.hours:>12.4g}"
-        text += f"  {'?' if offer.wall is None else clock(offer.wall):>8}"
+        text += f"{'?' if offer.hours is None else number(offer.hours):>12}"
+        if timed:
+            text += f"  {'?' if offer.wall is None else clock(offer.wall):>8}"
         if price:
             text += f" {'?':>10}" if offer.hours is None else f" {offer.hours * price:>10,.0f}"
         lines.append(
@@ -117,9 +122,42 @@ def power_lines(table: Sequence[Outlook], unit: str, price: float, wanted: float
         found = "none of these designs"
         if cheapest is not None:
             found = f"{cheapest.design.seeds} seeds x {cheapest.design.clips} clips"
-            found += "" if cheapest.hours is None else f", {cheapest.hours:.4g} {unit}"
+            found += "" if cheapest.hours is None else f", {number(cheapest.hours)} {unit}"
         own = next((f"as planned {named[score, offer]:.0%}; " for offer in offers if offer.own), "")
         lines.append(f"{column_name(score)}: {own}{wanted:.0%} is reached by {found}")
+    return lines
+
+
+def rounds_lines(
+    known: Mapping[str, Spreads],
+    ranks: int,
+    looks: Looks,
+    share: float,
+    clips: int,
+    hours: Callable[[float], float | None],
+    unit: str,
+    price: float,
+) -> list[str]:
+    """What a study in rounds is expected to decide and to cost, by score and with all scores that decide; simulated.
+    `hours`: of so many seeds of each rank."""
+    scores = {score: own for score, own in known.items() if own.gain > 0}
+    if not scores or clips < 2:
+        return []
+    most, planted = looks.schedule[-1], list(shapes(ranks).values())
+    count = int(np.clip(MOST_VALUES // (ranks * most * clips), 50, 400))
+    cases = {column_name(score): [own] for score, own in scores.items()} | {"all scores": list(scores.values())}
+    lines = [
+        f"in rounds, {clips} clips and at most {most} seeds of a rank: chance to name the smallest sufficient rank and "
+        f"to end with a winner; expected cost, least to most over the three ways ({count} simulations of each)",
+        f"  {'decided by':>22}  named  winner  seeds of a rank  {unit:>16}" + (f"  {'price':>16}" if price else ""),
+    ]
+    for name, own in cases.items() if len(scores) > 1 else list(cases.items())[:1]:
+        found = ended(own, planted, looks.schedule, looks.levels, share, clips, count)
+        seeds = [pick(each.runs for each in found) / ranks for pick in (min, max)]
+        cost = [spent for each in seeds if (spent := hours(each)) is not None]
+        text = f"  {name:>22}  {min(each.found for each in found):>5.0%}  {min(each.won for each in found):>6.0%}"
+        text += f"  {f'{seeds[0]:.1f} to {seeds[1]:.1f}':>15}  {' to '.join(map(number, cost)) or '?':>16}"
+        lines.append(text + (f"  {' to '.join(number(each * price) for each in cost) or '?':>16}" if price else ""))
     return lines
 
 

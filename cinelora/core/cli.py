@@ -47,6 +47,11 @@ def exit_status(command: Callable[[], int | None], quiet: bool = False, stopped:
     return status
 
 
+def number(amount: float) -> str:
+    """Three digits, from 1,000 on whole."""
+    return f"{amount:,.0f}" if amount >= 1000 else f"{amount:.3g}"
+
+
 def clock(seconds: float) -> str:
     """Minutes and seconds, or hours, minutes and seconds: 75 -> "1:15", 3675 -> "1:01:15"."""
     minutes, rest = divmod(int(seconds), 60)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from analysis.power.chances import Design
-from analysis.power.designs import Offer, measured, power_lines, power_table, write_power
+from analysis.power.designs import Offer, measured, power_lines, power_table, rounds_lines, write_power
+from analysis.power.rounds import look_levels
 from analysis.power.spreads import Spreads, of_quick
 from cinelora.core.cli import UserError
+from sweeps.looks import Looks
 
 OFFERS = [Offer(Design(3, 96), 30.0, 3600.0, True), Offer(Design(2, 48), 12.0, 1500.0, False)]
 QUICK = of_quick()
@@ -39,6 +42,21 @@ def test_a_score_on_which_no_rank_gains_has_no_chance() -> None:
 def test_two_ranks_that_are_alike_leave_nothing_to_tell() -> None:
     told = {each.shape: each.told for each in power_table(OFFERS, 2, KVD, 0.9)}
     assert told["flat after the middle rank"] == 1.0 and 0 < told["rising to the largest"] <= 1
+
+
+def test_rounds_lines_give_chance_and_cost_by_score_and_of_all() -> None:
+    looks = Looks((3, 4, 5), look_levels((3, 4, 5), 6), ())
+    lines = rounds_lines(QUICK, 6, looks, 0.9, 24, lambda seeds: 1000 * seeds, "GPU-hours", 2.0)
+    assert "24 clips and at most 5 seeds of a rank" in lines[0] and "(400 simulations of each)" in lines[0]
+    assert lines[1].split() == ["decided", "by", "named", "winner", "seeds", "of", "a", "rank", "GPU-hours", "price"]
+    assert [line.split()[0] for line in lines[2:]] == ["consistency_gap[mnv2]", "kvd[tnv2]", "held-out", "all"]
+    low, high, *money = re.fullmatch(
+        r" +kvd\[tnv2\] +\d+% +\d+% +([345]\.\d) to ([345]\.\d) +[345],\d{3} to [45],\d{3} +(\S+) to (\S+)", lines[3]
+    ).groups()  # type: ignore[union-attr]
+    assert 3 <= float(low) <= float(high) <= 5
+    assert [float(each.replace(",", "")) / 2000 for each in money] == pytest.approx([float(low), float(high)], abs=0.06)
+    unpriced = rounds_lines(KVD, 6, looks, 0.9, 24, lambda seeds: None, "GPU-hours", 0.0)
+    assert len(unpriced) == 3 and unpriced[2].split()[-4:] == [low, "to", high, "?"]
 
 
 def test_files(tmp_path: Path) -> None:
