@@ -1,6 +1,6 @@
 """What does a study that goes on until it knows cost, and is it right? And are predicted chances those of simulation?
 
-    OMP_NUM_THREADS=1 python -m benchmarks.rounds [--studies 1000]            (6 seconds on one core)
+    OMP_NUM_THREADS=1 python -m benchmarks.rounds [--studies 1000]            (10 seconds on one core)
 
 In: nothing; studies with the gains and spreads of study `quick` (`analysis/power/spreads.py`) are simulated
 (`analysis/power/simulated.py`). Out: Markdown tables. Exit status 1 if a target is missed.
