@@ -118,6 +118,8 @@ def _missing_option(text: str, whole: str) -> str | None:
 def _unreadable_value(text: str, whole: str) -> str | None:
     if grid := re.match(r"Error merging override ([\w.]+)=\[(.*)\]: Value '\[", text):
         return f"{grid[1]}: [{grid[2]}] is read as one value; write a grid as text: {grid[2].replace(' ', '')}"
+    if one := re.match(r"Error merging override ([\w.]+)=(.*): Invalid value assigned: \w+ is not a ListConfig", text):
+        return f"{one[1]}: {one[2]} is read as a choice of the grid; write the list in brackets: {one[1]}=[A,B]"
     found = re.search(r"(?:LexerNoViableAltException: |Error parsing override ')([^'\n]+)", text)
     if not found:
         return None

@@ -27,6 +27,7 @@ from cinelora.core.records import TrialResult
 from launch import rates
 from launch.estimate import Estimate
 from launch.preflight import Fingerprints, trial_config
+from launch.sweep import one_line
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan, trial_spec
 from sweeps.prune import side_by_side
@@ -75,6 +76,8 @@ def test_what_cannot_be_searched_is_refused() -> None:
     ):
         with pytest.raises(UserError, match=message):
             rates.search_jobs(jobs)
+    text = "Error merging override rates.grid=0.001: Invalid value assigned: float is not a ListConfig, list or tuple."
+    assert one_line(ValueError(text)).endswith("write the list in brackets: rates.grid=[A,B]")
     for bad in ([], [1e-3], [1e-3, -1e-3], [1e-3, 1e-3], [float("nan"), 1e-3]):
         with pytest.raises(ValueError, match="rates.grid=.*two learning rates or more"):
             RatesConfig(grid=bad)
