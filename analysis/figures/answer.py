@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.figures.style import BASE, COLOURS, DOWN_UP, WIDTH, is_near, legend_below, rate_markers
+from analysis.figures.style import BASE, COLOURS, DOWN_UP, WIDTH, is_near, legend_below, rate_label, rate_markers
 from analysis.statistics.answer import Answer
 from analysis.statistics.findings import Findings
 from analysis.statistics.intervals import crossed_interval
@@ -157,7 +157,7 @@ def _legend(findings: Findings, marks: Mapping[float, str]) -> list[Line2D | Pat
         ]
     if len(marks) > 1:
         handles += [
-            Line2D([], [], ls="", color="0.3", marker=mark, ms=4.5, label=f"learning rate {rate:g}")
+            Line2D([], [], ls="", color="0.3", marker=mark, ms=4.5, label=rate_label(rate))
             for rate, mark in marks.items()
         ]
     if len(estimates.series) <= MOST_SEED_LINES:

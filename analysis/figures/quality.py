@@ -29,6 +29,7 @@ from analysis.figures.style import (
     legend_below,
     rank_axis,
     rank_colours,
+    rate_label,
     rate_markers,
     score_title,
     series_marker,
@@ -191,7 +192,7 @@ def _quality_legend(estimates: Estimates) -> list[Line2D]:
     ]
     if any(estimates.rates(series) for series in estimates.series):
         handles += [
-            Line2D([], [], ls="", color="0.3", mfc="white", marker=mark, ms=4, label=f"learning rate {rate:g}")
+            Line2D([], [], ls="", color="0.3", mfc="white", marker=mark, ms=4, label=rate_label(rate))
             for rate, mark in rate_markers(estimates).items()
         ]
     for row in sorted((row for row in estimates.rows if row.done and not row.in_grid), key=lambda row: not row.is_base):

@@ -62,6 +62,11 @@ def rank_colours(ranks: Iterable[int]) -> dict[int, Colour]:
     return {rank: matplotlib.colormaps["viridis"](float(place)) for rank, place in zip(distinct, places, strict=False)}
 
 
+def rate_label(rate: float) -> str:
+    """In a legend; 0: that of adapters from elsewhere."""
+    return f"learning rate {rate:g}" if rate else "learning rate unknown"
+
+
 def rate_markers(estimates: Estimates) -> dict[float, str]:
     """The marker of each learning rate of the ranks."""
     rates = sorted({row.key.learning_rate for row in estimates.rows if row.in_grid and row.done})

@@ -54,7 +54,7 @@ def first_screen(findings: Findings) -> FirstScreen:
 
 
 def _verdict(found: Decision, several: bool) -> str:
-    where = f"{found.series}: " if several and found.series else ""
+    where = f"{capital(found.series)}: " if several and found.series else ""
     if found.word == WINNER:
         return f"{where}Rank {found.rank}"
     if found.word == IS_ENOUGH:

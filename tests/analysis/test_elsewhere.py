@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from analysis.figures.pareto import pareto
+from analysis.figures.style import rate_label
 from analysis.page.clips import reel
 from analysis.page.first_screen import first_screen
 from analysis.statistics.findings import Findings, find
@@ -53,7 +54,10 @@ def test_time_is_unknown_of_adapters_that_were_trained_elsewhere(builder: Builde
     for name in ("r4s0", "r4s1"):
         builder.adopt(name, seed=UNKNOWN_SEED if name == "r4s1" else 0, trainer="musubi-tuner")
         builder.edit_json(builder.folder.trial(name).result, method="adapter", seconds={"score": 1.0})
-    figure = pareto(find(load_study(builder.folder.root)))
+    findings = find(load_study(builder.folder.root))
+    assert all(line[:1].isupper() for line in first_screen(findings).verdicts)
+    figure = pareto(findings)
     assert figure is not None
     lines = [len(axes.lines) for axes in figure.axes[:3]]  # the front, and three of each point
     assert lines == [7, 4, 7], "against time, rank 8 alone"
+    assert [rate_label(rate) for rate in (0.0, 1e-4)] == ["learning rate unknown", "learning rate 0.0001"]
