@@ -1,7 +1,7 @@
 """Self-tests on footage: which faults a feature net and a clip metric must respond to, and in which order.
 
 In: `Evidence` of one set of clips, measured in `cinelora/score/selftest/__main__.py`. Out: findings; pure, no files,
-no nets. Numbers 5 to 15. A distance is kvd between the clips with a fault and the same clips without, as a study
+no nets. Numbers 5 to 15 and 17. A distance is kvd between the clips with a fault and the same clips without, as a study
 compares generated with reference clips; so the clean clips are at 0 and nothing else differs.
 """
 
@@ -131,6 +131,20 @@ def mixtures(seen: Evidence) -> list[Finding]:
     return out
 
 
+def gaps_to_real(seen: Evidence) -> list[Finding]:
+    """Neither stillness nor disorder is near the real clip. Warp excess sees disorder alone."""
+    out = []
+    for name, score in seen.scored("consistency_gap", "profile_gap").items():
+        out.append(Finding(name, score["clean"] == 0, f"the clean clip itself {score['clean']:.3g}: must be 0"))
+        out.append(_rising(name, score, ("clean", "hold 2", "hold 4", "freeze")))
+        out.append(_rising(name, score, ("clean", *(f"swap {pairs}" for pairs in SWAPS))))
+    for name, score in seen.scored("warp_excess").items():
+        out.append(_rising(name, score, ("clean", "warp per frame", "interleave")))
+        out.append(Finding(name, score["clean"] == 0, f"the clean clip itself {score['clean']:.3g}: must be 0"))
+        out.append(Finding(name, None, f"frozen {score['freeze']:.3g}: below the clean clip, not above"))
+    return out
+
+
 FOOTAGE_CHECKS: tuple[Check, ...] = (
     Check(5, "content net, shuffled", "a net of single frames does not depend on their order", shuffled_content),
     Check(6, "disorder", "clean < 1 < 2 < 4 < 8 swapped pairs < shuffled", disorder),
@@ -143,6 +157,7 @@ FOOTAGE_CHECKS: tuple[Check, ...] = (
     Check(13, "speed", "motion doubles and halves with the speed", speed),
     Check(14, "codec and resize", "clean < crf 18 < 28 < 38; what crop and squash do is recorded", protocol_effects),
     Check(15, "two clips in one", "changing the clip every frame is the worst; one cut is noticed", mixtures),
+    Check(17, "gap to the real clip", "0 for the clip itself; rises with stillness and with disorder", gaps_to_real),
 )
 
 

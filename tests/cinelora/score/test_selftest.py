@@ -37,7 +37,7 @@ def test_exact_check(check: Check) -> None:
 
 def test_the_numbers_are_those_of_the_list() -> None:
     numbers = sorted(check.number for check in (*EXACT_CHECKS, *FOOTAGE_CHECKS))
-    assert numbers == list(range(1, 17))
+    assert numbers == list(range(1, 18))
 
 
 @pytest.mark.parametrize("fault", list(DISTORTIONS))
@@ -109,6 +109,15 @@ def test_a_frame_net_gives_a_content_and_a_temporal_column() -> None:
     assert seen.scores["motion[dis]"]["freeze"] == 0.0 and set(seen.between) == {"grid", "grid delta"}
 
 
+def test_gaps_are_those_to_the_clean_clips() -> None:
+    def encode(clips: np.ndarray) -> np.ndarray:
+        return _change(clips).astype(np.float32)
+
+    seen = measure(Material("made", CLIPS[:4], 2), {"mnv2": encode}, ("clean", "freeze"))
+    for name in ("consistency_gap[mnv2]", "profile_gap[mnv2]", "warp_excess[dis]"):
+        assert seen.scores[name]["clean"] == 0 != seen.scores[name]["freeze"]
+
+
 def test_warps_are_averaged_over_draws() -> None:
     def encode(clips: np.ndarray) -> np.ndarray:
         return _change(clips).mean(axis=1).astype(np.float32)
@@ -139,6 +148,9 @@ def _evidence(**changes: Mapping[str, float]) -> Evidence:
         "warp_error[dis]": rising,
         "tdelta[net]": rising,
         "consistency[net]": rising,
+        "consistency_gap[net]": rising,
+        "profile_gap[net]": rising,
+        "warp_excess[dis]": rising | {"freeze": -1.0},
     }
     distance = {"temporal": rising | changes.get("temporal", {}), "content": content | changes.get("content", {})}
     scores = {name: values | changes.get(name.split("[")[0], {}) for name, values in scores.items()}
@@ -176,6 +188,9 @@ def test_good_evidence_breaks_nothing() -> None:
         ("temporal", {"interleave": 10.0}, 15),
         ("temporal", {"switch": -0.1}, 15),
         ("warp_error", {"switch": -1.0}, 15),
+        ("consistency_gap", {"freeze": 1.0}, 17),
+        ("profile_gap", {"clean": 0.1}, 17),
+        ("warp_excess", {"interleave": 0.0}, 17),
     ],
 )
 def test_a_score_that_does_not_see_is_caught(subject: str, values: dict[str, float], number: int) -> None:
