@@ -65,9 +65,10 @@ class Estimate:
 
 
 def estimate(study: StudyConfig, ledger: Ledger, plan: Plan, other: CostModel | None = None) -> Estimate:
-    """What is still to run; `other`: for a study that has no cost model of its own. Raises UserError for an unknown
+    """What is still to run; `other`: another cost model, of a study of the same kind. Raises UserError for an unknown
     device, or one that cannot hold a trial."""
-    pending, model = ledger.pending(plan, study.prune is not Prune.off), cost_model(study, ledger, plan) or other
+    pending = ledger.pending(plan, study.prune is not Prune.off)
+    model = best_fitted(cost_model(study, ledger, plan), other)
     done = [spec for spec in plan.trials if ledger.is_done(spec.trial_id)]
     demands = {spec.trial_id: demand_of(study, spec) for spec in pending}
     work = {trial_id: demand.work() for trial_id, demand in demands.items()}
@@ -87,6 +88,11 @@ def estimate(study: StudyConfig, ledger: Ledger, plan: Plan, other: CostModel | 
         lines += [_pace(model.rates, work.values()), f"cost: {cost}{disk} ({model.source})"]
     hours = gpu_hours(seconds, work, study.cluster.gpus) if model or not pending else None
     return Estimate(seconds, silence, whole if seconds else None, tuple(lines), hours)
+
+
+def best_fitted(*models: CostModel | None) -> CostModel | None:
+    """The one fitted to the most trials; of equal ones the first."""
+    return max(models, key=lambda each: each.trials if each else -1)
 
 
 def cost_model(study: StudyConfig, ledger: Ledger, plan: Plan) -> CostModel | None:

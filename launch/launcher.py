@@ -26,7 +26,7 @@ from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialSpec
 from launch import rates, rounds
 from launch.engine.run import run_missing
-from launch.estimate import Estimate, cost_model, estimate, settle_checkpointing, settle_gpus
+from launch.estimate import Estimate, best_fitted, cost_model, estimate, settle_checkpointing, settle_gpus
 from launch.preflight import Fingerprints, make_plan, planning_cache, stages, trial_config
 from launch.status import label, plan_counts
 from sweeps.cost import CostModel
@@ -288,9 +288,11 @@ def show_plan(configs: list[StudyConfig], gpus: tuple[str, ...]) -> None:
         return
     search, found, standing = prepared_search(configs, fingerprints)
     ready = prepared(standing, fingerprints, final=found is not None)
-    models = [cost_model(each.study, each.ledger, each.plan) for each in (search, ready)]
-    both = [estimate(each.study, each.ledger, each.plan, models[0] or models[1]) for each in (search, ready)]
-    search, ready = (replace(each, expected=own) for each, own in zip((search, ready), both, strict=True))
+    own = ready.plan if found else make_plan(configs, fingerprints)  # finished trials at other rates show the pace too
+    models = (cost_model(each.study, each.ledger, plan) for each, plan in ((search, search.plan), (ready, own)))
+    model = best_fitted(*models)
+    both = [estimate(each.study, each.ledger, each.plan, model) for each in (search, ready)]
+    search, ready = (replace(each, expected=cost) for each, cost in zip((search, ready), both, strict=True))
     print("search for the learning rates:")
     print_plan(search.plan, search.ledger, study.prune is not Prune.off)
     print(*search.head, *search.expected.lines, sep="\n")
@@ -298,19 +300,19 @@ def show_plan(configs: list[StudyConfig], gpus: tuple[str, ...]) -> None:
         record = search_record(search.study, search.ledger, search.plan, found)
         print(*rates.choice_lines(record, found), sep="\n")
     print("study at the chosen rates:")
-    print_study(ready, gpus, searched=found is not None)
-    print(*rates.price_lines(search.study, search.ledger, search.plan, models[0] or models[1], both), sep="\n")
+    print_study(ready, gpus, found is not None, model)
+    print(*rates.price_lines(search.study, search.ledger, search.plan, model, both), sep="\n")
 
 
-def print_study(ready: Prepared, gpus: tuple[str, ...], searched: bool = True) -> None:
-    """`searched`: its learning rates are known, and so are the ids of its trials."""
+def print_study(ready: Prepared, gpus: tuple[str, ...], searched: bool = True, other: CostModel | None = None) -> None:
+    """`searched`: its learning rates are known, and so are the ids of its trials; `other`: as in `estimate`."""
     study, ledger, plan = ready.study, ready.ledger, ready.plan
     if ledger.folder.study.exists():
         check_schema(ledger.folder)
     print_plan(plan, ledger, study.prune is not Prune.off, searched)
     from launch.price import chance_lines  # here, since it loads pandas and matplotlib, which a sweep does not need
 
-    chances = chance_lines(study, ledger, plan)
+    chances = chance_lines(study, ledger, plan, other)
     notes = [*gpus, *ready.expected.lines, *chances, *rounds.lines(study, ledger, plan), *ready.tail]
     print(*ready.head, *notes, sep="\n")
 

@@ -15,7 +15,7 @@ from analysis.power.designs import Offer, measured, power_lines, power_table, ro
 from cinelora.core.cli import UserError
 from cinelora.core.config import Method, StudyConfig, TrialConfig
 from cinelora.core.files import check_writable
-from launch.estimate import Demand, cost_model, demand_of, sweep_seconds
+from launch.estimate import Demand, best_fitted, cost_model, demand_of, sweep_seconds
 from launch.rounds import first_looks
 from sweeps.cost import CostModel, gpu_hours
 from sweeps.ledger import Ledger
@@ -25,8 +25,9 @@ from sweeps.plan import Plan
 SEEDS, CLIPS = {2, 3, 5, 8, 12}, (24, 48, 96, 192, 384, 768)
 
 
-def chance_lines(study: StudyConfig, ledger: Ledger, plan: Plan) -> list[str]:
-    """Empty for a study without two ranks. Raises UserError for an `answer.pilot` that cannot be read as one."""
+def chance_lines(study: StudyConfig, ledger: Ledger, plan: Plan, other: CostModel | None = None) -> list[str]:
+    """Empty for a study without two ranks; `other`: as in `estimate`. Raises UserError for an `answer.pilot` that
+    cannot be read as one."""
     grid = [spec.config for spec in plan.trials if _in_grid(spec.config)]
     ranks, seeds = {config.lora.rank for config in grid}, len({config.seed for config in grid})
     if len(ranks) < 2:
@@ -34,7 +35,7 @@ def chance_lines(study: StudyConfig, ledger: Ledger, plan: Plan) -> list[str]:
     known, source = measured(study.answer.pilot)
     demands = {spec.trial_id: demand_of(study, spec) for spec in plan.trials}
     planned = Design(seeds, max(each.heldout for each in demands.values() if _in_grid(each.config)))
-    model = cost_model(study, ledger, plan)
+    model = best_fitted(cost_model(study, ledger, plan), other)
     offers = _offers(study, plan, demands, planned, model)
     table = power_table(offers, len(ranks), known, study.answer.share)
     if not table:

@@ -24,7 +24,7 @@ from cinelora.core.config import (
 from cinelora.core.files import write_json
 from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialResult
-from launch import rates
+from launch import launcher, rates
 from launch.estimate import Estimate
 from launch.preflight import Fingerprints, trial_config
 from launch.sweep import one_line
@@ -119,6 +119,7 @@ def test_a_rate_that_diverged_or_was_pruned_is_over(tmp_path: Path) -> None:
 
 def _finish(ledger: Ledger, trial_id: str, loss: float) -> None:
     facts = {item.name: None for item in fields(TrialResult)} | {"trial_id": trial_id, "heldout_loss": loss}
+    facts |= {"clips": 2, "seconds": {"train": 3600.0}, "world_size": 1}
     write_json(ledger.folder.trial(trial_id).result, facts)
 
 
@@ -146,3 +147,56 @@ def test_the_least_that_halving_leaves_and_the_total() -> None:
     assert line == "search and study: 3.5 GPU-hours, 3:00 on this machine, 7.00 at 2 per GPU-hour"
     (line,) = rates.price_lines(job(cluster=cluster), ledger, Plan(()), None, [replace(both[0], hours=None), both[1]])
     assert "cost unknown" in line
+
+
+def test_a_search_then_the_study_at_its_rates_and_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[tuple[str, int, float]] = []
+
+    def run(study: StudyConfig, ledger: Ledger, plan: Plan, *_: Any) -> dict[str, str]:
+        """Rank 4 is best at 1e-2; rank 8 diverges there."""
+        errors = {}
+        for spec in ledger.pending(plan, study.prune is not Prune.off):
+            rank, rate = spec.config.rank, spec.config.train.learning_rate
+            ran.append((study.name, rank, rate))
+            if (rank, rate) == (8, 1e-2):
+                ledger.fail(spec.trial_id, "diverged", errors.setdefault(spec.trial_id, "loss is nan"))
+            else:
+                _finish(ledger, spec.trial_id, 1 - rate)
+        return errors
+
+    monkeypatch.setattr(launcher, "run_missing", run)
+    data = DataConfig(path=str(write_clips(tmp_path / "clips")), frames=9, height=32, width=32, stride=9)
+    places = {"study_dir": str(tmp_path / "quick"), "cache_dir": str(tmp_path / "cache"), "data": replace(data)}
+    cluster, prune = ClusterConfig(gpus_per_worker=0), {"prune": Prune.halving, "frozen_row": False}
+    jobs = [job(rank, seed=seed, cluster=cluster, **places, **prune) for rank in (4, 8) for seed in (0, 1)]
+
+    def whole() -> Ledger:
+        fingerprints = Fingerprints(tmp_path / "cache")
+        configs, record, model = launcher.search_first(jobs, [[]], fingerprints)
+        ready = launcher.prepared(configs, fingerprints, model)
+        assert launcher.run_study(ready, [[]], record=record) == {}
+        return ready.ledger
+
+    ledger = whole()
+    assert {each for each in ran if each[0] == "quick-rates" and each[1]} == {
+        ("quick-rates", rank, rate) for rank in (4, 8) for rate in GRID.grid
+    }
+    assert [each[1:] for each in ran if each[0] == "quick" and each[1]] == [(4, 1e-2)] * 2 + [(8, 1e-3)] * 2
+    hand = [trial_config(replace(each, learning_rate_by_rank={4: 1e-2, 8: 1e-3})) for each in jobs]
+    prints = ledger.plan().trials[-1].fingerprints
+    assert {trial_spec(each, prints).trial_id for each in hand} < {spec.trial_id for spec in ledger.plan().trials}
+    record = ledger.rates()
+    assert record is not None and record["folder"] == str(tmp_path / "quick-rates") and record["clips"] == 2
+    assert [(each["rank"], each["learning_rate"], each["lost"]) for each in record["chosen"]] == [
+        (4, 1e-2, {}),
+        (8, 1e-3, {"0.01": "diverged"}),
+    ]
+    assert "learning rates chosen on 2 clips for 4 worker-hours: rank 4 0.01, rank 8 0.001" in capsys.readouterr().out
+    before = list(ran)
+    whole()
+    assert ran == before and [each["event"] for each in ledger.events()].count("rates") == 1
+    monkeypatch.setattr("launch.price.chance_lines", lambda *_: [])
+    launcher.show_plan(jobs, ())
+    assert "study at the chosen rates:" in capsys.readouterr().out
