@@ -135,7 +135,7 @@ def sections(findings: Findings) -> list[tuple[str, list[str]]]:
             for heading, records, own in lines
             if own
         ]
-        + ([(results.heading(findings.votes), results.sentences(findings.votes))] if findings.votes else [])
+        + ([(results.heading(), results.sentences(findings.votes))] if findings.votes else [])
     )
 
 

@@ -79,7 +79,7 @@ def page(findings: Findings, table: Table, pictures: Mapping[str, bytes]) -> str
             rates_note=rank_tests.rates_note(estimates),
             tests_heading=rank_tests.heading(tested) if tested else "",
             reel=reel(estimates),
-            votes_heading=results.heading(findings.votes) if findings.votes else "",
+            votes_heading=results.heading(),
             votes=results.sentences(findings.votes) if findings.votes else [],
             cost=costs.sentence(findings.costs),
             cost_table=costs.table(findings.costs),

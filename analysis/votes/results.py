@@ -176,18 +176,19 @@ def _agreements(estimates: Estimates, found: tuple[Vote, ...]) -> tuple[Agreemen
     return tuple(sorted(agreements, key=lambda each: (-each.share, each.score)))
 
 
-def heading(found: Result) -> str:
-    return f"What people prefer ({found.ballots.question})"
+def heading() -> str:
+    return "What people prefer"
 
 
 def sentences(found: Result) -> list[str]:
     """What people say, in the order of importance."""
     answers, unsure = len(found.ballots.rankings) - found.lost, found.ballots.unsure
     counted = (
-        f"{_count(found.raters, 'rater')}, {_count(answers, 'answer')} on clips shown side by side, unnamed, "
-        f'{found.ties} of them with "about the same"; {unsure} more with "can\'t tell" are left out.'
+        f'Asked "{found.ballots.question}", {_count(found.raters, "person", "people")} gave '
+        f"{_count(answers, 'answer')} on clips shown side by side, unnamed; "
+        f'{found.ties} of them say "about the same". {unsure} more, "can\'t tell", are left out.'
     )
-    lines = [_smallest(found), counted, *_scores(found), *_consistency(found)] if answers else ["No answer counts."]
+    lines = [counted, _smallest(found), *_scores(found), *_consistency(found)] if answers else ["No answer counts."]
     if found.lost:
         lines.append(f"Left out: {_count(found.lost, 'answer')} on trials that the study no longer has.")
     lines += [f"Left out: {alias}: {why}." for alias, why in found.ballots.excluded]
@@ -200,7 +201,7 @@ def _smallest(found: Result) -> str:
         return ""
     worse = ", ".join(each.row for each in found.preferences if each.worse and each.rank) or "none"
     return (
-        f"The smallest rank that people do not find worse than the best ({best.row}): {found.smallest}. "
+        f"The smallest rank that people do not find worse than the best, {best.row}, is rank {found.smallest}. "
         f"Ranks found worse (5 % over all pairs of rows): {worse}. Not found worse is not shown to be equal."
     )
 
@@ -218,7 +219,7 @@ def _scores(found: Result) -> list[str]:
         else:
             lines.append(f"The study's own score {name} cannot be compared with people: too few clips have a value.")
     if found.scores and (top := found.scores[0]).score not in found.primary:
-        lines.append(f"Of {len(found.scores)} scores the best is flattered by the choice: {_sides(top)}.")
+        lines.append(f"Most often of {len(found.scores)} scores, which flatters it: {_sides(top)}.")
     return lines
 
 
@@ -242,12 +243,12 @@ def _consistency(found: Result) -> list[str]:
     return lines
 
 
-def _count(number: int, name: str) -> str:
-    return f"{number} {name}{'s' * (number != 1)}"
+def _count(number: int, name: str, several: str = "") -> str:
+    return f"{number} {name if number == 1 else several or name + 's'}"
 
 
 def as_markdown(found: Result, study: str) -> str:
-    parts = [f"# {study}: what people prefer", f"Question: {found.ballots.question}"]
+    parts = [f"# {study}: what people prefer"]
     parts.append("\n".join(f"- {line}" for line in sentences(found)))
     rows = [f"| {p.row} | {p.worth:+.2f} [{p.low:+.2f}, {p.high:+.2f}] | {p.votes} |" for p in found.preferences]
     parts.append("\n".join(["| row | worth (log odds against the mean row) | answers |", "|---|---|---|", *rows]))

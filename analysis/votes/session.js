@@ -84,7 +84,7 @@
     if (state.at >= all.length) { marker.ended = "yes"; return; }
     find("progress").max = all.length;
     find("progress").value = state.at;
-    find("feedback").textContent = state.at < content.training.length ? `Practice: one of the ${sides.length} is a damaged clip.` : "";
+    find("feedback").textContent = state.at < content.training.length ? `Practice: one of the ${["two", "three", "four"][sides.length - 2]} clips is damaged.` : "";
     enable(false);
     practised = null;
     number([]);

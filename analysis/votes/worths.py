@@ -23,7 +23,7 @@ from scipy import stats
 from analysis.study.files import Array
 
 PENALTY = 0.1
-FLOOR = 0.9  # of the variance by single votes alone; at 1 it is too wide on average where raters and clips are alike
+FLOOR = 0.9  # of intervals: at 1 they are too wide where raters and clips are alike; tests keep 1
 LEVEL = 0.95
 SAME, NOBODY = -1, -1  # in place of a choice, of a row
 LARGEST = 4
@@ -49,16 +49,17 @@ class Spread:
     parts: tuple[Array, Array, Array]
     counts: tuple[int, int, int]
 
-    def of(self, contrast: Array) -> tuple[float, float]:
-        """(variance, degrees of freedom) of contrast @ values; of one rater, over clips alone, and the reverse."""
+    def of(self, contrast: Array, floor: float = 1.0) -> tuple[float, float]:
+        """(variance, degrees of freedom) of contrast @ values; of one rater, over clips alone, and the reverse. `floor`
+        is the smallest variance, as a share of that by single votes."""
         found = [float(contrast @ part @ contrast) for part in self.parts]
         raters, clips, both = self.counts
         own = [value for value, count in zip(found, self.counts[:2], strict=False) if count > 1]
         if not own:
             return found[2], max(1.0, both - 1.0)
         total = sum(own) - found[2] if len(own) == 2 else own[0]
-        if total <= FLOOR * found[2]:  # neither raters nor clips differ by more than single votes do
-            return FLOOR * found[2], max(1.0, both - 1.0)
+        if total <= floor * found[2]:  # neither raters nor clips differ by more than single votes do
+            return floor * found[2], max(1.0, both - 1.0)
         spread = sum(value**2 / max(1, count - 1) for value, count in zip(found, self.counts, strict=True) if count > 1)
         return total, max(1.0, total**2 / spread) if spread > 0 else 1.0
 
@@ -74,7 +75,7 @@ class Worths:
     def interval(self, row: int) -> tuple[float, float]:
         """Of the worth of a row against the mean of all rows."""
         contrast = np.eye(len(self.values))[row] - 1 / len(self.values)
-        variance, freedom = self.spread.of(contrast)
+        variance, freedom = self.spread.of(contrast, FLOOR)
         half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * variance**0.5
         return float(self.values[row]) - half, float(self.values[row]) + half
 

@@ -124,7 +124,7 @@ def test_answers_are_read_and_bad_files_refused(
     assert main(["read", str(root), str(folder)]) == 0
     text = (root / "report" / "votes.md").read_text()
     assert re.search("Left out: left: 3 of 6 hidden checks wrong", text)
-    assert "the same session as" in text and "2 raters" in text
+    assert "the same session as" in text and "2 people gave" in text
     assert re.search(r"Repeated pairs answered alike: (\d+) of \1 \(100%\)", text) and "alpha 1.00" in text
     lines = (root / "report" / "votes.csv").read_text().splitlines()
     worth = {line.split(",")[1]: float(line.split(",")[2]) for line in lines if line.startswith("worth")}
@@ -160,7 +160,7 @@ def test_several_rounds_add_up_and_the_report_shows_them(builder: Builder, tmp_p
         answered(answers, page, key, number, "bob")
         assert main(["read", str(root), str(answers)]) == 0
         shutil.rmtree(answers)  # the study keeps them
-        count = int(re.search(r"2 raters, (\d+) answers", (root / "report" / "votes.md").read_text())[1])  # type: ignore[index]
+        count = int(re.search(r"2 people gave (\d+) answers", (root / "report" / "votes.md").read_text())[1])  # type: ignore[index]
         assert count > earlier
         earlier = count
 
@@ -169,8 +169,8 @@ def test_several_rounds_add_up_and_the_report_shows_them(builder: Builder, tmp_p
     values = {line.split(",")[0]: float(line.split(",")[-3]) for line in table[1:]}
     assert values["real clips"] == max(values.values()) > 0 and all(np.isfinite(list(values.values())))
     for text in (summary, page_text):
-        assert f"2 raters, {count} answers" in text and "The study&#39;s own score" in text.replace("'", "&#39;")
-        assert "What people prefer (Which clip moves more like one continuous shot?)" in text
+        assert f"2 people gave {count} answers" in text and "The study&#39;s own score" in text.replace("'", "&#39;")
+        assert "What people prefer" in text and "Which clip moves more like one continuous shot?" in text
     assert "![votes](votes.png)" in summary and (root / "report" / "votes.pdf").exists()
 
 
