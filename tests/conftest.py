@@ -23,7 +23,7 @@ from tests import tiny_study
 
 GPU = os.environ.get("CINELORA_TEST_GPU", "")
 # The longest of the single tests: `pytest -n` starts them first, else one process would wait for another at the end.
-LONGEST = ("test_end_to_end.py", "test_package.py", "test_two_stages.py", "test_smallbase.py", "test_gang.py")
+LONGEST = ("test_end_to_end.py", "test_two_stages.py", "test_smallbase.py", "test_gang.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,7 @@
-"""Each shipped study once, for real, from clips to table (needs `make fetch`, which `make test` runs)."""
+"""Studies for real, from clips to table (needs `make fetch`, which `make test` runs).
+
+`clips` with the modules of the clone, `quick` with the commands of an installed package.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,25 @@ import csv
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from cinelora.core.files import read_json
+from tests.test_package import install
 
 ROOT = Path(__file__).parents[1]
-SHORT = ["train.steps=60", "train.heldout_every=30"]
 CACHE = Path(os.environ.get("CINELORA_CACHE", ROOT / ".cache"))
 
 
-def run(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", *arguments], capture_output=True, text=True, cwd=ROOT, timeout=400,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+Run = Callable[..., str]  # a program and its arguments -> what it prints
+MODULES = {"cinelora-sweep": "launch.sweep", "cinelora-figures": "analysis.report"}
+
+
+def execute(command: Sequence[str | Path], folder: Path, environment: dict[str, str]) -> str:
+    environment = {**environment, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=400, env=environment)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return done.stdout
 
@@ -33,21 +39,42 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (CACHE / "fetched.json").exists(), reason="no sample clips: run `make fetch`")
-@pytest.mark.parametrize(
-    ("name", "smaller", "ranks", "beside"),
-    [
-        ("quick", ["lora.rank=1,16", "seed=0", "data.max_heldout_windows=12", *SHORT], (1, 16), 3),
-        ("clips", ["lora.rank=8", "seed=0", "train.steps=150", "train.heldout_every=75"], (8,), 0),
-    ],
-)
-def test_study(tmp_path: Path, name: str, smaller: list[str], ranks: tuple[int, ...], beside: int) -> None:
-    study, trials = tmp_path / name, 2 + len(ranks) + beside  # the base and the frozen first frame
-    place = ["launch.sweep", f"+study={name}", f"cache_dir={CACHE}", f"study_dir={study}", *smaller]
-    planned = run(*place, "plan_only=true")
+def test_clips_in_the_clone(tmp_path: Path) -> None:
+    def run(program: str, *arguments: str) -> str:
+        return execute([sys.executable, "-m", MODULES[program], *arguments], ROOT, dict(os.environ))
+
+    place = ["+study=clips", f"cache_dir={CACHE}", f"study_dir={tmp_path}/clips"]
+    smaller = ["lora.rank=8", "seed=0", "train.steps=150", "train.heldout_every=75"]
+    check_study(run, tmp_path / "clips", [*place, *smaller], ranks=(8,))
+
+
+@pytest.mark.slow
+def test_quick_as_an_installed_package_away_from_the_clone(tmp_path: Path) -> None:
+    programs, empty = install(tmp_path), tmp_path / "empty"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+    def run(program: str, *arguments: str) -> str:
+        return execute([programs / program, *arguments], empty, environment)
+
+    (empty / ".cache").mkdir(parents=True)
+    where = run("python", "-c", "import cinelora; print(cinelora.__file__)")
+    assert where.startswith(str(programs.parent)), where
+    for name in ("clips", "weights", "fetched.json"):  # fetched already: nothing is loaded again
+        if (CACHE / name).exists():
+            (empty / ".cache" / name).symlink_to(CACHE / name)
+    run("cinelora-fetch")
+    smaller = ["lora.rank=1,16", "seed=0", "data.max_heldout_windows=12", "train.steps=60", "train.heldout_every=30"]
+    check_study(run, empty / "studies/quick", ["+study=quick", *smaller], ranks=(1, 16), beside=3)
+
+
+def check_study(run: Run, study: Path, place: list[str], ranks: tuple[int, ...], beside: int = 0) -> None:
+    """Plan, run and report it. `beside`: trials that are neither a base, nor the frozen first frame, nor in the grid of ranks."""
+    trials = 2 + len(ranks) + beside
+    planned = run("cinelora-sweep", *place, "plan_only=true")
     assert f"{trials} trials: 0 done, {trials} to run" in planned
-    assert not study.exists() or {path.stem for path in study.iterdir()} == {"power"}, "a plan runs nothing"
-    assert f"{trials} of {trials} trials done" in run(*place)
-    assert f"{trials} trials: {trials} done, 0 to run" in run(*place, "plan_only=true")
+    assert {path.stem for path in study.glob("*")} <= {"power"}, "a plan runs nothing"
+    assert f"{trials} of {trials} trials done" in run("cinelora-sweep", *place)
+    assert f"{trials} trials: {trials} done, 0 to run" in run("cinelora-sweep", *place, "plan_only=true")
 
     results = [read_json(path) for path in study.glob("trials/*/result.json")]
     base = next(result for result in results if result["method"] == "base" and not result["arm"])
@@ -60,9 +87,10 @@ def test_study(tmp_path: Path, name: str, smaller: list[str], ranks: tuple[int, 
         assert result["trainable_parameters"] == 6144 * result["rank"]
         assert result["clips"] == base["clips"] >= 12
 
-    printed = run("analysis.report", str(study))
+    printed = run("cinelora-figures", str(study))
     table = read_csv(study / "report" / "rank_table.csv")
     assert len(table) == trials + 1 and "Against the base" in printed and "quality_vs_rank.png" in printed
+    assert all(f"rank {rank}" in printed for rank in ranks)
     found = read_csv(study / "report" / "differences.csv")
     losses = {row["row"]: row for row in found if row["score"] == "heldout_loss"}
     assert all(losses[f"rank {rank}"]["verdict"] == "better" for rank in ranks)
