@@ -27,7 +27,7 @@ MODULES = {"cinelora-sweep": "launch.sweep", "cinelora-figures": "analysis.repor
 
 def execute(command: Sequence[str | Path], folder: Path, environment: dict[str, str]) -> str:
     environment = {**environment, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=400, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=900, env=environment)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return done.stdout
 
@@ -68,7 +68,7 @@ def test_quick_as_an_installed_package_away_from_the_clone(tmp_path: Path) -> No
 
 
 def check_study(run: Run, study: Path, place: list[str], ranks: tuple[int, ...], beside: int = 0) -> None:
-    """Plan, run and report it. `beside`: trials that are neither a base, nor the frozen first frame, nor in the grid of ranks."""
+    """Plan, run and report it. `beside`: further trials than the base, the frozen first frame and the ranks."""
     trials = 2 + len(ranks) + beside
     planned = run("cinelora-sweep", *place, "plan_only=true")
     assert f"{trials} trials: 0 done, {trials} to run" in planned
