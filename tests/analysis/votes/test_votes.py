@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
+import importlib
 import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,12 @@ import pytest
 from scipy import optimize
 
 from analysis.report import main as report
+from analysis.votes import worths
 from analysis.votes.__main__ import main
 from analysis.votes.answers import checksum
 from analysis.votes.design import lists, votes_needed
 from analysis.votes.page import SIDES
-from analysis.votes.worths import NOBODY, PENALTY, SAME, alpha, fit
+from analysis.votes.worths import NOBODY, PENALTY, SAME, Votes, alpha, fit
 from benchmarks.votes import PLANTED, coverage, simulated
 from tests.analysis.paper_study import Builder
 
@@ -44,12 +47,39 @@ def test_worths_are_those_that_brute_force_finds(size: int) -> None:
     assert np.allclose(found.ties, best[5:], atol=1e-6) and (found.ties != 0).sum() == size - 1
 
 
+PEERS = Path(sys.prefix) / "peers"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (PEERS / "choix").exists(), reason="choix is installed by `make test`")
+@pytest.mark.parametrize("size", [2, 3])
+def test_worths_are_those_of_choix(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """choix 0.4 knows no ties and another penalty: without both, the worths are equal."""
+    monkeypatch.syspath_prepend(str(PEERS))
+    monkeypatch.setattr(worths, "PENALTY", 1e-9)
+    choix = importlib.import_module("choix")
+    votes = simulated(np.random.default_rng(4), PLANTED, 4, 10, 60, size=size)
+    first = votes.chosen != SAME
+    votes = Votes(votes.raters[first], votes.clips[first], votes.sets[first], votes.chosen[first])
+    data = []
+    for members, chosen in zip(votes.sets, votes.chosen, strict=True):
+        members = members[members != NOBODY]
+        data.append((members[chosen], np.delete(members, chosen)))
+    theirs = choix.opt_top1(5, data, alpha=1e-12, tol=1e-10)
+    assert np.allclose(fit(votes, 5).values, theirs - theirs.mean(), atol=1e-6)
+
+
 def test_simulated_raters() -> None:
     rng = np.random.default_rng(0)
     many = fit(simulated(rng, PLANTED, 40, 40, 200), 5)
     assert abs(many.values - (PLANTED - PLANTED.mean())).max() < 0.12
     habit = fit(simulated(rng, PLANTED, 40, 40, 200, side=1.0), 5)  # sides are random: it blurs, but favours nobody
     assert np.corrcoef(habit.values, PLANTED)[0, 1] > 0.99
+    reversed_habit = fit(simulated(rng, PLANTED, 40, 40, 200, side=-1.0), 5)
+    assert np.corrcoef(reversed_habit.values, PLANTED)[0, 1] > 0.99
+    tenth = fit(simulated(rng, PLANTED, 40, 40, 200, careless=4), 5)  # those whom no check found pull towards equal
+    assert np.corrcoef(tenth.values, PLANTED)[0, 1] > 0.99
+    assert 0.8 < np.polyfit(PLANTED, tenth.values, 1)[0] < 1
     assert many.worse(4, 0) and not many.worse(0, 4)
     covered, _ = coverage(PLANTED, 100, 6, 30, 60, 0.0)
     assert 0.93 <= covered <= 0.985  # 500 intervals
