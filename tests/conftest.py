@@ -36,7 +36,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=reason))
         if "launch" in item.path.parts and item.path.name != "test_two_stages.py":
             item.add_marker(pytest.mark.xdist_group("sweeps"))
-        elif item.path.name in ("test_full_size.py", "test_render.py", "test_engine.py"):
+        elif item.path.name in ("test_full_size.py", "test_gang.py"):
+            item.add_marker(pytest.mark.xdist_group("pair"))
+        elif item.path.name in ("test_render.py", "test_engine.py"):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 

@@ -1,12 +1,10 @@
-"""One process of the gang of test_full_size.py:
-`python -m tests.cinelora.training.full_size_member ROOT RANK PORT PORT`.
+"""One process of the gang of test_full_size.py, run by pair_member.py.
 
 Trains the cases one after the other in one process group and saves what came of each; prints the names of those done.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from cinelora.wan import lora, sampler
 from cinelora.wan.encoding import Encodings
 from cinelora.wan.parallel import shared_tokens
 from tests import tiny_study
+from tests.cinelora.training.gang_member import port_of_both
 
 SHARDED = {"zero__stage": 3, "zero__persistence_threshold": 0}
 SPLIT = {"model__sequence_workers": 2}
@@ -107,20 +106,14 @@ def halved(build: Any) -> Any:
     return build_halved
 
 
-def main() -> None:
-    root, rank, port = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    distributed.start(rank, 2, "127.0.0.1", port)
+def main(root: Path, rank: int) -> None:
     sampler.decode_video = latents_as_they_are
     build, base = loop.build_engine, load_resident_model(job_for(root, {}))
     found: dict[str, Outcome] = {"evaluated": evaluated(root, SPLIT, base)}
     for name, changes in CASES.items():
         loop.build_engine = halved(build) if "averaged" in name else build
         if "new group" in name:
-            distributed.start(rank, 2, "127.0.0.1", int(sys.argv[4]))
+            distributed.start(rank, 2, "127.0.0.1", port_of_both())
         found[name] = trained(root, name, changes, base)
         print(name, flush=True)
     torch.save(found, root / f"full-size-{rank}.pt")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,5 +1,4 @@
-"""One process of a two-worker gang, run by test_gang.py:
-`python -m tests.cinelora.training.gang_member ROOT RANK PORT PORT`.
+"""One process of a two-worker gang, for test_gang.py, run by pair_member.py.
 
 Prints one JSON line per ZeRO stage and order of trials: adapter hash and held-out loss. Then the two part, train a seed
 each, and meet again: one line each time.
@@ -9,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 from cinelora import distributed
@@ -17,6 +15,11 @@ from cinelora.core.records import TrialResult
 from cinelora.trial.resident import load_resident_model
 from cinelora.trial.run import run_trial
 from tests import tiny_study
+
+
+def port_of_both() -> int:
+    """A port that is free now, the same for both workers, for their next group."""
+    return int(distributed.gather_objects(distributed.free_port())[0])
 
 
 def resize(root: Path, rank: int, port: int) -> None:
@@ -43,9 +46,7 @@ def tell(stage: int, attempt: str, result: TrialResult) -> None:
     print(json.dumps({**line, "clips": result.clips, "world": result.world_size}), flush=True)
 
 
-def main() -> None:
-    root, rank, port = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    distributed.start(rank, 2, "127.0.0.1", port)
+def main(root: Path, rank: int) -> None:
     for stage in (0, 1, 2, 3):
         base = None
         for attempt in ("cold", "warm"):
@@ -59,8 +60,4 @@ def main() -> None:
             distributed.gather_objects(None)
             base = base or load_resident_model(job)
             tell(stage, attempt, run_trial(job, base, tiny_study.silent))
-    resize(root, rank, int(sys.argv[4]))
-
-
-if __name__ == "__main__":
-    main()
+    resize(root, rank, port_of_both())

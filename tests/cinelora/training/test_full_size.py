@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +13,9 @@ from cinelora.trial.resident import ResidentModel, load_resident_model
 from cinelora.wan import sampler
 from tests import tiny_study
 from tests.cinelora.training import full_size_member as member
+from tests.cinelora.training.conftest import Pair
+
+pytestmark = pytest.mark.slow
 
 Found = dict[str, member.Outcome]
 
@@ -38,22 +38,12 @@ def alone(study_root: Path, base: ResidentModel) -> Found:
 
 
 @pytest.fixture(scope="module")
-def together(study_root: Path, base: ResidentModel) -> Found:
+def together(pair: Pair) -> Found:
     """Results of two workers, which agree."""
-    ports = [str(distributed.free_port()) for _ in range(2)]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.cinelora.training.full_size_member", str(study_root), str(rank), *ports],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        for rank in (0, 1)
-    ]  # fmt: skip
-    outputs = [process.communicate(timeout=240) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs[0][1][-2000:] + outputs[1][1][-2000:]
-    found = [torch.load(study_root / f"full-size-{rank}.pt", weights_only=False) for rank in (0, 1)]
+    found = pair.full_size
     for name in member.CASES:
         assert same(found[0][name], found[1][name]), name
-    return dict(found[0])
+    return found[0]
 
 
 def same(one: member.Outcome, other: member.Outcome) -> bool:
