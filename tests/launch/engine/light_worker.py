@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 
 from cinelora.core.files import write_json
-from cinelora.training.checkpoint import Stopped
 from cinelora.trial.job import Job
 
 STEPS, SECONDS = 20, 0.15
@@ -45,6 +44,8 @@ class LightWorker:
                     stream.write("" if step else "step,heldout_loss\n")
                     stream.write(f"{step + 1},{job.spec.config.train.learning_rate}\n")
             if job.study.stop.exists() or folder.stop.exists():
+                from cinelora.training.checkpoint import Stopped  # torch, which few of them need
+
                 raise Stopped(f"stopped after step {step + 1}")
         if rank == 0:
             write_json(folder.result, {"world_size": size, "pid": os.getpid()})

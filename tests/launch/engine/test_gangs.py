@@ -38,5 +38,5 @@ def test_gangs_of_one_two_and_three_in_turn_meet_whole(pool: Pool) -> None:
         phases = gang_phases(gang, None)
         phase, calls = next(phases)
         while phase == START:
-            phase, calls = phases.send(ray.get(calls, timeout=60))
-        assert ray.get(calls, timeout=60) == [list(range(size))] * size
+            phase, calls = phases.send(ray.get(calls, timeout=200))
+        assert ray.get(calls, timeout=200) == [list(range(size))] * size
