@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -121,13 +122,34 @@ def _unreadable_value(text: str, whole: str) -> str | None:
     if one := re.match(r"Error merging override ([\w.]+)=(.*): Invalid value assigned: \w+ is not a ListConfig", text):
         return f"{one[1]}: {one[2]} is read as a choice of the grid; write the list in brackets: {one[1]}=[A,B]"
     found = re.search(r"(?:LexerNoViableAltException: |Error parsing override ')([^'\n]+)", text)
-    if not found:
+    setting = (
+        found[1] if found else _unparsed() if re.match(r"(no viable|mismatched|extraneous|missing) ", text) else ""
+    )
+    if not setting:
         return None
-    name, equals, value = found[1].partition("=")
+    name, equals, value = setting.partition("=")
     if not equals:
-        return f"{found[1]}: not a setting; write NAME=VALUE"
-    remedy = f"write $HOME{value[1:]}" if value.startswith("~/") else f"quote it for Hydra: '{name}=\"{value}\"'"
-    return f"{found[1]}: this value cannot be read; {remedy}"
+        return f"{setting}: not a setting; write NAME=VALUE"
+    remedy = f"write $HOME{value[1:]}" if value.startswith("~/") else f"quote it for Hydra: '{name}={_quoted(value)}'"
+    return f"{setting}: this value cannot be read; {remedy}"
+
+
+def _unparsed() -> str:
+    """The first setting of the command line that Hydra's grammar does not take."""
+    for item in sys.argv[1:]:
+        try:
+            OverridesParser.create().parse_override(item)
+        except HydraException:
+            return "" if item.startswith("-") else item
+    return ""
+
+
+def _quoted(value: str) -> str:
+    """In quotes; of a list, the names that have brackets of their own."""
+    if not re.fullmatch(r"\[.*\]", value):
+        return f'"{value}"'
+    names = [f'"{each}"' if "[" in each else each for each in value[1:-1].split(",")]
+    return f"[{','.join(names)}]"
 
 
 def _unknown_key(text: str, whole: str) -> str | None:

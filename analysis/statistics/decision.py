@@ -16,11 +16,13 @@ import numpy as np
 
 from analysis.statistics.answer import ENOUGH, OPEN, WORSE, Answer, least, listed, most
 from analysis.statistics.intervals import MOST_SEEDS
+from analysis.study.costs import work
 from analysis.study.rows import Estimates
 from cinelora.metrics.primary import plain_name
 
 WINNER, IS_ENOUGH, NO_WINNER = "winner", "enough", "no winner yet"
 HOUR = 3600  # seconds
+SO_FAR = "Judging by the results so far, "
 
 
 @dataclass(frozen=True)
@@ -128,27 +130,19 @@ def reason(found: Decision) -> str:
     """What is shown, and what to take where that decides nothing."""
     if not found.scores:
         return "No rank is shown to improve on the untrained model in any score that decides."
-    shown = (
-        f"shown to keep at least {found.share:.0%} of the best gain over the untrained model in {_names(found.scores)}"
-    )
+    share, names = f"at least {found.share:.0%} of the best gain over the untrained model", _names(found.scores)
     if found.word == NO_WINNER:
-        parts = [f"No rank is {shown}."]
+        parts = [f"A rank is enough if it has {share}, in {names}. None is shown to be."]
     elif found.word == WINNER:
-        parts = [f"It is {shown}, and no smaller rank in the study is."]
+        parts = [f"It is shown to have {share}, in {names}, and no smaller rank in the study is."]
     else:
-        parts = [f"It is {shown}; whether rank {listed(found.smaller, 'or')} does is open."]
+        parts = [f"It is shown to have {share}, in {names}; whether rank {listed(found.smaller, 'or')} has is open."]
     if found.without_gain:
         parts.append(f"No rank improves {_names(found.without_gain)}, so no share of a gain is kept there.")
     if found.word == NO_WINNER and found.provisional is not None:
-        parts.append(
-            f"Until then, take rank {found.provisional}, the smallest that is not shown to lose "
-            f"more than {1 - found.share:.0%} of the best gain."
-        )
+        parts.append(f"Rank {found.provisional} is the smallest that is not shown to fall short.")
     elif found.word == NO_WINNER:
-        parts.append(
-            f"Every rank is shown to lose more than {1 - found.share:.0%} of the best gain in some score: choose by "
-            "the score that matters most."
-        )
+        parts.append("Every rank is shown to fall short in some score: choose by the score that matters most.")
     return " ".join(parts)
 
 
@@ -159,22 +153,18 @@ def next_purchase(found: Decision) -> str:
     if found.seeds_now < 2:
         return "One training seed says nothing of the next: run two or more."
     if found.seeds is None and found.clips is None:
-        return f"By the observed means and variances, no number of seeds up to {MOST_SEEDS} would settle it."
+        return f"{SO_FAR}not even {MOST_SEEDS} training seeds a rank would settle it."
     options = []
     if found.seeds is not None:
-        cost = "" if found.worker_hours is None else f", {work(found.worker_hours)} more"
-        options.append(f"{found.seeds} training seeds in all ({found.seeds_now} now{cost})")
+        cost = "" if found.worker_hours is None else f" ({work(found.worker_hours)})"
+        options.append(f"{found.seeds - found.seeds_now} more training seeds a rank{cost}")
     if found.clips is not None:
-        options.append(f"{found.clips} held-out shots in all ({found.clips_now} now)")
-    return f"By the observed means and variances, {' or '.join(options)} would settle it."
-
-
-def work(hours: float) -> str:
-    return f"{hours:.3g} worker-hours" if hours >= 1 else f"{max(1, round(60 * hours))} worker-minutes"
+        options.append(f"{found.clips - found.clips_now} more held-out shots")
+    return f"{SO_FAR}{' or '.join(options)} would settle it."
 
 
 def _names(scores: Sequence[str]) -> str:
-    names = [plain_name(score) for score in scores]
+    names = [plain_name(score).partition(" (")[0] for score in scores]
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 

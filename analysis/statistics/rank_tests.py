@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from analysis.statistics.decision import seconds_a_seed, work
+from analysis.statistics.decision import seconds_a_seed
 from analysis.statistics.differences import DIGITS
 from analysis.statistics.intervals import LEVEL, Interval
 from analysis.statistics.pairwise import Pairwise, against_best
 from analysis.statistics.trend import ENOUGH_SEEDS, NOT_SHOWN, PEAKS, TREND_ALPHA, Trend, slopes_within, trend
+from analysis.study.costs import work
 from analysis.study.files import Array, csv_text
 from analysis.study.rows import Estimates
 from analysis.study.scores import DIRECTIONS, LOWER, NONE
@@ -120,7 +121,7 @@ def rates_note(estimates: Estimates) -> str:
     texts = [text if len(by_text) == 1 else f"{', '.join(names)}: {text}" for text, names in by_text.items()]
     return (
         f"Ranks were trained at different learning rates ({'. '.join(texts)}): a difference between ranks of different "
-        f"rates may be of the rate. Every rank at every rate would take {cells} trials more, "
+        f"rates may come from the rate. Every rank at every rate would take {cells} trials more, "
         f"{work(seconds / 3600)}."
     )
 

@@ -33,6 +33,7 @@ class RowCost:
     name: str
     trials: tuple[Mapping[str, float], ...]  # seconds by phase, all workers together
     adapter_megabytes: float | None
+    in_grid: bool = False  # one of the ranks that the study compares
 
     @property
     def by_phase(self) -> dict[str, float]:
@@ -68,7 +69,7 @@ def costs(estimates: Estimates) -> Costs:
         results = [trial.result for trial in estimates.trials(row)]
         seconds = tuple({phase: s * each.world_size for phase, s in each.seconds.items()} for each in results)
         if seconds:
-            rows.append(RowCost(row.full_name, seconds, row.adapter_megabytes))
+            rows.append(RowCost(row.full_name, seconds, row.adapter_megabytes, row.in_grid))
     homes = {home.folder.root: home for home in (estimates.study.merged.values() or [estimates.study])}
     known = [wall_seconds(Ledger(home.folder).events()) for home in homes.values()]
     records = {home.rates["folder"]: home.rates for home in homes.values() if home.rates}
@@ -78,20 +79,22 @@ def costs(estimates: Estimates) -> Costs:
 
 
 def sentence(found: Costs) -> str:
-    """16 trials: 7.6 min wall, 0.25 worker-hours: 17 % training, ...; "" without any recorded time."""
+    """16 trials (12 of the ranks): 7.6 min wall, 15 worker-minutes: 17 % training, ...; "" without a recorded time."""
     total = sum(found.by_phase.values())
     if not total:
         return ""
     shares = ", ".join(f"{seconds / total:.0%} {PHASES.get(name, name)}" for name, seconds in found.by_phase.items())
     wall = "" if found.wall_seconds is None else f"{duration(found.wall_seconds)} wall, "
     trials = f"{found.trials} trial{'s' if found.trials > 1 else ''}"
-    text = f"{trials}: {wall}{total / HOUR:.3g} worker-hours: {shares}."
+    ranks = sum(len(row.trials) for row in found.rows if row.in_grid)
+    trials += f" ({ranks} of the ranks)" if 0 < ranks < found.trials else ""
+    text = f"{trials}: {wall}{work(total / HOUR)}: {shares}."
     if found.searches:
         count = sum(len(each.trials) for each in found.searches)
         spent = sum(sum(each.by_phase.values()) for each in found.searches)
         text += (
             f" The search for its learning rates before it: {count} trials, {duration(found.search_seconds)} wall, "
-            f"{spent / HOUR:.3g} worker-hours; {(total + spent) / HOUR:.3g} worker-hours in all."
+            f"{work(spent / HOUR)}; {work((total + spent) / HOUR)} in all."
         )
     return text
 
@@ -113,6 +116,11 @@ def table(found: Costs) -> tuple[list[str], list[list[str]]]:
     sizes = ["-" if row.adapter_megabytes is None else f"{row.adapter_megabytes:.3g}" for row in rows]
     lines = [line(row.name, len(row.trials), row.by_phase, mb) for row, mb in zip(rows, sizes, strict=True)]
     return heads, [*lines, line("all", sum(len(row.trials) for row in rows), every, "-")]
+
+
+def work(hours: float) -> str:
+    """2.5 worker-hours, 15 worker-minutes."""
+    return f"{hours:.3g} worker-hours" if hours >= 1 else f"{60 * hours:.3g} worker-minutes"
 
 
 def duration(seconds: float) -> str:

@@ -140,6 +140,7 @@ BAD = {
     "name=\u00fcn\u00ef": "quote it for Hydra: 'name=\"\u00fcn\u00ef\"'",
     "study_dir=caf\udce9": "study_dir=caf\\udce9: not in UTF-8, as Ray needs it; rename the folder",
     "answer.share=0.8,0.9": "answer: a sweep cannot vary it",
+    "answer.scores=[kvd[tnv2],psnr]": "quote it for Hydra: 'answer.scores=[\"kvd[tnv2]\",psnr]'",
     "answer.scores=psnr": "answer.scores=psnr: is auto, or a list of names",
     "answer.scores=[heldout_los]": "a value per clip and a better direction; did you mean heldout_loss?",
     'answer.scores=["motion[absdiff]"]': "answer.scores=motion[absdiff]: no score that has a value per clip",

@@ -36,7 +36,7 @@ def test_work_by_phase_and_row(builder: Builder) -> None:
     assert found.trials == 5 and found.by_phase == {"train": 4 * 8.0 + 60, "keyframe": 12.0}
     four = next(row for row in found.rows if row.name == "rank 4")
     assert four.of_a_trial() == (8.0, 60.0) and four.of_a_trial(["keyframe"]) == (0.0, 12.0)
-    assert sentence(found) == "5 trials: 60 s wall, 0.0289 worker-hours: 88% training, 12% keyframe."
+    assert sentence(found) == "5 trials (4 of the ranks): 60 s wall, 1.73 worker-minutes: 88% training, 12% keyframe."
     heads, rows = table(found)
     assert heads == ["worker-minutes", "trials", "training", "keyframe", "in all", "a trial", "adapter MB"]
     assert rows[1] == ["rank 4", "2", "1.13", "0.20", "1.33", "0.67", "0.05"]

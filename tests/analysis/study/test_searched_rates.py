@@ -38,8 +38,8 @@ def test_caption_note_cost_and_provenance_name_the_search(builder: Builder) -> N
     assert "Learning rate of rank 4 on cross: 0.0001 is at the edge of those tried; a better one may lie" in text
     alone = 5 * 8 / 3600
     assert sentence(findings.costs).endswith(
-        "The search for its learning rates before it: 2 trials, 90 s wall, 0.0167 worker-hours; "
-        f"{alone + 60 / 3600:.3g} worker-hours in all."
+        "The search for its learning rates before it: 2 trials, 90 s wall, 1 worker-minutes; "
+        f"{60 * alone + 1:.3g} worker-minutes in all."
     )
     _, rows = table(findings.costs)
     assert rows[-2] == ["search in studies/a-rates", "2", "0.67", "0.33", "1.00", "0.50", "-"]
