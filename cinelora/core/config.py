@@ -356,6 +356,7 @@ class ScoreConfig:
     flow: str = field(default="", metadata=EXECUTION)  # dis or farneback: the scores of optical flow too, 2 s a trial
     tnv2: str = field(default="", metadata=EXECUTION)  # weight files; empty: the scores are n/a
     mnv2: str = field(default="", metadata=EXECUTION)
+    stlpips: str = field(default="", metadata=EXECUTION)  # off in the shipped studies: 0.3 s a clip
     i3d: str = field(default="", metadata=EXECUTION)  # from here on files (vjepa, clip: folders) that the user brings
     videomae: str = field(default="", metadata=EXECUTION)
     vjepa: str = field(default="", metadata=EXECUTION)

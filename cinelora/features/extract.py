@@ -22,7 +22,7 @@ from cinelora.features.nets import NETS
 from cinelora.features.nets.clip import text_features
 from cinelora.features.nets.frames import Floats, Frames, check_frames
 from cinelora.features.results import Scored
-from cinelora.metrics.catalogue import ABSDIFF, APART, COLOURS, Metric, study_metrics
+from cinelora.metrics.catalogue import ABSDIFF, APART, COLOURS, NEIGHBOURS, Metric, study_metrics
 from cinelora.metrics.distances import Array
 from cinelora.metrics.few_clips import colour_histograms
 
@@ -66,6 +66,10 @@ class Batch:
         """(N, T, D) of a frame net, frame 0 included."""
         return self._once(net, lambda: NETS[net].extract(self.nets[net], self.frames))
 
+    def compared(self, net: str) -> tuple[Floats, Floats]:
+        """(N, T) to the reference clips, if there are, and (N, T - 1) to the frame before, by a net of pairs."""
+        return self._once(net, lambda: NETS[net].extract(self.nets[net], self.frames, self.reference))
+
     def pairs(self, flow: str) -> PairStats:
         return self._once(f"flow {flow}", lambda: pair_stats(self.frames, flow))
 
@@ -97,13 +101,13 @@ def _clip_sim(batch: Batch, net: str) -> Array:
     return 100.0 * image_similarity(batch.per_frame(net), captions, batch.dropped)
 
 
-def _lpips(batch: Batch, _: str) -> Array:
-    distances = NETS["lpips"].extract(batch.nets["lpips"], batch.frames, batch.reference_frames())
-    return distances[:, batch.dropped :].astype(np.float64).mean(axis=1)
+def _to_reference(net: str, batch: Batch, _: str) -> Array:
+    batch.reference_frames()
+    return batch.compared(net)[0][:, batch.dropped :].astype(np.float64).mean(axis=1)
 
 
 def _neighbours(batch: Batch, net: str) -> Array:
-    return NETS[net].extract(batch.nets[net], batch.frames[:, 1:], batch.frames[:, :-1]).astype(np.float64).mean(axis=1)
+    return batch.compared(net)[1].astype(np.float64).mean(axis=1)
 
 
 def _dynamic_degree(batch: Batch, flow: str) -> Array:
@@ -118,8 +122,10 @@ CLIP_METRICS: dict[str, Callable[[Batch, str], Array]] = {
     **{f"similarity_{apart}": partial(_similarity, apart) for apart in APART},
     "image_similarity": _image_similarity,
     "clip_sim": _clip_sim,
-    "lpips": _lpips,
+    "lpips": partial(_to_reference, "lpips"),
+    "stlpips": partial(_to_reference, "stlpips"),
     "neighbours": _neighbours,
+    NEIGHBOURS: _neighbours,
     ABSDIFF: lambda batch, _: motion.frame_difference(batch.frames),
     "psnr": lambda batch, _: psnr(batch.frames, batch.reference_frames(), batch.dropped, batch.device),
     "ssim": lambda batch, _: ssim(batch.frames, batch.reference_frames(), batch.dropped, batch.device),

@@ -26,7 +26,7 @@ from cinelora.metrics.distances import (
     kernel_distance,
     polynomial_mmd,
 )
-from cinelora.metrics.feature_nets import CLIP_NETS, LPIPS_SIDE, WEIGHTS, configured
+from cinelora.metrics.feature_nets import CLIP_NETS, LPIPS_SIDE, STLPIPS_SIDE, WEIGHTS, configured
 from cinelora.metrics.influence import frechet_values, kernel_values
 from cinelora.metrics.resampling import (
     GROUPS,
@@ -42,6 +42,7 @@ from cinelora.metrics.resampling import (
 PSNR_CAP_DB = 100.0  # an exact frame has infinite PSNR, which JSON cannot hold; one level off is 48 dB
 RATIO_CAP = 100.0  # memorisation ratio of a clip that equals a held-out clip other than its own
 COLOURS = "ycbcr"  # the feature set of colour histograms, (N, 3 x 256); not the name of a net
+NEIGHBOURS = "neighbours[stlpips]"  # a further score, where that of LPIPS has a column
 ABSDIFF = "motion[absdiff]"  # motion without an optical flow
 FLOWS = {"dis": "OpenCV DIS, preset medium", "farneback": "OpenCV Farneback"}
 FLOW_SIDE = 16  # pixels; DIS matches patches of 8 on a picture reduced at least once
@@ -126,7 +127,7 @@ class Metric:
     @property
     def base(self) -> str:
         """What it rests on: a net, a flow, a channel, or "" for pixels."""
-        return self.inside or self.entry.net
+        return self.net or self.inside
 
     @property
     def distance(self) -> SetDistance:
@@ -249,6 +250,18 @@ FAMILIES: dict[str, Family] = {
     ),
     "lpips": Family("paired", "lower", net="lpips", least_side=LPIPS_SIDE),
     "neighbours": Family("clip", "none", ("lpips",), (), {"of": "frames t - 1, t"}, **_START, least_side=LPIPS_SIDE),
+    "stlpips": Family(
+        "paired",
+        "lower",
+        ("alex",),
+        facts={"trunk": "AlexNet, blurs of 3, version ST0.0 (stlpips-pytorch 0.0.2, BSD-2-Clause)"},
+        net="stlpips",
+        least_side=STLPIPS_SIDE,
+        further=True,
+    ),
+    NEIGHBOURS: Family(
+        "clip", "none", facts={"of": "frames t - 1, t"}, **_START, least_side=STLPIPS_SIDE, further=True
+    ),
     ABSDIFF: Family(  # a guard: a frozen clip is perfectly consistent
         "clip",
         "none",
@@ -357,7 +370,7 @@ def study_metrics(nets: Iterable[str], flow: str = "") -> tuple[Metric, ...]:
 
 
 def unavailable(score: ScoreConfig) -> dict[str, str]:
-    """Why a metric is not there: name -> reason. Of the two packaged nets and of the best known others."""
+    """Why a metric is not there: name -> reason. Of the packaged nets and of the best known others."""
     nets = configured(score)
     wanted = {"lpips": ("lpips",), "clip_sim": CLIP_NETS, "fvd[i3d]": ("i3d",)}
     reasons = {

@@ -39,7 +39,7 @@ class Weights:
     """A feature net without its tensors: one of three kinds.
 
     "video": uint8 (N, T, H, W, 3) -> (N, dimension). "frame": the same -> (N, T, dimension), frames unordered.
-    "pair": two of them -> (N, T), a distance per frame, dimension 1.
+    "pair": two of them -> (N, T) and (N, T - 1), distances of a frame to the other and to the one before; dimension 1.
     """
 
     name: str
@@ -94,6 +94,7 @@ _DINO = _file("dino_vitbase16_pretrain.pth", "bf34ad0f424b9029b593e8dc3ed553bf26
 _LPIPS = _file(
     "alexnet-owt-7be5be79.pth", "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02", role="trunk"
 )
+_STLPIPS = _file("stlpips.safetensors", "ffc6f3263e8d9ca9d791ba81b4dac6080232de5c99b32b2554b30e235376664c")
 
 # MobileNetV2 was trained at 224 pixels. Measured on 41 real clips of 16x64x64 and one CPU thread: 128 pixels
 # order clips as 224 do (Spearman 0.94 clean, 0.98 with distorted ones), at 0.05 instead of 0.29 s a clip.
@@ -107,9 +108,11 @@ _ALL = (
     Weights("clip_l14", "CLIP ViT-L/14", "frame", 768, _SQUARE, CROP, _CLIP_L14, folder=True),
     Weights("dino", "DINO", "frame", 768, _SQUARE, SHORTER, _DINO),
     Weights("lpips", "LPIPS", "pair", 1, None, "none", _LPIPS),
+    Weights("stlpips", "ST-LPIPS", "pair", 1, None, "none", _STLPIPS, packaged=True),
 )
 WEIGHTS: dict[str, Weights] = {net.name: net for net in _ALL}
 LPIPS_SIDE = 31  # pixels: below it a pooling window has nothing left to cover
+STLPIPS_SIDE = 21  # pixels: below it nothing is left to mirror
 CLIP_NETS = ("clip_b32", "clip_l14")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")  # one of them, to read captions
 

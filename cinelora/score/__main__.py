@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--metrics", default="", help="names, comma separated (default: all whose weights are available)")
     add("--weights", action="append", default=[], metavar="NET=PATH,...", help="weight files of nets")
     add("--sha256", action="append", default=[], metavar="NET=HEX", help="trust this file instead of the published one")
-    add("--cache", type=Path, default=Path(".cache"), help="where cinelora-fetch put tnv2 and mnv2 (default: .cache)")
+    add("--cache", type=Path, default=Path(".cache"), help="where cinelora-fetch put its nets (default: .cache)")
     add("--frames", type=int, help="score the first N frames of each clip (default: all; then all need as many)")
     add("--size", help="HxW pixels to resize to (default: as they are; then all must be of one size)")
     add("--resize", choices=[each.value for each in Resize], help="with --size: squash (default) or centre crop")

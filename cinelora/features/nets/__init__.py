@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from cinelora.features.nets import clip, dino, i3d, lpips, mobilenet, transnet, videomae, vjepa
+from cinelora.features.nets import clip, dino, i3d, lpips, mobilenet, stlpips, transnet, videomae, vjepa
 from cinelora.features.nets.files import Loaded
-from cinelora.features.nets.frames import Floats, extract
-from cinelora.metrics.feature_nets import WEIGHTS, Weights, checked_files
+from cinelora.features.nets.frames import extract
+from cinelora.metrics.feature_nets import LPIPS_SIDE, STLPIPS_SIDE, WEIGHTS, Weights, checked_files
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,17 @@ class Net:
 
     facts: Weights
     build: Callable[[str, Path, torch.device | str], nn.Module]  # its files are those of `facts`, already checked
-    extract: Callable[..., Floats]  # (net, frames, batch) or, for a pair, (net, frames, frames, batch)
+    extract: Callable[..., Any]  # (net, frames, batch) -> floats; for a pair (net, frames, reference) -> two of them
     bundled: dict[str, str] = field(default_factory=dict)  # SHA-256 by role of what a package brings
 
 
 def _net(name: str, code: Any, batch: int = 1) -> Net:
     facts = WEIGHTS[name]
     return Net(facts, code.build, partial(extract, facts, code.pixels, batch=batch))
+
+
+def _pair(name: str, code: Any, least_side: int, bundled: Mapping[str, str] = {}, **options: Any) -> Net:
+    return Net(WEIGHTS[name], code.build, partial(lpips.extract, least_side, **options), dict(bundled))
 
 
 NETS: dict[str, Net] = {
@@ -48,7 +52,8 @@ NETS: dict[str, Net] = {
     "clip_b32": _net("clip_b32", clip),
     "clip_l14": _net("clip_l14", clip),
     "dino": _net("dino", dino),
-    "lpips": Net(WEIGHTS["lpips"], lpips.build, lpips.extract, {lpips.HEADS_FILE.role: lpips.HEADS_FILE.sha256[0]}),
+    "lpips": _pair("lpips", lpips, LPIPS_SIDE, {lpips.HEADS_FILE.role: lpips.HEADS_FILE.sha256[0]}),
+    "stlpips": _pair("stlpips", stlpips, STLPIPS_SIDE, pixels=stlpips.PIXELS),
 }
 
 

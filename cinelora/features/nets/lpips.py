@@ -1,12 +1,13 @@
 """LPIPS: how different two images look, from AlexNet activations weighted by human judgements.
 
-In: two sets of uint8 frames (N, T, H, W, 3) at their own size, and the AlexNet of torchvision.
-Out: float32 (N, T), 0 or more; 0 for equal frames.
+In: uint8 frames (N, T, H, W, 3) and those to compare with, at their own size, and the AlexNet of torchvision.
+Out: float32, a distance for each pair of frames, 0 or more; 0 for equal frames.
 Zhang et al. 2018 (arXiv 1801.03924, eq. 1), version 0.1. The five weightings ("heads", 6 kB) come with torchmetrics.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -15,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from cinelora.features.nets.files import fitted, read_tensors
-from cinelora.features.nets.frames import Floats, Frames, batches, check_frames, device_of, images_of, run
-from cinelora.metrics.feature_nets import LPIPS_SIDE, WeightFile, checked
+from cinelora.features.nets.frames import Floats, Frames, check_frames, device_of, images_of, run
+from cinelora.metrics.feature_nets import WeightFile, checked
 
 WIDTHS = (64, 192, 384, 256, 256)
 TAPS = (1, 4, 7, 9, 11)  # the rectifiers, by their place in torchvision's `features`
@@ -30,25 +31,30 @@ HEADS_FILE = WeightFile(
 )
 
 
-class PerceptualDistance(nn.Module):
-    """LPIPS 0.1 on AlexNet (Krizhevsky 2014, arXiv 1404.5997, the one-column form)."""
+def alexnet() -> nn.Sequential:
+    """Krizhevsky 2014 (arXiv 1404.5997), the one-column form, without what follows the last rectifier."""
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 11, stride=4, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(3, stride=2),
+        nn.Conv2d(64, 192, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(3, stride=2),
+        nn.Conv2d(192, 384, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(384, 256, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(256, 256, 3, padding=1),
+        nn.ReLU(),
+    )
 
-    def __init__(self) -> None:
+
+class PerceptualDistance(nn.Module):
+    """LPIPS 0.1 on the layers `taps` of a trunk; on AlexNet's unless another one is given."""
+
+    def __init__(self, features: nn.Sequential | None = None, taps: Sequence[int] = TAPS) -> None:
         super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(3, 64, 11, stride=4, padding=2),
-            nn.ReLU(),
-            nn.MaxPool2d(3, stride=2),
-            nn.Conv2d(64, 192, 5, padding=2),
-            nn.ReLU(),
-            nn.MaxPool2d(3, stride=2),
-            nn.Conv2d(192, 384, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(384, 256, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(256, 256, 3, padding=1),
-            nn.ReLU(),
-        )
+        self.features, self.taps = features or alexnet(), taps
         self.heads = nn.ParameterList([nn.Parameter(torch.zeros(1, width, 1, 1)) for width in WIDTHS])
 
     def directions(self, images: Tensor) -> list[Tensor]:
@@ -58,13 +64,26 @@ class PerceptualDistance(nn.Module):
         maps = []
         for place, layer in enumerate(self.features):
             x = layer(x)
-            if place in TAPS:
+            if place in self.taps:
                 maps.append(x / (x.square().sum(dim=1, keepdim=True).sqrt() + 1e-10))
         return maps
 
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:  # two (M, 3, H, W) in -1..1 -> (M,)
-        pairs = zip(self.directions(first), self.directions(second), self.heads, strict=True)
-        parts = [((a - b).square() * head).sum(dim=1).mean(dim=(1, 2)) for a, b, head in pairs]
+    def forward(self, images: Tensor, reference: Tensor) -> Tensor:
+        """(M, 3, H, W) and as many or fewer (R, 3, H, W), in -1..1 -> (R + M - 1,).
+
+        First how far each of the last R images is from its reference, then how far each but the first is from the one
+        before.
+        """
+        maps = self.directions(images)
+        pairs = [(each[1:], each[:-1]) for each in maps]
+        if len(reference):
+            first = len(images) - len(reference)
+            compared = zip(maps, self.directions(reference), pairs, strict=True)
+            pairs = [(torch.cat([a[first:], x]), torch.cat([b, y])) for a, b, (x, y) in compared]
+        parts = [
+            ((a - b).square() * head).sum(dim=1).mean(dim=(1, 2))
+            for (a, b), head in zip(pairs, self.heads, strict=True)
+        ]
         return torch.stack(parts).sum(dim=0)
 
 
@@ -81,21 +100,29 @@ def build(name: str, path: Path, device: torch.device | str) -> nn.Module:
     return fitted(name, path, PerceptualDistance, tensors, unused=("classifier.",)).to(device)
 
 
-def extract(net: nn.Module, first: Frames, second: Frames, batch: int = 1) -> Floats:
-    """Two uint8 (N, T, H, W, 3) of one shape, H and W 31 or more -> float32 (N, T), frame by frame.
+def extract(
+    least_side: int, net: nn.Module, frames: Frames, reference: Frames | None = None, pixels: int | None = None
+) -> tuple[Floats, Floats]:
+    """uint8 (N, T, H, W, 3) and as many real ones -> float32 (N, T) to these, and (N, T - 1) to the frame before.
 
-    Nothing is resized: the published protocol compares images as they are. Levels map to -1..1.
-    ValueError: frames of another type or shape, two shapes, or frames that are too small.
+    Nothing is resized: the published protocol compares images as they are. Levels map to -1..1. Each frame passes once,
+    a clip at a time or, where it has more than so many `pixels`, in pieces; without `reference` the first is (N, 0).
+    ValueError: frames of another type or shape, two shapes, or a side of fewer pixels.
     """
-    check_frames(first)
-    check_frames(second)
-    if first.shape != second.shape:
-        raise ValueError(f"frames of shape {first.shape} and {second.shape}: give two of the same")
-    if min(first.shape[2:4]) < LPIPS_SIDE:
-        raise ValueError(f"frames of {first.shape[2]}x{first.shape[3]} pixels: give {LPIPS_SIDE} or more a side")
-    device = device_of(net)
-    parts = [
-        run(net, images_of(one, device) / 127.5 - 1, images_of(other, device) / 127.5 - 1)
-        for one, other in zip(batches(first, batch), batches(second, batch), strict=True)
-    ]
-    return np.concatenate(parts).reshape(first.shape[:2])
+    check_frames(frames)
+    clips, count, *size = frames.shape[:4]
+    if reference is not None:
+        check_frames(reference)
+        if frames.shape != reference.shape:
+            raise ValueError(f"frames of shape {frames.shape} and {reference.shape}: give two of the same")
+    if min(size) < least_side:
+        raise ValueError(f"frames of {size[0]}x{size[1]} pixels: give {least_side} or more a side")
+    step, device = max(1, pixels // (size[0] * size[1])) if pixels else count, device_of(net)
+    to_reference, to_previous = [], []
+    for clip, real in zip(frames, frames[:, :0] if reference is None else reference, strict=True):
+        for start in range(0, count, step):
+            both = clip[None, max(0, start - 1) : start + step], real[None, start : start + step]
+            found = run(net, *(images_of(each, device) / 127.5 - 1 for each in both))
+            to_reference.append(found[: both[1].shape[1]])
+            to_previous.append(found[both[1].shape[1] :])
+    return np.concatenate(to_reference).reshape(clips, -1), np.concatenate(to_previous).reshape(clips, count - 1)

@@ -1,7 +1,7 @@
 """Do the metrics respond to what they are for? Faults of known size, and the order in which they must be ranked.
 
 In: the cache with the sample clips and the weights of the feature nets; what is missing is left out and listed.
-Out: a table of 17 checks per net and footage, and each net's temporal sensitivity. Exit 1: an order is broken.
+Out: a table of 18 checks per net and footage, and each net's temporal sensitivity. Exit 1: an order is broken.
 
     python -m cinelora.score.selftest --cache .cache
 
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ from cinelora.score.selftest.distortions import DISTORTIONS
 from cinelora.score.selftest.exact import EXACT_CHECKS, Check, Finding, kvd
 from cinelora.score.selftest.footage import FOOTAGE_CHECKS, Evidence, sensitivity
 
-Encode = Callable[[Frames], Floats]
+Encode = Callable[..., Any]  # frames to features; of PAIR frames and others to two sets of distances
 
 SEED = 0
 FPS = 16.0
@@ -46,7 +47,9 @@ GENERATED_CLIPS = 16
 # (5 draws, here), and 0.96 times on average: a single draw cannot decide within the required 15 %.
 DRAWS = {"static warp": 5, "warp per frame": 5}
 PIXEL_METRICS = tuple(map(metric, ("temporal_flickering", "motion[dis]", "warp_error[dis]", "warp_excess[dis]")))
-ENCODERS = ("tnv2", "mnv2")
+PAIR = "stlpips"
+PAIR_CLIPS = 4  # of each footage, for a fault; a clip takes 0.6 s
+ENCODERS = ("tnv2", "mnv2", PAIR)
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ def load_nets(cache: Path) -> dict[str, Encode]:
 
     Floats (N, D) of a clip are assumed to depend on time. Floats (N, T, D) of frames give two nets: their mean,
     which does not, and `<name> delta`, the mean change of neighbouring frames; and clip metrics computed from them.
+    `PAIR` gives distances of frames to those of other clips and to the ones before: clip metrics alone.
     UserError: a weight file is not the pinned one.
     """
     files = {name: cache / "weights" / f"{name}.safetensors" for name in ENCODERS}
@@ -116,7 +120,7 @@ def measure(material: Material, nets: Mapping[str, Encode], faults: Iterable[str
 
     Faults in `DRAWS` are drawn several times and their numbers averaged.
     """
-    features = {name: encode(material.clips) for name, encode in nets.items()}
+    features = {name: encode(material.clips) for name, encode in nets.items() if name != PAIR}
     columns = [column for name, found in features.items() for column in _columns(name, found)]
     clean = {net: vectors for net, vectors, _ in columns}
     real = Real({k: v for name, found in features.items() for k, v in _steadiness(name, found).items()}, material.clips)
@@ -222,13 +226,22 @@ def _measure_draw(
     batch = Batch({}, clips, fps=FPS, reference_pairs=real.pairs)
     scores = {each.name: batch.values(each) for each in PIXEL_METRICS}
     distances: dict[str, float] = {}
-    for name, encode in nets.items():
+    if PAIR in nets:
+        scores |= _perceptual(nets[PAIR], clips[:PAIR_CLIPS], real.clips[:PAIR_CLIPS])
+    for name, encode in ((name, encode) for name, encode in nets.items() if name != PAIR):
         found = encode(clips)
         if found.ndim == 3:
             own = _steadiness(name, found)
             scores |= {f"tdelta[{name}]": tdelta(found), **own, **gaps(own, real.steadiness)}
         distances |= {net: kvd(clean[net], vectors) for net, vectors, _ in _columns(name, found)}
     return distances, {score: float(values.mean()) for score, values in scores.items()}
+
+
+def _perceptual(compare: Encode, clips: Frames, real: Frames) -> dict[str, Array]:
+    """Distance of each clip (N,) to its clean clip, where both have as many frames, and of its neighbouring frames."""
+    paired, before = compare(clips, real if clips.shape == real.shape else None)
+    found = {"stlpips[alex]": paired, f"neighbours[{PAIR}]": before}
+    return {name: values.mean(axis=1) for name, values in found.items() if values.size}
 
 
 def _steadiness(name: str, features: Floats) -> dict[str, Array]:

@@ -10,13 +10,14 @@ import pytest
 from analysis.study.clip_values import clip_scorers
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
-from analysis.study.scores import shown_optional, trial_scores
-from analysis.tables.captions import caption
+from analysis.study.scores import shown_further, shown_optional, trial_scores
+from analysis.tables.captions import caption, further_caption
 from analysis.tables.csv_files import rank_csv
 from analysis.tables.rank_table import table_scores
 from cinelora.metrics.distances import kernel_distance, polynomial_mmd
 from tests.analysis.paper_study import CLIPS, SHIFTS, Builder, write_rows
 
+PERCEPTUAL = ("stlpips[alex]", "neighbours[stlpips]")
 LPIPS = {name: 0.125 * index for index, name in enumerate(SHIFTS)}
 REAL = np.array([[-1.0, 2.0], [0.0, 5.0], [4.0, 1.0]])
 
@@ -55,6 +56,19 @@ def test_columns_come_with_the_nets_and_only_with_them(root: Path, builder: Buil
         builder.rewrite_scores(name, lambda clip, metric: metric != "lpips")
     plain = trial_scores(load_study(root))
     assert shown_optional(plain) == () and table_scores(plain)[-2:] == ("fvd[i3d]", "lpips")
+
+
+def test_the_perceptual_score_is_in_the_second_table_alone(root: Path, builder: Builder) -> None:
+    for name in SHIFTS:
+        place = builder.folder.trial(name)
+        head, *rows = (tuple(line.split(",")) for line in place.clip_scores.read_text().splitlines())
+        more = [(clip, each, LPIPS[name]) for each in PERCEPTUAL for clip in CLIPS]
+        write_rows(place.clip_scores, list(head), [*rows, *more])
+    found = estimate(load_study(root))
+    assert [each for each in shown_further(found.scores) if "lpips" in each] == list(PERCEPTUAL)
+    assert not set(PERCEPTUAL) & set(table_scores(found.scores))
+    assert all(found.scores.values[name][PERCEPTUAL[0]] == LPIPS[name] for name in SHIFTS)
+    assert "stlpips: shift-tolerant LPIPS of each frame" in further_caption(found)
 
 
 def test_csv_and_caption_tell_of_them(root: Path) -> None:

@@ -35,6 +35,7 @@ DIMENSIONS = {
     "clip_l14": 768,
     "dino": 768,
     "lpips": 1,
+    "stlpips": 1,
 }
 
 

@@ -53,10 +53,19 @@ def test_equals_torchmetrics(trunk: Path, monkeypatch: pytest.MonkeyPatch) -> No
     tensors = [torch.from_numpy(x).flatten(0, 1).permute(0, 3, 1, 2) / 255 for x in (first, second)]
     with torch.inference_mode():
         wanted = theirs(*tensors, normalize=True).reshape(2, 3).numpy()
-    got = NETS["lpips"].extract(loaded.net, first, second)
+    got, before = NETS["lpips"].extract(loaded.net, first, second)
     assert got.shape == (2, 3) and got.dtype == np.float32
     np.testing.assert_allclose(got, wanted, rtol=1e-4)
-    np.testing.assert_allclose(NETS["lpips"].extract(loaded.net, first, second, batch=2), got, rtol=1e-4)
+    pieces = NETS["lpips"].extract(loaded.net, first, second, pixels=2 * 40 * 56)
+    np.testing.assert_allclose(pieces[0], got, rtol=1e-4)
+    with torch.inference_mode():
+        neighbours = [theirs(each[1:], each[:-1], normalize=True).reshape(2).numpy() for each in tensors[0].split(3)]
+    assert before.shape == (2, 2)
+    np.testing.assert_allclose(before, neighbours, rtol=1e-4)
+    np.testing.assert_allclose(pieces[1], neighbours, rtol=1e-4)
+    alone = NETS["lpips"].extract(loaded.net, first)
+    assert alone[0].shape == (2, 0)
+    np.testing.assert_allclose(alone[1], neighbours, rtol=1e-4)
 
 
 def test_a_distance_is_zero_for_equals_symmetric_and_grows(trunk: Path) -> None:
@@ -65,7 +74,10 @@ def test_a_distance_is_zero_for_equals_symmetric_and_grows(trunk: Path) -> None:
     near, far = first.copy(), first.copy()
     near[:, :, 10:20, 10:20] += 20
     far[:, :, 10:30, 10:30] += 100
-    distance = NETS["lpips"].extract
+
+    def distance(net: torch.nn.Module, frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        return NETS["lpips"].extract(net, frames, reference)[0]
+
     assert distance(loaded.net, first, first).max() == 0
     assert (distance(loaded.net, first, near) < distance(loaded.net, first, far)).all()
     np.testing.assert_allclose(distance(loaded.net, near, first), distance(loaded.net, first, near), rtol=1e-5)
@@ -77,4 +89,4 @@ def test_frames_that_cannot_be_compared_are_refused(trunk: Path) -> None:
         distance(net, _frames(1), _frames(1)[:1])
     with pytest.raises(ValueError, match="30x56 pixels: give 31"):
         distance(net, _frames(1, (30, 56)), _frames(1, (30, 56)))
-    assert np.isfinite(distance(net, _frames(1, (31, 31)), _frames(2, (31, 31)))).all()
+    assert np.isfinite(distance(net, _frames(1, (31, 31)), _frames(2, (31, 31)))[0]).all()

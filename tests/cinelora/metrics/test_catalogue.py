@@ -28,7 +28,7 @@ WITH_WEIGHTS = ScoreConfig(tnv2="t.safetensors", mnv2="m.safetensors")
 
 
 def test_every_score_is_available_or_has_its_reason() -> None:
-    packaged = {each.name for each in study_metrics(["tnv2", "mnv2"]) if not each.entry.curve}
+    packaged = {each.name for each in study_metrics(["tnv2", "mnv2", "stlpips"]) if not each.entry.curve}
     for score in (ScoreConfig(), ScoreConfig(tnv2="t"), ScoreConfig(mnv2="m"), WITH_WEIGHTS):
         there, missing = protocol(score, DataConfig(), {}), unavailable(score)
         assert {name for name in there if not metric(name).entry.curve} | set(missing) == packaged | {
@@ -55,11 +55,28 @@ def test_a_net_of_the_users_brings_its_scores_and_takes_the_reason_away() -> Non
     of_sets = {f"{name}[{net}]" for name in few for net in ("i3d", "vjepa")} | {"jedi[vjepa]"}
     assert set(facts) == pixels | of_clip | of_sets | {"lpips"}
     assert not {"lpips", "clip_sim", "fvd[i3d]"} & set(unavailable(score))
+    assert unavailable(score)["stlpips[alex]"] == "needs ST-LPIPS weights: set score.stlpips"
     assert facts["fvd[i3d]"]["weights_sha256"] == "11" and facts["fvd[i3d]"]["standardised"] == "no"
     assert facts["jedi[vjepa]"]["weights_sha256"] == {"encoder": "22", "probe": "33"}
     assert facts["fvd[i3d]"]["frames"] == 32 and facts["kvd[vjepa]"]["frames"] == 16  # it sees 16 and no more
     assert (facts["consistency[clip_l14]"]["frames"], facts["clip_sim[clip_l14]"]["frames"]) == (33, 32)
     json.dumps(facts, allow_nan=False)
+
+
+def test_the_perceptual_score_is_a_further_one_and_says_what_it_rests_on() -> None:
+    facts = protocol(ScoreConfig(stlpips="s.safetensors"), DataConfig(frames=17), {"stlpips": "66"})
+    plain = protocol(ScoreConfig(), DataConfig(frames=17), {})
+    assert set(facts) - set(plain) == {"stlpips[alex]", "neighbours[stlpips]"}
+    paired, before = facts["stlpips[alex]"], facts["neighbours[stlpips]"]
+    assert paired["weights_sha256"] == before["weights_sha256"] == WEIGHTS["stlpips"].sha256
+    assert (paired["frames"], paired["better"]) == (16, "lower") and (before["frames"], before["better"]) == (
+        17,
+        "none",
+    )
+    assert paired["network_size"] == "as given" and "stlpips-pytorch 0.0.2, BSD-2-Clause" in paired["trunk"]
+    assert FAMILIES["stlpips"].further and FAMILIES["neighbours[stlpips]"].further
+    empty = to_dict(TrialConfig(score=ScoreConfig(stlpips="elsewhere")), identity_only=True)["score"]
+    assert empty == {"keep_first_frame": False}  # its hash alone is part of a trial's id
 
 
 def test_empty_paths_leave_no_trace_in_a_trial() -> None:
@@ -114,6 +131,7 @@ def test_every_family_can_be_computed_and_says_which_way_it_points() -> None:
     assert COLOURS not in WEIGHTS
     assert len({each.name for each in USUAL}) == len(USUAL)
     assert family("fvd[i3d]") == "fvd" and metric("lpips").base == metric("lpips").net == "lpips"
+    assert metric("stlpips[alex]").base == metric("stlpips[alex]").net == "stlpips"
 
 
 def test_memorisation_and_style_say_what_they_rest_on() -> None:

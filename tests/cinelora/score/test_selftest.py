@@ -37,7 +37,7 @@ def test_exact_check(check: Check) -> None:
 
 def test_the_numbers_are_those_of_the_list() -> None:
     numbers = sorted(check.number for check in (*EXACT_CHECKS, *FOOTAGE_CHECKS))
-    assert numbers == list(range(1, 18))
+    assert numbers == list(range(1, 19))
 
 
 @pytest.mark.parametrize("fault", list(DISTORTIONS))
@@ -118,6 +118,23 @@ def test_gaps_are_those_to_the_clean_clips() -> None:
         assert seen.scores[name]["clean"] == 0 != seen.scores[name]["freeze"]
 
 
+def test_a_net_of_pairs_is_asked_for_four_clips_and_their_clean_ones() -> None:
+    def compare(clips: np.ndarray, real: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        assert len(clips) == 4
+        levels = clips.mean(axis=(2, 3, 4))
+        return np.abs((levels - real.mean(axis=(2, 3, 4))) if real is not None else levels[:, :0]), np.diff(
+            levels, axis=1
+        )
+
+    seen = measure(Material("made", CLIPS, 3), {"stlpips": compare}, ("clean", "freeze", "double speed"))
+    assert seen.distance == seen.between == {}
+    assert seen.scores["stlpips[alex]"]["clean"] == 0 < seen.scores["stlpips[alex]"]["freeze"]
+    assert (
+        set(seen.scores["stlpips[alex]"]) == {"clean", "freeze"} and seen.scores["neighbours[stlpips]"]["freeze"] == 0
+    )
+    assert "double speed" in seen.scores["neighbours[stlpips]"]
+
+
 def test_warps_are_averaged_over_draws() -> None:
     def encode(clips: np.ndarray) -> np.ndarray:
         return _change(clips).mean(axis=1).astype(np.float32)
@@ -147,6 +164,8 @@ def _evidence(**changes: Mapping[str, float]) -> Evidence:
         "temporal_flickering": {fault: -value for fault, value in rising.items()} | {"freeze": 1.0, "static noise": 0},
         "warp_error[dis]": rising,
         "tdelta[net]": rising,
+        "stlpips[alex]": rising,
+        "neighbours[stlpips]": rising | {"freeze": 0.0},
         "consistency[net]": rising,
         "consistency_gap[net]": rising,
         "profile_gap[net]": rising,
@@ -191,6 +210,11 @@ def test_good_evidence_breaks_nothing() -> None:
         ("consistency_gap", {"freeze": 1.0}, 17),
         ("profile_gap", {"clean": 0.1}, 17),
         ("warp_excess", {"interleave": 0.0}, 17),
+        ("stlpips", {"clean": 0.1}, 18),
+        ("stlpips", {"freeze": 1.0}, 18),
+        ("stlpips", {"static shift": 2.5}, 18),
+        ("neighbours", {"freeze": 0.1}, 18),
+        ("neighbours", {"interleave": 0.0}, 18),
     ],
 )
 def test_a_score_that_does_not_see_is_caught(subject: str, values: dict[str, float], number: int) -> None:

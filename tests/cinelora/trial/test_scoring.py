@@ -42,8 +42,9 @@ def nets(monkeypatch: pytest.MonkeyPatch) -> None:
     def frame(net: Any, frames: np.ndarray) -> np.ndarray:
         return np.stack([frames[:, :, 0, 0, 0], np.ones(frames.shape[:2])], axis=-1).astype(np.float32)
 
-    def pair(net: Any, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        return (first[:, :, 0, 0, 0].astype(np.float32) - second[:, :, 0, 0, 0]) ** 2
+    def pair(net: Any, frames: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        levels, real = frames[:, :, 0, 0, 0].astype(np.float32), reference[:, :, 0, 0, 0]
+        return (levels - real) ** 2, np.diff(levels, axis=1) ** 2
 
     for name, facts in WEIGHTS.items():
         extract = {"video": video, "frame": frame, "pair": pair}[facts.kind]
@@ -69,7 +70,7 @@ def _score(
 def test_every_configured_net_gives_its_features_and_scores(nets: None) -> None:
     base = _base(*WEIGHTS)
     found = _score(base, _clips(33), _clips(33))
-    kept = [name for name in WEIGHTS if name != "lpips"] + ["ycbcr"]
+    kept = [name for name in WEIGHTS if name not in ("lpips", "stlpips")] + ["ycbcr"]
     assert list(found.features) == feature_sets(base.nets) == kept
     assert found.features["i3d"][1].tolist() == [11.0, 42.0]  # frames 1 to 32
     assert found.features["vjepa"][1].tolist() == [11.0, 26.0]  # the first 16 of those: it sees no more
@@ -84,9 +85,9 @@ def test_every_configured_net_gives_its_features_and_scores(nets: None) -> None:
 def test_lpips_and_captions_by_hand(nets: None) -> None:
     generated, reference = _clips(3), _clips(3)
     reference[:, 1:] += 2
-    base = _base("lpips", "clip_b32")
+    base = _base("lpips", "stlpips", "clip_b32")
     values = _score(base, generated, reference).values
-    assert values["lpips"][0] == 4.0
+    assert values["lpips"][0] == values["stlpips[alex]"][0] == 4.0 and values["neighbours[stlpips]"][0] == 1.0
     kept = _score(base, generated, reference, dropped=0).values
     assert kept["lpips"].tolist() == [pytest.approx(8 / 3)] * 2
     cosines = [1 / np.hypot(level, 1) for level in (1, 2)]  # of (level, 1) with the caption's (0, 2)
