@@ -42,7 +42,7 @@ from cinelora.metrics.resampling import (
 PSNR_CAP_DB = 100.0  # an exact frame has infinite PSNR, which JSON cannot hold; one level off is 48 dB
 RATIO_CAP = 100.0  # memorisation ratio of a clip that equals a held-out clip other than its own
 COLOURS = "ycbcr"  # the feature set of colour histograms, (N, 3 x 256); not the name of a net
-NEIGHBOURS = "neighbours[stlpips]"  # a further score, where that of LPIPS has a column
+NEIGHBOURS = "neighbours[stlpips]"  # in studies too: free beside stlpips[alex]; of LPIPS on request
 ABSDIFF = "motion[absdiff]"  # motion without an optical flow
 FLOWS = {"dis": "OpenCV DIS, preset medium", "farneback": "OpenCV Farneback"}
 FLOW_SIDE = 16  # pixels; DIS matches patches of 8 on a picture reduced at least once
