@@ -1,9 +1,10 @@
 """Clips of every row -> film strips small enough to put inside a page: all frames of a clip as one WebP picture.
 
 In: `Estimates`; reads `samples/<clip_id>.mp4`. Out: the strips of each lane (reference, base, every seed of each row)
-for clips spaced evenly over the held-out set; `clips.html` lays them out, `script.js` plays them. Strips instead of
-mp4: 9 kB against 12 kB of H.264 at 64 pixels (`film` study, quality 90, 39 to 41 dB), every browser has the codec,
-and all lanes show the same frame at the same moment. T frames of H x W pixels.
+for clips spaced evenly over the held-out set, and how far the ranks are apart on each; `clips.html` lays them out,
+`script.js` plays, slices, zooms and sorts them. Strips instead of mp4: 9 kB against 12 kB of H.264 at 64 pixels (`film`
+study, quality 90, 39 to 41 dB), every browser has the codec, and all lanes show the same frame at the same moment.
+T frames of H x W pixels.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from analysis.study.files import ClipScores
 from analysis.study.frames import read_clip, spread, strip
 from analysis.study.rows import Estimates
 from cinelora.core.config import Method, seed_text
 from cinelora.core.paths import SampleFolder
 from cinelora.metrics.catalogue import family
-from cinelora.metrics.primary import MOTION, PICTURE, STEADINESS
+from cinelora.metrics.primary import MOTION, PICTURE, STEADINESS, plain_name
 
 REFERENCE, BASE, CHOICE = "reference", "base", "choice"  # CHOICE: a row that the reader picks with the slider
 MAX_CLIPS = 24  # more than anybody looks through
@@ -43,7 +46,8 @@ def reel(estimates: Estimates) -> dict[str, Any] | None:
     """What `clips.html` shows: as many clips as MAX_CLIPS and MAX_BYTES allow, at least one; None without any.
 
     `strips`: clip -> one strip per lane, None where its file is not on disk. `total`: clips that could be shown.
-    `described`: what the script reads: frame rate, lanes, and of each clip its caption and scores.
+    `described`: what the script reads: frame rate, lanes, the score that sorts the clips, and of each clip its
+    caption, its scores and its `apart`.
     """
     study, lanes = estimates.study, _lanes(estimates)
     shown = lanes[:MAX_LANES]
@@ -51,16 +55,38 @@ def reel(estimates: Estimates) -> dict[str, Any] | None:
     if not ids:
         return None
     strips, captions = _fitting(ids, shown), study.reference.captions
+    distances = apart(estimates)
     described = {
         "fps": study.trials[0].spec.config.data.fps,
+        "score": plain_name(estimates.primary.answered[0]) if distances else "",
         "lanes": [{"name": lane.name, "kind": lane.kind, "detail": lane.detail, "seed": lane.seed} for lane in shown],
         "clips": [
-            {"caption": captions[clip], "scores": [clip_numbers(lane, clip) for lane in shown]} for clip in strips
+            {
+                "caption": captions[clip],
+                "scores": [clip_numbers(lane, clip) for lane in shown],
+                "apart": distances.get(clip),
+            }
+            for clip in strips
         ],
     }
     counts = {"total": len(ids), "left_out": len(lanes) - len(shown)}
     elsewhere = any(trial.spec.config.method is Method.clips for trial in study.trials)
     return {"strips": strips, **counts, "elsewhere": elsewhere, "described": described}
+
+
+def apart(estimates: Estimates) -> dict[str, float]:
+    """Clip -> the largest minus the smallest mean over seeds of its ranks, in the study's first primary score.
+
+    Of several adapter series the one whose ranks are farthest apart counts. Without clips that lack the score.
+    """
+    score, clips = estimates.primary.answered[0], estimates.scores.clips
+    found = [
+        np.ptp([values.mean(axis=0) for values in by_rank.values()], axis=0)
+        for by_rank in (estimates.values_by_rank(series, score) for series in estimates.series)
+        if len(by_rank) > 1
+    ]
+    farthest = np.max(found, axis=0).tolist() if found else []
+    return {clip: value for clip, value in zip(clips, farthest, strict=False) if math.isfinite(value)}
 
 
 def clip_numbers(lane: Lane, clip: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import av
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cinelora.core.config import DataConfig, LoraConfig, Method, ModelConfig, TrainConfig, TrialConfig
 from cinelora.core.files import write_json
@@ -168,13 +169,13 @@ def write_rows(path: Path, head: list[str], rows: list[tuple[Any, ...]]) -> None
         csv.writer(stream).writerows([head, *rows])
 
 
-def write_video(path: Path, level: int, frames: int = 5, size: int = 32) -> None:
+def write_video(path: Path, level: ArrayLike, frames: int = 5, size: int = 32) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=16)
         stream.width = stream.height = size
         stream.pix_fmt = "yuv420p"
         for index in range(frames):
-            picture = np.full((size, size, 3), level + 5 * index, dtype=np.uint8)
+            picture = np.full((size, size, 3), np.add(level, 5 * index), dtype=np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))

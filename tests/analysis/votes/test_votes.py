@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import html
 import importlib
 import json
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,9 +22,8 @@ from analysis.votes.design import lists, votes_needed
 from analysis.votes.page import SIDES
 from analysis.votes.worths import NOBODY, PENALTY, SAME, Votes, alpha, fit
 from benchmarks.votes import PLANTED, coverage, simulated
+from tests.analysis.browser import attributes, needs_chromium
 from tests.analysis.paper_study import Builder
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.mark.parametrize("size", [2, 4])
@@ -205,7 +202,6 @@ def test_several_rounds_add_up_and_the_report_shows_them(builder: Builder, tmp_p
 
 
 DRIVER = """
-<script>
 (() => {
   const marker = document.documentElement.dataset, find = (id) => document.getElementById(id);
   const press = (key) => document.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
@@ -226,11 +222,10 @@ DRIVER = """
     for (const key of PLANS[Number(last) % 4]) press(key);
   }, 20);
 })();
-</script>
 """
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path")
+@needs_chromium
 @pytest.mark.parametrize(
     ("clips", "plans", "choices"),
     [
@@ -243,20 +238,9 @@ def test_a_session_in_a_browser(
 ) -> None:
     root = builder.build()
     page, key = made(root, "--clips", clips, "--minutes", "12")
-    driven = tmp_path / "driven.html"
-    driver = DRIVER.replace("PLANS", json.dumps(plans))
-    driven.write_text(page.read_text().replace("</body>", driver + "</body>"))
-    for milliseconds in (45_000, 180_000):  # a busy machine decodes pictures while virtual time runs on
-        command = [
-            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/{milliseconds}",
-            f"--virtual-time-budget={milliseconds}", "--dump-dom", driven.as_uri(),
-        ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        head = done.stdout[: done.stdout.index("<head")]
-        if "data-file" in head:
-            break
-    assert 'data-resumed="resumed 8"' in head, head[:500]
-    found = json.loads(html.unescape(re.search(r'data-file="(.*?)"', head)[1]))  # type: ignore[index]
+    left = attributes(page, "file", DRIVER.replace("PLANS", json.dumps(plans)))
+    assert left["resumed"] == "resumed 8"
+    found = json.loads(left["file"])
     assert (found["alias"], found["list"], found["page"]) == ("Zo\u00eb", 1, key["page"])
     assert [each["item"] for each in found["answers"]] == [each["id"] for each in content_of(page)["lists"][1]]
     assert {each["choice"] for each in found["answers"]} == choices
