@@ -86,7 +86,7 @@ def _verdict(found: Decision, several: bool) -> str:
         return f"{where}Rank {found.rank} is enough; a smaller one may be, too"
     if found.provisional is None:
         return f"{where}No winner"
-    yet = "" if found.seeds is None and found.clips is None else " yet"
+    yet = " yet" if found.seeds or found.clips else ""
     return f"{where}No winner{yet}. If you must choose: rank {found.provisional}"
 
 

@@ -120,7 +120,7 @@ def sentence(found: Decision) -> str:
     if not found.scores:
         verdict = "no winner."
     elif found.word == NO_WINNER:
-        verdict = "no winner yet."
+        verdict = f"no winner{' yet' if found.seeds or found.clips else ''}."
     else:
         verdict = f"rank {found.rank} is {'the winner' if found.word == WINNER else 'enough'}."
     return f"{where}: {' '.join(filter(None, (verdict, reason(found), next_purchase(found))))}"
