@@ -44,7 +44,7 @@ def test_clips_in_the_clone(tmp_path: Path) -> None:
         return execute([sys.executable, "-m", MODULES[program], *arguments], ROOT, dict(os.environ))
 
     place = ["+study=clips", f"cache_dir={CACHE}", f"study_dir={tmp_path}/clips"]
-    smaller = ["lora.rank=8", "seed=0", "train.steps=150", "train.heldout_every=75"]
+    smaller = ["lora.rank=8", "seed=0", "data.max_heldout_windows=12", "train.steps=100", "train.heldout_every=50"]
     check_study(run, tmp_path / "clips", [*place, *smaller], ranks=(8,))
 
 

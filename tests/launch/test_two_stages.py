@@ -23,7 +23,7 @@ TINY_STAGE = [
     "stage1.data.frames=5", "stage1.data.stride=5", "stage1.train.steps=4", "stage1.train.batch_size=4",
     "stage1.train.heldout_every=2", "stage1.train.heldout_windows=2",
 ]  # fmt: skip
-HERE = ["cluster=local", "sample=small", "train.gradient_checkpointing=true"]
+HERE = ["cluster=local", "cluster.cpus_per_worker=2", "sample=small", "train.gradient_checkpointing=true"]
 
 
 @pytest.mark.slow

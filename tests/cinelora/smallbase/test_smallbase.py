@@ -105,6 +105,7 @@ def test_training_clips_come_from_the_generator_alone() -> None:
 @pytest.mark.slow
 def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cinelora.smallbase.vae.HELDOUT_CLIPS", 1)
+    monkeypatch.setattr("cinelora.smallbase.vae.CROPS", 2)
     monkeypatch.setattr("cinelora.smallbase.vae.decayed", lambda peak, *_, **__: peak / 100)
     train_vae(tmp_path / "stopped", 1, 0)
     resumed = train_vae(tmp_path / "stopped", 2, 0)
@@ -137,6 +138,7 @@ def test_the_command_writes_a_folder_that_the_stock_pipeline_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cinelora.smallbase.vae.HELDOUT_CLIPS", 1)
+    monkeypatch.setattr("cinelora.smallbase.vae.CROPS", 2)
     monkeypatch.setattr("cinelora.smallbase.denoiser.HELDOUT_CLIPS", 2)
     monkeypatch.setattr("cinelora.smallbase.evaluate.evaluate_base", lambda folder, tnv2: {"source_vae_psnr": 1.0})
     folder = tmp_path / "base"

@@ -15,7 +15,7 @@ from cinelora.core.files import read_json
 from tests.launch.test_sweep import checkpoint_step, command, events, results, sweep, wait_for_step
 
 SETTINGS = [
-    "lora.rank=2,4", "+cluster.workers_by_rank={4:2}", "train.steps=300", "train.heldout_every=300",
+    "lora.rank=4", "+cluster.workers_by_rank={4:2}", "train.steps=220", "train.heldout_every=220",
     "cluster.hang_seconds=15",
 ]  # fmt: skip
 
@@ -51,12 +51,13 @@ def of_trial(root: Path, trial_id: str) -> list[str]:
 @pytest.mark.slow
 def test_a_disturbed_sweep_ends_as_if_nothing_had_happened(sweep_root: Path) -> None:
     with start(sweep_root) as driver:  # the largest first: rank 4 on both workers
-        step, running = wait_for_step(sweep_root, 40)
+        step, running = wait_for_step(sweep_root, 30)
         assert len(running["pids"]) == 2
         os.killpg(driver.pid, signal.SIGINT)  # as a terminal does: to everybody
         output, _ = driver.communicate(timeout=300)
     assert driver.returncode == 130, output[-3000:]
     assert "save a checkpoint and leave" in output and "the same command continues" in output
+    assert "nothing left to do" not in output
     stopped = running["trial_id"]
     assert checkpoint_step(sweep_root, stopped) >= step, "it saved where it was, not where its interval ended"
     assert of_trial(sweep_root, stopped) == ["started", "stopped"]
@@ -64,38 +65,28 @@ def test_a_disturbed_sweep_ends_as_if_nothing_had_happened(sweep_root: Path) -> 
 
     csv = sweep_root / "sweep/trials" / stopped / "train.csv"
     with start(sweep_root, "train.checkpoint_every=10") as driver:
-        wait_for_step(sweep_root, 90)
+        wait_for_step(sweep_root, 60)
         fill_the_disk_under(sweep_root, csv)
-        step, running = wait_for_step(sweep_root, 140)
+        step, running = wait_for_step(sweep_root, 90)
         os.kill(running["pids"][0], signal.SIGKILL)
         assert checkpoint_step(sweep_root, stopped) >= step - 10, "only the steps since its checkpoint are lost"
         wait_for_event(sweep_root, "lost")
-        _, running = wait_for_step(sweep_root, 190)
+        _, running = wait_for_step(sweep_root, 120)
         os.kill(running["pids"][1], signal.SIGSTOP)  # rank 1 of 2: rank 0 waits for it in a collective
         output, _ = driver.communicate(timeout=600)
     assert driver.returncode == 0, output[-3000:]
     faults = ["started", "disk_full", "started", "lost", "started", "hang", "started", "done"]
     assert of_trial(sweep_root, stopped)[2:] == faults
     steps = [int(row.split(",")[0]) for row in csv.read_text().splitlines()[1:]]
-    assert steps == list(range(301)), "each step once, none missing"
+    assert steps == list(range(221)), "each step once, none missing"
     found = results(sweep_root)
-    assert {key: result["world_size"] for key, result in found.items()} == {(0, 0): 1, (2, 0): 1, (4, 0): 2}
-    assert found[4, 0]["restarts"] == 3 and found[4, 0]["steps"] == 300
+    assert {key: result["world_size"] for key, result in found.items()} == {(0, 0): 1, (4, 0): 2}
+    assert found[4, 0]["restarts"] == 3 and found[4, 0]["steps"] == 220
 
     quiet = sweep(sweep_root, *SETTINGS, f"study_dir={sweep_root}/quiet")
     assert quiet.returncode == 0, quiet.stderr[-3000:]
     for path in (sweep_root / "quiet/trials").glob("*/result.json"):
         assert_equal(path.parent, sweep_root / "sweep/trials" / path.parent.name)
-
-
-@pytest.mark.slow
-def test_a_stop_while_all_that_is_left_runs_is_no_end(sweep_root: Path) -> None:
-    with start(sweep_root, "lora.rank=4", "cluster.workers_per_trial=1") as driver:
-        wait_for_step(sweep_root, 40)
-        os.kill(driver.pid, signal.SIGTERM)  # as a batch system does: to the driver alone
-        output, _ = driver.communicate(timeout=300)
-    assert driver.returncode == 130, output[-3000:]
-    assert "the same command continues" in output and "nothing left to do" not in output
 
 
 def assert_equal(trial: Path, other: Path) -> None:
