@@ -49,10 +49,10 @@ def test_costs_within_the_spread_of_seeds_count_as_equal() -> None:
 
 
 def test_figures_of_the_paper_study(study: Path) -> None:
-    """Three clips: costs and clips can be drawn; halves and subsets of them cannot."""
+    """Three clips and no votes: costs and clips can be drawn; halves and subsets of them cannot."""
     findings = find(load_study(study))
     drawn = {name: figure for name, plot in FIGURES.items() if (figure := plot.draw(findings))}
-    absent = {"spectra", "truncation", "noise_floor", "fvd_vs_n", "consistency_profile"}
+    absent = {"spectra", "truncation", "noise_floor", "fvd_vs_n", "consistency_profile", "votes"}
     assert set(drawn) == set(FIGURES) - absent
     pareto, per_clip = drawn["pareto"], drawn["per_clip"]
     assert (
