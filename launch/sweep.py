@@ -122,10 +122,8 @@ def _unreadable_value(text: str, whole: str) -> str | None:
     if one := re.match(r"Error merging override ([\w.]+)=(.*): Invalid value assigned: \w+ is not a ListConfig", text):
         return f"{one[1]}: {one[2]} is read as a choice of the grid; write the list in brackets: {one[1]}=[A,B]"
     found = re.search(r"(?:LexerNoViableAltException: |Error parsing override ')([^'\n]+)", text)
-    setting = (
-        found[1] if found else _unparsed() if re.match(r"(no viable|mismatched|extraneous|missing) ", text) else ""
-    )
-    if not setting:
+    grammar = re.match(r"(no viable alternative|mismatched input|extraneous input|missing) ", text)  # no setting named
+    if not (setting := found[1] if found else _unparsed() if grammar else ""):
         return None
     name, equals, value = setting.partition("=")
     if not equals:

@@ -59,7 +59,7 @@ def _deck(weights: Mapping[Pair, int], size: int, count: int, rng: np.random.Gen
     """Sets of rows, each begun with the pair that is most behind its weight, joined by the rows most behind with it."""
     rows = max(map(max, weights)) + 1
     shown: Array = np.zeros((rows, rows))
-    weight: Array = np.full((rows, rows), 1e-9)  # a row is not shown beside itself
+    weight: Array = np.full((rows, rows), 1e-9)  # a row is never paired with itself
     for (i, j), value in weights.items():
         weight[i, j] = weight[j, i] = value
     deck = []
@@ -129,7 +129,7 @@ def power_lines(weights: Mapping[Pair, int], rows: int, raters: int, each: int, 
     return [
         f"{raters} raters x {each} answers on {size} clips each over {rows} rows: worth {direct:.0f} votes or more "
         f"on each pair, and {joint:.0f} through all rows together",
-        f"told apart with {POWER:.0%} power: a row that gets {share_shown(joint):.0%} of the votes against another "
-        f"({share_shown(direct):.0%} by that pair alone), without ties",
+        f"a difference is shown with {POWER:.0%} power for a row that gets {share_shown(joint):.0%} of the votes "
+        f"against another ({share_shown(direct):.0%} by that pair alone), without ties",
         f"on one pair, a preference of {needed}",
     ]

@@ -149,7 +149,7 @@ def _row(place: str, folder: Path, table: Table, cells: Mapping[Any, Any]) -> Li
             raise UserError(f"{place}: {name}={value}: must be {what}, or left empty")
     for name, value in said.items():
         _printable(place, name, value)
-    path = Path(os.path.abspath(folder / said.pop(key)))  # of a link its own name: settings lie beside it
+    path = Path(os.path.abspath(folder / said.pop(key)))  # a link keeps its own name: its settings are next to it
     return Listed(place, path, **numbers, **said)
 
 

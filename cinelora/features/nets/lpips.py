@@ -40,6 +40,13 @@ def alexnet() -> nn.Sequential:
         nn.Conv2d(64, 192, 5, padding=2),
         nn.ReLU(),
         nn.MaxPool2d(3, stride=2),
+        *last_layers(),
+    )
+
+
+def last_layers() -> tuple[nn.Module, ...]:
+    """AlexNet after its last pooling, (N, 192, H, W) -> (N, 256, H, W); the same in every variant of the net."""
+    return (
         nn.Conv2d(192, 384, 3, padding=1),
         nn.ReLU(),
         nn.Conv2d(384, 256, 3, padding=1),

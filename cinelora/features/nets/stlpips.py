@@ -32,12 +32,7 @@ def trunk() -> nn.Sequential:
         nn.ReLU(),
         nn.MaxPool2d(3, stride=1),
         _blur(192),
-        nn.Conv2d(192, 384, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(384, 256, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(256, 256, 3, padding=1),
-        nn.ReLU(),
+        *lpips.last_layers(),
     )
 
 

@@ -68,12 +68,12 @@ def test_an_alpha_is_one_number(tmp_path: Path, shape: tuple[int, ...]) -> None:
         read_adapter(tmp_path / "film.safetensors", TRANSFORMER)
 
 
-def test_an_adapter_of_zeros_is_told(tmp_path: Path) -> None:
-    for value, told in ((0.0, True), (1.0, False)):
+def test_a_remark_names_an_adapter_of_zeros(tmp_path: Path) -> None:
+    for value, empty in ((0.0, True), (1.0, False)):
         zeros = {name: torch.full_like(each, value if "lora_B" in name else 1) for name, each in TENSORS.items()}
         save_file(zeros, tmp_path / "film.safetensors")
         remarks = read_adapter(tmp_path / "film.safetensors", TRANSFORMER).remarks
-        assert any("all zero: it changes nothing" in remark for remark in remarks) is told
+        assert any("all zero: it changes nothing" in remark for remark in remarks) is empty
 
 
 def test_what_bears_the_name_of_a_safetensors_file_and_is_none(tmp_path: Path) -> None:
