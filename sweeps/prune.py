@@ -94,11 +94,15 @@ class Pruner:
         """Why this trial is to end or not to begin."""
         rivals, rate = self.cells[cell(spec)] if cell(spec) else [], spec.config.train.learning_rate
         for twin in rivals:
-            if twin.config.train.learning_rate == rate and self.ledger.pruned(twin.trial_id):
+            if twin.config.train.learning_rate == rate and (self.ledger.pruned(twin.trial_id) or self._leaves(twin)):
                 return f"learning rate {rate:g} was pruned at seed {twin.config.seed}"
         others = [self._curve(other) for other in rivals if other.config.train.learning_rate != rate]
         mine, steps = self._curve(spec), spec.config.train.steps
         return self.rule(mine, [curve for curve in others if curve], steps) if mine and max(mine) < steps else ""
+
+    def _leaves(self, spec: TrialSpec) -> bool:
+        """It has been told to stop, and did not reach its end all the same."""
+        return spec.trial_id in self.leaving and not self.ledger.folder.trial(spec.trial_id).result.exists()
 
     def look(self, running: Iterable[TrialSpec]) -> None:
         """Stop the running trials that have fallen behind: write their stop files."""

@@ -89,6 +89,14 @@ def test_seeds_of_one_rate_are_not_rivals_but_go_together(tmp_path: Path) -> Non
     assert not pruner.verdict(specs[2]), "an unlucky seed is not a bad rate"
     pruner.record(specs[1], "why")
     assert pruner.verdict(specs[2]) == "learning rate 0.001 was pruned at seed 1" and not pruner.verdict(specs[3])
+    ledger, specs = planned(tmp_path / "going", (8, 1e-4, 0), (8, 1e-3, 0), (8, 1e-2, 0), (8, 1e-2, 1))
+    for spec, loss in zip(specs, (1.0, 1.0, 9.0), strict=False):
+        write_curve(ledger, spec, {0: 10.0, 50: loss})
+    pruner = Pruner(ledger, Prune.halving)
+    pruner.look(specs[:3])
+    assert pruner.verdict(specs[3]) == "learning rate 0.01 was pruned at seed 0", "though that one has yet to leave"
+    write_json(ledger.folder.trial(specs[2].trial_id).result, {})
+    assert not pruner.verdict(specs[3]), "it came to its end before it saw the sign"
     alone = planned(tmp_path / "alone", (4, 1e-3, 0), (8, 1e-2, 0))
     assert not Pruner(alone[0], Prune.median).compares, "rates tuned per rank"
 

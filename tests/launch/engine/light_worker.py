@@ -53,7 +53,8 @@ class LightWorker:
 
 
 class OrderedWorker(LightWorker):
-    """Learning rates of 8 and more lead, and then wait to be stopped: who falls behind does not depend on the load."""
+    """Learning rates of 8 and more lead, then wait to be stopped, and the others wait for that: no order depends on
+    the load."""
 
     def pace(self, job: Job, step: int) -> None:
         super().pace(job, step)
@@ -62,6 +63,8 @@ class OrderedWorker(LightWorker):
             _wait_until(lambda: step < 12 or own.stop.exists())
         elif step == 4:
             _wait_until(lambda: sum(len(path.read_text()) > 10 for path in own.root.parent.glob("*/steps-0")) >= 2)
+        elif step == 12:
+            _wait_until(lambda: len(list(own.root.parent.glob("*/stop"))) >= 2)
 
 
 def _wait_until(true: Callable[[], bool]) -> None:
