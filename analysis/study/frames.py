@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image as Picture
 
@@ -31,12 +32,13 @@ def read_clip(path: Path) -> Image | None:
     if not path.exists():
         return None
     frames = []
+    colours = VideoReformatter()  # one for all frames: a new one takes longer than its work
     try:
         with av.open(str(path)) as container:
             for frame in container.decode(video=0):
                 height = min(frame.height, MAX_HEIGHT)
                 width = round(frame.width * height / frame.height)
-                frames.append(frame.to_ndarray(format="rgb24", width=width, height=height))
+                frames.append(colours.reformat(frame, format="rgb24", width=width, height=height).to_ndarray())
     except av.FFmpegError as error:
         raise UserError(f"{path}: damaged ({error.strerror}); restore it, or remove it to show none") from error
     return np.stack(frames).astype(np.uint8) if frames else None

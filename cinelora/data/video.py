@@ -8,6 +8,7 @@ no regular file, damaged, HDR, transparent.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
@@ -42,6 +43,7 @@ CRF = 10  # visually lossless, so the file shows the model and not the codec
 # Macroblock-tree rate control is off: with it x264 core 165 wrote other bytes from run to run (40 runs of one thread,
 # measured here).
 _X264 = {"threads": "1", "x264-params": "mbtree=0"}
+_OF_THREAD = threading.local()
 _BT601 = 6  # H.273 matrix "SMPTE 170M": said in the file, or players guess BT.709 for large pictures
 _HDR = {16: "PQ", 18: "HLG"}  # H.273 transfer functions whose levels mean other light than those of sRGB and BT.709
 _STILL = ("mjpeg", "png", "bmp", "gif", "tiff", "webp")  # codecs of a cover picture beside a film
@@ -182,7 +184,7 @@ def write_mp4(path: Path, frames: NDArray[np.uint8], fps: float, crf: int = CRF)
         stream.codec_context.colorspace = _BT601
         for image in frames:
             frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            container.mux(stream.encode(frame.reformat(format="yuv420p", interpolation=_EXACT)))
+            container.mux(stream.encode(_converted(frame, "yuv420p")))
         container.mux(stream.encode(None))
 
 
@@ -237,7 +239,7 @@ def _sound(frames: Iterator[VideoFrame], path: Path) -> Iterator[VideoFrame]:
         if frame.color_trc in _HDR:
             hdr = _HDR[frame.color_trc]
             raise UserError(f"{path}: HDR video ({hdr}); convert it to SDR (BT.709) with tone mapping or remove it")
-        if _has_alpha(frame.format.name) and frame.to_ndarray(format="rgba")[..., 3].min() < 255:
+        if _has_alpha(frame.format.name) and _converted(frame, "rgba").to_ndarray()[..., 3].min() < 255:
             raise UserError(f"{path}: transparent pixels {second}; put it on a background, export it without alpha")
         yield frame
 
@@ -311,9 +313,17 @@ def _pts(frame: VideoFrame, path: Path) -> int:
     return frame.pts
 
 
+def _converted(frame: VideoFrame, form: str) -> VideoFrame:
+    """The frame in another pixel format. A thread keeps its converter: making one takes longer than a small frame."""
+    if not hasattr(_OF_THREAD, "converter"):
+        _OF_THREAD.converter = VideoReformatter()
+    converter: VideoReformatter = _OF_THREAD.converter
+    return converter.reformat(frame, format=form, interpolation=_EXACT)
+
+
 def _rgb(frame: VideoFrame, view: _View) -> NDArray[np.uint8]:
     """uint8 (H, W, 3) as shown; the colour matrix is the one the file names, BT.601 where it names none."""
-    stored = np.asarray(frame.to_ndarray(format="rgb24", interpolation=_EXACT), dtype=np.uint8)
+    stored = np.asarray(_converted(frame, "rgb24").to_ndarray(), dtype=np.uint8)
     image = resize_rgb(stored, view.height, view.width, Resize.squash)
     if view.transposed:
         image = image.swapaxes(0, 1)
