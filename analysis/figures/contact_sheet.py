@@ -27,12 +27,14 @@ LABEL_LETTERS = 13, 30  # of a line of a row label; the margin widens for longer
 LETTER = 0.058  # inches per letter of 7-point type
 GAP, CLIP_GAP = 2, 10  # pixels between frames and between clips
 SIDE = 0.05  # other margins in inches
-TOP, TOP_WITH_HEADLINE = 0.32, 0.5
+TOP, TOP_WITH_HEADLINE = 0.52, 0.7
+CAPTION_LINES, CAPTION_LETTERS = 2, 150  # of 5-point type, letters across all clips
 
 
 class Sheet(NamedTuple):
     rows: tuple[str, ...]
     clips: tuple[str, ...]
+    captions: tuple[str, ...]
     frame_numbers: tuple[int, ...]  # counted from 0
     frames: Image  # uint8 (R, C, F, H, W, 3)
 
@@ -79,7 +81,7 @@ def read_sheet(estimates: Estimates) -> Sheet | None:
         frames = shown[row][clip]
         if frames is not None and len(frames) > max(numbers) and frames.shape[1:] == first.shape[1:]:
             grid[row, clip] = frames[list(numbers)]
-    return Sheet(names, clips, numbers, grid)
+    return Sheet(names, clips, tuple(study.reference.captions.get(clip, "") for clip in clips), numbers, grid)
 
 
 def _shown(row: Row, estimates: Estimates) -> str:
@@ -97,15 +99,18 @@ def mosaic(frames: Image) -> Image:
 
 
 def _label(axes: Axes, sheet: Sheet, labels: Sequence[str]) -> None:
-    """Rows at the left; above the top row the name of each clip and the number of each frame."""
+    """Rows at the left; above the top row the name of each clip, its caption and the number of each frame."""
     count, height, width = sheet.frames.shape[2:5]
     for row, label in enumerate(labels):
         axes.text(-4, row * (height + GAP) + height / 2, label, ha="right", va="center", fontsize=7)
     above: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "annotation_clip": False}
     clip_width = count * (width + GAP) - GAP
-    for clip, name in enumerate(sheet.clips):
+    letters = CAPTION_LETTERS // len(sheet.clips)
+    for clip, (name, caption) in enumerate(zip(sheet.clips, sheet.captions, strict=True)):
         left = clip * (clip_width + CLIP_GAP)
-        axes.annotate(name, (left + clip_width / 2, 0), (0, 11), fontsize=7, **above)
+        axes.annotate(name, (left + clip_width / 2, 0), (0, 24), fontsize=7, **above)
+        lines = textwrap.wrap(caption, letters, max_lines=CAPTION_LINES, placeholder=" ...")
+        axes.annotate("\n".join(lines), (left + clip_width / 2, 0), (0, 10), fontsize=5, color="0.35", **above)
         for frame, number in enumerate(sheet.frame_numbers):
             place = left + frame * (width + GAP) + width / 2
             axes.annotate(f"{number}", (place, 0), (0, 2), fontsize=6, color="0.35", **above)
