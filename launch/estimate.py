@@ -84,15 +84,16 @@ def estimate(study: StudyConfig, ledger: Ledger, plan: Plan, other: CostModel | 
     elif pending and model is not None:
         sizes = [_folder_bytes(ledger.folder.trial(spec.trial_id).root) for spec in done[:SIZED]]
         disk = f", {sum(sizes) / len(sizes) * len(pending) / 1e6:.0f} MB of disk" if sizes else ""
-        cost = cost_text(study.cluster, gpu_hours(seconds, work, study.cluster.gpus), whole)
+        least = "at least " * any(each.clips and not model.clips for each in work.values())
+        cost = least + cost_text(study.cluster, gpu_hours(seconds, work, study.cluster.gpus), whole)
         lines += [_pace(model.rates, work.values()), f"cost: {cost}{disk} ({model.source})"]
     hours = gpu_hours(seconds, work, study.cluster.gpus) if model or not pending else None
     return Estimate(seconds, silence, whole if seconds else None, tuple(lines), hours)
 
 
 def best_fitted(*models: CostModel | None) -> CostModel | None:
-    """The one fitted to the most trials; of equal ones the first."""
-    return max(models, key=lambda each: each.trials if each else -1)
+    """The one fitted to the most trials, if need be without clips; of equal ones the first."""
+    return max(models, key=lambda each: (each.trials * each.clips, each.trials) if each else (-1, -1))
 
 
 def cost_model(study: StudyConfig, ledger: Ledger, plan: Plan) -> CostModel | None:
@@ -179,12 +180,12 @@ def cost_text(cluster: ClusterConfig, hours: float, whole: float | None) -> str:
 
 
 def _pace(rates: Rates, work: Iterable[Workload]) -> str:
-    """Seconds per step and per clip, from the fastest trial to the slowest."""
+    """Seconds per step and, where there are clips, per clip, from the fastest trial to the slowest."""
     spans = [
         sorted({f"{value:.3g}" for value in values}, key=float) for values in zip(*map(rates.pace, work), strict=True)
     ]
     step, clip = ("..".join(dict.fromkeys((span[0], span[-1]))) for span in spans)
-    return f"pace: {step} s per step, {clip} s per clip"
+    return f"pace: {step} s per step" + f", {clip} s per clip" * (clip != "0")
 
 
 # Checkpointing: the fastest setting that fits.

@@ -35,6 +35,8 @@ from sweeps.plan import Plan, trial_spec
 from sweeps.rates import Search, chosen, diverged
 from sweeps.rates import record as search_record
 
+NO_CLIPS = "sample.clips=false: trials end after the held-out loss; no clip is generated, none is scored"
+
 
 class PlanShown(Exception):
     """The plan was printed, and the sweeper cannot go on without results."""
@@ -105,7 +107,7 @@ def prepared(
     plan, settled = settle_checkpointing(study, make_plan(configs, fingerprints))
     plan = rounds.with_rounds(study, ledger, plan) if final or ledger.looks() is None else plan
     expected = estimate(study, ledger, plan, other)
-    head = (*fingerprints.clips.values(), *settled)
+    head = (*fingerprints.clips.values(), *settled, *[NO_CLIPS] * (not study.sample.clips))
     return Prepared(study, ledger, plan, expected, head, (plan.equal_again(), *fingerprints.remarks))
 
 

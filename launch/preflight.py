@@ -27,6 +27,7 @@ from cinelora.core.config import (
     LoraConfig,
     Method,
     ModelConfig,
+    ScoreConfig,
     StudyConfig,
     TrackingConfig,
     TrainConfig,
@@ -51,7 +52,7 @@ from cinelora.metrics.feature_nets import (
     pins_of,
     weight_fingerprints,
 )
-from cinelora.metrics.primary import not_answerable
+from cinelora.metrics.primary import LOSS, not_answerable
 from cinelora.wan.checkpoint import BUILTIN, SHAPES, config_folder, fetching, model_fingerprint, model_folder
 from cinelora.wan.options import check_attention, check_cache
 from launch.adopting import adopted_trials, clip_trials
@@ -83,6 +84,7 @@ def planning_cache(cache_dir: Path) -> Iterator[Path]:
 
 def make_plan(configs: list[StudyConfig], fingerprints: Fingerprints) -> Plan:
     """The plan of these configs. Raises UserError at the first thing that cannot work."""
+    check_clips(configs)
     for config in configs:
         check_tracking(config.tracking)
         check_answer(config)
@@ -106,7 +108,8 @@ def make_plan(configs: list[StudyConfig], fingerprints: Fingerprints) -> Plan:
     here = not any(config.cluster.address for config in configs)
     for trial in trials:
         check_denoiser(trial, fingerprints.denoiser(trial.model), here)
-    plan = build_plan([(trial, fingerprints.of(trial)) for trial in trials], configs[0].frozen_row)
+    frozen = configs[0].frozen_row and configs[0].sample.clips
+    plan = build_plan([(trial, fingerprints.of(trial)) for trial in trials], frozen)
     return replace(plan, clips=tuple(fingerprints.clips))
 
 
@@ -126,9 +129,20 @@ def check_tracking(tracking: TrackingConfig) -> None:
         )
 
 
+def check_clips(configs: list[StudyConfig]) -> None:
+    """That a study without clips (`sample.clips`) has none at all, and a held-out loss. Raises UserError."""
+    without = [config for config in configs if not config.sample.clips]
+    if len(without) not in (0, len(configs)):
+        raise UserError("sample.clips: has two values in one study; run a study with clips and another without")
+    if modelless := [config.method.value for config in without if not config.method.has_model]:
+        raise UserError(f"sample.clips=false: method={modelless[0]} has no held-out loss, so nothing would be measured")
+
+
 def check_answer(config: StudyConfig) -> None:
     """That the study measures every score that shall decide. Raises UserError."""
     for score in config.answer.chosen:
+        if score != LOSS and not config.sample.clips:
+            raise UserError(f"answer.scores={score}: needs clips; set sample.clips=true, or take {LOSS}")
         if reason := not_answerable(score, configured(config.score), config.score.flow):
             raise UserError(f"answer.scores={score}: {reason}")
 
@@ -165,8 +179,9 @@ def trial_config(config: StudyConfig) -> TrialConfig:
     model = trial.model
     if not model.path.startswith(BUILTIN):
         model = replace(model, path=_absolute(model.path))
-    paths: dict[str, Any] = {net: _absolute(path) for net, path in configured(trial.score).items()}
-    score = replace(trial.score, **paths)
+    score = trial.score if trial.sample.clips else ScoreConfig()  # no net is looked for, hashed or loaded
+    paths: dict[str, Any] = {net: _absolute(path) for net, path in configured(score).items()}
+    score = replace(score, **paths)
     return replace(trial, model=model, data=_with_absolute_path(trial.data, config), score=score)
 
 

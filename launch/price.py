@@ -26,11 +26,11 @@ SEEDS, CLIPS = {2, 3, 5, 8, 12}, (24, 48, 96, 192, 384, 768)
 
 
 def chance_lines(study: StudyConfig, ledger: Ledger, plan: Plan, other: CostModel | None = None) -> list[str]:
-    """Empty for a study without two ranks; `other`: as in `estimate`. Raises UserError for an `answer.pilot` that
-    cannot be read as one."""
+    """Empty for a study without clips or without two ranks; `other`: as in `estimate`. Raises UserError for an
+    `answer.pilot` that cannot be read as one."""
     grid = [spec.config for spec in plan.trials if _in_grid(spec.config)]
     ranks, seeds = {config.lora.rank for config in grid}, len({config.seed for config in grid})
-    if len(ranks) < 2:
+    if len(ranks) < 2 or not study.sample.clips:
         return []
     known, source = measured(study.answer.pilot)
     demands = {spec.trial_id: demand_of(study, spec) for spec in plan.trials}

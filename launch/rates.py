@@ -24,6 +24,7 @@ from cinelora.core.config import (
     TrialConfig,
 )
 from cinelora.core.files import file_sha256
+from cinelora.core.paths import StudyFolder
 from cinelora.core.records import to_dict
 from launch.estimate import Estimate, cost_text, demand_of, sweep_seconds
 from launch.preflight import Fingerprints
@@ -93,12 +94,19 @@ def _job(config: StudyConfig, folder: str, lora: LoraConfig, rate: float) -> Stu
         data=_selection(config.data, folder),
         stage1=replace(config.stage1, data=_selection(config.stage1.data, folder)),
         train=replace(config.train, learning_rate=rate),
+        sample=replace(config.sample, clips=_begun_with_clips(Path(f"{config.study_dir}-rates"))),
         learning_rate_by_rank={},
         learning_rate_by_targets={},
         frozen_row=False,
         rates=RatesConfig(),
         answer=AnswerConfig(),
     )
+
+
+def _begun_with_clips(folder: Path) -> bool:
+    """Whether a search of an older version began here, whose trials generated clips: it goes on so, and keeps them."""
+    ledger = Ledger(StudyFolder(folder))
+    return ledger.folder.plan.exists() and all(spec.config.sample.clips for spec in ledger.plan().trials)
 
 
 def _selection(data: DataConfig, folder: str) -> DataConfig:

@@ -97,15 +97,16 @@ class Workload:
         clip = config.sample.steps * passes * forward
         if not config.method.has_model:
             return Workload(0.0, 0.0, 0.0, clips, workers, step, clip, 0.0)
-        sampler_step = min(config.sample.batch_size, clips) * passes * forward
+        made = clips if config.sample.clips else 0
+        sampler_step = min(config.sample.batch_size, made) * passes * forward
         return Workload(
             train=step * train.steps + curve if config.method.trains else 0.0,
             evaluate=clips * HELDOUT_TIMES * forward,
-            generate=clips * clip,
-            clips=clips,
+            generate=made * clip,
+            clips=made,
             workers=workers,
             step=step,
-            clip=clip / config.model.sequence_workers,
+            clip=clip / config.model.sequence_workers if made else 0.0,
             silent=max(step / workers, sampler_step / config.model.sequence_workers),
         )
 
@@ -136,12 +137,14 @@ class Rates:
 
 @dataclass(frozen=True)
 class CostModel:
-    """Rates and their source. `error`: mean relative error of a trial when predicted from the others."""
+    """Rates and their source. `error`: mean relative error of a trial when predicted from the others; not `clips`: of
+    trials that generated none, so generation has the rate of the held-out loss, whose passes are the same."""
 
     rates: Rates
     trials: int
     error: float | None
     device: str = ""
+    clips: bool = True
 
     @property
     def source(self) -> str:
@@ -149,7 +152,8 @@ class CostModel:
             scaled = "" if self.device == MEASURED else f", scaled by the data sheet of {self.device}"
             return f"no trial finished yet: speeds measured on an {MEASURED}{scaled}"
         error = "" if self.error is None else f", mean error {self.error:.0%} when each is predicted from the others"
-        return f"fitted on {self.trials} finished trials{error}"
+        unknown = "" if self.clips else " without clips: decoding and scoring them is not counted"
+        return f"fitted on {self.trials} finished trials{unknown}{error}"
 
 
 def assumed(cluster: ClusterConfig) -> CostModel | None:
@@ -166,7 +170,7 @@ def assumed(cluster: ClusterConfig) -> CostModel | None:
 
 
 def fitted(done: Iterable[tuple[Workload, TrialResult]]) -> CostModel | None:
-    """Medians over finished trials; None without any that trained and generated."""
+    """Medians over finished trials; None without any that trained and, unless none shall, generated."""
     known = [(work, result) for work, result in done if result.restarts == 0]  # a restart records its last run only
     rates = _rates(known)
     if rates is None:
@@ -176,7 +180,7 @@ def fitted(done: Iterable[tuple[Workload, TrialResult]]) -> CostModel | None:
         others = _rates(known[:index] + known[index + 1 :])
         if others is not None:
             errors.append(abs(others.seconds(work) / sum(result.seconds.values()) - 1))
-    return CostModel(rates, len(known), fmean(errors) if errors else None)
+    return CostModel(rates, len(known), fmean(errors) if errors else None, clips=any(work.clips for work, _ in known))
 
 
 def _rates(known: list[tuple[Workload, TrialResult]]) -> Rates | None:
@@ -189,6 +193,7 @@ def _rates(known: list[tuple[Workload, TrialResult]]) -> Rates | None:
         return median(found) if found else None
 
     train, evaluate, generate = rate("train"), rate("evaluate"), rate("generate")
+    generate = generate if any(work.clips for work, _ in known) else evaluate
     if train is None or evaluate is None or generate is None:
         return None
     score = median(result.seconds["score"] * work.workers / max(1, work.clips) for work, result in known)

@@ -189,6 +189,7 @@ def footprint(
     net: Denoiser, vae: Mapping[str, Any], config: TrialConfig, workers: int, heldout: int, nets: float = 0.0
 ) -> dict[str, BytesByPart]:
     """Bytes by part of a trial's phases: "train", "step", "heldout", "generate", "decode"; a peak is their sum.
+    Without clips the last two are missing.
 
     `heldout`: held-out windows; `nets`: bytes of the feature nets.
     """
@@ -218,9 +219,9 @@ def footprint(
         training["step"] = {"gradients": gradients, "optimiser step": count * per.step}
     phases = training | {
         "heldout": _forward(net, config, token, min(heldout, config.data.heldout_batch)),
-        "generate": generating,
-        "decode": {"working set": working},
     }
+    if config.sample.clips:
+        phases |= {"generate": generating, "decode": {"working set": working}}
     return {phase: resident | parts for phase, parts in phases.items()}
 
 

@@ -24,6 +24,8 @@ def identity(config: TrialConfig, fingerprints: dict[str, str]) -> dict[str, Any
     A frozen first frame, as finished clips, follows from the clips and their scores alone.
     """
     settings = to_dict(config, identity_only=True)
+    if not config.sample.clips:  # how they would be generated does not count
+        settings["sample"] = {"clips": False}
     if not config.method.has_model:
         own = ("method", "data", "score", "clips_sha256", "clips_rank")
         settings = {name: settings[name] for name in own if name in settings}

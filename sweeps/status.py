@@ -19,6 +19,7 @@ STATES = (DONE, RUNNING, WAITING, FAILED, PRUNED)
 ENDS = ("done", "failed", "stopped", "pruned", "lost", "hang", "out_of_memory", "disk_full")  # after which none runs
 # Share of a trial at the start and the end of a stage; rough, for the time left only.
 STAGE_SHARE = {"train": (0.0, 0.7), "evaluate": (0.7, 0.7), "generate": (0.7, 1.0)}
+NO_CLIPS = {"train": (0.0, 0.95), "evaluate": (0.95, 1.0)}  # of one that ends after its held-out loss
 LEAST_WORK = 0.05  # trials done before a time left is given
 
 
@@ -103,16 +104,18 @@ def _left(trials: tuple[TrialStatus, ...], events: list[dict[str, Any]], now: fl
     """At the pace since the first trial of this sweep started; a running trial counts by its share."""
     sweep = max((index for index, event in enumerate(events) if event["event"] == "sweep"), default=0)
     began = min((event["time"] for event in events[sweep:] if event["event"] == "started"), default=now)
-    running = sum(_fraction(trial.progress) for trial in trials if trial.state == RUNNING)
+    now_running = (trial for trial in trials if trial.state == RUNNING)
+    running = sum(_fraction(trial.progress, trial.spec.config.sample.clips) for trial in now_running)
     ended = sum(event["event"] == "done" for event in events[sweep:]) + running
     left = sum(trial.state in (RUNNING, WAITING) for trial in trials) - running
     return (now - began) / ended * left if ended >= LEAST_WORK else None
 
 
-def _fraction(progress: dict[str, Any] | None) -> float:
+def _fraction(progress: dict[str, Any] | None, clips: bool = True) -> float:
     """Share of a running trial that is done, 0..1."""
+    shares = STAGE_SHARE if clips else NO_CLIPS
     stage = progress and progress.get("during", progress["stage"])
-    if progress is None or stage not in STAGE_SHARE:
+    if progress is None or stage not in shares:
         return 0.0
-    low, high = STAGE_SHARE[stage]
+    low, high = shares[stage]
     return float(low + (high - low) * progress["done"] / max(1, progress["total"]))

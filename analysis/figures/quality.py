@@ -47,7 +47,7 @@ SMOOTHING = 20  # the training loss is averaged over steps / SMOOTHING steps
 def quality_vs_rank(findings: Findings) -> Figure:
     """A panel per score: one marker per seed, a line through the means; x is log2 of the rank."""
     estimates = findings.estimates
-    scores = _panels(estimates.primary)
+    scores = _panels(estimates.primary) if findings.study.generated else (LOSS,)
     down = math.ceil(len(scores) / ACROSS)
     figure = Figure(figsize=(WIDTH, 2.2 * down), layout="constrained")
     panels = figure.subplots(down, ACROSS).flat

@@ -143,6 +143,11 @@ class Study:
         return self.home(first.trial_id).folder.reference(reference_key(first))
 
     @property
+    def generated(self) -> bool:
+        """Whether there are clips, and scores besides the losses."""
+        return any(spec.config.sample.clips for spec in self.specs)
+
+    @property
     def trained(self) -> bool:
         """Whether every base model has trained weights, not random ones."""
         return all(spec.config.model.trained for spec in self.specs)
@@ -199,7 +204,8 @@ def load_study(root: Path) -> Study:
         raise UserError(f"{root}: none of {len(places)} planned trials has finished ({failed} failed)")
     _check_protocols([trial.result for trial in trials])
     keys = sorted({reference_key(trial.spec) for trial in trials})
-    references = {key: _reference(folder.reference(key)) for key in keys}
+    scored = {reference_key(trial.spec) for trial in trials if trial.spec.config.sample.clips}
+    references = {key: _reference(folder.reference(key), key in scored) for key in keys}
     return Study(
         name=str(header.get("name", root.name)),
         folder=folder,
@@ -321,10 +327,10 @@ def _against_real(trial: Trial, reference: Reference) -> Trial:
     return replace(trial, scores={**trial.scores, **derived})
 
 
-def _reference(place: SampleFolder) -> Reference:
+def _reference(place: SampleFolder, scored: bool) -> Reference:
     clips = read_table(place.clips, {"clip_id": str, "shot": str, "caption": str})
     shots, captions = (dict(zip(clips["clip_id"], clips[column], strict=True)) for column in ("shot", "caption"))
-    scores, train = read_clip_scores(place.clip_scores), read_features(place.train)
+    scores, train = read_clip_scores(place.clip_scores) if scored else {}, read_features(place.train)
     if lost := {clip for values in scores.values() for clip in values.ids} - shots.keys():
         raise UserError(f"{place.clips}: lacks {min(lost)} of {place.clip_scores.name}; restore it from a copy")
     return Reference(read_features(place), scores, shots, captions, train)

@@ -18,11 +18,10 @@ import numpy as np
 from analysis.study.changes import Change, listing, of_bases, of_clips, of_protocols, of_versions
 from analysis.study.files import ClipScores
 from analysis.study.load import WAITING, Missing, Reference, Study, Trial, load_study, sort_key
-from analysis.study.scores import OTHER_LOSS
 from cinelora.core.cli import UserError
 from cinelora.core.config import AUTO
 from cinelora.core.records import reference_key
-from cinelora.metrics.primary import LOSS
+from cinelora.metrics.primary import LOSS, OTHER_LOSS
 
 REMEDY = "report them separately, or compare them with python -m analysis.compare"
 SHORT = 12  # digits of a hash

@@ -27,7 +27,7 @@ from cinelora.metrics.catalogue import COLOURS, FAMILIES, FLOWS, study_metrics
 from cinelora.metrics.feature_nets import WEIGHTS
 from cinelora.metrics.few_clips import CHANNELS, LEVELS, style_distance
 from cinelora.metrics.gaps import sources
-from cinelora.metrics.primary import LOSS, MOTION, PICTURE, STEADINESS
+from cinelora.metrics.primary import LOSS, MOTION, OTHER_LOSS, PICTURE, STEADINESS
 from cinelora.metrics.set_metrics import definition, scaled, scores_of_net
 
 Item = TypeVar("Item")
@@ -89,7 +89,6 @@ def _apart(made: Sequence[Array]) -> Array:
 
 OLDER = "made before this score; score again"
 LOWER, HIGHER, NONE = "lower", "higher", "none"
-OTHER_LOSS = "other_loss"  # a column only where a dataset has a second domain
 CORE: Mapping[str, str] = {  # always in the files, n/a where no trial has it
     LOSS: LOWER,
     OTHER_LOSS: LOWER,  # on the dataset's second domain: what was forgotten
@@ -269,6 +268,8 @@ def _reasons(study: Study, known: set[str]) -> dict[str, str]:
         for score, reason in trial.result.unavailable.items():
             recorded.setdefault(score, set()).add(reason)
     reasons = {score: "; ".join(sorted(said)) for score, said in recorded.items() if score not in known}
+    if not study.generated:  # one note says it of all scores
+        return {}
     for score in TABLE_SCORES:
         if score not in known and score not in reasons:
             reasons[score] = _guess(study, score)

@@ -25,6 +25,7 @@ from sweeps.rates import total_hours
 TRAINING_CLIPS = {"memorisation_ratio", "memorisation_share", "style_distance"}  # scores that compare with them
 BANNER = "untrained base: plumbing only"
 RESIZE = {Resize.crop: "shorter side to size, then centre crop", Resize.squash: "both sides to size"}
+NO_CLIPS = "All scores but the held-out loss: n/a (sample.clips=false, so no clip was generated)."
 
 
 def caption(estimates: Estimates) -> str:
@@ -35,7 +36,7 @@ def caption(estimates: Estimates) -> str:
             _clips(estimates) + _step_cache(study),
             _set_scores(estimates),
             "Scores are means over clips, then over seeds; behind a mean, the smallest and the largest seed."
-            " Motion is to be compared with the real clips, more is not better.",
+            + " Motion is to be compared with the real clips, more is not better." * study.generated,
             _scaling(study),
             _looks(study),
         )
@@ -80,6 +81,7 @@ def notes(estimates: Estimates, styled: bool) -> tuple[str, ...]:
     """Reasons for every n/a, gaps between trials, what is never set in bold (`styled`: other cells are)."""
     study, scores = estimates.study, estimates.scores
     reasons = [f"{score}: n/a ({reason})." for score, reason in scores.unavailable.items()]
+    reasons += [NO_CLIPS] * (not study.generated)
     still = ", ".join(score for score in FROZEN_WINS if any(score in found for found in scores.values.values()))
     guard = [f"Never bold, because a frozen clip would be best: {still}."] if styled and still else []
     restarted = {trial.result.trial_id for trial in study.trials if trial.result.restarts}
@@ -129,7 +131,7 @@ def _clips(estimates: Estimates) -> str:
     }.get(frozenset(kept), "the first frame is scored in some trials only")
     return (
         f"{len(estimates.scores.clips)} held-out clips of {frames} frames at {fps} fps, {size} pixels "
-        f"(resize: {resize}); {first}."
+        f"(resize: {resize}){f'; {first}' * estimates.study.generated}."
     )
 
 

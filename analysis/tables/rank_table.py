@@ -21,7 +21,6 @@ from analysis.study.scores import (
     FURTHER,
     HIGHER,
     NONE,
-    OTHER_LOSS,
     TABLE_SCORES,
     TrialScores,
     shown_further,
@@ -32,7 +31,7 @@ from analysis.tables.captions import BANNER, caption, further_caption, notes
 from analysis.tables.cell_styles import PLAIN, CellStyle, cell_styles, fixed, legend
 from analysis.votes.results import Result
 from cinelora.core.config import seed_text
-from cinelora.metrics.primary import LOSS, MOTION, STEADINESS
+from cinelora.metrics.primary import LOSS, MOTION, OTHER_LOSS, STEADINESS
 
 NOT_AVAILABLE, NOTHING = "n/a", "-"
 REAL = "real clips"
@@ -120,6 +119,7 @@ def table_scores(scores: TrialScores) -> tuple[str, ...]:
     """The fixed columns, those of further nets, then those that no trial could compute."""
     first, *rest = TABLE_SCORES
     other_loss = [OTHER_LOSS] if any(OTHER_LOSS in found for found in scores.values.values()) else []
+    rest = [score for score in rest if score in scores.unavailable or any(score in of for of in scores.values.values())]
     return (first, *other_loss, *rest, *shown_optional(scores), *only_unavailable(scores))
 
 

@@ -332,6 +332,8 @@ class ZeroConfig:
 class SampleConfig:
     """Generation of the held-out clips. The same `seed` gives every rank the same starting noise."""
 
+    # False: a trial ends after its held-out loss; no clip is generated, none scored, and `score` is not read.
+    clips: bool = field(default=True, metadata=WHEN_SET)
     steps: int = 8
     guidance: float = 1.0  # classifier-free guidance; 1 means one pass without it
     scheduler: Scheduler = Scheduler.unipc

@@ -105,7 +105,7 @@ class TrialResult(_Result):
     train_loss: float | None  # mean over the last tenth of the steps
     heldout_loss: float | None  # after the last step, all held-out windows, fixed timesteps and noise
     other_loss: float | None  # the same on the dataset's split "other": what was forgotten
-    clips: int  # generated and scored
+    clips: int  # generated and scored; with sample.clips=false those of the held-out loss
     seconds: dict[str, float]  # train, generate, score, overhead
     seconds_per_step: float | None
     peak_memory_gib: float

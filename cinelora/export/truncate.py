@@ -154,6 +154,8 @@ def check(job: Job, scored: bool) -> None:
         raise UserError(
             f"{job.encodings}: does not hold all encodings of the study; give --cache the one that its sweep filled"
         )
+    if scored and not config.sample.clips:
+        raise UserError("--scores: trials of this study have no clips (sample.clips=false); leave the option out")
     if scored and not Path(config.data.path).is_dir():
         raise UserError(f"data.path={config.data.path}: no such folder; --scores compares with the clips in it")
 

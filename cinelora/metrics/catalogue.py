@@ -394,8 +394,10 @@ def protocol(
     Always: features, frames scored, first_frame ("dropped" or "kept"), fps, size [height, width] in pixels, the
     clips' resize rule, better ("higher", "lower" or "none"). A net adds its input size, resize rule and weight hash; a
     distance adds its divisor or kernel and how features are scaled. Where `sample` skips passes of the denoiser, every
-    metric says so.
+    metric says so; where it generates no clips, there are no metrics.
     """
+    if sample is not None and not sample.clips:
+        return {}
     cached = step_cache_of(sample)
     return {
         each.name: _clip_facts(each.entry, score, data)

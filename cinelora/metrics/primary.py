@@ -13,6 +13,7 @@ from cinelora.metrics.catalogue import ABSDIFF, FAMILIES, FLOWS, family, metric,
 from cinelora.metrics.feature_nets import WEIGHTS
 
 LOSS = "heldout_loss"
+OTHER_LOSS = "other_loss"  # a column only where a dataset has a second domain
 STEADINESS = "consistency[mnv2]"
 MOTION = ABSDIFF
 PICTURE = "psnr"
@@ -88,9 +89,11 @@ class PrimaryScores:
 
 
 def primary_scores(trials: Collection[Collection[str]], chosen: Sequence[str] = ()) -> PrimaryScores:
-    """`chosen`, or the gap in consistency, if any trial has it, the best distance and the held-out loss."""
+    """`chosen`, or the gap in consistency, if any trial has it, the best distance and the held-out loss; of trials
+    without clips the loss alone."""
     gap, best = _best(GAPS, trials), _best(DISTANCES, trials) or STANDARD
-    answered = tuple(chosen) or tuple(filter(None, (gap, best, LOSS)))
+    losses = bool(trials) and all(set(known) <= {LOSS, OTHER_LOSS} for known in trials)
+    answered = tuple(chosen) or tuple(filter(None, (gap, "" if losses else best, LOSS)))
     distance = next((score for score in answered if is_distance(score)), best)
     return PrimaryScores(
         answered, distance, next((score for score in answered if score in GAPS), gap), _best(PROFILES, trials)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cinelora.core.config import TrackingConfig
-from cinelora.core.files import read_json
+from cinelora.core.files import read_json, write_csv
 from cinelora.core.paths import SampleFolder, StudyFolder, TrialFolder
 from cinelora.core.records import TrialSpec, reference_key
 from cinelora.data.encodings import WINDOWS_FILE, encoding_folder
@@ -43,6 +43,11 @@ class Job:
 
     def windows(self) -> WindowPlan:
         return WindowPlan.from_json(read_json(self.encodings / WINDOWS_FILE))
+
+    def list_reference(self) -> None:
+        """Write which clips are held out, with shot and caption: all that a study without clips has of them."""
+        rows = ((window.window_id, window.shot_id, window.caption) for window in self.windows().heldout)
+        write_csv(self.reference.clips, ["clip_id", "shot", "caption"], rows)
 
 
 def for_one_process(spec: TrialSpec) -> TrialSpec:

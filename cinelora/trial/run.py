@@ -187,7 +187,7 @@ def _result(
         world_size=distributed.world_size(),
         restarts=job.restarts,
         protocol=catalogue.protocol(config.score, config.data, spec.fingerprints, config.sample),
-        unavailable=catalogue.unavailable(config.score),
+        unavailable=catalogue.unavailable(config.score) if config.sample.clips else {},
         versions=provenance.versions(),
     )
 
@@ -222,7 +222,8 @@ def _write(
         size = result.trainable_parameters * getattr(torch, config.model.dtype.value).itemsize
     write_scored(folder, scored)
     write_set_scores(folder, job.reference)
-    tracker.scores(scored.values, [folder.sample(clip) for clip in scored.clip_ids[:TRACKED_CLIPS]])
+    shown = scored.clip_ids[: TRACKED_CLIPS * config.sample.clips]
+    tracker.scores(scored.values, [folder.sample(clip) for clip in shown])
     overhead = time.perf_counter() - started - sum(result.seconds.values())
     result = replace(result, adapter_bytes=size, seconds=result.seconds | {"overhead": overhead})
     provenance.finish(folder)

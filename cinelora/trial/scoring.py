@@ -20,7 +20,6 @@ from cinelora import distributed
 from cinelora.adopt import clips
 from cinelora.core.cli import UserError
 from cinelora.core.config import Method, TrialConfig
-from cinelora.core.files import write_csv
 from cinelora.core.paths import SampleFolder
 from cinelora.data.video import write_clips
 from cinelora.data.windows import Window, WindowPlan
@@ -78,8 +77,7 @@ def write_reference(job: Job, resident: ResidentModel) -> None:
 
     scored = real(plan.heldout, folder, heldout=True)
     real(plan.train, folder.train, heldout=False)
-    rows = ((window.window_id, window.shot_id, window.caption) for window in plan.heldout)
-    write_csv(folder.clips, ["clip_id", "shot", "caption"], rows)
+    job.list_reference()
     scored.values |= memorised(folder, scored)  # reads the features from disk
     write_clip_scores(folder.clip_scores, scored)
 
@@ -171,10 +169,13 @@ def generate_and_score(
     """Scores of this worker's clips, the seconds of "generate" and "score", and those of them that earlier runs took.
 
     Each batch is written when it is scored. Batches that an earlier run of the same `adapter` (its hash) wrote are not
-    generated again. Raises Stopped between batches once `stop` returns true.
+    generated again. Raises Stopped between batches once `stop` returns true. With `sample.clips=false` the ids of the
+    clips alone.
     """
     config = job.spec.config
     windows = list(plan.heldout)
+    if not config.sample.clips:
+        return Scored(_ids(windows) if distributed.rank() == 0 else []), {"generate": 0.0, "score": 0.0}, 0.0
     work = batches(windows, config.sample.batch_size)
     metrics = clip_metrics(resident.nets, config.score.flow, config.data.frames)
     names = {*feature_sets(resident.nets), *(each.name for each in metrics)}

@@ -34,7 +34,8 @@ class Call:
 
 
 def encode_all(pool: Pool, shape: GangShape, jobs: list[Job], replacements: int) -> None:
-    """Fill the encoding caches and the reference scores of all jobs; `replacements`: of lost workers, at most.
+    """Fill the encoding caches of all jobs, and the reference scores of those that score clips; `replacements`: of lost
+    workers, at most.
 
     Raises UserError, or what the disk raised.
     """
@@ -48,7 +49,10 @@ def encode_all(pool: Pool, shape: GangShape, jobs: list[Job], replacements: int)
     sets = {job.encodings: job for job in jobs if job.spec.config.method.has_model}.values()
     encodings = [call for job in sets for call in _encoding(job, prompts[job.encodings])]
     _share_out(pool, shape, encodings, replacements, "encoding", Progress("windows and captions"))
-    references = [Call("reference", (job,)) for job in distinct if not job.reference.clip_scores.exists()]
+    for job in (each for each in distinct if not each.spec.config.sample.clips):
+        job.list_reference()
+    scored = [job for job in distinct if job.spec.config.sample.clips]
+    references = [Call("reference", (job,)) for job in scored if not job.reference.clip_scores.exists()]
     _share_out(pool, shape, references, replacements, "scoring", Progress("sets of reference clips"))
 
 

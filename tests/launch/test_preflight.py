@@ -8,12 +8,22 @@ from pathlib import Path
 import pytest
 
 from cinelora.core.cli import UserError
-from cinelora.core.config import DataConfig, LongCaptions, ModelConfig, ScoreConfig, StudyConfig, TrialConfig
+from cinelora.core.config import (
+    AnswerConfig,
+    DataConfig,
+    LongCaptions,
+    Method,
+    ModelConfig,
+    SampleConfig,
+    ScoreConfig,
+    StudyConfig,
+    TrialConfig,
+)
 from cinelora.core.files import file_sha256
 from cinelora.data.windows import Window, WindowPlan
 from cinelora.wan import checkpoint as models
 from cinelora.wan.checkpoint import EXAMPLE
-from launch.preflight import Fingerprints, check_nets, planning_cache, trial_config
+from launch.preflight import Fingerprints, check_nets, make_plan, planning_cache, trial_config
 from sweeps.plan import trial_spec
 from tests import tiny_study
 
@@ -37,6 +47,23 @@ def test_whatever_is_configured_is_hashed_and_nothing_else(tmp_path: Path, finge
         "vjepa.encoder": file_sha256(tmp_path / "vith16.pth.tar"),
         "vjepa.probe": file_sha256(tmp_path / "ssv2-probe.pth.tar"),
     }
+
+
+def test_a_study_without_clips_has_no_frozen_row_and_needs_no_net(
+    fingerprints: Fingerprints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Fingerprints, "denoiser", lambda self, model: {"num_attention_heads": 1})
+    without = StudyConfig(sample=SampleConfig(clips=False), score=ScoreConfig(i3d="nowhere.pt"))
+    plan = make_plan([without], fingerprints)
+    assert [spec.config.method.value for spec in plan.trials] == ["base", "lora"]
+    assert {tuple(spec.fingerprints) for spec in plan.trials} == {("data", "encoder", "model")}
+    for configs, message in (
+        ([without, replace(without, sample=SampleConfig())], "sample.clips: has two values in one study"),
+        ([replace(without, method=Method.frozen)], "sample.clips=false: method=frozen has no held-out loss"),
+        ([replace(without, answer=AnswerConfig(scores=["psnr"]))], "answer.scores=psnr: needs clips"),
+    ):
+        with pytest.raises(UserError, match=message):
+            make_plan(configs, fingerprints)
 
 
 def test_a_pin_decides_and_a_changed_pin_is_seen(tmp_path: Path, fingerprints: Fingerprints) -> None:

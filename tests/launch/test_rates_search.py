@@ -16,6 +16,7 @@ from cinelora.core.config import (
     Method,
     Prune,
     RatesConfig,
+    SampleConfig,
     Scaling,
     StudyConfig,
     TargetSet,
@@ -61,10 +62,18 @@ def test_one_job_for_each_rank_of_each_target_set_and_each_rate_on_clips_that_ar
     }
     assert {each.data.path for each in found} == {"builtin:film-select"} and not any(e.data.selection for e in found)
     assert {each.lora.scaling for each in found} == {Scaling.alpha_equals_rank} and not found[0].rates.search
+    assert not any(each.sample.clips for each in found), "the choice reads losses alone"
     (own, *_) = rates.search_jobs([job(data=DataConfig(path="/data/film"))])
     assert own.data == DataConfig(path="/data/film", selection=True)
     (given, *_) = rates.search_jobs([job(rates=replace(GRID, data="/data/other"))])
     assert given.data == DataConfig(path="/data/other")
+
+
+def test_a_search_that_began_with_clips_goes_on_with_them(tmp_path: Path) -> None:
+    for clips in (True, False):
+        one = trial_spec(replace(trial_config(job()), sample=SampleConfig(clips=clips)), {})
+        Ledger(StudyFolder(tmp_path / f"{clips}-rates")).write_plan(Plan((one,)))
+        assert {each.sample.clips for each in rates.search_jobs([job(study_dir=str(tmp_path / str(clips)))])} == {clips}
 
 
 def test_what_cannot_be_searched_is_refused() -> None:

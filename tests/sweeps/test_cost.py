@@ -16,6 +16,7 @@ from cinelora.core.config import (
     TrainConfig,
     TrialConfig,
 )
+from launch.estimate import best_fitted
 from sweeps.cost import (
     ATTENTION,
     LINEAR,
@@ -108,6 +109,8 @@ def test_work_of_a_trial() -> None:
     assert larger.step == 2 * work.step, "also of a small model"
     base = Workload.of(replace(CONFIG, method=Method.base), SMALL, clips=6, workers=1)
     assert base.train == 0 and base.generate == work.generate
+    fewer = Workload.of(replace(CONFIG, sample=replace(CONFIG.sample, clips=False)), SMALL, clips=6, workers=2)
+    assert fewer == replace(work, generate=0, clips=0, clip=0, silent=work.step / 2), "training and loss cost the same"
 
 
 def test_silence_lasts_a_step_of_training_or_of_a_batch_of_clips() -> None:
@@ -144,6 +147,24 @@ def test_rates_are_found_again() -> None:
     assert model.rates.seconds(done[1][0]) == pytest.approx(sum(done[1][1].seconds.values()))
     again = [(work, replace(found, restarts=1)) for work, found in done]
     assert fitted(again) is None, "a restarted trial recorded its last run only"
+
+
+def test_trials_without_clips_price_others_at_least() -> None:
+    true = Rates(train=50.0, evaluate=200.0, generate=200.0, score=0.0, rest=2.0)
+    work = Workload.of(replace(CONFIG, sample=replace(CONFIG.sample, clips=False)), SMALL, 6, 1)
+    seconds = {
+        "train": work.train / 50,
+        "evaluate": work.evaluate / 200,
+        "generate": 0.0,
+        "score": 0.0,
+        "overhead": 2.0,
+    }
+    model = fitted([(work, replace(FINISHED, seconds=seconds, restarts=0))])
+    assert model is not None and not model.clips and model.rates.seconds(work) == pytest.approx(sum(seconds.values()))
+    assert model.rates.generate == pytest.approx(true.generate), "the pace of the held-out loss, and no time to score"
+    assert model.source == "fitted on 1 finished trials without clips: decoding and scoring them is not counted"
+    other = replace(model, trials=1, clips=True)
+    assert best_fitted(None, model, replace(other, trials=0)) is model and best_fitted(model, other) is other
 
 
 def test_without_history_the_peak_is_assumed() -> None:

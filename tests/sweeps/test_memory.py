@@ -162,6 +162,8 @@ def test_a_base_has_no_optimiser_and_no_training() -> None:
     phases = footprint(WAN, VAE, config, 1, heldout=64)
     assert set(phases) == {"heldout", "generate", "decode"} and phases["decode"]["adapter and its optimiser"] == 0
     assert phases["heldout"]["base"] == 2 * (WAN.parameters - WAN.kept)
+    without = replace(config, sample=replace(config.sample, clips=False))
+    assert footprint(WAN, VAE, without, 1, heldout=64) == {"heldout": phases["heldout"]}
 
 
 def test_buckets_of_the_sharded_optimisers() -> None:

@@ -15,6 +15,7 @@ from cinelora.core.config import (
     LoraConfig,
     Method,
     ModelConfig,
+    SampleConfig,
     Scaling,
     ScoreConfig,
     TrainConfig,
@@ -25,7 +26,7 @@ from cinelora.core.files import write_json
 from cinelora.core.paths import StudyFolder
 from cinelora.core.records import TrialSpec, resident_key
 from sweeps.ledger import Ledger, check_schema, chosen_scores
-from sweeps.plan import Plan, base_of, build_plan, frozen_of, trial_spec
+from sweeps.plan import Plan, base_of, build_plan, frozen_of, identity, trial_spec
 
 FINGERPRINTS = {"model": "m" * 64, "data": "d" * 64}
 
@@ -66,6 +67,13 @@ def test_everything_that_changes_the_result_is() -> None:
     ]
     ids = [trial_id(config) for config in other] + [trial_id(TrialConfig(), {**FINGERPRINTS, "data": "e" * 64})]
     assert len(set(ids)) == len(ids)
+
+
+def test_a_trial_without_clips_is_another_and_how_they_would_be_generated_does_not_count() -> None:
+    assert "clips" not in identity(TrialConfig(), FINGERPRINTS)["config"]["sample"], "older trials keep their ids"
+    without = TrialConfig(sample=SampleConfig(clips=False))
+    assert trial_id(without) != trial_id(TrialConfig())
+    assert trial_id(without) == trial_id(TrialConfig(sample=SampleConfig(clips=False, steps=40, guidance=5.0)))
 
 
 def test_a_plan_says_where_its_bytes_are_equal_again() -> None:

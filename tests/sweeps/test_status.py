@@ -49,6 +49,11 @@ def test_compiling_interrupts_a_stage_and_is_shown_at_once(tmp_path: Path) -> No
     assert seen == [(["compiling"], 0.0), training, (["compiling 1/4"], 0.175), training]
 
 
+def test_a_trial_without_clips_is_over_after_its_loss() -> None:
+    progress = {"stage": "evaluate", "done": 2, "total": 2}
+    assert (_fraction(progress), _fraction(progress, clips=False)) == (0.7, 1.0)
+
+
 def test_with_a_driver(study: tuple[Ledger, Plan], capsys: pytest.CaptureFixture[str]) -> None:
     ledger, plan = study
     with ledger.locked():
