@@ -130,7 +130,8 @@ class _Strips:
             if all(self.folder(one.shown(index)).sample(clip).exists() for one in found)
         ]
         if not ids:
-            raise UserError(f"{self.study.folder.root}: no held-out clip is on disk for every row; restore samples/")
+            why = "restore samples/" if self.study.generated else "its trials generated none (sample.clips=false)"
+            raise UserError(f"{self.study.folder.root}: no held-out clip is on disk for every row; {why}")
         size = sum(len(self.strip(trial, ids[0][1])["webp"]) for trial in {one.shown(ids[0][0]) for one in found})
         self.clips = spread(tuple(ids), max(2, min(MAX_CLIPS, int(0.85 * MAX_BYTES / size))))
 
