@@ -170,7 +170,7 @@ def train_denoiser(
     named = [(f"transformer.{n}", p) for n, p in transformer.named_parameters()]
     named += [(f"text.{n}", p) for n, p in text.named_parameters()]
     training = Training(
-        state / "denoiser.safetensors", named, betas=(0.9, 0.98), decay=0.01, average=AVERAGE, orthogonal=is_matrix
+        state / "denoiser.safetensors", named, betas=(0.9, 0.98), decay=0.01, average=AVERAGE, is_matrix=is_matrix
     )
     transformer.to(training.device), text.to(training.device)
     heldout = {name: held.to(training.device) for name, held in heldout.items()}

@@ -89,7 +89,7 @@ def draw_batch(random: np.random.Generator, whole: bool) -> NDArray[np.uint8]:
 
 def vae_loss(vae: Any, video: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """The loss that the head of this file describes; `noise` is standard normal in the latents' shape."""
-    with torch.autocast(video.device.type, torch.bfloat16):
+    with torch.autocast(video.device.type, torch.bfloat16, enabled=video.is_cuda):  # slower than float32 on most CPUs
         mean, logvar = encode_moments(vae, video)
         decoded = decode_pixels(vae, mean + torch.exp(0.5 * logvar) * noise)
     error, mean, logvar = decoded.float() - video, mean.float(), logvar.float()

@@ -18,7 +18,7 @@ from cinelora.data.synthetic import make_caption, make_clip
 from cinelora.smallbase.__main__ import main
 from cinelora.smallbase.denoiser import Clips, train_denoiser
 from cinelora.smallbase.model import new_denoiser, new_vae, tokenizer, vocabulary
-from cinelora.smallbase.optimiser import decayed, random_for
+from cinelora.smallbase.optimiser import Muon, decayed, random_for
 from cinelora.smallbase.vae import decode_pixels, draw_batch, encode_moments, train_vae, whole_clip
 from cinelora.wan import lora
 from cinelora.wan.attention import use_short_text
@@ -154,3 +154,21 @@ def test_the_command_writes_a_folder_that_the_stock_pipeline_runs(
         num_inference_steps=2, guidance_scale=1.0, output_type="np",
     ).frames  # fmt: skip
     assert frames.shape == (1, 17, 64, 64, 3) and np.isfinite(frames).all()
+
+
+def test_muon_is_that_of_torch_but_for_its_rounding() -> None:
+    def trained(kind: type[torch.optim.Muon], dtype: torch.dtype) -> list[torch.Tensor]:
+        random = torch.Generator().manual_seed(0)
+        shapes = ((6, 4), (4, 6), (6, 4))
+        found = [torch.nn.Parameter(torch.randn(shape, generator=random).to(dtype)) for shape in shapes]
+        optimizer = kind(found, lr=1.0, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+        for _ in range(3):
+            for parameter in found:
+                parameter.grad = torch.randn(parameter.shape, generator=random).to(dtype)
+            optimizer.step()
+        return [parameter.detach().float() for parameter in found]
+
+    ours, theirs = trained(Muon, torch.float32), trained(torch.optim.Muon, torch.float32)
+    assert all(torch.allclose(a, b, atol=0.03) for a, b in zip(ours, theirs, strict=True))
+    rounded = [torch.allclose(a, b, atol=1e-6) for a, b in zip(ours, theirs, strict=True)]
+    assert not any(rounded), "torch's own is in bfloat16"
