@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -24,14 +26,34 @@ from tests import tiny_study
 GPU = os.environ.get("CINELORA_TEST_GPU", "")
 # The longest of the single tests: `pytest -n` starts them first, else one process would wait for another at the end.
 LONGEST = ("test_end_to_end.py", "test_two_stages.py", "test_smallbase.py", "test_gang.py")
+SLOW_LIST, SLOW_SECONDS, FIXTURE_SECONDS = Path(__file__).with_name("slow.txt"), 0.3, 1.0
+SLOW = frozenset(SLOW_LIST.read_text().splitlines())  # tests and files that `make test-fast` leaves out
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-slow", action="store_true", help="write tests/slow.txt anew, after a run of all tests")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if config.getoption("write_slow"):
+        seconds: Counter[str] = Counter()
+        for report in (*terminalreporter.getreports("passed"), *terminalreporter.getreports("")):
+            name = report.nodeid.partition("[")[0]
+            shared = (
+                report.when == "setup" and report.duration > FIXTURE_SECONDS
+            )  # the next test of the file would wait
+            seconds[name.partition("::")[0] if shared else name] += report.duration
+        SLOW_LIST.write_text("".join(f"{name}\n" for name in sorted(seconds) if seconds[name] > SLOW_SECONDS))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Which tests share a process of `pytest -n`: those that disturb sweeps, so that nothing else disturbs them, and
-    those of a file whose fixture takes long. And which are skipped."""
+    those of a file whose fixture takes long. And which are slow, and which are skipped."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
     reason = "no GPU here" if GPU == "1" and not torch.cuda.is_available() else "" if GPU else "run by `make test-gpu`"
     for item in items:
+        if {item.nodeid.partition("[")[0], item.nodeid.partition("::")[0]} & SLOW:
+            item.add_marker(pytest.mark.slow)
         if reason and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason=reason))
         if "launch" in item.path.parts and item.path.name != "test_two_stages.py":

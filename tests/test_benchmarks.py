@@ -7,12 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.slow
 def test_gpu_benchmark_at_small_size() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.gpu", "--frames", "5", "--ranks", "2", "4", "--steps", "1", "--rounds", "1"],

@@ -37,7 +37,6 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not (CACHE / "fetched.json").exists(), reason="no sample clips: run `make fetch`")
 def test_clips_in_the_clone(tmp_path: Path) -> None:
     def run(program: str, *arguments: str) -> str:
@@ -48,7 +47,6 @@ def test_clips_in_the_clone(tmp_path: Path) -> None:
     check_study(run, tmp_path / "clips", [*place, *smaller], ranks=(8,))
 
 
-@pytest.mark.slow
 def test_quick_as_an_installed_package_away_from_the_clone(tmp_path: Path) -> None:
     programs, empty = install(tmp_path), tmp_path / "empty"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}

@@ -49,7 +49,6 @@ def events(root: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (root / "sweep" / "events.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.slow
 def test_sweep_resumes_equals_fresh_processes_and_a_failed_trial_leaves_the_others_alone(tmp_path: Path) -> None:
     tiny_study.write_clips(tmp_path / "clips")
     first = sweep(tmp_path, "lora.rank=2,4", "seed=0", "cluster.cpus_per_worker=2")  # one gang: the last trial is warm

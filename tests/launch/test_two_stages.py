@@ -26,7 +26,6 @@ TINY_STAGE = [
 HERE = ["cluster=local", "cluster.cpus_per_worker=2", "sample=small", "train.gradient_checkpointing=true"]
 
 
-@pytest.mark.slow
 def test_the_paper_at_small_size(sweep_root: Path) -> None:
     """One style adapter lies under all motion ranks; the base row has it too, the published checkpoint has not."""
     place = ["+study=paper", *HERE, "train.learning_rate=1e-2", "stage1.train.learning_rate=1e-2", *TINY_STAGE]
@@ -48,7 +47,6 @@ def test_the_paper_at_small_size(sweep_root: Path) -> None:
         assert result["heldout_loss"] < base["heldout_loss"] and result["scale"] == 16 / rank
 
 
-@pytest.mark.slow
 def test_the_rank_ablation_at_small_size(sweep_root: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both target sets; the whole grid, with all alpha rules, is 108 trials and the base."""
     place = ["+study=rank_ablation", *HERE, "train.learning_rate=1e-2"]

@@ -73,7 +73,6 @@ def test_how_far_the_ranks_are_apart(apart_on_c1: Builder) -> None:
 
 
 @needs_chromium
-@pytest.mark.slow
 def test_the_viewer_in_a_browser(apart_on_c1: Builder) -> None:
     root = apart_on_c1.folder.root
     assert main([str(root)]) == 0

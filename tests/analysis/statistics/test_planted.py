@@ -61,7 +61,6 @@ def test_a_ledger_is_a_study_with_one_answer_a_score() -> None:
     assert {each.row for each in look(study)[LOSS].differences} == {f"rank {rank}" for rank in RANKS}
 
 
-@pytest.mark.slow
 def test_no_effect_is_no_claim() -> None:
     for score, found in looks(NONE, COUNT).items():
         claims = [each.verdict != "undecided" for one in found for each in one.differences]
@@ -70,7 +69,6 @@ def test_no_effect_is_no_claim() -> None:
         assert sum(each.smallest is not None for each in (one.answer for one in found)) <= 3, score
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("score", [KVD, FVD, JEDI])
 def test_intervals_of_a_distance_hold_the_truth(score: str) -> None:
     """Rank 4 against the base, clips and their scale drawn anew: 82 % were the scale of the true clips held fixed."""
@@ -82,7 +80,6 @@ def test_intervals_of_a_distance_hold_the_truth(score: str) -> None:
     assert 0.92 <= np.mean(hits) <= 0.99
 
 
-@pytest.mark.slow
 def test_the_smallest_sufficient_rank_is_found() -> None:
     three, eight = looks(FLAT, COUNT), looks(FLAT_SEEDS, COUNT // 2)
     assert smallest(three[LOSS]) == [16] * COUNT
@@ -96,7 +93,6 @@ def test_the_smallest_sufficient_rank_is_found() -> None:
         assert words(found).count(RISES) >= 0.9 * len(found)
 
 
-@pytest.mark.slow
 def test_a_peak_is_no_trend() -> None:
     found = looks(PEAK, COUNT)
     for score in SCORES:

@@ -47,7 +47,6 @@ def test_worths_are_those_that_brute_force_finds(size: int) -> None:
 PEERS = Path(sys.prefix) / "peers"
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not (PEERS / "choix").exists(), reason="choix is installed by `make test`")
 @pytest.mark.parametrize("size", [2, 3])
 def test_worths_are_those_of_choix(size: int, monkeypatch: pytest.MonkeyPatch) -> None:

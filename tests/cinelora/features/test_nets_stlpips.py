@@ -66,7 +66,6 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_equals_the_package(package: Path, tmp_path: Path) -> None:
     weights = tmp_path / "stlpips.safetensors"
     weights.write_bytes(to_safetensors((package / PACKAGE.items[0].member).read_bytes()))

@@ -128,7 +128,6 @@ def test_paired_clips_are_drawn_together() -> None:
     assert found.standard_error == pytest.approx(0.0, abs=1e-12) and found.value == pytest.approx(-1.0)
 
 
-@pytest.mark.slow
 def test_frechet_bias_and_standard_error_hit_the_truth() -> None:
     """30 pairs of normal sets, 0.3 and a factor 1.3 apart in each of 8 dimensions: truth 8 (0.09 + 0.09)."""
     truth, values, found = 8 * 0.18, [], []

@@ -160,7 +160,6 @@ def test_calling_is_updating() -> None:
     assert float(metric.compute()) == pytest.approx(frechet_distance(real, made), rel=1e-9)
 
 
-@pytest.mark.slow
 def test_two_processes_give_the_distance_of_all(tmp_path: Path) -> None:
     """One of them has no generated clips at first; a joined state is split again, so that both can go on."""
     real, made = _sets(m=52)

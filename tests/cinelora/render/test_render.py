@@ -115,7 +115,6 @@ def test_bad_input_in_one_line(
     assert not (root / "none").exists()
 
 
-@pytest.mark.slow
 def test_parallel_modes_equal_one_process(rendered: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     """Latents of every window, so bit for bit; three windows a clip, two adapters and the base."""
     root, port = rendered["root"], str(distributed.free_port())

@@ -102,7 +102,6 @@ def test_training_clips_come_from_the_generator_alone() -> None:
     assert draw_batch(random_for(0, "test"), whole=True).shape == (2, 17, 64, 64, 3)
 
 
-@pytest.mark.slow
 def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cinelora.smallbase.vae.HELDOUT_CLIPS", 1)
     monkeypatch.setattr("cinelora.smallbase.vae.CROPS", 2)
@@ -115,7 +114,6 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path, mon
         torch.testing.assert_close(resumed[name], tensor, atol=1e-6, rtol=0, msg=name)
 
 
-@pytest.mark.slow
 def test_a_stopped_denoiser_goes_on_with_its_momenta_and_its_average(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,7 +131,6 @@ def test_a_stopped_denoiser_goes_on_with_its_momenta_and_its_average(
         assert all(torch.equal(one[name], other[name]) for name in other)
 
 
-@pytest.mark.slow
 def test_the_command_writes_a_folder_that_the_stock_pipeline_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,7 +44,6 @@ def test_the_clock_stands_still_while_torch_compiles_also_a_late_backward_pass()
     assert work == pytest.approx(wall - seconds[COMPILING], abs=1e-3)
 
 
-@pytest.mark.slow
 def test_a_warm_worker_compiles_each_rank_once(
     study_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

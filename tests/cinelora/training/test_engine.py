@@ -12,8 +12,6 @@ from cinelora.training import checkpoint
 from cinelora.trial.resident import SPENT, load_resident_model
 from tests import tiny_study
 
-pytestmark = pytest.mark.slow
-
 STAGES = (0, 1, 2, 3)
 
 

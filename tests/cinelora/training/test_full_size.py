@@ -15,8 +15,6 @@ from tests import tiny_study
 from tests.cinelora.training import full_size_member as member
 from tests.cinelora.training.conftest import Pair
 
-pytestmark = pytest.mark.slow
-
 Found = dict[str, member.Outcome]
 
 

@@ -15,7 +15,6 @@ from tests.cinelora.training.conftest import Pair
 TOLERANCE = 1e-5  # of one worker against two: the sums run in another order
 
 
-@pytest.mark.slow
 def test_two_workers(study_root: Path, pair: Pair) -> None:
     alone, one, two = pair.alone, pair.one, pair.two
     lines = [[json.loads(line) for line in out.splitlines() if line.startswith("{")] for out in pair.printed]

@@ -77,7 +77,6 @@ def events(engine: Engine, name: str) -> list[dict[str, Any]]:
     return [event for event in map(json.loads, lines) if event["event"] == name]
 
 
-@pytest.mark.slow
 def test_a_node_is_lost_in_the_middle(cluster: Any, tmp_path: Path) -> None:
     engine, specs = engine_with(tmp_path, SIZES)
     assert len(engine.pool.nodes) == 3, "the head has no CPU and takes no trials"
@@ -110,7 +109,6 @@ def test_a_node_is_lost_in_the_middle(cluster: Any, tmp_path: Path) -> None:
     cluster.add_node(num_cpus=2, num_gpus=2)
 
 
-@pytest.mark.slow
 def test_a_stop_sign_from_another_shell(cluster: Any, tmp_path: Path) -> None:
     engine, specs = engine_with(tmp_path, [1, 4])
 
@@ -124,7 +122,6 @@ def test_a_stop_sign_from_another_shell(cluster: Any, tmp_path: Path) -> None:
     engine.pool.close()
 
 
-@pytest.mark.slow
 def test_a_stop_while_all_that_is_left_runs_is_no_end(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +148,6 @@ def test_a_stop_while_all_that_is_left_runs_is_no_end(
     assert len(ledger.pending(plan)) == 2 and not ledger.folder.stop.exists()
 
 
-@pytest.mark.slow
 def test_rates_that_fall_behind_leave_and_their_gangs_go_on(cluster: Any, tmp_path: Path) -> None:
     """The held-out loss is the rate. All rates of one rank train at once; of 9 another seed waits."""
     ledger = Ledger(StudyFolder(tmp_path / "study"))

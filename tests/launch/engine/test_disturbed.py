@@ -9,8 +9,6 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
-
 from cinelora.core.files import read_json
 from tests.launch.test_sweep import checkpoint_step, command, events, results, sweep, wait_for_step
 
@@ -48,7 +46,6 @@ def of_trial(root: Path, trial_id: str) -> list[str]:
     return [event["event"] for event in events(root) if event.get("trial_id") == trial_id]
 
 
-@pytest.mark.slow
 def test_a_disturbed_sweep_ends_as_if_nothing_had_happened(sweep_root: Path) -> None:
     with start(sweep_root) as driver:  # the largest first: rank 4 on both workers
         step, running = wait_for_step(sweep_root, 30)

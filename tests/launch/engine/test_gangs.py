@@ -25,7 +25,6 @@ def pool() -> Iterator[Pool]:
     ray.shutdown()
 
 
-@pytest.mark.slow
 def test_gangs_of_one_two_and_three_in_turn_meet_whole(pool: Pool) -> None:
     (node,) = pool.nodes
     draw, running = random.Random(0), list[list[Member]]()

@@ -199,7 +199,6 @@ def server() -> Iterator[FakeWandb]:
         yield fake
 
 
-@pytest.mark.slow
 def test_a_refused_run_is_named_and_only_it_is_sent_again(
     study: StudyFolder, server: FakeWandb, tmp_path: Path
 ) -> None:
