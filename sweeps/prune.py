@@ -101,7 +101,7 @@ class Pruner:
         return self.rule(mine, [curve for curve in others if curve], steps) if mine and max(mine) < steps else ""
 
     def _leaves(self, spec: TrialSpec) -> bool:
-        """It has been told to stop, and did not reach its end all the same."""
+        """It was told to stop and has no result: it may have finished before it saw the sign."""
         return spec.trial_id in self.leaving and not self.ledger.folder.trial(spec.trial_id).result.exists()
 
     def look(self, running: Iterable[TrialSpec]) -> None:
