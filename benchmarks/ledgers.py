@@ -3,7 +3,7 @@
 In: a `Kind` (the effects planted in the ranks) and a random generator. Out: `analysis.study.load.Study`, held in
 memory, and its true values. Two scores are planted: `heldout_loss`, a number per clip, and `kvd[tnv2]`, through
 Gaussian features whose distance has a closed form; `fvd[tnv2]`, `jedi[vjepa]`, `kvd[vjepa]` follow from it. All sizes
-are those of study `quick` (docs/results.md: 96 clips, 3 seeds).
+are those of the shipped pilot (study `quick` on its first film: docs/decisions.md, 52; 96 clips, 3 seeds).
 R ranks, S seeds, N clips, D features; z: standard normal.
 """
 
@@ -29,7 +29,7 @@ from cinelora.metrics.distances import Array
 
 RANKS = (4, 8, 16, 32, 64, 128)
 CLIPS = tuple(f"c{index:02d}" for index in range(96))
-WITHIN_SHOT = 0.5  # correlation of clips of one shot; assumed, since the clips of `quick` are of 96 shots
+WITHIN_SHOT = 0.5  # correlation of clips of one shot; assumed, since the clips of the pilot are of 96 shots
 FAR = 3.3  # standard deviations; beyond it a distance could fall below that of no shift
 LOSS, KVD, FVD, GAP = "heldout_loss", "kvd[tnv2]", "fvd[tnv2]", "consistency_gap[mnv2]"
 JEDI, KVD_VJEPA = "jedi[vjepa]", "kvd[vjepa]"
@@ -57,12 +57,12 @@ class Plant:
     spread: Spread
 
 
-# Variance components of `quick` (ranks 1 to 16 x seeds x clips), as standard deviations. Its loss shows no common
+# Variance components of the pilot (ranks 1 to 16 x seeds x clips), as standard deviations. Its loss shows no common
 # seed effect (the estimate is below zero); one of the size of `rank_seed` is planted all the same.
-QUICK_LOSS = Plant(0.517, 0.19, Spread(0.205, 0.110, 0.0070, 0.0059, 0.0078, seed=0.0023, rank_seed=0.0023))
+PILOT_LOSS = Plant(0.517, 0.19, Spread(0.205, 0.110, 0.0070, 0.0059, 0.0078, seed=0.0023, rank_seed=0.0023))
 # Clips enter a distance through their features (`_noise`), so that only the seeds' spreads are used here.
-QUICK_GAP = Plant(0.0466, 0.008, Spread(0, 0, 0, 0, 0, seed=0.0005, rank_seed=0.0005))  # clips: `gap_values`
-QUICK_KVD = Plant(2.75, 1.9, Spread(0, 0, 0, 0, 0, seed=0.207, rank_seed=0.065))
+PILOT_GAP = Plant(0.0466, 0.008, Spread(0, 0, 0, 0, 0, seed=0.0005, rank_seed=0.0005))  # clips: `gap_values`
+PILOT_KVD = Plant(2.75, 1.9, Spread(0, 0, 0, 0, 0, seed=0.207, rank_seed=0.065))
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class Kind:
     shares: tuple[float, ...]
     clips_per_shot: int = 1
     seeds: int = 3
-    loss: Plant = QUICK_LOSS
-    kvd: Plant = QUICK_KVD
+    loss: Plant = PILOT_LOSS
+    kvd: Plant = PILOT_KVD
 
     def difference(self, score: str, rank: int) -> float:
         """The true value of rank minus base: the mean over all training seeds and all clips.
@@ -84,7 +84,7 @@ class Kind:
         if (true := TRUE_OF_SHIFT.get(score)) is not None:
             levels = self.kvd.base - self.kvd.gain * self.shares[RANKS.index(rank)] - _normal(self.kvd.spread)
             return float(np.mean(true(shift_for(levels))) - np.mean(true(shift_for(np.array(self.kvd.base)))))
-        plant = {LOSS: self.loss, KVD: self.kvd, GAP: QUICK_GAP}[score]
+        plant = {LOSS: self.loss, KVD: self.kvd, GAP: PILOT_GAP}[score]
         return -plant.gain * self.shares[RANKS.index(rank)]
 
 
@@ -116,7 +116,7 @@ def _losses(kind: Kind, random: np.random.Generator) -> Array:
     return np.vstack([base, (base - gains).reshape(r * s, -1)])
 
 
-WITH_BASE_GAP, BETWEEN_RANKS = 0.77, 0.95  # correlations in `quick` of deviations from the real clip's consistency
+WITH_BASE_GAP, BETWEEN_RANKS = 0.77, 0.95  # correlations in the pilot of deviations from the real clip's consistency
 
 
 def gap_values(kind: Kind, random: np.random.Generator) -> Array:
@@ -127,9 +127,9 @@ def gap_values(kind: Kind, random: np.random.Generator) -> Array:
     base = shared + np.sqrt(1 - WITH_BASE_GAP) * _clips(random, n)
     ranks = shared + np.sqrt(BETWEEN_RANKS - WITH_BASE_GAP) * _clips(random, n)
     ranks = ranks + np.sqrt(1 - BETWEEN_RANKS) * _clips(random, n, r, s)
-    levels = QUICK_GAP.base - QUICK_GAP.gain * np.array(kind.shares)[:, None] - _seeds(kind, QUICK_GAP.spread, random)
+    levels = PILOT_GAP.base - PILOT_GAP.gain * np.array(kind.shares)[:, None] - _seeds(kind, PILOT_GAP.spread, random)
     of_normal = np.sqrt(np.pi / 2)  # deviation of a normal distribution over the mean of its sizes
-    return np.abs(of_normal * np.vstack([QUICK_GAP.base * base, (levels[:, :, None] * ranks).reshape(r * s, -1)]))
+    return np.abs(of_normal * np.vstack([PILOT_GAP.base * base, (levels[:, :, None] * ranks).reshape(r * s, -1)]))
 
 
 def _seeds(kind: Kind, spread: Spread, random: np.random.Generator) -> Array:
@@ -148,7 +148,7 @@ def _clips(random: np.random.Generator, per_shot: int, *shape: int) -> Array:
     return np.asarray(np.sqrt(WITHIN_SHOT) * of_shot + np.sqrt(1 - WITHIN_SHOT) * own, dtype=np.float64)
 
 
-# Features. The real clips are N(0, C), those of a model N(m, NARROW^2 C) with m along one axis of C: in `quick` the
+# Features. The real clips are N(0, C), those of a model N(m, NARROW^2 C) with m along one axis of C: in the pilot the
 # eigenvalues of the 448 standardised TransNetV2 features fall as 0.27, 0.22, 0.13, 0.11, 0.07 of their sum, the models'
 # clips have 0.55 of the variance of the real ones, and the base's mean lies on an axis with 0.16 of the variance of the
 # real clips.
@@ -157,7 +157,7 @@ DECAY = 0.73
 AXIS = 2
 NARROW = 0.75
 # Shares of a feature's variance that clips have in common: a model's with the real one, a rank's with the base's, both
-# as correlated as in `quick` (0.4, 0.73); the rest divided so that gains spread as there (`planted.sizes` prints both).
+# as correlated as there (0.4, 0.73); the rest divided so that gains spread as there (`planted.sizes` prints both).
 WITH_TRUTH, WITH_BASE, OF_ALL_RANKS, OF_RANK, OF_SEED, OF_TRIAL = 0.16, 0.57, 0.06, 0.015, 0.11, 0.085
 OF_BASE = 1 - WITH_TRUTH - WITH_BASE
 

@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks.planted [--studies 200]            (10 minutes on one core)
 
 In: nothing; simulated studies (`benchmarks/ledgers.py`) are analysed as real ones are. Out: Markdown tables: the
-planted spreads and those of study `quick`; how often the smallest rank that is enough is found; false alarms; the
+planted spreads and those of the shipped pilot; how often the smallest rank that is enough is found; false alarms; the
 decision; words for trends; coverage of intervals. Exit status 1 if a target is missed.
 """
 
@@ -17,7 +17,7 @@ from functools import partial
 
 import numpy as np
 
-from analysis.power.spreads import Spreads, of_quick, variances
+from analysis.power.spreads import Spreads, of_pilot, variances
 from analysis.statistics.answer import ENOUGH, WORSE, Answer, answers
 from analysis.statistics.decision import WINNER, Decision, decisions
 from analysis.statistics.differences import Difference, differences
@@ -246,13 +246,13 @@ def tables(found: dict[Kind, dict[str, list[Found]]]) -> dict[str, dict[str, lis
 
 
 def sizes(count: int) -> str:
-    """Planted gains and spreads (standard deviations) as the analysis estimates them, and those of `quick`."""
+    """Planted gains and spreads (standard deviations) as the analysis estimates them, and those of the pilot."""
     names = [each.name for each in fields(Spreads)]
     lines = ["| gains | " + " | ".join(names).replace("_", " x ") + " |", "|:--|" + "--:|" * len(names)]
     for score in SCORES:
         seen = np.mean([variances(gains(EQUAL, score, index)) for index in range(count)], axis=0)
         planted = (-EQUAL.difference(score, RANKS[0]), *np.sqrt(np.maximum(seen, 0)))
-        for name, numbers in (("planted", planted), ("`quick`", astuple(of_quick()[score]))):
+        for name, numbers in (("planted", planted), ("pilot", astuple(of_pilot()[score]))):
             lines.append(f"| {score}, {name} | " + " | ".join(f"{each:.2g}" for each in numbers) + " |")
     return "\n".join(lines)
 

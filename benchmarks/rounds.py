@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.rounds [--studies 1000]            (10 seconds on one core)
 
-In: nothing; studies with the gains and spreads of study `quick` (`analysis/power/spreads.py`) are simulated
+In: nothing; studies with the gains and spreads of the shipped pilot (`analysis/power/spreads.py`) are simulated
 (`analysis/power/simulated.py`). Out: Markdown tables. Exit status 1 if a target is missed.
 A run is one seed of one rank; the runs of a study cost alike, so that shares of runs are shares of GPU-hours.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from analysis.power.chances import Design, chances
 from analysis.power.rounds import look_levels
 from analysis.power.simulated import Ended, ended
-from analysis.power.spreads import of_quick
+from analysis.power.spreads import of_pilot
 from cinelora.core.cli import Parser, exit_status
 from sweeps.ledger import SHARE
 from sweeps.looks import Level, schedule
@@ -30,13 +30,13 @@ KINDS = {
 }
 FIRST, MOST, FIXED = 3, (8, 12), (2, 3, 4, 5, 6, 7, 8, 9, 10, 12)
 DESIGNS = tuple(Design(*each) for each in product((2, 3, 5), (48, 96, 192)))
-QUICK, NEAR = of_quick()[SCORE], 0.05
+PILOT, NEAR = of_pilot()[SCORE], 0.05
 SINGLE = (Level(0.05, 0.05 / (len(RANKS) - 1)),)  # of a fixed design
 
 
 def simulated(counts: Sequence[int], levels: Sequence[Level], count: int) -> dict[str, Ended]:
     """By kind."""
-    found = ended([QUICK], list(KINDS.values()), counts, levels, SHARE, CLIPS, count)
+    found = ended([PILOT], list(KINDS.values()), counts, levels, SHARE, CLIPS, count)
     return dict(zip(KINDS, found, strict=True))
 
 
@@ -93,8 +93,8 @@ def power_table(count: int) -> tuple[list[str], bool]:
     near = True
     for design in DESIGNS:
         cells = []
-        predicted = chances(QUICK, list(KINDS.values()), SHARE, design)
-        drawn = ended([QUICK], list(KINDS.values()), (design.seeds,), SINGLE, SHARE, design.clips, count)
+        predicted = chances(PILOT, list(KINDS.values()), SHARE, design)
+        drawn = ended([PILOT], list(KINDS.values()), (design.seeds,), SINGLE, SHARE, design.clips, count)
         for own, one in zip(predicted, drawn, strict=True):
             near = near and abs(one.found - own.named) <= NEAR
             cells.append(f"{own.named:.0%}, {one.found:.0%}")

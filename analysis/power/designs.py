@@ -1,7 +1,7 @@
 """What a study may buy: for designs of seeds x held-out clips, the chance of an answer beside its price.
 
 In: designs with their prices, the number of ranks, and how gains vary: of a finished study of the same kind
-(`answer.pilot`), else as measured in study `quick`. Out: lines to print under a plan; power.csv and power.png in the
+(`answer.pilot`), else as in the pilot that is shipped. Out: lines to print under a plan; power.csv and power.png in the
 study folder. A chance is the least over three ways in which the gain may depend on rank (`shapes`), so it holds
 whichever is true. No torch, no ray.
 """
@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from analysis.figures.style import COLOURS, MARKERS, STYLE, WIDTH
 from analysis.power.chances import Chances, Design, chances, shapes
 from analysis.power.simulated import ended
-from analysis.power.spreads import Spreads, of_quick, spreads
+from analysis.power.spreads import Spreads, of_pilot, spreads
 from analysis.study.merge import load_studies
 from analysis.study.rows import estimate
 from analysis.study.scores import DIRECTIONS, LOWER
@@ -31,7 +31,7 @@ from cinelora.core.cli import UserError, clock, number
 from cinelora.core.files import whole_file
 from sweeps.looks import Looks
 
-SHIPPED = "study quick, whose model is small and whose clips are drawn; better: answer.pilot=STUDY, a finished one"
+SHIPPED = "a study of a small model on drawn clips (docs/decisions.md, 52); better: answer.pilot=STUDY, a finished one"
 MOST_VALUES = 4_000_000  # drawn at a time for rounds: 400 studies of 96 clips take half a second a score
 
 
@@ -61,7 +61,7 @@ class Outlook:
 def measured(pilot: str) -> tuple[Mapping[str, Spreads], str]:
     """(score -> how its gains vary, where that was measured). Raises UserError for a pilot that does not show it."""
     if not pilot:
-        return of_quick(), SHIPPED
+        return of_pilot(), SHIPPED
     estimates = estimate(load_studies([Path(pilot)]))
     found: dict[str, Spreads] = {}
     base = estimates.base
