@@ -24,7 +24,7 @@ from analysis.tables.rank_table import column_name
 from cinelora.metrics.primary import STEADINESS
 
 BAND: Mapping[str, Any] = {"color": "0.85", "linewidth": 0}
-CELLS = 6  # across: of two panels or of three
+MOST_PANELS, CELLS = 3, 6  # across; rows of one, two or three panels divide the cells
 SHIFT = 0.07  # of a rank, between series
 NORMAL_95 = 1.96  # standard errors on either side of the intercept
 INTERCEPTS = -0.06  # place of the first intercept on the axis of fvd_vs_n, as a share of its right end
@@ -39,7 +39,7 @@ def noise_floor(findings: Findings) -> Figure | None:
     tested = {each.score for each in tests}
     drawn = tested.intersection((*primary.sampled, STEADINESS))
     floors = [each for each in findings.reseeds if each.score in drawn]
-    down = [count for count in (len(halves), len(floors)) if count]
+    down = [*_rows(len(halves)), *_rows(len(floors))]
     if not down:
         return None
     figure = Figure(figsize=(WIDTH, 0.6 + 1.8 * len(down)), layout="constrained")
@@ -58,6 +58,12 @@ def noise_floor(findings: Findings) -> Figure | None:
     handles += [Line2D([], [], **BASE, label="base, no adapter"), Patch(**BAND, label="noise floor")]
     legend_below(figure, handles, 4)
     return figure
+
+
+def _rows(panels: int) -> list[int]:
+    """How many panels in each row, as alike as can be."""
+    rows = -(-panels // MOST_PANELS)
+    return [panels // rows + (row < panels % rows) for row in range(rows)]
 
 
 def _distances(axes: Axes, own: Sequence[Halves], series: Sequence[str]) -> None:
@@ -84,7 +90,7 @@ def _differences(axes: Axes, floor: Reseed, tests: Sequence[RankTests], series: 
             axes.plot([place], [difference.mean], **style)
         if each.pairs:
             axes.plot([each.pairs.best * shift], [0], **{**style, "mfc": style["color"]})
-    axes.set_title(f"{column_name(floor.score)}: rank minus best\n(below zero is worse)")
+    axes.set_title(f"{column_name(floor.score)}\nrank minus best (below zero is worse)")
 
 
 def _style(index: int) -> dict[str, Any]:
