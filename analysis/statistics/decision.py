@@ -34,6 +34,7 @@ class Decision:
     word: str
     rank: int | None
     smaller: tuple[int, ...]  # ranks below `rank` of which it is open whether they are enough
+    fallen: tuple[tuple[int, tuple[str, ...]], ...]  # smaller ones that are WORSE, and on which scores
     provisional: int | None
     share: float
     scores: tuple[str, ...]  # with a gain
@@ -71,6 +72,7 @@ def decide(found: Sequence[Answer], seconds_a_seed: Mapping[int, float]) -> Deci
         word=NO_WINNER if rank is None else IS_ENOUGH if smaller else WINNER,
         rank=rank,
         smaller=smaller,
+        fallen=tuple((each, worse[each]) for each in sorted(worse) if rank is not None and each < rank),
         provisional=able[0] if able else None,
         share=found[0].share,
         scores=tuple(answer.score for answer in gained),
@@ -83,9 +85,14 @@ def decide(found: Sequence[Answer], seconds_a_seed: Mapping[int, float]) -> Deci
     )
 
 
-def worse_ranks(found: Sequence[Answer]) -> list[int]:
-    """The ranks that are WORSE on some score."""
-    return sorted({each.rank for answer in found for each in answer.ranks if each.verdict == WORSE})
+def worse_ranks(found: Sequence[Answer]) -> dict[int, tuple[str, ...]]:
+    """The ranks that are WORSE on some score, and those scores."""
+    scores: dict[int, tuple[str, ...]] = {}
+    for answer in found:
+        for each in answer.ranks:
+            if each.verdict == WORSE:
+                scores[each.rank] = (*scores.get(each.rank, ()), answer.score)
+    return scores
 
 
 def _to_settle(able: Sequence[int], gained: Sequence[Answer]) -> tuple[int | None, int | None]:
@@ -134,7 +141,9 @@ def reason(found: Decision) -> str:
     if found.word == NO_WINNER:
         parts = [f"A rank is enough if it has {share}, in {names}. None is shown to be."]
     elif found.word == WINNER:
-        parts = [f"It is shown to have {share}, in {names}, and no smaller rank in the study is."]
+        fallen = "; ".join(f"rank {each} in {_names(scores)}" for each, scores in found.fallen)
+        why = f"Smaller ranks are shown to be worse than another: {fallen}" if fallen else "No rank is smaller"
+        parts = [f"It is shown to have {share}, in {names}. {why}."]
     else:
         parts = [f"It is shown to have {share}, in {names}; whether rank {listed(found.smaller, 'or')} has is open."]
     if found.without_gain:

@@ -92,8 +92,9 @@ def test_a_winner_needs_nothing_more() -> None:
     assert (found.word, found.seeds, found.clips) == (WINNER, None, None)
     assert sentence(found) == (
         "Decision: rank 4 is the winner. It is shown to have at least 90% of the best gain over the untrained model, "
-        "in distance to real clips, and no smaller rank in the study is."
+        "in distance to real clips. Smaller ranks are shown to be worse than another: rank 1 in distance to real clips."
     )
+    assert "No rank is smaller." in sentence(decide([words("kvd[i3d]", ENOUGH, ENOUGH, OPEN)], HOUR))
 
 
 def test_the_cost_is_that_of_finished_trials(builder: Builder) -> None:
