@@ -102,9 +102,11 @@ def wait_for_step(root: Path, wanted: int) -> tuple[int, dict[str, Any]]:
         time.sleep(0.05)
         if not (root / "sweep" / "events.jsonl").exists():
             continue
-        for event in reversed(events(root)):
-            path = root / "sweep" / "trials" / str(event.get("trial_id")) / "progress.json"
-            if event["event"] == "started" and path.exists():
+        last = {event["trial_id"]: event for event in events(root) if "trial_id" in event}
+        for trial_id, event in last.items():
+            path = root / "sweep" / "trials" / trial_id / "progress.json"
+            # Neither a trial that was lost nor what it had written before it started again.
+            if event["event"] == "started" and path.exists() and path.stat().st_mtime > event["time"]:
                 note = read_json(path)
                 if note["stage"] == "train" and note["done"] >= wanted:
                     return note["done"], event
