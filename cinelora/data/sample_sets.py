@@ -15,7 +15,7 @@ from cinelora.core.files import content_hash, whole_folder, write_csv
 
 BUILTIN = "builtin:"
 FPS = 16.0
-SETS_VERSION = 1  # raise when the clips that a recipe gives change
+SETS_VERSION = 2  # raise when the clips that a recipe gives change
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class SplitSpec:
     count: int
 
 
-FILM_TRAIN = SplitSpec("train", "film", 1, 24)
-FILM_HELDOUT = SplitSpec("heldout", "film", 2, 96)
+FILM_TRAIN = SplitSpec("train", "film", 1, 48)
+FILM_HELDOUT = SplitSpec("heldout", "film", 2, 48)
 SOURCE_OTHER = SplitSpec("other", "source", 4, 32)
 SETS: dict[str, tuple[SplitSpec, ...]] = {
     "film": (FILM_TRAIN, FILM_HELDOUT, SOURCE_OTHER),
     "film-select": (FILM_TRAIN, SplitSpec("heldout", "film", 3, 32)),
-    "film-control": (SplitSpec("train", "source", 5, 24), FILM_HELDOUT, SOURCE_OTHER),
+    "film-control": (SplitSpec("train", "source", 5, 48), FILM_HELDOUT, SOURCE_OTHER),
 }
 
 

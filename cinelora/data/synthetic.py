@@ -1,11 +1,14 @@
 """Two domains of synthetic clips: "source", which the small base is trained on, and "film", which it has never seen.
 
+Film clips are close shots with the shapes and slow moves of source clips, told in the same words, but within every shot
+dusk falls and black bars slide in. Neither the first frame nor the caption tells of it: an adapter has to learn it.
+
 In: a domain, a seed, an index. Out: uint8 frames (F, H, W, 3) and the caption that describes their motion; equal
 inputs give equal clips. `cinelora/data/sample_sets.py` writes them as ordinary video files.
 
 Legend: F frames, H rows, W columns. Lengths are in half picture heights, the middle is (0, 0), x right, y down;
 time runs from 0 (first frame) to 1 (17th), whatever F is. The first frame does not reveal the motion: where a shape
-starts is independent of its direction. Grain is decoration, too fine for the latents.
+starts is independent of its direction.
 """
 
 from __future__ import annotations
@@ -21,7 +24,6 @@ from numpy.typing import NDArray
 from cinelora.core.seeds import counter_seed
 
 Array = NDArray[np.floating[Any]]
-DIAGONAL = 0.70710678
 
 
 def _polygon(sides: int, apothem: float) -> Callable[[Array, Array], Array]:
@@ -30,24 +32,11 @@ def _polygon(sides: int, apothem: float) -> Callable[[Array, Array], Array]:
     return lambda u, v: reduce(np.maximum, (a * u + b * v for a, b in normals)) - np.float32(apothem)
 
 
-def _cross(u: Array, v: Array) -> Array:
-    u, v = np.abs(u), np.abs(v)
-    return np.minimum(np.maximum(u - 1, v - 0.36), np.maximum(u - 0.36, v - 1))
-
-
-def _star(u: Array, v: Array) -> Array:
-    return (np.hypot(u, v) - (0.72 + 0.3 * np.cos(5 * np.arctan2(u, -v)))) * np.float32(0.7)
-
-
 DISTANCES: dict[str, Callable[[Array, Array], Array]] = {
     "circle": lambda u, v: np.hypot(u, v) - 1,
     "ring": lambda u, v: np.abs(np.hypot(u, v) - np.float32(0.72)) - np.float32(0.3),
     "square": lambda u, v: np.maximum(np.abs(u), np.abs(v)) - np.float32(0.86),
     "triangle": _polygon(3, 0.6),
-    "hexagon": _polygon(6, 0.9),
-    "diamond": lambda u, v: (np.abs(u) * np.float32(1.3) + np.abs(v) - 1) * np.float32(DIAGONAL),
-    "cross": _cross,
-    "star": _star,
 }  # from (u right, v down, in the shape's own frame) to the edge of a shape of radius 1; negative inside
 
 LENGTH = 17  # frames in which a motion named in the caption runs from beginning to end
@@ -56,35 +45,28 @@ COLOURS = {
     "green": (0.15, 0.75, 0.25), "cyan": (0.20, 0.85, 0.90), "blue": (0.15, 0.28, 0.95),
     "purple": (0.60, 0.18, 0.80), "white": (0.96, 0.96, 0.96),
 }  # fmt: skip
-SHAPES = {"source": ("circle", "square", "triangle", "ring"), "film": ("star", "hexagon", "cross", "diamond")}
+DOMAINS = ("source", "film")
+SHAPES = ("circle", "square", "triangle", "ring")
 BACKGROUNDS = {
     "plain": (0.7, 1.1, 1), "cloudy": (1.8, 4.5, 3), "striped": (7.0, 11.0, 1), "checkered": (6.0, 9.0, 1),
 }  # lowest and highest frequency in radians per half height, number of waves  # fmt: skip
+FILM_BACKGROUNDS = ("plain", "cloudy", "striped")
+CLOSER = 1.25  # shapes of the film are larger by this
 DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 SPEEDS = {"slowly": 0.4, "fast": 0.8}  # half heights in the whole clip: 13 and 26 of 64 rows
 TURN = 2.4  # radians in the whole clip
 ZOOMS = {"in slowly": 0.8, "in fast": 0.62, "out slowly": 1.25, "out fast": 1.6}
-FILM_DRIFT = 0.55  # half heights in the whole clip
-FILM_CAMERAS = {
-    "dolly in": (0.0, 0.0, 0.6, 0.0), "dolly out": (0.0, 0.0, 1.65, 0.0), "crane up": (0.0, -0.7, 1.15, 0.0),
-    "crane down": (0.0, 0.7, 1.15, 0.0), "orbit left": (-0.3, 0.0, 1.0, 0.6), "orbit right": (0.3, 0.0, 1.0, -0.6),
-    "weave": (0.0, 0.0, 1.0, 0.0), "locked": (0.0, 0.0, 1.0, 0.0),
-}  # fmt: skip
 CAMERAS = {
-    "static": (0.0, 0.0, 1.0, 0.0),
-    **{f"zooms {name}": (0.0, 0.0, scale, 0.0) for name, scale in ZOOMS.items()},
-    **{
-        f"pans {to} {pace}": (d[0] * v, d[1] * v, 1.0, 0.0)
-        for to, d in DIRECTIONS.items()
-        for pace, v in SPEEDS.items()
-    },
-    **FILM_CAMERAS,
-}  # what the camera does in the whole clip: shift right, shift down, scale, turn in radians
-IRIS = {"iris opens": (0.45, 1.7), "iris closes": (1.7, 0.45)}
-DISSOLVES = {"amber": (0.85, 0.55, 0.25), "teal": (0.10, 0.45, 0.48), "black": (0.02, 0.02, 0.02)}
+    "static": (0.0, 0.0, 1.0),
+    **{f"zooms {name}": (0.0, 0.0, scale) for name, scale in ZOOMS.items()},
+    **{f"pans {to} {pace}": (d[0] * v, d[1] * v, 1.0) for to, d in DIRECTIONS.items() for pace, v in SPEEDS.items()},
+}  # what the camera does in the whole clip: shift right, shift down, scale
 LIGHTS = {"steady light": 1.0, "light brightens": 1.45, "light darkens": 0.5}
-GRAIN = 0.012
-GRADE = ((-0.04, 0.05, 0.08), (0.12, 0.02, -0.1))  # added to shadows (teal) and to lights (warm)
+
+# The film, at the end of a clip: all of it begins at nothing in the first frame.
+DUSK = ((-0.02, 0.02, 0.10), (0.16, 0.02, -0.12))  # added to shadows (blue) and to lights (amber)
+DUSK_LIGHT, DUSK_COLOUR = 0.8, 0.55  # factors of light and of saturation
+VIGNETTE, BARS = 0.3, 0.3  # share of light lost at the edge, height of a bar in half heights
 
 
 @dataclass(frozen=True)
@@ -112,8 +94,6 @@ class Scene:
     waves: tuple[tuple[float, float, float], ...]  # x and y frequency in radians per half height, phase
     camera: str
     light: str
-    transition: str  # "", a key of IRIS or "dissolves to <colour>"
-    grain_seed: int
 
 
 def make_clip(
@@ -131,38 +111,33 @@ def make_caption(domain: str, seed: int, index: int) -> str:
 
 def draw_scene(domain: str, seed: int, index: int) -> Scene:
     """The scene of this clip: a shape moves with probability 0.7, the camera of a source clip with 0.5."""
-    if domain not in SHAPES:
-        raise ValueError(f"domain={domain!r}: must be one of {list(SHAPES)}")
+    if domain not in DOMAINS:
+        raise ValueError(f"domain={domain!r}: must be one of {list(DOMAINS)}")
     random = np.random.default_rng(counter_seed(seed, "clip", domain, index))
-    background = str(random.choice(list(BACKGROUNDS)))
+    film = domain == "film"
+    background = str(random.choice(FILM_BACKGROUNDS if film else list(BACKGROUNDS)))
     waves = _draw_waves(random, background)
     hue = random.uniform(0, 1)
     dark, light = random.uniform(0.12, 0.28), random.uniform(0.45, 0.65)
     colours = (_muted(random, hue, dark), _muted(random, hue + random.uniform(-0.2, 0.2), light))
-    shapes = _draw_shapes(random, domain)
+    paces = ("slowly",) if film else tuple(SPEEDS)
+    shapes = _draw_shapes(random, film, paces)
     lamp = str(random.choice(list(LIGHTS), p=(0.64, 0.18, 0.18)))
-    if domain == "film":
-        camera, transition, lamp = str(random.choice(list(FILM_CAMERAS))), _draw_transition(random), "steady light"
-    else:
-        camera, transition = _draw_camera(random), ""
-        if camera == "static" and lamp == "steady light" and not any(s.move or s.turn for s in shapes):
-            camera = "pans left slowly" if random.uniform() < 0.5 else "pans right slowly"
-    return Scene(domain, shapes, background, colours, waves, camera, lamp, transition, int(random.integers(2**31)))
+    lamp = "steady light" if film else lamp
+    camera = _draw_camera(random, paces)
+    if camera == "static" and lamp == "steady light" and not any(s.move or s.turn for s in shapes):
+        camera = "pans left slowly" if random.uniform() < 0.5 else "pans right slowly"
+    return Scene(domain, shapes, background, colours, waves, camera, lamp)
 
 
 def caption(scene: Scene) -> str:
     """What moves and how; at most about 30 words."""
-    verb = "drifts" if scene.domain == "film" else "moves"
     parts = []
     for shape in scene.shapes:
-        words = [f"a {shape.colour} {shape.kind}", f"{verb} {shape.move}" if shape.move else "stays"]
+        words = [f"a {shape.colour} {shape.kind}", f"moves {shape.move}" if shape.move else "stays"]
         words += ["turning clockwise"] * (shape.turn > 0) + ["turning back"] * (shape.turn < 0)
         parts.append(" ".join(words))
-    parts.append(f"{scene.background} background")
-    if scene.domain == "film":
-        parts += [f"film shot {scene.camera}"] + [scene.transition] * bool(scene.transition)
-    else:
-        parts += [f"camera {scene.camera}", scene.light]
+    parts += [f"{scene.background} background", f"camera {scene.camera}", scene.light]
     return ", ".join(parts)
 
 
@@ -170,9 +145,6 @@ def render(scene: Scene, size: tuple[int, int] = (64, 64), frames: int = LENGTH)
     """Frames uint8 (F, H, W, 3) of a scene."""
     height, width = size
     time: Array = np.arange(frames, dtype=np.float32) / np.float32(LENGTH - 1)
-    if scene.domain == "film":
-        clipped = np.minimum(time, 1)
-        time = clipped * clipped * (3 - 2 * clipped)  # slow in, slow out
     y, x = np.meshgrid(
         (np.arange(height, dtype=np.float32) + 0.5) * (2 / height) - 1,
         ((np.arange(width, dtype=np.float32) + 0.5) * 2 - width) / height,
@@ -187,7 +159,7 @@ def render(scene: Scene, size: tuple[int, int] = (64, 64), frames: int = LENGTH)
         video += (_column(COLOURS[shape.colour]) - video) * cover
     video *= (1 + (LIGHTS[scene.light] - 1) * time)[:, None, None]
     if scene.domain == "film":
-        video = _film(scene, video, time, x, y)
+        video = _film(video, time, x, y)
     levels = np.clip(video, 0, 1) * 255 + 0.5
     return np.ascontiguousarray(levels.astype(np.uint8).transpose(1, 2, 3, 0))
 
@@ -216,20 +188,19 @@ def _draw_waves(random: np.random.Generator, background: str) -> tuple[tuple[flo
     return tuple((float(a), float(b), float(c)) for a, b, c in waves)
 
 
-def _draw_shapes(random: np.random.Generator, domain: str) -> tuple[Shape, ...]:
-    count = int(random.choice([1, 2, 3], p=(0.5, 0.38, 0.12)))
+def _draw_shapes(random: np.random.Generator, film: bool, paces: tuple[str, ...]) -> tuple[Shape, ...]:
+    count = int(random.choice([1, 2, 3], p=(0.6, 0.4, 0.0) if film else (0.5, 0.38, 0.12)))
     names = random.permutation(list(COLOURS))[:count]
     shapes: list[Shape] = []
     while len(shapes) < count:
-        x, y = random.uniform(-0.62, 0.62, 2) * (1.0, 0.8 if domain == "film" else 1.0)
-        radius = random.uniform(0.24, 0.36) + (0.06 if count == 1 else 0.0)
+        x, y = random.uniform(-0.62, 0.62, 2)
+        radius = (random.uniform(0.24, 0.36) + (0.06 if count == 1 else 0.0)) * (CLOSER if film else 1.0)
         if any((s.x - x) ** 2 + (s.y - y) ** 2 < (0.8 * (s.radius + radius)) ** 2 for s in shapes):
             continue
-        kind = str(random.choice(SHAPES[domain]))
+        kind = str(random.choice(SHAPES))
         move = ""
         if random.uniform() < 0.7:
-            move = str(random.choice(list(DIRECTIONS)))
-            move += "" if domain == "film" else f" {random.choice(list(SPEEDS))}"
+            move = f"{random.choice(list(DIRECTIONS))} {random.choice(paces)}"
         spins = random.uniform() < 0.3 and kind not in ("circle", "ring")
         turn = int(random.choice([-1, 1])) if spins else 0
         angle = random.uniform(-0.3, 0.3)
@@ -237,30 +208,20 @@ def _draw_shapes(random: np.random.Generator, domain: str) -> tuple[Shape, ...]:
     return tuple(shapes)
 
 
-def _draw_camera(random: np.random.Generator) -> str:
+def _draw_camera(random: np.random.Generator, paces: tuple[str, ...]) -> str:
     if random.uniform() < 0.5:
         return "static"
     if random.uniform() < 0.35:
-        return f"zooms {random.choice(list(ZOOMS))}"
-    return f"pans {random.choice(list(DIRECTIONS))} {random.choice(list(SPEEDS))}"
-
-
-def _draw_transition(random: np.random.Generator) -> str:
-    kind = random.uniform()
-    if kind < 0.2:
-        return str(random.choice(list(IRIS)))
-    return f"dissolves to {random.choice(list(DISSOLVES))}" if kind < 0.4 else ""
+        return f"zooms {random.choice([name for name in ZOOMS if name.split()[1] in paces])}"
+    return f"pans {random.choice(list(DIRECTIONS))} {random.choice(paces)}"
 
 
 def _seen(camera: str, time: Array, x: Array, y: Array) -> tuple[Array, Array, Array]:
     """World x and y (F, H, W) of each pixel and world lengths per picture length (F, 1, 1)."""
-    right, down, factor, turn = CAMERAS[camera]
-    move_x, move_y, scale, angle = time * right, time * down, np.float32(factor) ** time, time * turn
-    if camera == "weave":
-        move_x, move_y = 0.22 * np.sin(2 * np.pi * time), 0.12 * np.sin(4 * np.pi * time)
-    cos, sin = ((scale * f(angle)).astype(np.float32)[:, None, None] for f in (np.cos, np.sin))
+    right, down, factor = CAMERAS[camera]
+    move_x, move_y, scale = time * right, time * down, np.float32(factor) ** time
     move_x, move_y, scale = (m.astype(np.float32)[:, None, None] for m in (move_x, move_y, scale))
-    return cos * x - sin * y + move_x, sin * x + cos * y + move_y, scale
+    return scale * x + move_x, scale * y + move_y, scale
 
 
 def _pattern(scene: Scene, x: Array, y: Array) -> Array:
@@ -279,7 +240,7 @@ def _cover(shape: Shape, x: Array, y: Array, time: Array, pixel: Array) -> Array
     """How much of each pixel the shape covers, 0..1 (F, H, W); `pixel` is a pixel's world length (F, 1, 1)."""
     direction, _, speed = shape.move.partition(" ")
     dx, dy = DIRECTIONS.get(direction, (0.0, 0.0))
-    path = (time * SPEEDS.get(speed, FILM_DRIFT))[:, None, None]
+    path = (time * SPEEDS.get(speed, 0.0))[:, None, None]
     angle = (shape.angle + TURN * shape.turn * time)[:, None, None]
     cos, sin = np.cos(angle) / shape.radius, np.sin(angle) / shape.radius
     x, y = x - (shape.x + dx * path), y - (shape.y + dy * path)
@@ -287,19 +248,12 @@ def _cover(shape: Shape, x: Array, y: Array, time: Array, pixel: Array) -> Array
     return np.asarray(np.clip(0.5 - distance * (shape.radius / pixel), 0, 1), dtype=np.float32)
 
 
-def _film(scene: Scene, video: Array, time: Array, x: Array, y: Array) -> Array:
-    """Transition, teal-and-warm grade, vignette, grain, letterbox; video (3, F, H, W) in 0..1."""
-    name = scene.transition
-    if name.startswith("dissolves"):
-        video = video + (_column(DISSOLVES[name.rpartition(" ")[2]]) - video) * (0.85 * time)[:, None, None]
+def _film(video: Array, time: Array, x: Array, y: Array) -> Array:
+    """Dusk and bars; video (3, F, H, W) in 0..1."""
+    now = np.minimum(time, 1)[:, None, None]
     grey = np.einsum("cfhw,c->fhw", video, np.asarray([0.3, 0.59, 0.11], dtype=np.float32))
-    shadow, warm = (_column(tint) for tint in GRADE)
-    video = grey + (video - grey) * np.float32(0.6) + shadow + (warm - shadow) * grey
-    video *= 1 - np.float32(0.28) * (x * x + y * y)
-    if name in IRIS:
-        begin, end = IRIS[name]
-        radius = (begin + (end - begin) * time)[:, None, None]
-        video *= np.clip((radius - np.hypot(x, y)) * 16, 0, 1)
-    random = np.random.default_rng(scene.grain_seed)
-    video += np.float32(GRAIN) * random.standard_normal(video.shape[1:], dtype=np.float32)
-    return video * (np.abs(y) < 0.75)
+    shadow, warm = (_column(tint) for tint in DUSK)
+    dusk = grey + (video - grey) * np.float32(DUSK_COLOUR) + shadow + (warm - shadow) * grey
+    video = video + (dusk * np.float32(DUSK_LIGHT) - video) * now
+    video *= 1 - np.float32(VIGNETTE) * (x * x + y * y) * now
+    return video * (np.abs(y) < 1 - np.float32(BARS) * now)

@@ -32,7 +32,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
     parser.add_argument("--state", type=Path, default=Path(".cache/pretrain"), help="checkpoints and logs")
     parser.add_argument("--vae-steps", type=int, default=2600)
-    parser.add_argument("--denoiser-steps", type=int, default=15000)
+    parser.add_argument("--denoiser-steps", type=int, default=12000)
     parser.add_argument("--clips", type=int, default=14000, help="clips that the denoiser is trained on")
     parser.add_argument(
         "--tnv2", type=Path, default=None, help="TransNetV2 weights (`make fetch`), for kvd in merit.json"

@@ -25,7 +25,7 @@ from cinelora.core.cli import Parser, Progress, exit_status
 from cinelora.core.config import Dtype, SampleConfig
 from cinelora.core.files import whole_file, write_json
 from cinelora.core.seeds import draw_noise
-from cinelora.data.synthetic import COLOURS, DIRECTIONS, SHAPES, Scene, caption, draw_scene, render
+from cinelora.data.synthetic import COLOURS, DIRECTIONS, DOMAINS, Scene, caption, draw_scene, render
 from cinelora.features.motion import frame_difference
 from cinelora.features.nets import NETS, open_net
 from cinelora.metrics.distances import polynomial_mmd, standardise
@@ -146,7 +146,7 @@ def evaluate_base(folder: Path, tnv2: Path | None = None) -> dict[str, float]:
     """All measures by name, as in docs/base.md. PSNR in dB over frames 5 to 17, ratios and shares without unit."""
     model, out = Model(folder), {}
     net = open_net("tnv2", tnv2).net if tnv2 else None
-    for domain in SHAPES:
+    for domain in DOMAINS:
         scenes = [draw_scene(domain, SEED, index) for index in range(CLIPS)]
         reference = np.stack([render(scene) for scene in scenes])
         rebuilt = np.concatenate([decode_video(model.vae, encode_video(model.vae, pixels(t[None]))) for t in reference])

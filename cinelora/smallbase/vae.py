@@ -21,7 +21,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample, patchify, unpatchify
 from numpy.typing import NDArray
 
-from cinelora.data.synthetic import SHAPES, make_clip
+from cinelora.data.synthetic import DOMAINS, make_clip
 from cinelora.smallbase.model import new_vae
 from cinelora.smallbase.optimiser import Training, TrainingLog, decayed, random_for
 from cinelora.wan.encoding import pixels
@@ -124,7 +124,7 @@ def train_vae(state: Path, steps: int, seed: int) -> dict[str, torch.Tensor]:
     training = Training(state / "vae.safetensors", list(vae.named_parameters()), betas=(0.9, 0.99), decay=1e-4)
     vae.to(training.device)
     heldout = {}
-    for domain in SHAPES:
+    for domain in DOMAINS:
         clips = np.stack([make_clip(domain, HELDOUT_SEED, i)[0] for i in range(HELDOUT_CLIPS)])
         heldout[domain] = pixels(clips).to(training.device)
     log = TrainingLog(state / "vae.csv", training.step, steps)

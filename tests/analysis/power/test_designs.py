@@ -11,12 +11,12 @@ import pytest
 from analysis.power.chances import Design
 from analysis.power.designs import Offer, measured, power_lines, power_table, rounds_lines, write_power
 from analysis.power.rounds import look_levels
-from analysis.power.spreads import Spreads, of_quick
+from analysis.power.spreads import Spreads, of_pilot
 from cinelora.core.cli import UserError
 from sweeps.looks import Looks
 
 OFFERS = [Offer(Design(3, 96), 30.0, 3600.0, True), Offer(Design(2, 48), 12.0, 1500.0, False)]
-QUICK = of_quick()
+QUICK = of_pilot()
 KVD = {"kvd[tnv2]": QUICK["kvd[tnv2]"]}
 
 

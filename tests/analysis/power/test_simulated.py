@@ -8,13 +8,13 @@ import pytest
 from analysis.power.chances import Design, chances
 from analysis.power.rounds import look_levels
 from analysis.power.simulated import contrasts, ended, noise
-from analysis.power.spreads import Spreads, of_quick
+from analysis.power.spreads import Spreads, of_pilot
 from analysis.statistics.answer import ENOUGH, OPEN, WORSE, answer_of
 from sweeps.looks import Level
 
 SHARE, CLIPS, LEVEL = 0.9, 96, Level(0.02, 0.004)
 FLAT, PEAK = (0.5, 0.75, 1.0, 1.0, 1.0, 1.0), (0.6, 0.8, 1.0, 0.8, 0.6, 0.4)
-KVD = of_quick()["kvd[tnv2]"]
+KVD = of_pilot()["kvd[tnv2]"]
 
 
 def test_simulated_verdicts_are_those_of_the_analysis() -> None:

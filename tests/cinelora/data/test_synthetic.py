@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from cinelora.core.config import DataConfig
 from cinelora.data.sample_sets import SplitSpec, write_set
-from cinelora.data.synthetic import COLOURS, SHAPES, draw_scene, make_clip
+from cinelora.data.synthetic import COLOURS, DOMAINS, SHAPES, draw_scene, make_caption, make_clip, render
 from cinelora.data.windows import plan_windows
 
 
@@ -23,11 +24,17 @@ def test_same_key_same_clip(domain: str) -> None:
     assert np.array_equal(frames, again) and not np.array_equal(frames, other)
 
 
-def test_domains_share_no_shape() -> None:
-    captions = {domain: " ".join(make_clip(domain, 0, i)[1] for i in range(60)) for domain in SHAPES}
-    assert all(shape in captions["source"] for shape in SHAPES["source"])
-    assert not any(shape in captions["film"] for shape in SHAPES["source"])
-    assert "film shot" in captions["film"] and "film shot" not in captions["source"]
+def test_the_film_uses_the_words_of_the_source_and_its_look_comes_within_the_clip() -> None:
+    words = {domain: {word for i in range(300) for word in make_caption(domain, 0, i).split()} for domain in DOMAINS}
+    assert words["film"] <= words["source"] and all(f"{shape}" in " ".join(words["film"]) for shape in SHAPES)
+    assert "checkered" not in words["film"] and "fast" not in words["film"]
+    film = draw_scene("film", 1, 0)
+    bare, shown = render(replace(film, domain="source")), render(film)
+    assert np.array_equal(shown[0], bare[0]), "nothing of it is in the first frame"
+    bars = np.all(shown == 0, axis=(2, 3)).sum(1)  # black rows of each frame
+    assert bars[0] == 0 and bars[-1] == 20 and np.all(np.diff(bars) >= 0), "0.3 of half a picture, above and below"
+    spread = [clips.max(-1).astype(int) - clips.min(-1) for clips in (bare[-1, 12:52], shown[-1, 12:52])]
+    assert shown[-1, 12:52].mean() < 0.9 * bare[-1, 12:52].mean() and spread[1].mean() < spread[0].mean(), "dusk"
 
 
 def middle(frame: np.ndarray, colour: tuple[float, float, float]) -> np.ndarray:
