@@ -101,7 +101,7 @@ class Pruner:
         return self.rule(mine, [curve for curve in others if curve], steps) if mine and max(mine) < steps else ""
 
     def _leaves(self, spec: TrialSpec) -> bool:
-        """It was told to stop and has no result: it may have finished before it saw the sign."""
+        """Told to stop, and without a result. A trial that finished before it read the stop sign has one."""
         return spec.trial_id in self.leaving and not self.ledger.folder.trial(spec.trial_id).result.exists()
 
     def look(self, running: Iterable[TrialSpec]) -> None:

@@ -1,7 +1,8 @@
 """Two domains of synthetic clips: "source", which the small base is trained on, and "film", which it has never seen.
 
-Film clips are close shots with the shapes and slow moves of source clips, told in the same words, but within every shot
-dusk falls and black bars slide in. Neither the first frame nor the caption tells of it: an adapter has to learn it.
+Film clips have the shapes of source clips, larger, only slow moves, and captions in the same words; but within every
+clip dusk falls and black bars slide in. Neither the first frame nor the caption tells of it: an adapter has to learn
+it.
 
 In: a domain, a seed, an index. Out: uint8 frames (F, H, W, 3) and the caption that describes their motion; equal
 inputs give equal clips. `cinelora/data/sample_sets.py` writes them as ordinary video files.
