@@ -77,7 +77,7 @@ test-gpu: .venv/.dev fetch ## the tests of a GPU (skipped without one; CINELORA_
 
 base: fetch ## pretrain the small base again from scratch (hours; resumable)
 	@$(BIN)/python -m torch.distributed.run --standalone --nproc_per_node=$(WORKERS) \
-		-m cinelora.smallbase --out assets/wan-small --state "$(CACHE)/pretrain" --tnv2 "$(CACHE)/weights/tnv2.safetensors"
+		-m cinelora.smallbase --out assets/wan-small --state "$(CACHE)/pretrain" --weights "$(CACHE)/weights"
 	@$(BIN)/python -m cinelora.smallbase.curves "$(CACHE)/pretrain" --out assets/wan-small/curves.png
 
 metrics-selftest: fetch ## test that each score responds to what it claims to measure (9 minutes)

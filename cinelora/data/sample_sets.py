@@ -15,7 +15,7 @@ from cinelora.core.files import content_hash, whole_folder, write_csv
 
 BUILTIN = "builtin:"
 FPS = 16.0
-SETS_VERSION = 2  # raise when the clips that a recipe gives change
+SETS_VERSION = 3  # raise when the clips that a recipe gives change
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""Two domains of synthetic clips: "source", which the small base is trained on, and "film", which it has never seen.
+"""Synthetic clips of drawn shapes. Two domains are studied: "source", which the denoiser of the small base is trained
+on, and "film", which adapters have to learn.
 
-Film clips have the shapes of source clips, larger, only slow moves, and captions in the same words; but within every
-clip dusk falls and black bars slide in. Neither the first frame nor the caption tells of it: an adapter has to learn
-it.
+Film clips have the shapes of source clips, only slow moves, steady light, and captions in the same words; but within
+every clip dusk falls, colours fade and black bars slide in. Neither the first frame nor the caption tells of it.
+The autoencoder of the base is trained on two domains of its own, with more kinds of scenes and a milder film.
 
 In: a domain, a seed, an index. Out: uint8 frames (F, H, W, 3) and the caption that describes their motion; equal
 inputs give equal clips. `cinelora/data/sample_sets.py` writes them as ordinary video files.
@@ -15,7 +16,7 @@ starts is independent of its direction.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -46,13 +47,10 @@ COLOURS = {
     "green": (0.15, 0.75, 0.25), "cyan": (0.20, 0.85, 0.90), "blue": (0.15, 0.28, 0.95),
     "purple": (0.60, 0.18, 0.80), "white": (0.96, 0.96, 0.96),
 }  # fmt: skip
-DOMAINS = ("source", "film")
 SHAPES = ("circle", "square", "triangle", "ring")
 BACKGROUNDS = {
     "plain": (0.7, 1.1, 1), "cloudy": (1.8, 4.5, 3), "striped": (7.0, 11.0, 1), "checkered": (6.0, 9.0, 1),
 }  # lowest and highest frequency in radians per half height, number of waves  # fmt: skip
-FILM_BACKGROUNDS = ("plain", "cloudy", "striped")
-CLOSER = 1.25  # shapes of the film are larger by this
 DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 SPEEDS = {"slowly": 0.4, "fast": 0.8}  # half heights in the whole clip: 13 and 26 of 64 rows
 TURN = 2.4  # radians in the whole clip
@@ -64,10 +62,79 @@ CAMERAS = {
 }  # what the camera does in the whole clip: shift right, shift down, scale
 LIGHTS = {"steady light": 1.0, "light brightens": 1.45, "light darkens": 0.5}
 
-# The film, at the end of a clip: all of it begins at nothing in the first frame.
 DUSK = ((-0.02, 0.02, 0.10), (0.16, 0.02, -0.12))  # added to shadows (blue) and to lights (amber)
-DUSK_LIGHT, DUSK_COLOUR = 0.8, 0.55  # factors of light and of saturation
-VIGNETTE, BARS = 0.3, 0.3  # share of light lost at the edge, height of a bar in half heights
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a film does to its picture by the end of a clip; all of it begins at nothing in the first frame."""
+
+    light: float  # factor
+    colour: float  # factor of saturation
+    vignette: float  # share of light lost at the edge
+    bars: float  # height of a bar in half heights
+
+
+@dataclass(frozen=True)
+class Domain:
+    """How the scenes of a domain are drawn. `key`: of its random numbers; domains that share one have like scenes."""
+
+    key: str
+    backgrounds: tuple[str, ...]
+    shapes: tuple[float, float, float]  # chances of one, two and three
+    size: float  # factor of the radii
+    tilt: float  # largest angle in the first frame, radians
+    turns: float  # chance that a square or triangle turns
+    zooms: float  # chance that a moving camera zooms
+    paces: tuple[str, ...]
+    steady_light: bool = False
+    look: Look | None = None
+
+
+_SOURCE = Domain(
+    key="plain",
+    backgrounds=("plain", "cloudy", "striped"),
+    shapes=(0.6, 0.4, 0.0),
+    size=1.25,
+    tilt=0.0,
+    turns=0.0,
+    zooms=0.0,
+    paces=("slowly", "fast"),
+)
+_VARIED = Domain(
+    key="source",
+    backgrounds=tuple(BACKGROUNDS),
+    shapes=(0.5, 0.38, 0.12),
+    size=1.0,
+    tilt=0.3,
+    turns=0.3,
+    zooms=0.35,
+    paces=("slowly", "fast"),
+)
+DOMAINS = {
+    # what the denoiser of the small base is trained on, and what adapters have to learn
+    "source": _SOURCE,
+    "film": replace(
+        _SOURCE,
+        key="plain film",
+        paces=("slowly",),
+        steady_light=True,
+        look=Look(light=0.8, colour=0.2, vignette=0.5, bars=0.45),
+    ),
+    # what its autoencoder is trained on: more kinds of scenes, and a milder film
+    "varied": _VARIED,
+    "varied film": replace(
+        _VARIED,
+        key="film",
+        backgrounds=_SOURCE.backgrounds,
+        shapes=_SOURCE.shapes,
+        size=_SOURCE.size,
+        paces=("slowly",),
+        steady_light=True,
+        look=Look(light=0.8, colour=0.55, vignette=0.3, bars=0.3),
+    ),
+}
+STUDIED = ("source", "film")
 
 
 @dataclass(frozen=True)
@@ -111,21 +178,20 @@ def make_caption(domain: str, seed: int, index: int) -> str:
 
 
 def draw_scene(domain: str, seed: int, index: int) -> Scene:
-    """The scene of this clip: a shape moves with probability 0.7, the camera of a source clip with 0.5."""
+    """The scene of this clip: a shape moves with probability 0.7, the camera with 0.5."""
     if domain not in DOMAINS:
         raise ValueError(f"domain={domain!r}: must be one of {list(DOMAINS)}")
-    random = np.random.default_rng(counter_seed(seed, "clip", domain, index))
-    film = domain == "film"
-    background = str(random.choice(FILM_BACKGROUNDS if film else list(BACKGROUNDS)))
+    kind = DOMAINS[domain]
+    random = np.random.default_rng(counter_seed(seed, "clip", kind.key, index))
+    background = str(random.choice(kind.backgrounds))
     waves = _draw_waves(random, background)
     hue = random.uniform(0, 1)
     dark, light = random.uniform(0.12, 0.28), random.uniform(0.45, 0.65)
     colours = (_muted(random, hue, dark), _muted(random, hue + random.uniform(-0.2, 0.2), light))
-    paces = ("slowly",) if film else tuple(SPEEDS)
-    shapes = _draw_shapes(random, film, paces)
+    shapes = _draw_shapes(random, kind)
     lamp = str(random.choice(list(LIGHTS), p=(0.64, 0.18, 0.18)))
-    lamp = "steady light" if film else lamp
-    camera = _draw_camera(random, paces)
+    lamp = "steady light" if kind.steady_light else lamp
+    camera = _draw_camera(random, kind)
     if camera == "static" and lamp == "steady light" and not any(s.move or s.turn for s in shapes):
         camera = "pans left slowly" if random.uniform() < 0.5 else "pans right slowly"
     return Scene(domain, shapes, background, colours, waves, camera, lamp)
@@ -159,8 +225,9 @@ def render(scene: Scene, size: tuple[int, int] = (64, 64), frames: int = LENGTH)
         cover = _cover(shape, world_x, world_y, time, scale * (2 / height))
         video += (_column(COLOURS[shape.colour]) - video) * cover
     video *= (1 + (LIGHTS[scene.light] - 1) * time)[:, None, None]
-    if scene.domain == "film":
-        video = _film(video, time, x, y)
+    look = DOMAINS[scene.domain].look
+    if look:
+        video = _film(video, look, time, x, y)
     levels = np.clip(video, 0, 1) * 255 + 0.5
     return np.ascontiguousarray(levels.astype(np.uint8).transpose(1, 2, 3, 0))
 
@@ -189,32 +256,32 @@ def _draw_waves(random: np.random.Generator, background: str) -> tuple[tuple[flo
     return tuple((float(a), float(b), float(c)) for a, b, c in waves)
 
 
-def _draw_shapes(random: np.random.Generator, film: bool, paces: tuple[str, ...]) -> tuple[Shape, ...]:
-    count = int(random.choice([1, 2, 3], p=(0.6, 0.4, 0.0) if film else (0.5, 0.38, 0.12)))
+def _draw_shapes(random: np.random.Generator, domain: Domain) -> tuple[Shape, ...]:
+    count = int(random.choice([1, 2, 3], p=domain.shapes))
     names = random.permutation(list(COLOURS))[:count]
     shapes: list[Shape] = []
     while len(shapes) < count:
         x, y = random.uniform(-0.62, 0.62, 2)
-        radius = (random.uniform(0.24, 0.36) + (0.06 if count == 1 else 0.0)) * (CLOSER if film else 1.0)
+        radius = (random.uniform(0.24, 0.36) + (0.06 if count == 1 else 0.0)) * domain.size
         if any((s.x - x) ** 2 + (s.y - y) ** 2 < (0.8 * (s.radius + radius)) ** 2 for s in shapes):
             continue
         kind = str(random.choice(SHAPES))
         move = ""
         if random.uniform() < 0.7:
-            move = f"{random.choice(list(DIRECTIONS))} {random.choice(paces)}"
-        spins = random.uniform() < 0.3 and kind not in ("circle", "ring")
+            move = f"{random.choice(list(DIRECTIONS))} {random.choice(domain.paces)}"
+        spins = random.uniform() < domain.turns and kind not in ("circle", "ring")
         turn = int(random.choice([-1, 1])) if spins else 0
-        angle = random.uniform(-0.3, 0.3)
+        angle = random.uniform(-domain.tilt, domain.tilt)
         shapes.append(Shape(kind, str(names[len(shapes)]), float(x), float(y), float(radius), float(angle), move, turn))
     return tuple(shapes)
 
 
-def _draw_camera(random: np.random.Generator, paces: tuple[str, ...]) -> str:
+def _draw_camera(random: np.random.Generator, domain: Domain) -> str:
     if random.uniform() < 0.5:
         return "static"
-    if random.uniform() < 0.35:
-        return f"zooms {random.choice([name for name in ZOOMS if name.split()[1] in paces])}"
-    return f"pans {random.choice(list(DIRECTIONS))} {random.choice(paces)}"
+    if random.uniform() < domain.zooms:
+        return f"zooms {random.choice([name for name in ZOOMS if name.split()[1] in domain.paces])}"
+    return f"pans {random.choice(list(DIRECTIONS))} {random.choice(domain.paces)}"
 
 
 def _seen(camera: str, time: Array, x: Array, y: Array) -> tuple[Array, Array, Array]:
@@ -249,12 +316,12 @@ def _cover(shape: Shape, x: Array, y: Array, time: Array, pixel: Array) -> Array
     return np.asarray(np.clip(0.5 - distance * (shape.radius / pixel), 0, 1), dtype=np.float32)
 
 
-def _film(video: Array, time: Array, x: Array, y: Array) -> Array:
+def _film(video: Array, look: Look, time: Array, x: Array, y: Array) -> Array:
     """Dusk and bars; video (3, F, H, W) in 0..1."""
     now = np.minimum(time, 1)[:, None, None]
     grey = np.einsum("cfhw,c->fhw", video, np.asarray([0.3, 0.59, 0.11], dtype=np.float32))
     shadow, warm = (_column(tint) for tint in DUSK)
-    dusk = grey + (video - grey) * np.float32(DUSK_COLOUR) + shadow + (warm - shadow) * grey
-    video = video + (dusk * np.float32(DUSK_LIGHT) - video) * now
-    video *= 1 - np.float32(VIGNETTE) * (x * x + y * y) * now
-    return video * (np.abs(y) < 1 - np.float32(BARS) * now)
+    dusk = grey + (video - grey) * np.float32(look.colour) + shadow + (warm - shadow) * grey
+    video = video + (dusk * np.float32(look.light) - video) * now
+    video *= 1 - np.float32(look.vignette) * (x * x + y * y) * now
+    return video * (np.abs(y) < 1 - np.float32(look.bars) * now)

@@ -34,9 +34,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--vae-steps", type=int, default=2600)
     parser.add_argument("--denoiser-steps", type=int, default=12000)
     parser.add_argument("--clips", type=int, default=14000, help="clips that the denoiser is trained on")
-    parser.add_argument(
-        "--tnv2", type=Path, default=None, help="TransNetV2 weights (`make fetch`), for kvd in merit.json"
-    )
+    parser.add_argument("--weights", type=Path, help="folder of metric weights (`make fetch`), for merit.json")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)
 
@@ -48,11 +46,12 @@ def pretrain(options: argparse.Namespace) -> None:
         join()
     words = vocabulary()
     vae_state = train_vae(options.state, options.vae_steps, options.seed)
+    vae_state = {name: tensor.half().float() for name, tensor in vae_state.items()}  # the weights that are exported
     train, heldout, stats = encode_clips(options.state, vae_state, options.clips, words)
     states = train_denoiser(options.state, train, heldout, options.denoiser_steps, options.seed)
     if distributed.rank() == 0:
         export(options.out, vae_state, stats, *states, words)
-        write_evaluation(options.out, options.tnv2)
+        write_evaluation(options.out, options.weights)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,7 +21,7 @@ from cinelora import distributed
 from cinelora.core.cli import Progress
 from cinelora.core.files import whole_file
 from cinelora.core.seeds import draw_noise
-from cinelora.data.synthetic import DOMAINS, make_caption, make_clip
+from cinelora.data.synthetic import STUDIED, make_caption, make_clip
 from cinelora.smallbase.model import image_tower, new_denoiser, new_vae, tokenizer
 from cinelora.smallbase.optimiser import Training, TrainingLog, decayed, random_for
 from cinelora.smallbase.vae import encode_moments, whole_clip
@@ -118,7 +118,7 @@ def encode_clips(
     stats = distributed.gather_objects(own_stats)[0]
     clips = prepare(raw, stats, [make_caption("source", TRAIN_SEED, i) for i in own], words)
     heldout = {}
-    for domain in DOMAINS:
+    for domain in STUDIED:
         indices = range(HELDOUT_CLIPS)
         raw = encode_raw(state / f"heldout-{domain}-{rank}.safetensors", vae, domain, HELDOUT_SEED, indices)
         heldout[domain] = prepare(raw, stats, [make_caption(domain, HELDOUT_SEED, i) for i in indices], words)

@@ -1,10 +1,10 @@
 """How well a base model does on synthetic clips that no training saw.
 
-In: a model folder in diffusers layout, the TransNetV2 weights if there are any. Out: PSNR of its autoencoder, of its
-generated continuations and of a frozen first frame, its amount of motion, how often a shape follows its caption, and
-the kernel distance of generated, frozen and noise videos to the reference.
+In: a model folder in diffusers layout, the folder of metric weights if there is one. Out: PSNR of its autoencoder, of
+its generated continuations and of a frozen first frame, its amount of motion, how often a shape follows its caption;
+with weights also the kernel distance of generated, frozen and noise videos to the reference, and steadiness.
 
-    python -m cinelora.smallbase.evaluate assets/wan-small --tnv2 .cache/weights/tnv2.safetensors
+    python -m cinelora.smallbase.evaluate assets/wan-small --weights .cache/weights
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from cinelora.core.cli import Parser, Progress, exit_status
 from cinelora.core.config import Dtype, SampleConfig
 from cinelora.core.files import whole_file, write_json
 from cinelora.core.seeds import draw_noise
-from cinelora.data.synthetic import COLOURS, DIRECTIONS, DOMAINS, Scene, caption, draw_scene, render
+from cinelora.data.synthetic import COLOURS, DIRECTIONS, STUDIED, Scene, caption, draw_scene, render
+from cinelora.features.clip_scores import consistency
 from cinelora.features.motion import frame_difference
 from cinelora.features.nets import NETS, open_net
 from cinelora.metrics.distances import polynomial_mmd, standardise
@@ -142,11 +143,21 @@ def kernel_distances(net: Any, reference: Frames, sets: dict[str, Frames]) -> di
     return {name: polynomial_mmd(real, other, matched=True) for name, other in zip(sets, others, strict=True)}
 
 
-def evaluate_base(folder: Path, tnv2: Path | None = None) -> dict[str, float]:
+def steadiness(net: Any, reference: Frames, sets: dict[str, Frames]) -> dict[str, float]:
+    """consistency[mnv2] of the reference and of each set, and of each set the mean gap to the same reference clip."""
+    real = consistency(NETS["mnv2"].extract(net, reference))
+    out = {"steadiness_real": float(real.mean())}
+    for name, frames in sets.items():
+        own = consistency(NETS["mnv2"].extract(net, frames))
+        out |= {f"steadiness_{name}": float(own.mean()), f"gap_{name}": float(np.abs(own - real).mean())}
+    return out
+
+
+def evaluate_base(folder: Path, weights: Path | None = None) -> dict[str, float]:
     """All measures by name, as in docs/base.md. PSNR in dB over frames 5 to 17, ratios and shares without unit."""
     model, out = Model(folder), {}
-    net = open_net("tnv2", tnv2).net if tnv2 else None
-    for domain in DOMAINS:
+    nets = {name: open_net(name, weights / f"{name}.safetensors").net for name in ("tnv2", "mnv2") if weights}
+    for domain in STUDIED:
         scenes = [draw_scene(domain, SEED, index) for index in range(CLIPS)]
         reference = np.stack([render(scene) for scene in scenes])
         rebuilt = np.concatenate([decode_video(model.vae, encode_video(model.vae, pixels(t[None]))) for t in reference])
@@ -162,17 +173,19 @@ def evaluate_base(folder: Path, tnv2: Path | None = None) -> dict[str, float]:
         out[f"{domain}_moving_gain_db"] = float((generated_db - frozen_db)[moves].mean())
         out[f"{domain}_moving_share"] = float(moves.mean())
         out[f"{domain}_motion_ratio"] = float(frame_difference(generated).mean() / frame_difference(reference).mean())
-        if net is not None:
+        if nets:
             noise = np.random.default_rng(SEED).integers(0, 256, reference.shape, dtype=np.uint8)
-            found = kernel_distances(net, reference, {"generated": generated, "frozen": frozen, "noise": noise})
-            out |= {f"{domain}_kvd_{name}": value for name, value in found.items()}
+            sets = {"generated": generated, "frozen": frozen, "noise": noise}
+            out |= {f"{domain}_kvd_{of}": kvd for of, kvd in kernel_distances(nets["tnv2"], reference, sets).items()}
+            steady = steadiness(nets["mnv2"], reference, {"generated": generated, "vae": rebuilt})
+            out |= {f"{domain}_{name}": value for name, value in steady.items()}
     out["directions_followed"] = directions_followed(model)
     return {name: round(value, 4) for name, value in out.items()}
 
 
-def write_evaluation(folder: Path, tnv2: Path | None) -> None:
+def write_evaluation(folder: Path, weights: Path | None) -> None:
     """`evaluate_base`, printed and written as `merit.json` into the folder."""
-    measures = evaluate_base(folder, tnv2=tnv2)
+    measures = evaluate_base(folder, weights)
     write_json(folder / "merit.json", measures)
     print(json.dumps(measures, indent=2))
 
@@ -198,13 +211,13 @@ def sheet(model: Model, path: Path, clips: int = 6) -> None:
 def run(arguments: Sequence[str] | None) -> None:
     parser = Parser(description="Measure a base model on synthetic clips; writes merit.json into its folder.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--tnv2", type=Path, default=None, help="TransNetV2 weights (`make fetch`), for kvd")
+    parser.add_argument("--weights", type=Path, help="folder of metric weights (`make fetch`), for kvd and steadiness")
     parser.add_argument("--sheet", type=Path, default=None, help="only draw reference and generated frames as this PNG")
     options = parser.parse_args(arguments)
     if options.sheet:
         sheet(Model(options.folder), options.sheet)
     else:
-        write_evaluation(options.folder, options.tnv2)
+        write_evaluation(options.folder, options.weights)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

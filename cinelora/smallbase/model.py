@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from cinelora.core.files import whole_folder
-from cinelora.data.synthetic import DOMAINS, make_caption
+from cinelora.data.synthetic import STUDIED, make_caption
 from cinelora.wan import tiny
 
 VAE: dict[str, Any] = {**tiny.VAE, "base_dim": 16, "decoder_base_dim": 24}
@@ -45,7 +45,7 @@ CAPTIONS_READ = 3000  # per domain; every word of the captions turns up long bef
 def vocabulary() -> list[str]:
     """Every word of the captions of both domains, sorted; ids follow pad 0, end 1, unknown 2."""
     words: set[str] = set()
-    for domain in DOMAINS:
+    for domain in STUDIED:
         for index in range(CAPTIONS_READ):
             words |= set(WORD.findall(make_caption(domain, 0, index)))
     return sorted(words)

@@ -1,4 +1,4 @@
-"""Train the small video autoencoder on synthetic clips of both domains, drawn as needed, always 17 frames long.
+"""Train the small video autoencoder on varied synthetic clips, drawn as needed, always 17 frames long.
 
 In: steps, a state folder. Out: `vae.safetensors` (weights, AdamW moments, step) and `vae.csv` there; the weights.
 Loss: absolute and squared error, absolute error of the differences between neighbouring pixels and frames, and the
@@ -21,7 +21,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample, patchify, unpatchify
 from numpy.typing import NDArray
 
-from cinelora.data.synthetic import DOMAINS, make_clip
+from cinelora.data.synthetic import STUDIED, make_clip
 from cinelora.smallbase.model import new_vae
 from cinelora.smallbase.optimiser import Training, TrainingLog, decayed, random_for
 from cinelora.wan.encoding import pixels
@@ -66,7 +66,7 @@ def decode_pixels(vae: Any, latents: torch.Tensor) -> torch.Tensor:
 PEAK_RATE = 3e-3
 TRAIN_SEED, HELDOUT_SEED = 1000, 77
 HELDOUT_CLIPS = 16  # per domain
-FILM_SHARE = 0.3  # the autoencoder must hold film clips; the denoiser never sees them
+FILM_SHARE = 0.3  # the autoencoder must hold dim and framed pictures; the denoiser sees no film
 CROP = 32  # pixels a side
 WHOLE_FROM = 0.85  # of the steps; whole pictures from then on
 CROPS, WHOLES = 8, 2  # clips per worker and step
@@ -77,7 +77,7 @@ def draw_batch(random: np.random.Generator, whole: bool) -> NDArray[np.uint8]:
     """Training clips uint8 (B, F, H, W, 3), mirrored at random, cut to CROP unless `whole`."""
     clips = []
     for _ in range(WHOLES if whole else CROPS):
-        domain = "film" if random.random() < FILM_SHARE else "source"
+        domain = "varied film" if random.random() < FILM_SHARE else "varied"
         clip, _ = make_clip(domain, TRAIN_SEED, int(random.integers(1 << 30)))
         if not whole:
             top, left = (int(random.integers(0, side - CROP + 1)) for side in clip.shape[1:3])
@@ -124,7 +124,7 @@ def train_vae(state: Path, steps: int, seed: int) -> dict[str, torch.Tensor]:
     training = Training(state / "vae.safetensors", list(vae.named_parameters()), betas=(0.9, 0.99), decay=1e-4)
     vae.to(training.device)
     heldout = {}
-    for domain in DOMAINS:
+    for domain in STUDIED:
         clips = np.stack([make_clip(domain, HELDOUT_SEED, i)[0] for i in range(HELDOUT_CLIPS)])
         heldout[domain] = pixels(clips).to(training.device)
     log = TrainingLog(state / "vae.csv", training.step, steps)

@@ -110,8 +110,8 @@ def sample_material(cache: Path) -> Material | None:
 
 
 def generated_material(count: int = GENERATED_CLIPS) -> Material:
-    """Generated motion of the domain that the small base is trained on; each clip is another scene."""
-    clips = [make_clip("source", SEED, index, (CUT.height, CUT.width), CUT.frames)[0] for index in range(count)]
+    """Generated motion of many kinds; each clip is another scene."""
+    clips = [make_clip("varied", SEED, index, (CUT.height, CUT.width), CUT.frames)[0] for index in range(count)]
     return Material("generated", np.stack(clips), count // 2)
 
 

@@ -121,7 +121,7 @@ EXACT_CHECKS: tuple[Check, ...] = (
 
 def moving_clips(count: int, size: tuple[int, int] = (32, 48), frames: int = 9) -> Frames:
     """Generated motion, uint8 (count, frames, *size, 3)."""
-    return np.stack([make_clip("source", 7, index, size, frames)[0] for index in range(count)])
+    return np.stack([make_clip("varied", 7, index, size, frames)[0] for index in range(count)])
 
 
 def pixel_features(frames: Frames) -> Array:

@@ -137,7 +137,7 @@ def test_the_command_writes_a_folder_that_the_stock_pipeline_runs(
     monkeypatch.setattr("cinelora.smallbase.vae.HELDOUT_CLIPS", 1)
     monkeypatch.setattr("cinelora.smallbase.vae.CROPS", 2)
     monkeypatch.setattr("cinelora.smallbase.denoiser.HELDOUT_CLIPS", 2)
-    monkeypatch.setattr("cinelora.smallbase.evaluate.evaluate_base", lambda folder, tnv2: {"source_vae_psnr": 1.0})
+    monkeypatch.setattr("cinelora.smallbase.evaluate.evaluate_base", lambda folder, weights: {"source_vae_psnr": 1.0})
     folder = tmp_path / "base"
     command = ["--out", str(folder), "--state", str(tmp_path / "state")]
     assert main([*command, "--vae-steps", "2", "--denoiser-steps", "2", "--clips", "4"]) == 0
