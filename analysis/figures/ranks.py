@@ -98,7 +98,7 @@ def truncation(findings: Findings) -> Figure | None:
         handles = [
             Line2D([], [], **TRAINED, ms=3.5, mfc="white", label="trained at this rank"),
             Line2D([], [], **TRUNCATED, ms=3.5, mfc="white", label=f"rank {source} truncated to this rank"),
-            Line2D([], [], color=UNCLEAR, marker="D", ms=3, label="difference, in the colour of the better"),
+            Line2D([], [], color=UNCLEAR, marker="D", ms=3, label="difference (colour: the better)"),
         ]
         legend_below(figure, handles, 2 if len(cells) <= 2 else 5)
         return figure
