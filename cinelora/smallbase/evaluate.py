@@ -30,6 +30,7 @@ from cinelora.features.clip_scores import consistency
 from cinelora.features.motion import frame_difference
 from cinelora.features.nets import NETS, open_net
 from cinelora.metrics.distances import polynomial_mmd, standardise
+from cinelora.metrics.gaps import consistency_gap
 from cinelora.wan.encoding import (
     Conditions,
     condition_latents,
@@ -149,7 +150,7 @@ def steadiness(net: Any, reference: Frames, sets: dict[str, Frames]) -> dict[str
     out = {"steadiness_real": float(real.mean())}
     for name, frames in sets.items():
         own = consistency(NETS["mnv2"].extract(net, frames))
-        out |= {f"steadiness_{name}": float(own.mean()), f"gap_{name}": float(np.abs(own - real).mean())}
+        out |= {f"steadiness_{name}": float(own.mean()), f"gap_{name}": float(consistency_gap([own], [real]).mean())}
     return out
 
 
