@@ -80,7 +80,7 @@ base: fetch ## pretrain the small base again from scratch (hours; resumable)
 		-m cinelora.smallbase --out assets/wan-small --state "$(CACHE)/pretrain" --weights "$(CACHE)/weights"
 	@$(BIN)/python -m cinelora.smallbase.curves "$(CACHE)/pretrain" --out assets/wan-small/curves.png
 
-metrics-selftest: fetch ## test that each score responds to what it claims to measure (9 minutes)
+metrics-selftest: fetch ## test that each score responds to what it claims to measure (7 to 9 minutes)
 	@$(BIN)/python -m cinelora.score.selftest --cache "$(CACHE)"
 
 bench: .venv/.runtime ## measure the overhead per trial on a warm gang

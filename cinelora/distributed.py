@@ -21,8 +21,8 @@ from cinelora.core.cli import UserError
 T = TypeVar("T")
 # Read when cuBLAS starts: with a fixed workspace its products give the same bytes again.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-# Read at the first product on a CPU: MKL, the library on Intel's, else rounds by where a matrix lies in memory, and a
-# fresh process and a warm worker differ in the last bit. Strict mode: up to 1.6 times as long for thin matrices.
+# Read at the first product on a CPU: MKL, the library on Intel's, else rounds by the number of threads and of rows, so
+# that another cluster.cpus_per_worker gives another adapter. Costs nothing that shows: docs/decisions.md, 53.
 _CPU = Path("/proc/cpuinfo")
 if _CPU.exists() and "GenuineIntel" in _CPU.read_text(errors="replace")[:1000]:
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")

@@ -66,7 +66,8 @@ class Plan:
         on_gpus = "on GPUs for the same kind of GPU, ZeRO stage and number of workers (train.deterministic=true)"
         if not all(spec.config.train.deterministic for spec in self.trials):
             on_gpus = "not on GPUs, where they differ by rounding (train.deterministic=false)"
-        return f"Run again, trials give the same bytes on CPUs (float32) for all ZeRO stages, and {on_gpus}"
+        on_cpus = "on CPUs (float32) for the same kind of CPU, at any ZeRO stage"
+        return f"Run again, trials give the same bytes {on_cpus}, and {on_gpus}"
 
     def merged(self, other: Plan) -> Plan:
         """This plan followed by what `other` adds."""

@@ -61,7 +61,14 @@ def test_quick_as_an_installed_package_away_from_the_clone(tmp_path: Path) -> No
         if (CACHE / name).exists():
             (empty / ".cache" / name).symlink_to(CACHE / name)
     run("cinelora-fetch")
-    smaller = ["lora.rank=1,16", "seed=0", "data.max_heldout_windows=12", "train.steps=30", "train.heldout_every=15"]
+    smaller = [
+        "lora.rank=1,16",
+        "seed=0",
+        "data.max_heldout_windows=12",
+        "data.max_train_windows=16",
+        "train.steps=30",
+        "train.heldout_every=15",
+    ]
     check_study(run, empty / "studies/quick", ["+study=quick", *smaller], ranks=(1, 16), of_rank_1=14336, beside=3)
 
 

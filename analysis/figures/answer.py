@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from analysis.figures.style import BASE, COLOURS, DOWN_UP, WIDTH, is_near, legend_below, rate_label, rate_markers
 from analysis.statistics.answer import Answer
 from analysis.statistics.findings import Findings
-from analysis.statistics.intervals import crossed_interval
+from analysis.statistics.intervals import crossed_interval, number
 from analysis.study.files import Array
 from analysis.study.rows import Estimates
 from analysis.study.scores import DIRECTIONS, LOWER
@@ -85,7 +85,7 @@ def _gains(axes: Axes, findings: Findings, score: str, ranks: Sequence[int], mar
 def _far(axes: Axes, place: float, value: float) -> None:
     """An arrow with its value, so that what is far away does not flatten the ranks."""
     above = bool(value > axes.get_ylim()[1])
-    text, where = f"{value:+.3g} {DOWN_UP[above]}", (place, float(above))
+    text, where = f"{number(value, '+.3g')} {DOWN_UP[above]}", (place, float(above))
     axes.annotate(
         text, where, xycoords=("data", "axes fraction"), xytext=(0, -2 if above else 2), textcoords="offset points",
         fontsize=6, color=OTHERS, rotation=90, ha="center", va="top" if above else "bottom",

@@ -35,6 +35,7 @@ from analysis.figures.style import (
     series_marker,
 )
 from analysis.statistics.findings import Findings
+from analysis.statistics.intervals import number
 from analysis.study.rows import Estimates, Row
 from cinelora.metrics.primary import LOSS, MOTION, PICTURE, STEADINESS, PrimaryScores
 
@@ -87,7 +88,7 @@ def differences(findings: Findings) -> Figure | None:
         if each.row in frozen and not is_near(axes.get_xlim(), each.interval.low, each.interval.high):
             above = bool(each.interval.mean > axes.get_xlim()[1])
             place, align = (float(above), height), ("left", "right")[above]
-            text = f"{each.interval.mean:+.3g} {LEFT_RIGHT[above]}"
+            text = f"{number(each.interval.mean, '+.3g')} {LEFT_RIGHT[above]}"
             axes.annotate(text, place, xycoords=EDGE, ha=align, va="center", color=colour, fontsize=7)
             continue
         axes.plot([each.interval.low, each.interval.high], [height, height], color=colour, linewidth=1.6)
@@ -172,7 +173,7 @@ def _frozen_line(axes: Axes, value: float, style: Mapping[str, Any]) -> None:
     room = 0.15 * (high - low)
     axes.set_ylim(low if above else low - room, high + room if above else high)
     place, align = (0.98, float(above)), ("bottom", "top")[above]
-    text = f"frozen {value:.3g} {DOWN_UP[above]}"
+    text = f"frozen {number(value)} {DOWN_UP[above]}"
     axes.annotate(text, place, xycoords="axes fraction", ha="right", va=align, color=style["color"], fontsize=7)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.statistics.answer import Answer, listed
+from analysis.statistics.answer import Answer, listed, percent
 from analysis.statistics.decision import (
     IS_ENOUGH,
     SO_FAR,
@@ -20,6 +20,7 @@ from analysis.statistics.decision import (
     seconds_a_seed,
 )
 from analysis.statistics.findings import Findings
+from analysis.statistics.intervals import number
 from analysis.statistics.plateau import marked
 from analysis.statistics.rank_tests import rates_note
 from analysis.study.rows import Row
@@ -35,10 +36,11 @@ NEEDS = "It needs the base and two ranks with a finished seed in common, on at l
 
 @dataclass(frozen=True)
 class Cell:
-    """A rank's mean, and below it its share of the best gain with the confidence that it is enough, or ""."""
+    """A rank's mean, and below it its share of the best gain and the confidence that it is enough, or ""."""
 
     mean: str
     kept: str = ""
+    sure: str = ""
     verdict: str = ""  # of an answer: enough, worse, open
 
 
@@ -146,16 +148,16 @@ def _ground(findings: Findings, answer: Answer, ranks: list[int]) -> Ground:
         if rank not in means:
             return Cell("-")
         if found is None or not answer.gained:
-            return Cell(f"{means[rank]:.3g}")
-        sure = "" if found.confidence is None else f", sure {found.confidence:.0%}"
-        return Cell(f"{means[rank]:.3g}", f"{found.gain.mean / best:.0%}{sure}", found.verdict)
+            return Cell(number(means[rank]))
+        sure = "" if found.confidence is None else f"sure {percent(found.confidence, 1 - answer.level)}"
+        return Cell(number(means[rank]), f"{found.gain.mean / best:.0%}", sure, found.verdict)
 
     arrow = "lower is better" if DIRECTIONS[score] == LOWER else "higher is better"
     name = f"{_plain(score)}, {answer.series}" if answer.series else _plain(score)
     return Ground(
         capital(name),
         f"{score}, {arrow}",
-        "-" if before is None else f"{before:.3g}",
+        "-" if before is None else number(before),
         tuple(map(cell, ranks)),
         text + ".",
     )
@@ -218,7 +220,8 @@ def _risks(findings: Findings) -> list[str]:
             apart = max(means) - min(means)
             out.append(
                 f"{capital(_plain(each.score))}: other sampling noise moves the untrained model by up to "
-                f"{each.reach:.2g}, more than all ranks differ ({apart:.2g}): do not trust their order."
+                f"{number(each.reach, '.2g')}, more than all ranks differ ({number(apart, '.2g')}): do not trust "
+                "their order."
             )
     return out
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analysis.statistics.intervals import Interval, clips_needed, crossed_interval, p_value, seeds_needed
+from analysis.statistics.intervals import Interval, clips_needed, crossed_interval, number, p_value, seeds_needed
 from analysis.statistics.pairwise import against_best
 from analysis.study.clip_values import without_values
 from analysis.study.files import Array, csv_text
@@ -255,8 +255,8 @@ def _margin(answer: Answer) -> str:
     margin, spread = (1 - answer.share) * max(means), max(means) - min(means)
     if margin <= spread:
         return ""
-    lost = f"{1 - answer.share:.0%} that a rank may lose, {margin:.3g}"
-    return f" The {lost}, is more than the ranks differ by, {spread:.3g}."
+    lost = f"{1 - answer.share:.0%} that a rank may lose, {number(margin)}"
+    return f" The {lost}, is more than the ranks differ by, {number(spread)}."
 
 
 def _earlier(answer: Answer, verdict: str) -> str:
@@ -275,7 +275,8 @@ def percent(confidence: float | None, sure: float = SURE) -> str:
         return "over 99%"
     if whole < 1:
         return "under 1%"
-    return f"{np.ceil(whole) if confidence > sure else min(np.round(whole), np.floor(100 * sure)):.0f}%"
+    nearest, edge = np.round(whole), np.floor(100 * sure)
+    return f"{max(nearest, edge + 1) if confidence > sure else min(nearest, edge):.0f}%"
 
 
 def listed(ranks: Sequence[int], word: str = "and") -> str:

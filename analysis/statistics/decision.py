@@ -145,7 +145,9 @@ def reason(found: Decision) -> str:
         why = f"Smaller ranks are shown to be worse than another: {fallen}" if fallen else "No rank is smaller"
         parts = [f"It is shown to have {share}, in {names}. {why}."]
     else:
-        parts = [f"It is shown to have {share}, in {names}; whether rank {listed(found.smaller, 'or')} has is open."]
+        parts = [
+            f"It is shown to have {share}, in {names}; whether rank {listed(found.smaller, 'or')} has it, too, is open."
+        ]
     if found.without_gain:
         parts.append(f"No rank improves {_names(found.without_gain)}, so no share of a gain is kept there.")
     if found.word == NO_WINNER and found.provisional is not None:

@@ -25,6 +25,12 @@ MOST_SEEDS = 50  # nobody runs more
 ONE_SEED = "with one seed, an interval does not cover variation between seeds"
 
 
+def number(value: float, spec: str = ".3g") -> str:
+    """f"{value:{spec}}" with thousands written out: 5320, not 5.32e+03."""
+    text = f"{value:{spec}}"
+    return f"{float(text):{'+' * spec.startswith('+')}.0f}" if "e+0" in text else text
+
+
 @dataclass(frozen=True)
 class Interval:
     """Of a mean over `seeds` and `shots`. From one seed it covers other shots only, not other seeds."""
@@ -42,7 +48,7 @@ class Interval:
 
     def __format__(self, spec: str) -> str:
         """f"{interval:+.3g}" is "+1.5 [+1.2, +1.8]"."""
-        return f"{self.mean:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+        return f"{number(self.mean, spec)} [{number(self.low, spec)}, {number(self.high, spec)}]"
 
 
 def crossed_interval(values: Array, shots: Sequence[str], level: float = LEVEL) -> Interval:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.statistics.intervals import LEVEL, reach_about_zero
+from analysis.statistics.intervals import LEVEL, number, reach_about_zero
 from analysis.statistics.pairwise import Pairwise
 from analysis.statistics.rank_tests import RankTests
 from analysis.study.files import Array, csv_text
@@ -131,13 +131,13 @@ def sentence(
     for score in (name for name in primary.sampled if name in known):
         pairs = [each.pairs for each in tested if each.score == score and each.pairs]
         inside = sum(len(within(each, known[score])) for each in pairs)
-        part = f"{score} \N{PLUS-MINUS SIGN}{known[score].reach:.2g}"
+        part = f"{score} \N{PLUS-MINUS SIGN}{number(known[score].reach, '.2g')}"
         total = sum(len(each.others) for each in pairs)
         parts.append(f"{part} ({inside} of {total} differences of a rank to the best lie within)" if total else part)
     parts_of_sentence = [f"the base under other sampling noise moves by {', '.join(parts)}"] if parts else []
     for each in found:
         if each.row == REAL and each.score == primary.distance:
-            spread = f"{each.mean:.2g} [{each.low:.2g}, {each.high:.2g}]"
+            spread = f"{number(each.mean, '.2g')} [{number(each.low, '.2g')}, {number(each.high, '.2g')}]"
             parts_of_sentence.append(f"real clips against real clips, {each.clips} a side, have {each.score} {spread}")
     return f"Noise floor, {LEVEL:.0%}: {'; '.join(parts_of_sentence)}." if parts_of_sentence else ""
 

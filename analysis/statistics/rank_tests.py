@@ -62,8 +62,8 @@ class RankTests:
     def within_rates(self) -> str:
         """The slopes over the ranks of one learning rate; "" without."""
         parts = [
-            f"{listed(rank for rank in sorted(self.rates) if self.rates[rank] == rate)} at {rate:g}: {numbers(found)}"
-            for rate, found in self.within.items()
+            f"{listed(rank for rank in sorted(self.rates) if self.rates[rank] == rate)} at {rate:g}: {own:+.{DIGITS}g}"
+            for rate, own in self.within.items()
         ]
         return f"slope within one learning rate, ranks {'; '.join(parts)}" if parts else ""
 
@@ -141,10 +141,6 @@ def heading(found: Sequence[RankTests]) -> str:
     )
 
 
-def numbers(found: Interval) -> str:
-    return f"{found.mean:+.{DIGITS}g} [{found.low:+.{DIGITS}g}, {found.high:+.{DIGITS}g}]"
-
-
 def listed(ranks: Iterable[int], last: str = ", ") -> str:
     *most, end = [*map(str, ranks)] or ["none"]
     return f"{', '.join(most)}{last}{end}" if most else end
@@ -152,7 +148,7 @@ def listed(ranks: Iterable[int], last: str = ", ") -> str:
 
 def _sentence(each: RankTests) -> str:
     where = f"{each.score}, {each.series}" if each.series else each.score
-    parts = [f"{each.word} ({numbers(each.trend.slope)} per doubling)"] if each.trend is not None else []
+    parts = [f"{each.word} ({each.trend.slope:+.{DIGITS}g} per doubling)"] if each.trend is not None else []
     parts += [each.within_rates] if each.within else []
     if each.pairs is not None:
         parts.append(f"best rank {each.pairs.best}")

@@ -79,6 +79,7 @@ def test_a_trial_without_clips_is_another_and_how_they_would_be_generated_does_n
 def test_a_plan_says_where_its_bytes_are_equal_again() -> None:
     fast = TrialConfig(train=TrainConfig(deterministic=False))
     equal, mixed = (build_plan([(each, FINGERPRINTS) for each in some]) for some in ([TrialConfig()], [fast]))
+    assert "on CPUs (float32) for the same kind of CPU, at any ZeRO stage" in equal.equal_again()
     assert "on GPUs for the same kind of GPU, ZeRO stage and number of workers" in equal.equal_again()
     assert "not on GPUs" in mixed.equal_again()
 

@@ -29,8 +29,8 @@ class _InvertedResidual(nn.Module):
     def __init__(self, channels: int, filters: int, stride: int, expansion: int) -> None:
         super().__init__()
         wide = channels * expansion
-        widen = [] if expansion == 1 else [*_conv(channels, wide, 1), nn.ReLU6()]
-        depthwise = [*_conv(wide, wide, 3, stride, groups=wide), nn.ReLU6()]
+        widen = [] if expansion == 1 else [*_conv(channels, wide, 1), nn.ReLU6(inplace=True)]
+        depthwise = [*_conv(wide, wide, 3, stride, groups=wide), nn.ReLU6(inplace=True)]
         self.conv = nn.Sequential(*widen, *depthwise, *_conv(wide, filters, 1))
         self.residual = stride == 1 and channels == filters
 
@@ -56,13 +56,13 @@ class MobileNetTrunk(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Sequential(*_conv(3, 32, 3, stride=2), nn.ReLU6())]
+        layers: list[nn.Module] = [nn.Sequential(*_conv(3, 32, 3, stride=2), nn.ReLU6(inplace=True))]
         channels = 32
         for expansion, filters, repeats, stride in MOBILENET_ROWS:
             for index in range(repeats):
                 layers.append(_InvertedResidual(channels, filters, 1 if index else stride, expansion))
                 channels = filters
-        layers.append(nn.Sequential(*_conv(channels, 1280, 1), nn.ReLU6()))
+        layers.append(nn.Sequential(*_conv(channels, 1280, 1), nn.ReLU6(inplace=True)))
         self.features = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, 3, H, W), standardised -> (N, 1280), 0..6

@@ -165,7 +165,7 @@ def table(results: Iterable[Result]) -> str:
             lines.append(f"{shown:2d} {result.check.name}: {result.check.asserts}")
         for finding in result.findings:
             verdict = {True: "ok", False: "BROKEN", None: "note"}[finding.ok]
-            lines.append(f"   {verdict:<7}{result.footage:<13}{finding.subject:<20}{finding.detail}")
+            lines.append(f"   {verdict:<7}{result.footage:<13}{finding.subject:<22}{finding.detail}")
     return "\n".join(lines)
 
 

@@ -91,7 +91,7 @@ def test_nor_does_its_gain_in_the_first_figure(study: Path) -> None:
     after = answer_figure(replace(findings, estimates=own, differences=(*findings.differences, *gains)))
     assert before is not None and after is not None
     assert [axes.get_ylim() for axes in after.axes] == [axes.get_ylim() for axes in before.axes]
-    assert any("1e+03" in text.get_text() for text in after.axes[0].texts)
+    assert any("1000" in text.get_text() for text in after.axes[0].texts)
 
 
 def test_the_band_is_the_reach_of_the_noise(study: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from analysis.statistics.answer import ENOUGH, OPEN, SURE, WORSE, Answer, answer_of, answers, as_csv, sentence
+from analysis.statistics.answer import ENOUGH, OPEN, SURE, WORSE, Answer, answer_of, answers, as_csv, percent, sentence
 from analysis.statistics.intervals import clips_needed, crossed_interval, seeds_needed
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
@@ -106,3 +106,19 @@ def test_answers_of_a_study(builder: Builder) -> None:
 def test_without_a_base_there_is_no_answer(builder: Builder) -> None:
     study = load_study(builder.build(only=("r4s0", "r4s1", "r8s0", "r8s1")))
     assert answers(estimate(study)) == ()
+
+
+@pytest.mark.parametrize(
+    ("confidence", "text"),
+    [
+        (0.9613, "96%"),
+        (0.9501, "96%"),
+        (0.95, "95%"),
+        (0.9499, "95%"),
+        (0.774, "77%"),
+        (0.002, "under 1%"),
+        (0.9951, "over 99%"),
+    ],
+)
+def test_a_confidence_is_rounded_to_the_nearest_on_its_side_of_the_level(confidence: float, text: str) -> None:
+    assert percent(confidence, 0.95) == text

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from analysis.statistics.differences import Difference, differences, differences_csv, heading, sentences
-from analysis.statistics.intervals import Interval, crossed_interval
+from analysis.statistics.intervals import Interval, crossed_interval, number
 from analysis.study.clip_values import set_values
 from analysis.study.load import load_study
 from analysis.study.rows import estimate
@@ -118,3 +118,9 @@ def test_heading_says_that_single_controls_ignore_seed_luck() -> None:
     )
     assert " and 3 training seeds (" in heading([of("rank 8", 3), of("full", 3)])
     assert " and 3/1 training seeds (" in heading([of("rank 8", 3), of("rank 4", 1)])
+
+
+def test_thousands_are_written_out() -> None:
+    assert [number(value) for value in (5323.7, 517.2, 0.0639, 1e-5)] == ["5320", "517", "0.0639", "1e-05"]
+    assert number(-5323.7, "+.3g") == "-5320" and number(107.3, ".2g") == "110"
+    assert f"{Interval(-0.2, -12100, 12100, 3, 3):+.3g}" == "-0.2 [-12100, +12100]"
