@@ -23,7 +23,7 @@ import torch
 from cinelora import distributed
 from cinelora.core.config import DataConfig, Dtype, SampleConfig, StepCache
 from cinelora.core.seeds import draw_noise
-from cinelora.data.encodings import encoding_folder, missing
+from cinelora.data.encodings import encoding_folder, missing, shared_folder
 from cinelora.data.sample_sets import ensure
 from cinelora.data.windows import Window, plan_windows
 from cinelora.features import clip_scores
@@ -83,11 +83,12 @@ class Film:
     def of(cache: Path, base: Path = SMALL, clips: int = CLIPS) -> Film:
         data = DataConfig(path=str(ensure("film", cache)))
         plan = plan_windows(Path(data.path), data, cache)
-        folder = encoding_folder(cache, plan.fingerprint, model_fingerprint(base, ""))
+        fingerprint = model_fingerprint(base, "")
+        folder, shared = encoding_folder(cache, plan.fingerprint, fingerprint), shared_folder(cache, fingerprint)
         windows, (absent, prompts) = list(plan.heldout[:clips]), missing(folder, plan, {""})
-        encode_texts(base, folder, prompts, "cpu")
+        encode_texts(base, folder, shared, prompts, "cpu")
         todo = [window for window in windows if window in absent]
-        encode_windows(base, folder, Path(data.path), data, todo, "cpu")
+        encode_windows(base, folder, shared, Path(data.path), data, todo, "cpu")
         return Film(base, data, windows, Encodings(folder))
 
     def real(self) -> np.ndarray:

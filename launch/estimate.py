@@ -53,8 +53,9 @@ Overrides = dict[str, Any]  # "group.field" -> value, as typed on the command li
 
 @dataclass(frozen=True)
 class Estimate:
-    """`seconds`: of each open trial on its gang, `silence`: the longest between two of its reports, both empty where
-    nothing is known; `makespan`: seconds of the sweep.
+    """`seconds`: of each open trial on its gang, `silence`: the longest between two of its reports; `makespan`: seconds
+    of the sweep. Where the speed is not known, `seconds` are those of an H100, which order the trials alone, `silence`
+    is empty.
     """
 
     seconds: dict[str, float]
@@ -72,7 +73,7 @@ def estimate(study: StudyConfig, ledger: Ledger, plan: Plan, other: CostModel | 
     done = [spec for spec in plan.trials if ledger.is_done(spec.trial_id)]
     demands = {spec.trial_id: demand_of(study, spec) for spec in pending}
     work = {trial_id: demand.work() for trial_id, demand in demands.items()}
-    seconds = {trial_id: model.rates.seconds(each) for trial_id, each in work.items()} if model else {}
+    seconds = {trial_id: model.rates.seconds(each) if model else each.seconds for trial_id, each in work.items()}
     silence = {trial_id: model.rates.silence(each) for trial_id, each in work.items()} if model else {}
     whole, misfits = sweep_seconds(study.cluster, pending, seconds)
     lines = [f"cannot run on this cluster: {text}" for text in misfits]
@@ -88,7 +89,7 @@ def estimate(study: StudyConfig, ledger: Ledger, plan: Plan, other: CostModel | 
         cost = least + cost_text(study.cluster, gpu_hours(seconds, work, study.cluster.gpus), whole)
         lines += [_pace(model.rates, work.values()), f"cost: {cost}{disk} ({model.source})"]
     hours = gpu_hours(seconds, work, study.cluster.gpus) if model or not pending else None
-    return Estimate(seconds, silence, whole if seconds else None, tuple(lines), hours)
+    return Estimate(seconds, silence, whole if model else None, tuple(lines), hours)
 
 
 def best_fitted(*models: CostModel | None) -> CostModel | None:

@@ -86,6 +86,11 @@ class Workload:
     clip: float  # until a clip is generated, of each worker that shares it
     silent: float  # the most of a worker between two reports of its progress
 
+    @property
+    def seconds(self) -> float:
+        """Of training, evaluation and generation."""
+        return self.train + self.evaluate + self.generate
+
     @staticmethod
     def of(config: TrialConfig, net: Denoiser, clips: int, workers: int) -> Workload:
         tokens, train, compiled = config.data.video_tokens, config.train, config.model.compile

@@ -24,8 +24,8 @@ from cinelora.wan import tiny
 from tests import tiny_study
 
 GPU = os.environ.get("CINELORA_TEST_GPU", "")
-# The longest of the single tests: `pytest -n` starts them first, else one process would wait for another at the end.
-LONGEST = ("test_end_to_end.py", "test_two_stages.py", "test_smallbase.py", "test_gang.py")
+# What takes longest: `pytest -n` starts it first, else one process would wait for another at the end.
+LONGEST = frozenset(("launch", "test_end_to_end.py", "test_two_stages.py", "test_smallbase.py", "test_gang.py"))
 SLOW_LIST, SLOW_SECONDS, FIXTURE_SECONDS = Path(__file__).with_name("slow.txt"), 0.3, 1.0
 SLOW = frozenset(SLOW_LIST.read_text().splitlines())  # tests and files that `make test-fast` leaves out
 
@@ -46,10 +46,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         SLOW_LIST.write_text("".join(f"{name}\n" for name in sorted(seconds) if seconds[name] > SLOW_SECONDS))
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Which tests share a process of `pytest -n`: those that disturb sweeps, so that nothing else disturbs them, and
     those of a file whose fixture takes long. And which are slow, and which are skipped."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    items.sort(key=lambda item: LONGEST.isdisjoint(item.path.parts))
     reason = "no GPU here" if GPU == "1" and not torch.cuda.is_available() else "" if GPU else "run by `make test-gpu`"
     for item in items:
         if {item.nodeid.partition("[")[0], item.nodeid.partition("::")[0]} & SLOW:

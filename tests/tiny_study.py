@@ -89,8 +89,9 @@ def _encode(job: Job, folder: Path, config: TrialConfig) -> None:
     plan = plan_again(Path(config.data.path), config.data, job.cache_dir)
     write_json(job.encodings / WINDOWS_FILE, plan.to_json())
     windows, prompts = missing(job.encodings, plan, {config.sample.negative_prompt})
-    encode_texts(folder, job.encodings, prompts, distributed.device_name())
-    encode_windows(folder, job.encodings, Path(config.data.path), config.data, windows, distributed.device_name())
+    encode_texts(folder, job.encodings, job.shared_encodings, prompts, distributed.device_name())
+    where = job.encodings, job.shared_encodings, Path(config.data.path)
+    encode_windows(folder, *where, config.data, windows, distributed.device_name())
 
 
 def silent(stage: str, done: int, total: int, loss: float | None) -> None:

@@ -7,8 +7,11 @@ name of its files, the function, and the caption that the page shows below it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,22 +125,34 @@ FIGURES: Mapping[str, Plot] = {  # in the order of the report
 
 
 def draw(findings: Findings, folder: Path) -> list[str]:
-    """Write what can be drawn, remove what an earlier report drew and this one cannot. Returns the names."""
-    drawn, above = [], headline(findings.study)
+    """Write what can be drawn, remove what an earlier report drew and this one cannot. Returns the names.
+
+    One process a core: a fork has the findings, so that none are sent.
+    """
+    with ProcessPoolExecutor(os.cpu_count(), get_context("fork"), _receive, (findings, folder)) as pool:
+        return [name for name, drawn in zip(FIGURES, pool.map(_draw_one, FIGURES), strict=True) if drawn]
+
+
+_given: list[Any] = []  # findings and folder, in a process of `draw`
+
+
+def _receive(findings: Findings, folder: Path) -> None:
+    _given[:] = findings, folder
+
+
+def _draw_one(name: str) -> bool:
+    findings, folder = _given
+    paths = [folder / f"{name}{suffix}" for suffix in (".png", ".pdf")]
     with styled():
-        for name, plot in FIGURES.items():
-            figure = plot.draw(findings)
-            if figure is not None:
-                drawn.append(name)
-            if figure is not None and above:
-                figure.suptitle(above, fontsize=8, color="#A33B00", fontweight="bold", wrap=True)
-            paths = [folder / f"{name}{suffix}" for suffix in (".png", ".pdf")]
-            if figure is not None:
-                write(figure, *paths)
-            else:
-                for path in paths:
-                    path.unlink(missing_ok=True)
-    return drawn
+        figure = FIGURES[name].draw(findings)
+        if figure is None:
+            for path in paths:
+                path.unlink(missing_ok=True)
+            return False
+        if above := headline(findings.study):
+            figure.suptitle(above, fontsize=8, color="#A33B00", fontweight="bold", wrap=True)
+        write(figure, *paths)
+    return True
 
 
 @contextmanager

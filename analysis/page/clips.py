@@ -10,6 +10,8 @@ T frames of H x W pixels.
 from __future__ import annotations
 
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,13 +103,18 @@ def clip_numbers(lane: Lane, clip: str) -> str:
 
 def _fitting(ids: tuple[str, ...], lanes: tuple[Lane, ...]) -> dict[str, tuple[dict[str, Any] | None, ...]]:
     """Clip -> its strips, of as many evenly spaced clips as fit."""
+
+    def strips_of(clip: str) -> tuple[dict[str, Any] | None, ...]:
+        frames = [read_clip(lane.folder.sample(clip)) for lane in lanes]
+        return tuple(None if each is None else strip(each) for each in frames)
+
     known: dict[str, tuple[dict[str, Any] | None, ...]] = {}
     count = min(MAX_CLIPS, len(ids))
     while True:
         shown = spread(ids, count) if count > 1 else ids[:1]
-        for clip in (each for each in shown if each not in known):
-            frames = [read_clip(lane.folder.sample(clip)) for lane in lanes]
-            known[clip] = tuple(None if each is None else strip(each) for each in frames)
+        new = [clip for clip in shown if clip not in known]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # the decoder and the encoder let other threads run
+            known |= zip(new, pool.map(strips_of, new), strict=True)
         size = sum(len(each["webp"]) * 3 // 4 for clip in shown for each in known[clip] if each)
         if size <= MAX_BYTES or count == 1:
             return {clip: known[clip] for clip in shown}

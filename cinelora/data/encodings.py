@@ -24,6 +24,11 @@ def encoding_folder(
     return cache_dir / ENCODINGS / content_hash(key, 16)
 
 
+def shared_folder(cache_dir: Path, model_fingerprint: str, text_dtype: Dtype | None = None) -> Path:
+    """The encodings of all data sets under this model, each named by what was encoded."""
+    return encoding_folder(cache_dir, "of any data", model_fingerprint, text_dtype)
+
+
 def encoder_fingerprint(text_dtype: Dtype | None) -> str:
     """The encoders' part of a trial's identity, in addition to the files of the model."""
     return str(ENCODER_VERSION) if text_dtype is None else f"{ENCODER_VERSION}, text in {text_dtype.value}"

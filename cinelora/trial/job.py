@@ -9,7 +9,7 @@ from cinelora.core.config import TrackingConfig
 from cinelora.core.files import read_json, write_csv
 from cinelora.core.paths import SampleFolder, StudyFolder, TrialFolder
 from cinelora.core.records import TrialSpec, reference_key
-from cinelora.data.encodings import WINDOWS_FILE, encoding_folder
+from cinelora.data.encodings import WINDOWS_FILE, encoding_folder, shared_folder
 from cinelora.data.windows import WindowPlan
 
 
@@ -36,6 +36,11 @@ class Job:
     def encodings(self) -> Path:
         found, model = self.spec.fingerprints, self.spec.config.model
         return encoding_folder(self.cache_dir, found["data"], found["model"], model.text_dtype)
+
+    @property
+    def shared_encodings(self) -> Path:
+        model = self.spec.config.model
+        return shared_folder(self.cache_dir, self.spec.fingerprints["model"], model.text_dtype)
 
     @property
     def reference(self) -> SampleFolder:

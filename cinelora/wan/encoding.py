@@ -1,14 +1,20 @@
-"""Encode every window once per (data, model) into a content-addressed cache that all trials share.
+"""Encode every window and caption once per model into a content-addressed cache that all trials share.
 
 In: windows, the model folder. Out: `<cache>/encodings/<key>/<window_id>.safetensors` with `latents` (16, T, h, w),
-`condition` (20, T, h, w), `image` (S, D), and `text-<hash>.safetensors` with `text` (512, D). Windows are encoded one
-by one, so no value depends on how work is divided; a crash loses one window, and two writers write the same bytes.
+`condition` (20, T, h, w), `image` (S, D), and `text-<hash>.safetensors` with `text` (512, D). Each is a link to a file
+that is named by the pixels or the caption, so that a clip added to a data set, or one that two sets have, costs nothing
+but itself. Windows are encoded one by one, so no value depends on how work is divided; a crash loses one window, and
+two writers write the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -126,53 +132,63 @@ def _save(path: Path, tensors: dict[str, torch.Tensor]) -> None:
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)
 
 
+def _link(shared: Path, path: Path) -> None:
+    """`path` becomes the file `shared`, or a copy where the disk knows no links."""
+    with whole_file(path) as temporary:
+        temporary.unlink()
+        try:
+            os.link(shared, temporary)
+        except OSError:
+            shutil.copyfile(shared, temporary)
+
+
 def encode_texts(
     model: Path,
     folder: Path,
+    shared: Path,
     prompts: Iterable[str],
     device: str,
     dtype: Dtype | None = None,
     long: LongCaptions = LongCaptions.refuse,
 ) -> None:
-    """Write the text states of these prompts, encoded in `dtype` (None: as stored). The encoder is freed on return."""
-    prompts = list(prompts)
-    if not prompts:
-        return
-    tokenizer, encoder = load_text_encoder(model, device, dtype)
+    """Write the text states of these prompts into `folder`, encoded in `dtype` (None: as stored) unless `shared` has
+    them. The encoder is freed on return."""
+    encoder = cache(lambda: load_text_encoder(model, device, dtype))
     for prompt in prompts:
-        _save(text_file(folder, prompt), {"text": encode_text(tokenizer, encoder, prompt, long is LongCaptions.cut)[0]})
+        known = text_file(shared, prompt)
+        if not known.exists():
+            _save(known, {"text": encode_text(*encoder(), prompt, long is LongCaptions.cut)[0]})
+        _link(known, text_file(folder, prompt))
 
 
 def encode_windows(
     model: Path,
     folder: Path,
+    shared: Path,
     root: Path,
     data: DataConfig,
     windows: Iterable[Window],
     device: str,
-    report: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write latents, condition and image tokens of these windows; `report` is called after each.
-
-    VAE and image encoder are freed on return.
+    """Write latents, condition and image tokens of these windows into `folder`, encoded unless `shared` has those of
+    the same pixels. VAE and image encoder are freed on return.
     """
-    windows = list(windows)
-    if not windows:
-        return
-    vae = load_vae(model, device)
-    processor, encoder = load_image_encoder(model, device)
+    encoders = cache(lambda: (load_vae(model, device), *load_image_encoder(model, device)))
     for window in windows:
         frames = reference_frames(root, data, window)
-        video = pixels(frames[None])
-        _save(
-            window_file(folder, window.window_id),
-            {
-                "latents": encode_video(vae, video)[0],
-                "condition": condition_latents(vae, video[:, :, 0], data.frames)[0],
-                "image": encode_image(processor, encoder, frames[0])[0],
-            },
-        )
-        report()
+        known = window_file(shared, hashlib.sha256(repr(frames.shape).encode() + frames.tobytes()).hexdigest())
+        if not known.exists():
+            vae, processor, encoder = encoders()
+            video = pixels(frames[None])
+            _save(
+                known,
+                {
+                    "latents": encode_video(vae, video)[0],
+                    "condition": condition_latents(vae, video[:, :, 0], data.frames)[0],
+                    "image": encode_image(processor, encoder, frames[0])[0],
+                },
+            )
+        _link(known, window_file(folder, window.window_id))
 
 
 def reference_frames(root: Path, data: DataConfig, window: Window) -> np.ndarray:

@@ -62,8 +62,9 @@ class Worker:
 
         config, device = job.spec.config, distributed.device_name()
         model = model_folder(config.model, job.cache_dir)
-        encoding.encode_texts(model, job.encodings, prompts, device, config.model.text_dtype, config.data.long_captions)
-        encoding.encode_windows(model, job.encodings, Path(config.data.path), config.data, windows, device)
+        folders = model, job.encodings, job.shared_encodings
+        encoding.encode_texts(*folders, prompts, device, config.model.text_dtype, config.data.long_captions)
+        encoding.encode_windows(*folders, Path(config.data.path), config.data, windows, device)
         torch.cuda.empty_cache()  # the encoders are gone, and the denoiser needs their memory
         return len(windows)
 

@@ -6,6 +6,7 @@ import gc
 import json
 import shutil
 import weakref
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from cinelora.core.cli import UserError
 from cinelora.core.config import Dtype, LoraConfig, ModelConfig, TargetSet, TrainConfig, TrialConfig, ZeroConfig
 from cinelora.core.files import content_hash
 from cinelora.core.records import from_dict, to_dict
-from cinelora.data.encodings import encoder_fingerprint, encoding_folder
+from cinelora.data.encodings import encoder_fingerprint, encoding_folder, text_file, window_file
 from cinelora.training.engine import build_engine, full_parameters, release
 from cinelora.wan import encoding, lora
 from cinelora.wan.checkpoint import EXAMPLE, SHAPES, model_folder
@@ -150,7 +151,9 @@ def test_files_that_do_not_belong_together_are_told(folder: Path, tmp_path: Path
 # --- the encoders ---
 
 
-def test_encoders_are_freed(study_root: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encoders_are_freed_and_not_loaded_for_what_another_set_has(
+    study_root: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = tiny_study.make_job(study_root, tiny_study.tiny_config(study_root / "clips"))
     loaded = []
 
@@ -161,19 +164,24 @@ def test_encoders_are_freed(study_root: Path, folder: Path, tmp_path: Path, monk
 
     for name in ("load_text_encoder", "load_image_encoder", "load_vae"):
         monkeypatch.setattr(encoding, name, partial(watched, getattr(encoding, name)))
-    encode_texts(folder, tmp_path, ["a square"], "cpu")
-    windows = list(job.windows().all[:1])
-    encode_windows(folder, tmp_path, study_root / "clips", job.spec.config.data, windows, "cpu")
-    gc.collect()
-    assert len(loaded) == 3 and not any(each() for each in loaded)
-    encode_texts(folder, tmp_path, [], "cpu")  # nothing to do: nothing is loaded
-    assert len(loaded) == 3
+    window, shared = job.windows().all[0], tmp_path / "shared"
+    named = {"one": window, "other": replace(window, window_id="another_name")}
+    for name, each in named.items():
+        encode_texts(folder, tmp_path / name, shared, ["a square"], "cpu")
+        encode_windows(folder, tmp_path / name, shared, study_root / "clips", job.spec.config.data, [each], "cpu")
+        gc.collect()
+        assert len(loaded) == 3 and not any(reference() for reference in loaded)
+    files = [[window_file(tmp_path / name, each.window_id) for name, each in named.items()]]
+    files += [[text_file(tmp_path / name, "a square") for name in named]]
+    for one, other in files:
+        assert one.samefile(other) and load_file(one)
+    assert len(list(shared.iterdir())) == 2
 
 
 def test_text_in_bfloat16_is_another_encoding_of_another_trial(folder: Path, tmp_path: Path) -> None:
     states = []
     for name, dtype in (("stored", None), ("half", Dtype.bfloat16)):
-        encode_texts(folder, tmp_path / name, ["a square"], "cpu", dtype)
+        encode_texts(folder, tmp_path / name, tmp_path / f"shared {name}", ["a square"], "cpu", dtype)
         states.append(load_file(next((tmp_path / name).iterdir()))["text"])
     assert states[0].dtype == states[1].dtype == torch.float32
     assert 0 < (states[0] - states[1]).abs().max() < 0.1 * states[0].abs().max()
