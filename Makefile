@@ -66,7 +66,7 @@ check: .venv/.dev ## lint, format check and types (ruff, mypy)
 fmt: .venv/.dev ## format the code
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format .
 
-test: .venv/.dev fetch ## all tests (about 20 minutes on 2 cores)
+test: .venv/.dev fetch ## all tests (11 to 20 minutes on 2 cores)
 	@CINELORA_CACHE="$(abspath $(CACHE))" $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-fast: .venv/.dev fetch ## the tests without real sweeps

@@ -80,9 +80,8 @@ def test_no_rate_of_a_device_tells_what_finished_clips_cost(tmp_path: Path, monk
     write(tmp_path / "r8", 0, "day", "night")
     trials, _ = clip_trials(TRIAL, table(tmp_path, "r8,8,1,"), WINDOWS)
     plan = build_plan([(trial, {"data": "d", "model": "m"}) for trial in trials])
-    monkeypatch.setattr(
-        "launch.estimate.demand_of", lambda study, spec: SimpleNamespace(work=dict)
-    )  # no set is encoded
+    nothing = SimpleNamespace(work=lambda: SimpleNamespace(seconds=0.0))  # no set is encoded
+    monkeypatch.setattr("launch.estimate.demand_of", lambda study, spec: nothing)
     monkeypatch.setattr("launch.estimate.memory_lines", lambda study, demands: [])
     found = estimate(StudyConfig(method=Method.clips), Ledger(StudyFolder(tmp_path / "study")), plan)
     assert found.lines == ("cost not estimated: no model runs, clips are read and scored on the processor",)

@@ -15,8 +15,10 @@ from PIL import Image
 from cinelora.core.config import LoraConfig
 from cinelora.core.seeds import generator
 from cinelora.data.synthetic import make_caption, make_clip
+from cinelora.features.nets.mobilenet import MobileNetTrunk
 from cinelora.smallbase.__main__ import main
 from cinelora.smallbase.denoiser import Clips, train_denoiser
+from cinelora.smallbase.evaluate import steadiness
 from cinelora.smallbase.model import new_denoiser, new_vae, tokenizer, vocabulary
 from cinelora.smallbase.optimiser import Muon, decayed, random_for
 from cinelora.smallbase.vae import decode_pixels, draw_batch, encode_moments, train_vae, whole_clip
@@ -169,3 +171,12 @@ def test_muon_is_that_of_torch_but_for_its_rounding() -> None:
     assert all(torch.allclose(a, b, atol=0.03) for a, b in zip(ours, theirs, strict=True))
     rounded = [torch.allclose(a, b, atol=1e-6) for a, b in zip(ours, theirs, strict=True)]
     assert not any(rounded), "torch's own is in bfloat16"
+
+
+def test_the_steadiness_of_equal_clips_has_no_gap_and_that_of_frozen_ones_the_whole() -> None:
+    real = np.stack([make_clip("film", 3, index)[0][:5] for index in range(2)])
+    frozen = np.repeat(real[:, :1], 5, axis=1)
+    found = steadiness(MobileNetTrunk().eval(), real, {"equal": real, "frozen": frozen})
+    assert found["gap_equal"] == 0 and found["steadiness_equal"] == found["steadiness_real"] < 1
+    assert found["steadiness_frozen"] == pytest.approx(1)
+    assert found["gap_frozen"] == pytest.approx(1 - found["steadiness_real"])
