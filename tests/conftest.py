@@ -46,10 +46,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         SLOW_LIST.write_text("".join(f"{name}\n" for name in sorted(seconds) if seconds[name] > SLOW_SECONDS))
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Which tests share a process of `pytest -n`: those that disturb sweeps, so that nothing else disturbs them, and
     those of a file whose fixture takes long. And which are slow, and which are skipped."""
+    # The groups do nothing with pytest 9.2 and xdist 3.8, which sets a name that this pytest no longer reads.
     items.sort(key=lambda item: LONGEST.isdisjoint(item.path.parts))
     reason = "no GPU here" if GPU == "1" and not torch.cuda.is_available() else "" if GPU else "run by `make test-gpu`"
     for item in items:
