@@ -2,8 +2,8 @@
 
 In: windows, the model folder. Out: `<cache>/encodings/<key>/<window_id>.safetensors` with `latents` (16, T, h, w),
 `condition` (20, T, h, w), `image` (S, D), and `text-<hash>.safetensors` with `text` (512, D). Each is a link to a file
-that is named by the hash of the pixels or of the caption: a clip that two data sets have is encoded once, and a set that
-grows has only its new clips encoded. Windows are encoded one by one, so no value depends on how work is divided; a crash
+that is named by the hash of the pixels or of the caption: a clip that two data sets have is encoded once, and of a set
+that grows only the new clips are. Windows are encoded one by one, so no value depends on how work is divided; a crash
 loses one window, and two writers write the same bytes.
 """
 
